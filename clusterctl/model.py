@@ -1,0 +1,232 @@
+"""What is wanted: the cluster and its hosts, frozen. What machines say of themselves is in ``facts``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Role = Literal["control_plane", "etcd", "worker"]
+Network4 = ipaddress.IPv4Network
+
+DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+FLAG = re.compile(r"[a-z][a-z0-9-]*")
+
+
+def _full(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if len(value) > 253 or not pattern.fullmatch(value):
+            raise ValueError(f"{value!r} is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+Label = Annotated[str, _full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
+DnsName = Annotated[str, _full(DNS_NAME, "a DNS name (RFC 1123)")]
+Version = Annotated[str, _full(VERSION, "a version such as 1.36.4; quote it in YAML")]
+Sha256 = Annotated[str, _full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
+FlagName = Annotated[str, _full(FLAG, "the name of a flag, without dashes in front")]
+FlagValue = Annotated[str, _full(re.compile(r"[^\x00-\x1f\x7f]*"), "one line of text without control characters")]
+
+
+class Model(BaseModel):
+    """Base of the types: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Ssh(Model):
+    """How a machine is reached. ``port`` 1 to 65535; ``connect_timeout`` in seconds."""
+
+    address: str
+    port: int = Field(22, ge=1, le=65535)
+    user: str = "root"
+    private_key: Path | None = None
+    become: bool = False
+    host_key: str | None = Field(None, description="pinned fingerprint (SHA256:...) or public key (ssh-ed25519 AAAA...)")
+    common_args: tuple[str, ...] = ()
+    connect_timeout: float = Field(10.0, gt=0, le=300)
+    network_namespace: Label | None = Field(None, description="Linux network namespace on this machine to connect from (the lab)")
+
+
+class Taint(Model):
+    """A node taint, as ``kubectl taint`` knows it."""
+
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class Host(Model):
+    """One wanted machine. ``address`` is its address in the cluster's own network (the node's InternalIP)."""
+
+    name: Label
+    address: ipaddress.IPv4Address
+    roles: frozenset[Role]
+    ssh: Ssh
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+
+    @property
+    def is_control_plane(self) -> bool:
+        return "control_plane" in self.roles
+
+    @property
+    def is_etcd(self) -> bool:
+        return "etcd" in self.roles
+
+    @property
+    def is_node(self) -> bool:
+        """Whether a kubelet runs here: every machine but one that has etcd alone."""
+        return self.is_control_plane or "worker" in self.roles
+
+
+class Versions(Model):
+    """The version of every product that is installed."""
+
+    kubernetes: Version
+    etcd: Version
+    containerd: Version
+    runc: Version
+    cni_plugins: Version
+    flannel: Version
+    flannel_cni: Version
+    crictl: Version
+    coredns: Version
+    metrics_server: Version
+    pause: str = Field(pattern=r"^\d+(\.\d+)*$")
+
+
+class NetworkSettings(Model):
+    """The cluster's own networks. They may overlap neither each other nor a machine's address."""
+
+    pods: Network4 = Network4("10.244.0.0/16")
+    services: Network4 = Network4("10.96.0.0/16")
+    node_mask: int = Field(24, ge=16, le=28, description="prefix length of each node's part of the pod network")
+    domain: DnsName = "cluster.local"
+    cni: Literal["flannel", "none"] = "flannel"
+    backend: Literal["vxlan", "host-gw"] = "vxlan"
+    proxy_mode: Literal["nftables", "iptables"] = "nftables"
+
+    @property
+    def dns_address(self) -> ipaddress.IPv4Address:
+        return self.services.network_address + 10
+
+    @property
+    def api_address(self) -> ipaddress.IPv4Address:
+        """The address of the ``kubernetes`` Service: the first of the service network."""
+        return self.services.network_address + 1
+
+
+class Endpoint(Model):
+    """Where people and machines outside reach the API: a load balancer, a VIP or a DNS name."""
+
+    address: DnsName | ipaddress.IPv4Address
+    port: int = Field(6443, ge=1, le=65535)
+
+
+class ArtifactSettings(Model):
+    """Where programs and images come from. ``pins`` gives a sha256 for a path that the catalog does not know."""
+
+    mirror: str | None = Field(None, description="directory or http(s) base that holds upstream's own paths")
+    cache: Path | None = None
+    pins: Mapping[str, Sha256] = Field(default_factory=dict)
+
+
+class AddonSettings(Model):
+    """What runs in the cluster from the start. ``manifests``: files of Kubernetes objects, applied as they are."""
+
+    coredns: bool = True
+    metrics_server: bool = True
+    manifests: tuple[Path, ...] = ()
+
+
+class ComponentSettings(Model):
+    """Flags added to, or put in place of, a component's own."""
+
+    extra_args: Mapping[FlagName, FlagValue] = Field(default_factory=dict)
+
+
+class KubeletSettings(ComponentSettings):
+    """What differs in the kubelets' configuration."""
+
+    max_pods: int = Field(110, ge=1, le=1000)
+    config: Mapping[str, object] = Field(default_factory=dict, description="KubeletConfiguration fields, merged over ours")
+
+
+class Settings(Model):
+    """The variable ``cluster:`` of an inventory."""
+
+    name: Label = "kubernetes"
+    kubernetes: Version | None = None
+    versions: Mapping[str, Version] = Field(default_factory=dict, description="versions of other products, by name")
+    endpoint: Endpoint | None = None
+    network: NetworkSettings = NetworkSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    addons: AddonSettings = AddonSettings()
+    api_server: ComponentSettings = ComponentSettings()
+    controller_manager: ComponentSettings = ComponentSettings()
+    scheduler: ComponentSettings = ComponentSettings()
+    kubelet: KubeletSettings = KubeletSettings()
+    max_unavailable: str = Field("1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage")
+    certificate_days: int = Field(365, ge=1, le=3650, description="lifetime of leaf certificates, in days")
+    schedule_on_control_plane: bool = False
+
+
+class Cluster(Model):
+    """What is wanted, whole."""
+
+    hosts: tuple[Host, ...]
+    versions: Versions
+    settings: Settings
+    base: Path = Field(description="folder of the inventory: relative paths in it start here")
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def network(self) -> NetworkSettings:
+        return self.settings.network
+
+    def with_role(self, role: Role) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if role in host.roles)
+
+    @property
+    def control_planes(self) -> tuple[Host, ...]:
+        return self.with_role("control_plane")
+
+    @property
+    def etcd_members(self) -> tuple[Host, ...]:
+        return self.with_role("etcd")
+
+    @property
+    def nodes(self) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.is_node)
+
+    def host(self, name: str) -> Host:
+        """The host of that name; raises KeyError."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+    def without(self, names: Iterable[str]) -> Cluster:
+        gone = frozenset(names)
+        return self.model_copy(update={"hosts": tuple(host for host in self.hosts if host.name not in gone)})
+
+    def at(self, versions: Versions) -> Cluster:
+        return self.model_copy(update={"versions": versions})
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The public endpoint; the first control plane where none is named."""
+        return self.settings.endpoint or Endpoint(address=self.control_planes[0].address)

@@ -1,0 +1,50 @@
+"""The tables of versions: which products belong to which Kubernetes minor.
+
+Sources: kubernetes.io/releases/version-skew-policy, the CHANGELOG of each minor, etcd's and containerd's release notes.
+Only versions that the catalog pins are the defaults here.
+"""
+
+from __future__ import annotations
+
+from clusterctl.model import Versions
+
+DEFAULT_KUBERNETES = "1.36.4"
+SUPPORTED_MINORS = ("1.35", "1.36", "1.37")
+
+_COMMON = {
+    "etcd": "3.6.14",
+    "containerd": "2.3.4",
+    "runc": "1.4.3",
+    "cni_plugins": "1.9.1",
+    "flannel": "0.28.10",
+    "flannel_cni": "1.7.1-flannel1",
+    "coredns": "1.14.0",
+    "metrics_server": "0.9.0",
+}
+
+_BY_MINOR = {
+    "1.35": {"kubernetes": "1.35.8", "crictl": "1.35.0", "pause": "3.10.1"},
+    "1.36": {"kubernetes": "1.36.4", "crictl": "1.36.0", "pause": "3.10.2"},
+    "1.37": {"kubernetes": "1.37.2", "crictl": "1.36.0", "pause": "3.10.2"},
+}
+
+
+def minor(version: str) -> str:
+    """``1.36`` of ``1.36.4``."""
+    return ".".join(version.split(".")[:2])
+
+
+def known_versions(kubernetes: str | None = None, **overrides: str) -> Versions:
+    """The versions that belong to a Kubernetes version, with overrides by product name.
+
+    Raises ValueError for a minor that is not supported and for a product that does not exist.
+    """
+    wanted = kubernetes or DEFAULT_KUBERNETES
+    row = _BY_MINOR.get(minor(wanted))
+    if row is None:
+        raise ValueError(f"Kubernetes {wanted} is not supported; supported are {', '.join(SUPPORTED_MINORS)}")
+    unknown = sorted(set(overrides) - set(Versions.model_fields) | {"kubernetes"} & set(overrides))
+    if unknown:
+        names = ", ".join(sorted(set(Versions.model_fields) - {"kubernetes"}))
+        raise ValueError(f"no product named {unknown[0]!r} (known: {names})")
+    return Versions.model_validate({**_COMMON, **row, "kubernetes": wanted, **overrides})
