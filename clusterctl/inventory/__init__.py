@@ -1,0 +1,31 @@
+"""The inventory: one YAML file, Ansible's too, turned into a ``Cluster``. Everything wrong with it is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clusterctl.inventory.loader import Inventory
+    from clusterctl.model import Cluster
+
+__all__ = ["json_schema", "load", "read"]
+
+
+def load(path: Path) -> Cluster:
+    """The cluster that an inventory wants; raises InputError, or Problems made of them."""
+    return read(path).cluster
+
+
+def read(path: Path) -> Inventory:
+    """The cluster, and what else was found in the inventory: files, ignored variables, notes."""
+    from clusterctl.inventory import loader
+
+    return loader.read(path)
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (draft 2020-12) of an inventory file, for editors."""
+    from clusterctl.inventory import schema
+
+    return schema.json_schema()

@@ -1,0 +1,59 @@
+"""Running a helper program of the user's on this machine: with a deadline, bounded output, and none of our secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from clusterctl.errors import InputError
+
+_SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
+
+
+def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int, cwd: Path | None = None) -> bytes:
+    """What the program prints; raises InputError where it fails, is slow or prints too much. Its errors go to ours."""
+    environment = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=cwd, env=environment,
+                                   start_new_session=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot be run: {reason}", where=what, hint="does it begin with a line such as #!/bin/sh?") from None
+    try:
+        output = _collect(process, what, deadline, most_bytes)
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode != 0:
+        raise InputError(f"failed with exit code {process.returncode}", where=what)
+    return output
+
+
+def _collect(process: subprocess.Popen[bytes], what: str, deadline: float, most_bytes: int) -> bytes:
+    end = time.monotonic() + deadline
+    output = bytearray()
+    assert process.stdout is not None
+    with process.stdout as pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, end - time.monotonic())):
+                raise InputError(f"did not end within {deadline:g} s", where=what)
+            block = os.read(pipe.fileno(), 65536)
+            output += block
+            if len(output) > most_bytes:
+                raise InputError(f"printed more than {most_bytes} bytes", where=what)
+            if not block:
+                break
+    try:
+        process.wait(max(0.1, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise InputError(f"did not end within {deadline:g} s", where=what) from None
+    return bytes(output)

@@ -1,0 +1,92 @@
+"""A dynamic inventory: a program that prints Ansible's JSON when called with ``--list``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clusterctl.errors import InputError
+from clusterctl.inventory.command import run
+from clusterctl.inventory.document import MOST_BYTES, Node, parse
+from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.groups import Group, Tree, add_host, group_name_is_fit, set_depths
+from clusterctl.inventory.names import GROUP_KEYS
+
+DEADLINE = 60.0
+_DATA_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+def is_program(path: Path) -> bool:
+    """Whether a file is to be run: it may be executed, and does not merely carry the bit as on some file systems."""
+    if not path.is_file() or not os.access(path, os.X_OK):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError:
+        return path.suffix not in _DATA_SUFFIXES
+    return head.startswith(b"#!") or head == b"\x7fELF" or path.suffix not in _DATA_SUFFIXES
+
+
+def read_dynamic(path: Path, findings: Findings, deadline: float = DEADLINE) -> tuple[Tree, Place]:
+    """Run the program and read the groups that it prints."""
+    name = f"{path} --list"
+    program = path.absolute()
+    output = run([str(program), "--list"], what=name, deadline=deadline, most_bytes=MOST_BYTES, cwd=program.parent)
+    root = parse(output, name, findings)
+    if root is None or not isinstance(root.value, dict):
+        raise InputError("printed no JSON object", where=name, hint="run it by hand and look at its output")
+    return _tree(root, root.value, findings), Place(name)
+
+
+def _tree(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
+    tree = Tree()
+    tree.group("all", root.place)
+    meta = entries.get("_meta")
+    hostvars = _entries(meta, findings).get("hostvars") if meta else None
+    if hostvars is None:
+        raise InputError("_meta.hostvars is missing, which holds the variables of all hosts", where=str(root.place),
+                         hint='print {"_meta": {"hostvars": {}}, ...} where hosts have no variables')
+    variables = {host: _entries(node, findings) for host, node in _entries(hostvars, findings).items()}
+    for name, node in entries.items():
+        if name != "_meta" and group_name_is_fit(name, node.key, findings):
+            _read_group(tree, tree.group(name, node.key), (node, variables), findings)
+    for host, node in _entries(hostvars, findings).items():
+        if host not in tree.host_places:
+            findings.note(f"_meta.hostvars speaks of {host}, which is in no group")
+            findings.ignored.update(_entries(node, findings))
+    set_depths(tree)
+    return tree
+
+
+def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Findings) -> None:
+    node, variables = entry
+    parts = {"hosts": node} if isinstance(node.value, list) else _entries(node, findings)
+    for key, value in parts.items():
+        if key not in GROUP_KEYS:
+            findings.refuse(value.key, f"{value.path}: unknown key{did_you_mean(key, GROUP_KEYS)}")
+    for host in _names(parts.get("hosts"), findings):
+        add_host(tree, group, str(host.value), (host.place, variables.get(str(host.value), {})), findings)
+    for child in _names(parts.get("children"), findings):
+        if group_name_is_fit(str(child.value), child.place, findings):
+            tree.group(str(child.value), child.place)
+            group.children[str(child.value)] = child.place
+    if (settings := parts.get("vars")) is not None:
+        group.variables.update(_entries(settings, findings))
+
+
+def _entries(node: Node, findings: Findings) -> dict[str, Node]:
+    if isinstance(node.value, dict):
+        return node.value
+    if node.value is not None:
+        findings.refuse(node.place, f"{node.path}: a map is wanted, not {node.kind}")
+    return {}
+
+
+def _names(node: Node | None, findings: Findings) -> list[Node]:
+    if node is None or node.value is None:
+        return []
+    if not isinstance(node.value, list) or not all(isinstance(item.value, str) for item in node.value):
+        findings.refuse(node.place, f"{node.path}: a list of names is wanted")
+        return []
+    return node.value

@@ -1,0 +1,64 @@
+"""What was found while reading: places, problems, notes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from clusterctl.errors import ClusterctlError, InputError, Problems
+
+MOST_PROBLEMS = 50
+_SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a file; lines and columns count from 1, 0 is the file as a whole."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects all problems, so that people mend a file once."""
+
+    problems: list[InputError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+
+    def refuse(self, place: Place, message: str, hint: str = "") -> None:
+        problem = InputError(message, where=str(place), hint=hint)
+        if all(str(problem) != str(known) for known in self.problems[-MOST_PROBLEMS:]):
+            self.problems.append(problem)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def raise_problems(self) -> None:
+        if len(self.problems) == 1:
+            raise self.problems[0]
+        if self.problems:
+            told: list[ClusterctlError] = list(self.problems[:MOST_PROBLEMS])
+            if len(self.problems) > MOST_PROBLEMS:
+                told.append(InputError(f"and {len(self.problems) - MOST_PROBLEMS} more problems"))
+            raise Problems(told)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'pods'?)``, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable of that name may hold what must never be shown."""
+    return bool(_SECRET_NAME.search(name))

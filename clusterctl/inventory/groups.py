@@ -1,0 +1,198 @@
+"""Groups, hosts and variables, by Ansible's rules: who is in which group, and which of many values counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from clusterctl.errors import InputError
+from clusterctl.inventory.document import Node
+from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.names import GROUP_KEYS
+from clusterctl.model import DNS_LABEL
+
+MOST_HOSTS = 5000  # as many nodes as Kubernetes allows
+_GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+_RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
+
+Variables = dict[str, Node]
+
+
+@dataclass(slots=True)
+class Group:
+    """One group, gathered from all the places that speak of it."""
+
+    name: str
+    place: Place
+    children: dict[str, Place] = field(default_factory=dict)
+    hosts: dict[str, Place] = field(default_factory=dict)
+    variables: Variables = field(default_factory=dict)
+    depth: int = 0
+
+    @property
+    def priority(self) -> int:
+        node = self.variables.get("ansible_group_priority")
+        return node.value if node is not None and isinstance(node.value, int) else 1
+
+
+@dataclass(slots=True)
+class Tree:
+    """All groups and hosts of an inventory."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    host_variables: dict[str, Variables] = field(default_factory=dict)
+    host_places: dict[str, Place] = field(default_factory=dict)
+
+    def group(self, name: str, place: Place) -> Group:
+        return self.groups.setdefault(name, Group(name, place))
+
+    def groups_of(self, host: str) -> list[Group]:
+        """The groups of a host from the weakest to the strongest, without ``all``: Ansible's depth, priority, name."""
+        found = {name for name, group in self.groups.items() if host in group.hosts}
+        parents = self.parents()
+        pending = list(found)
+        while pending:
+            for parent in parents.get(pending.pop(), ()):
+                if parent not in found:
+                    found.add(parent)
+                    pending.append(parent)
+        chosen = (self.groups[name] for name in found - {"all", "ungrouped"})
+        return sorted(chosen, key=lambda group: (group.depth, group.priority, group.name))
+
+    def parents(self) -> dict[str, set[str]]:
+        result: dict[str, set[str]] = {}
+        for name, group in self.groups.items():
+            for child in group.children:
+                result.setdefault(child, set()).add(name)
+        return result
+
+
+def read_groups(root: Node, findings: Findings) -> Tree:
+    """The groups of an inventory in YAML; top-level keys are groups."""
+    tree = Tree()
+    tree.group("all", root.place)
+    for name, node in _map(root, findings).items():
+        _read_group(tree, name, node, findings)
+    set_depths(tree)
+    return tree
+
+
+def _map(node: Node, findings: Findings) -> dict[str, Node]:
+    """The entries of a map; nothing at all counts as an empty one."""
+    if isinstance(node.value, dict):
+        return node.value
+    if node.value is not None:
+        findings.refuse(node.place, f"{node.path or 'the inventory'}: a map is wanted, not {node.kind}")
+    return {}
+
+
+def group_name_is_fit(name: str, place: Place, findings: Findings) -> bool:
+    if _GROUP_NAME.fullmatch(name):
+        return True
+    findings.refuse(place, f"{name!r} is not a group's name (letters, digits, '_')")
+    return False
+
+
+def _read_group(tree: Tree, name: str, node: Node, findings: Findings) -> None:
+    if not group_name_is_fit(name, node.key, findings):
+        return
+    group = tree.group(name, node.key)
+    for key, value in _map(node, findings).items():
+        if key not in GROUP_KEYS:
+            wanted = ", ".join(GROUP_KEYS)
+            findings.refuse(value.key, f"{value.path}: unknown key{did_you_mean(key, GROUP_KEYS)}; a group has {wanted}")
+            continue
+        for inner, item in _map(value, findings).items():
+            _read_entry(tree, group, key, (inner, item), findings)
+
+
+def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], findings: Findings) -> None:
+    name, node = entry
+    if key == "vars":
+        group.variables[name] = node
+    elif key == "children":
+        group.children[name] = node.key
+        _read_group(tree, name, node, findings)
+    else:
+        variables = _map(node, findings)
+        for count, host in enumerate(expand(name, node.key, findings), 1):
+            if count > MOST_HOSTS:
+                raise InputError(f"{name!r} stands for more than {MOST_HOSTS} hosts", where=str(node.key))
+            add_host(tree, group, host, (node.key, variables), findings)
+
+
+def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables], findings: Findings) -> None:
+    """Put a host in a group; a later mention of the same variable wins, as in Ansible."""
+    place, variables = entry
+    if not DNS_LABEL.fullmatch(host):
+        findings.refuse(place, f"{host!r} is not a host name: lower case letters, digits and '-', at most 63 (RFC 1123)",
+                        "name the machine by a short name and give its address as ansible_host")
+        return
+    group.hosts.setdefault(host, place)
+    tree.host_places.setdefault(host, place)
+    tree.host_variables.setdefault(host, {}).update(variables)
+    if len(tree.host_places) > MOST_HOSTS:
+        raise InputError(f"more than {MOST_HOSTS} hosts", where=str(place))
+
+
+def expand(pattern: str, place: Place, findings: Findings) -> Iterator[str]:
+    """The names of a pattern with Ansible's ranges: ``w[1:3]``, ``w[01:03]``, ``w[a:c]``, ``w[0:10:2]``."""
+    found = _RANGE.search(pattern)
+    if found is None or len(pattern) > 253:
+        yield pattern[:254]
+        return
+    head, tail = pattern[:found.start()], pattern[found.end():]
+    try:
+        words = _range_words(found.group(1) or "0", found.group(2), int(found.group(3) or 1))
+    except ValueError as error:
+        findings.refuse(place, f"{pattern!r}: the range {found.group()} {error}")
+        return
+    for word in words:
+        yield from (head + word + rest for rest in expand(tail, place, findings))
+
+
+def _range_words(begin: str, end: str, step: int) -> list[str]:
+    if step < 1:
+        raise ValueError("has no step")
+    if begin.isdigit() and end.isdigit() and len(begin + end) <= 18:
+        if begin[0] == "0" and len(begin) > 1 and len(begin) != len(end):
+            raise ValueError("has zeros in front, but ends of different length")
+        width = len(begin) if begin[0] == "0" and len(begin) > 1 else 0
+        numbers = _numbers(int(begin), int(end), step)
+        return [str(number).zfill(width) for number in numbers]
+    if len(begin) == len(end) == 1 and begin.isalpha() and end.isalpha():
+        return [chr(number) for number in _numbers(ord(begin), ord(end), step) if chr(number).isalpha()]
+    raise ValueError("goes neither from number to number nor from letter to letter")
+
+
+def _numbers(begin: int, end: int, step: int) -> range:
+    if begin > end:
+        raise ValueError("ends before it begins")
+    if (end - begin) // step >= MOST_HOSTS:
+        raise ValueError(f"has more than {MOST_HOSTS} hosts")
+    return range(begin, end + 1, step)
+
+
+def set_depths(tree: Tree) -> None:
+    """How far each group is from ``all``, at most; groups that contain themselves are refused."""
+    parents = tree.parents()
+    done: dict[str, int] = {"all": 0}
+    for name in tree.groups:
+        tree.groups[name].depth = _depth(name, parents, done, tree)
+
+
+def _depth(start: str, parents: dict[str, set[str]], done: dict[str, int], tree: Tree) -> int:
+    path = [start]
+    while path:
+        name = path[-1]
+        missing = sorted(parent for parent in parents.get(name, ()) if parent not in done)
+        if name in done or not missing:
+            done.setdefault(name, 1 + max((done[parent] for parent in parents.get(name, ())), default=0))
+            path.pop()
+            continue
+        if missing[0] in path:
+            circle = " > ".join([*path[path.index(missing[0]):], missing[0]])
+            raise InputError(f"a group contains itself: {circle}", where=str(tree.groups[name].place))
+        path.append(missing[0])
+    return done[start]

@@ -1,0 +1,132 @@
+"""Reading an inventory: the file and what lies beside it, to a ``Cluster``."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterctl.errors import InputError
+from clusterctl.inventory import rules
+from clusterctl.inventory.document import Node, parse, read_bytes
+from clusterctl.inventory.dynamic import is_program, read_dynamic
+from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.groups import Tree, Variables, read_groups
+from clusterctl.inventory.hosts import HostReader
+from clusterctl.inventory.names import ROLE_GROUPS
+from clusterctl.inventory.settings import descend, read_settings, read_versions
+from clusterctl.inventory.vars_files import VarsFiles
+from clusterctl.model import Cluster, Host, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks."""
+
+    cluster: Cluster
+    files: tuple[str, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read(path: Path) -> Inventory:
+    """Read an inventory whole; raises InputError, or Problems made of them."""
+    findings = Findings(files=[str(path)])
+    tree, start = _read_tree(path, findings)
+    files = VarsFiles(path.parent, findings)
+    cluster_node = _cluster_variable(tree, files, findings)
+    settings = read_settings(cluster_node, findings)
+    hosts = _hosts(tree, files, path.parent, findings)
+    versions = read_versions(settings, cluster_node, findings) if settings else None
+    if not tree.host_places:
+        findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers")
+    findings.raise_problems()
+    if settings is None or versions is None:
+        raise InputError("the settings cannot be used", where=str(path))
+    cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=path.parent.absolute())
+    _check_rules(cluster, tree, (cluster_node, start), findings)
+    findings.raise_problems()
+    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes))
+
+
+def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
+    if path.is_dir():
+        raise InputError("is a directory; one inventory file is wanted", where=str(path))
+    if is_program(path):
+        return read_dynamic(path, findings)
+    root = parse(read_bytes(path), str(path), findings)
+    if root is None:
+        raise InputError("is empty", where=str(path), hint="see inventories/single.yaml for the smallest inventory")
+    return read_groups(root, findings), root.place
+
+
+def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node | None:
+    """The variable ``cluster``, which is one for all hosts: ``group_vars/all`` replaces ``all.vars`` as in Ansible."""
+    for name, group in tree.groups.items():
+        if name != "all":
+            _refuse_cluster(group.variables, findings)
+            _refuse_cluster(files.of("group_vars", name), findings)
+    for host, variables in tree.host_variables.items():
+        _refuse_cluster(variables, findings)
+        _refuse_cluster(files.of("host_vars", host), findings)
+    return files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
+
+
+def _refuse_cluster(variables: Variables, findings: Findings) -> None:
+    if node := variables.get("cluster"):
+        findings.refuse(node.key, f"{node.path}: the settings are for all hosts and belong in all.vars or group_vars/all")
+
+
+def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tuple[Host, ...]:
+    roles = {name: _roles(tree, name) for name in tree.host_places}
+    if not any("etcd" in found for found in roles.values()):
+        for found in roles.values():
+            if "control_plane" in found:
+                found.add("etcd")
+    hosts = []
+    for name, place in tree.host_places.items():
+        if not roles[name]:
+            _refuse_idle(name, tree, place, findings)
+        host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
+        if host is not None:
+            hosts.append(host)
+    return tuple(hosts)
+
+
+def _roles(tree: Tree, host: str) -> set[Role]:
+    return {ROLE_GROUPS[group.name] for group in tree.groups_of(host) if group.name in ROLE_GROUPS}
+
+
+def _refuse_idle(host: str, tree: Tree, place: Place, findings: Findings) -> None:
+    groups = [group.name for group in tree.groups_of(host)]
+    meant = next(filter(None, (did_you_mean(name, ROLE_GROUPS) for name in groups)), "")
+    where = f"only in {', '.join(groups)}" if groups else "in no group"
+    findings.refuse(place, f"host {host} is {where}{meant}, and thus has nothing to do",
+                    "put it in control_plane, etcd or workers, or take it out of the inventory")
+
+
+def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
+    """One host's variables. From weak to strong, as in Ansible: ``all`` and then its groups in the inventory, ``group_vars/all``,
+    ``group_vars`` of its groups, the host in the inventory, ``host_vars``. A variable is replaced whole, never merged."""
+    groups = tree.groups_of(host)
+    weak_to_strong = [
+        tree.groups["all"].variables,
+        *(group.variables for group in groups),
+        files.of("group_vars", "all"),
+        *(files.of("group_vars", group.name) for group in groups),
+        tree.host_variables[host],
+        files.of("host_vars", host),
+    ]
+    return dict(ChainMap(*reversed(weak_to_strong)))
+
+
+def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place], findings: Findings) -> None:
+    settings_node, start = around
+    for about, message, hint in rules.broken(cluster):
+        if isinstance(about, str):
+            findings.refuse(tree.host_places[about], message, hint)
+        elif about and settings_node is not None:
+            node, _ = descend(settings_node, about)
+            findings.refuse(node.place, f"{'.'.join(('cluster', *about))}: {message}", hint)
+        else:
+            findings.refuse(start, ": ".join(filter(None, (".".join(about), message))), hint)

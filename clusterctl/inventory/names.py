@@ -1,0 +1,77 @@
+"""The names that an inventory may use: groups, and the variables of Ansible, kubespray and clusterctl."""
+
+from __future__ import annotations
+
+import re
+
+from clusterctl.model import Role
+
+ROLE_GROUPS: dict[str, Role] = {
+    "control_plane": "control_plane",
+    "kube_control_plane": "control_plane",
+    "etcd": "etcd",
+    "workers": "worker",
+    "kube_node": "worker",
+}
+
+GROUP_KEYS = ("hosts", "vars", "children")
+
+# Those of ours; the first name wins in messages, and of two names for one thing only one may be given.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "ssh_address": ("ansible_host", "ansible_ssh_host"),
+    "port": ("ansible_port", "ansible_ssh_port"),
+    "user": ("ansible_user", "ansible_ssh_user"),
+    "private_key": ("ansible_ssh_private_key_file", "ansible_private_key_file"),
+    "become": ("ansible_become",),
+    "become_method": ("ansible_become_method",),
+    "become_user": ("ansible_become_user",),
+    "connection": ("ansible_connection",),
+    "common_args": ("ansible_ssh_common_args",),
+    "extra_args": ("ansible_ssh_extra_args",),
+    "timeout": ("ansible_ssh_timeout", "ansible_timeout"),
+    "network_namespace": ("clusterctl_network_namespace",),
+    "host_key": ("clusterctl_host_key",),
+    "address": ("clusterctl_address",),
+    "ip": ("ip",),
+    "access_ip": ("access_ip",),
+    "labels": ("clusterctl_labels", "node_labels"),
+    "taints": ("clusterctl_taints", "node_taints"),
+}
+USED = frozenset(name for names in ALIASES.values() for name in names)
+OURS = frozenset(name for name in USED if name.startswith("clusterctl_"))
+
+SECRETS = frozenset({
+    "ansible_become_pass", "ansible_become_password", "ansible_password", "ansible_private_key_passphrase", "ansible_ssh_pass",
+    "ansible_ssh_password", "ansible_ssh_private_key_passphrase", "ansible_sudo_pass", "ansible_sudo_password",
+})
+
+# Variables that Ansible knows and that mean nothing here: accepted, told by `clusterctl inventory`.
+ANSIBLE_IGNORED = frozenset({
+    "ansible_async_dir", "ansible_become_exe", "ansible_become_flags", "ansible_become_plugin", "ansible_check_mode",
+    "ansible_command_timeout", "ansible_connect_timeout", "ansible_control_path", "ansible_control_path_dir", "ansible_diff_mode",
+    "ansible_executable", "ansible_facts", "ansible_group_priority", "ansible_host_key_checking", "ansible_inventory_sources",
+    "ansible_paramiko_host_key_checking", "ansible_pipelining", "ansible_playbook_python", "ansible_private_key",
+    "ansible_python_interpreter", "ansible_remote_tmp", "ansible_scp_executable", "ansible_scp_extra_args", "ansible_scp_if_ssh",
+    "ansible_sftp_batch_mode", "ansible_sftp_executable", "ansible_sftp_extra_args", "ansible_shell_executable",
+    "ansible_shell_type", "ansible_ssh_args", "ansible_ssh_executable", "ansible_ssh_host_key_checking",
+    "ansible_ssh_pipelining", "ansible_ssh_retries", "ansible_ssh_transfer_method", "ansible_ssh_use_tty",
+    "ansible_system_tmpdirs",
+})
+ANSIBLE_KNOWN = ANSIBLE_IGNORED | {name for name in USED if name.startswith("ansible_")}
+INTERPRETER = re.compile(r"ansible_[a-z0-9_]+_interpreter")
+
+# What kubespray's users set elsewhere, and where the same thing is set here.
+KUBESPRAY = {
+    "kube_version": "cluster.kubernetes",
+    "kube_pods_subnet": "cluster.network.pods",
+    "kube_service_addresses": "cluster.network.services",
+    "kube_network_node_prefix": "cluster.network.node_mask",
+    "kube_network_plugin": "cluster.network.cni",
+    "kube_proxy_mode": "cluster.network.proxy_mode",
+    "cluster_name": "cluster.network.domain",
+    "etcd_version": "cluster.versions.etcd",
+    "containerd_version": "cluster.versions.containerd",
+    "loadbalancer_apiserver": "cluster.endpoint",
+    "kubelet_max_pods": "cluster.kubelet.max_pods",
+    "metrics_server_enabled": "cluster.addons.metrics_server",
+}

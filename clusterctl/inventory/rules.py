@@ -1,0 +1,128 @@
+"""What must hold between the parts of an inventory: pure questions over a cluster, each answered in words."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from clusterctl.model import Cluster, Host
+
+MOST_NODE_SUBNET_BITS = 16  # kube-controller-manager's limit between the pod network and a node's part of it
+Network = ipaddress.IPv4Network
+
+
+class Broken(NamedTuple):
+    """A rule that does not hold: about which host or which setting."""
+
+    about: str | tuple[str, ...]
+    message: str
+    hint: str = ""
+
+
+def broken(cluster: Cluster) -> list[Broken]:
+    """Everything that does not fit together."""
+    return [found for rule in RULES for found in rule(cluster)]
+
+
+def role_counts(cluster: Cluster) -> Iterator[Broken]:
+    """Somebody must be the control plane, and etcd's members must be of an odd number."""
+    if not cluster.control_planes:
+        yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it")
+    count = len(cluster.etcd_members)
+    if count and count % 2 == 0:
+        yield Broken((), f"{count} etcd members: a majority of {count} is {count // 2 + 1}, so that {count} tolerate the loss of "
+                     f"{(count - 1) // 2}, as {count - 1} do: an even number tolerates no more failures",
+                     f"make it {count - 1} or {count + 1}")
+    elif count > 5:
+        yield Broken((), f"{count} etcd members: each write waits for {count // 2 + 1} machines; at most 5 are supported",
+                     "take 3 or 5 of them for the group etcd")
+
+
+def distinct_addresses(cluster: Cluster) -> Iterator[Broken]:
+    """Two names for one machine would be two kubelets on it."""
+    yield from _twice(cluster.hosts, "node address", lambda host: host.address)
+    yield from _twice(cluster.hosts, "SSH address", lambda host: (
+        host.ssh.address, host.ssh.port, host.ssh.network_namespace, host.ssh.common_args))
+
+
+def _twice(hosts: Sequence[Host], what: str, of: Callable[[Host], object]) -> Iterator[Broken]:
+    seen: dict[object, Host] = {}
+    for host in hosts:
+        first = seen.setdefault(of(host), host)
+        if first is not host:
+            shown = host.address if what == "node address" else f"{host.ssh.address}:{host.ssh.port}"
+            yield Broken(host.name, f"hosts {first.name} and {host.name} have the same {what} {shown}")
+
+
+def usable_addresses(cluster: Cluster) -> Iterator[Broken]:
+    for host in cluster.hosts:
+        address = host.address
+        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+            yield Broken(host.name, f"host {host.name}: other machines cannot reach {address}",
+                         "set clusterctl_address to the node's address in the machines' common network")
+
+
+def separate_networks(cluster: Cluster) -> Iterator[Broken]:
+    """Pods, services and machines must not share addresses."""
+    networks = {"pods": cluster.network.pods, "services": cluster.network.services}
+    for (one, first), (other, second) in combinations(networks.items(), 2):
+        if first.overlaps(second):
+            yield Broken(("network", other), f"{other} {second} overlaps {one} {first}")
+    for what, network in networks.items():
+        for host in cluster.hosts:
+            if host.address in network:
+                yield Broken(host.name, f"host {host.name}: its address {host.address} is inside the {what} network {network}",
+                             f"choose another cluster.network.{what}")
+        address = _endpoint_address(cluster)
+        if address is not None and address in network:
+            yield Broken(("endpoint", "address"), f"{address} is inside the {what} network {network}")
+
+
+def _endpoint_address(cluster: Cluster) -> ipaddress.IPv4Address | None:
+    try:
+        return ipaddress.IPv4Address(str(cluster.settings.endpoint.address)) if cluster.settings.endpoint else None
+    except ValueError:
+        return None
+
+
+def endpoint_form(cluster: Cluster) -> Iterator[Broken]:
+    endpoint = cluster.settings.endpoint
+    if endpoint and set(str(endpoint.address)) <= set("0123456789.") and _endpoint_address(cluster) is None:
+        yield Broken(("endpoint", "address"), f"{endpoint.address} is not an IPv4 address")
+
+
+def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:
+    """Each node gets its own part of the pod network."""
+    network = cluster.network
+    bits = network.node_mask - network.pods.prefixlen
+    about = ("network", "node_mask")
+    if bits < 0:
+        yield Broken(about, f"a /{network.node_mask} for each node does not fit into the pod network {network.pods}")
+    elif bits > MOST_NODE_SUBNET_BITS:
+        yield Broken(about, f"/{network.node_mask} and the pod network {network.pods} are {bits} bits apart; Kubernetes allows "
+                     f"{MOST_NODE_SUBNET_BITS}")
+    elif 2**bits < len(cluster.nodes):
+        yield Broken(about, f"the pod network {network.pods} has {2**bits} parts of /{network.node_mask}, too few for "
+                     f"{len(cluster.nodes)} nodes", "choose a larger cluster.network.pods or a longer node_mask")
+
+
+def room_for_pods(cluster: Cluster) -> Iterator[Broken]:
+    network = cluster.network
+    room = 2 ** (32 - network.node_mask) - 3  # network, broadcast and the bridge's own address
+    if network.cni == "flannel" and cluster.settings.kubelet.max_pods > room:
+        yield Broken(("kubelet", "max_pods"), f"{cluster.settings.kubelet.max_pods} pods do not fit into a node's "
+                     f"/{network.node_mask}, which has room for {room}", "lower max_pods or cluster.network.node_mask")
+
+
+def service_size(cluster: Cluster) -> Iterator[Broken]:
+    services = cluster.network.services
+    if not 12 <= services.prefixlen <= 28:
+        yield Broken(("network", "services"), f"{services} is not between /12 and /28, which is what Kubernetes can serve")
+
+
+RULES: tuple[Callable[[Cluster], Iterator[Broken]], ...] = (
+    role_counts, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes, room_for_pods,
+    service_size,
+)

@@ -1,0 +1,166 @@
+"""The variable ``cluster:``, turned into ``Settings`` and ``Versions``; pydantic's complaints in people's words."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from clusterctl.inventory.document import Node, quoted
+from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.values import TEMPLATE_HINT, is_template
+from clusterctl.model import Settings, Versions
+from clusterctl.versions import known_versions
+
+_BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le"), "greater_than": ("more than", "gt"),
+           "less_than": ("less than", "lt")}
+_WANTED = {
+    "string_type": "text", "path_type": "text", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "bool_type": "true or false", "model_type": "a map", "model_attributes_type": "a map",
+    "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
+    "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
+}
+
+
+def read_settings(node: Node | None, findings: Findings) -> Settings | None:
+    """The settings, all defaults where there are none; None where something is wrong."""
+    if node is None:
+        return Settings.model_validate({})
+    before = len(findings.problems)
+    values = plain(node, findings)
+    try:
+        settings = Settings.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        for entry in error.errors(include_url=False):
+            _tell(entry["type"], entry["loc"], entry, (node, findings))
+        return None
+    return settings if len(findings.problems) == before else None
+
+
+def read_versions(settings: Settings, node: Node | None, findings: Findings) -> Versions | None:
+    """The versions that the settings lead to."""
+    products = [name for name in Versions.model_fields if name != "kubernetes"]
+    unknown = [name for name in settings.versions if name not in products]
+    for name in unknown:
+        at = descend(node, ("versions", name))[0] if node else None
+        hint = "it is cluster.kubernetes" if name == "kubernetes" else f"products are {', '.join(products)}"
+        if at:
+            findings.refuse(at.key, f"{at.path}: no such product{did_you_mean(name, products)}", hint)
+    if unknown:
+        return None
+    try:
+        return known_versions(settings.kubernetes, **settings.versions)
+    except ValueError as error:
+        at = descend(node, ("kubernetes",))[0] if node else None
+        place = at.place if at else Place("cluster")
+        findings.refuse(place, f"{at.path if at else 'cluster'}: {_first_line(error)}")
+        return None
+
+
+def _first_line(error: ValueError) -> str:
+    return str(error).splitlines()[0]
+
+
+def plain(node: Node, findings: Findings) -> object:
+    """The values without their positions; what nobody means is refused on the way."""
+    if isinstance(node.value, dict):
+        return {key: plain(item, findings) for key, item in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(item, findings) for item in node.value]
+    if node.odd:
+        findings.refuse(node.place, f"{node.path}: YAML has its own reading of {node.shown}",
+                        f"quote it: {quoted(node)}, or write the number in decimal digits")
+    elif isinstance(node.value, str) and is_template(node.value):
+        findings.refuse(node.place, f"{node.path}: {node.shown} is a template", TEMPLATE_HINT)
+    return node.value
+
+
+def descend(node: Node, loc: Iterable[str | int]) -> tuple[Node, list[str | int]]:
+    """The deepest node on a way, and the steps that led to it; pydantic adds steps of its own for unions."""
+    steps: list[str | int] = []
+    for step in loc:
+        inner = _inner(node, step)
+        if inner is None:
+            break
+        node = inner
+        steps.append(step)
+    return node, steps
+
+
+def _inner(node: Node, step: str | int) -> Node | None:
+    if isinstance(node.value, dict) and isinstance(step, str):
+        return node.value.get(step)
+    if isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+        return node.value[step]
+    return None
+
+
+def _tell(kind: str, loc: tuple[int | str, ...], entry: Mapping[str, Any], around: tuple[Node, Findings]) -> None:
+    root, findings = around
+    node, steps = descend(root, loc)
+    if node.odd:
+        return  # told already
+    if kind == "extra_forbidden":
+        known = _fields(Settings, steps[:-1])
+        message = f"unknown key{did_you_mean(str(steps[-1]), known)}" + (f"; known are {', '.join(known)}" if known else "")
+        findings.refuse(node.key, f"{node.path}: {message}")
+    elif kind == "missing":
+        findings.refuse(node.key, f"{node.path}: {loc[-1]} is missing")
+    else:
+        is_key = loc[-1:] == ("[key]",)
+        message, hint = _words(kind, node, entry)
+        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint)
+
+
+def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
+    """What is wrong, and what to do, for one of pydantic's kinds of error."""
+    context = entry.get("ctx", {})
+    if kind == "value_error":
+        return str(context.get("error", entry["msg"])).removeprefix("Value error, "), ""
+    if kind == "literal_error":
+        wanted = str(context["expected"])
+        words = wanted.replace("'", "").replace(",", "").split()
+        return f"{node.shown} is not one of {wanted}{did_you_mean(str(node.value), words)}", ""
+    if kind in _BOUNDS:
+        bound, limit = _BOUNDS[kind]
+        return f"{node.shown} is out of range: it must be {bound} {context[limit]}", ""
+    if kind == "string_pattern_mismatch":
+        return f"{node.shown} does not have the form {context['pattern']}", ""
+    return _wrong_type(kind, node)
+
+
+def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
+    wanted = _WANTED.get(kind, "another type of value")
+    if kind == "ip_v4_network" and isinstance(node.value, str):
+        return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
+    if wanted == "text" and isinstance(node.value, bool | int | float):
+        return f"text is wanted, but YAML reads {node.shown} as {node.kind}", f"quote it: {quoted(node)}"
+    if isinstance(node.value, str):
+        return f"{wanted} is wanted, not {node.shown}", ""
+    return f"{wanted} is wanted, not {node.kind}", "" if node.value is not None else "give a value or remove the key"
+
+
+def _network_meant(value: str) -> str:
+    try:
+        return f" (did you mean {ipaddress.IPv4Network(value, strict=False)}?)"
+    except ValueError as error:
+        return f": {error}" if "netmask" in str(error) else ""
+
+
+def _fields(model: type[BaseModel], steps: Iterable[str | int]) -> list[str]:
+    """The keys that are known at a place in the settings."""
+    current: type[BaseModel] | None = model
+    for step in steps:
+        field = current.model_fields.get(str(step)) if current else None
+        current = _model_in(field.annotation) if field else None
+    return list(current.model_fields) if current else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, UnionType):
+        return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,89 @@
+"""From a node to a value of the wanted type; None where it does not fit, which is then among the findings."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from clusterctl.inventory.document import Node, quoted
+from clusterctl.inventory.findings import Findings, did_you_mean
+
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#")
+_WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+_DOTTED = re.compile(r"[0-9.]+")
+TEMPLATE_HINT = "clusterctl takes values as they are and does not render templates; write the value itself"
+
+
+def is_template(text: str) -> bool:
+    return bool(_TEMPLATE.search(text))
+
+
+def text(node: Node, findings: Findings) -> str | None:
+    """One line of text that YAML cannot take for anything else."""
+    if isinstance(node.value, dict | list) or node.value is None:
+        findings.refuse(node.place, f"{node.path}: text is wanted, not {node.kind}")
+        return None
+    if node.odd or not isinstance(node.value, str):
+        findings.refuse(node.place, f"{node.path}: text is wanted, but YAML reads {node.shown} as {node.kind}",
+                        f"quote it: {quoted(node)}")
+        return None
+    if is_template(node.value):
+        findings.refuse(node.place, f"{node.path}: {node.shown} is a template", TEMPLATE_HINT)
+        return None
+    if not node.value.isprintable():
+        findings.refuse(node.place, f"{node.path}: one line of printable text is wanted")
+        return None
+    return node.value
+
+
+def integer(node: Node, findings: Findings, least: int, most: int) -> int | None:
+    """A whole number; Ansible's users also write it in quotes."""
+    value = node.value
+    if isinstance(value, str) and not node.odd and re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        findings.refuse(node.place, f"{node.path}: a number from {least} to {most} is wanted, not {node.shown}")
+        return None
+    return value
+
+
+def flag(node: Node, findings: Findings) -> bool | None:
+    """True or false, also as the words that Ansible accepts."""
+    if isinstance(node.value, bool):
+        return node.value
+    word = str(node.value).lower()
+    if not isinstance(node.value, str | int) or word not in _WORDS:
+        findings.refuse(node.place, f"{node.path}: true or false is wanted, not {node.shown}")
+        return None
+    return _WORDS[word]
+
+
+def one_of(node: Node, findings: Findings, *wanted: str) -> str | None:
+    value = text(node, findings)
+    if value is None or value in wanted:
+        return value
+    findings.refuse(node.place, f"{node.path}: {node.shown} is not supported, only {' or '.join(wanted)}"
+                    f"{did_you_mean(value, wanted)}")
+    return None
+
+
+def address(node: Node, findings: Findings) -> ipaddress.IPv4Address | None:
+    value = text(node, findings)
+    if value is None:
+        return None
+    found = as_address(value)
+    if found is None:
+        findings.refuse(node.place, f"{node.path}: {node.shown} is not an IPv4 address")
+    return found
+
+
+def as_address(value: str) -> ipaddress.IPv4Address | None:
+    try:
+        return ipaddress.IPv4Address(value)
+    except ValueError:
+        return None
+
+
+def looks_like_address(value: str) -> bool:
+    """Whether a text is meant to be an address and not a name."""
+    return bool(_DOTTED.fullmatch(value)) or ":" in value

@@ -1,0 +1,82 @@
+"""``group_vars`` and ``host_vars`` beside an inventory: a file, or a directory of files, for each group and host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clusterctl.errors import InputError
+from clusterctl.inventory.document import VAULT_HINT, Node, parse, read_bytes
+from clusterctl.inventory.findings import Findings
+
+_SUFFIXES = ("", ".yaml", ".yml", ".json")
+_MOST_FILES = 1000
+_MOST_DEPTH = 5
+
+
+class VarsFiles:
+    """Reads each group's and host's files at most once."""
+
+    def __init__(self, base: Path, findings: Findings) -> None:
+        self.base = base
+        self.findings = findings
+        self._known: dict[tuple[str, str], dict[str, Node]] = {}
+        self._present = {kind: _entries(base / kind) for kind in ("group_vars", "host_vars")}
+
+    def of(self, kind: str, name: str) -> dict[str, Node]:
+        """The variables in ``kind``/``name``; in a directory, a later file's win over an earlier one's."""
+        if (kind, name) not in self._known:
+            self._known[kind, name] = self._read(kind, name)
+        return self._known[kind, name]
+
+    def _read(self, kind: str, name: str) -> dict[str, Node]:
+        present = [name + suffix for suffix in _SUFFIXES if name + suffix in self._present[kind]]
+        if len(present) > 1:
+            self.findings.problems.append(InputError(
+                f"{' and '.join(present)} are both there, and Ansible reads only one of them", where=str(self.base / kind),
+                hint="keep one: a file, or a directory of files"))
+            return {}
+        variables: dict[str, Node] = {}
+        for path in _files(self.base / kind / present[0]) if present else []:
+            variables.update(self._read_file(path))
+        return variables
+
+    def _read_file(self, path: Path) -> dict[str, Node]:
+        self.findings.files.append(str(path))
+        content = read_bytes(path)
+        if content.startswith(b"$ANSIBLE_VAULT"):
+            raise InputError("is encrypted with ansible-vault, which clusterctl does not read", where=str(path), hint=VAULT_HINT)
+        node = parse(content, str(path), self.findings)
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            self.findings.refuse(node.place, f"a map of variables is wanted, not {node.kind}")
+            return {}
+        return node.value
+
+
+def _entries(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(folder)) from None
+
+
+def _files(path: Path, depth: int = 0) -> list[Path]:
+    """The file itself, or a directory's files in order of their names; hidden files and backups are left out."""
+    if not path.is_dir():
+        return [path]
+    if depth > _MOST_DEPTH:
+        raise InputError(f"is nested more than {_MOST_DEPTH} deep", where=str(path))
+    found: list[Path] = []
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name.endswith("~"):
+            continue
+        if entry.is_dir():
+            found.extend(_files(entry, depth + 1))
+        elif entry.suffix in _SUFFIXES:
+            found.append(entry)
+    if len(found) > _MOST_FILES:
+        raise InputError(f"holds more than {_MOST_FILES} files", where=str(path))
+    return found
