@@ -1,0 +1,200 @@
+"""``clusterctl lab``: real machines on this one Linux host, to try everything out on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterctl.errors import InputError
+
+if TYPE_CHECKING:
+    from clusterctl.lab import Lab
+
+app = typer.Typer(help="Real machines on this one Linux host (systemd-nspawn), to try everything out on. Needs root.",
+                  no_args_is_help=True)
+
+Name = Annotated[str, typer.Option("--name", help="The lab's name: lower-case letters and digits.")]
+MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine of the lab, as cp-1.")]
+
+
+class Direction(StrEnum):
+    """Ways of a machine's traffic."""
+
+    BOTH = "both"
+    IN = "in"
+    OUT = "out"
+
+
+class Role(StrEnum):
+    """What a machine of a lab is meant for."""
+
+    CONTROL_PLANE = "control_plane"
+    ETCD = "etcd"
+    WORKER = "worker"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as ``512M`` or ``4G`` (powers of 1024); raises :class:`InputError`."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)(?:iB?|B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise InputError(f"{text!r} is not a size", where="--memory", hint="write it as 512M or 4G")
+    return int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
+
+
+def _open(name: str) -> Lab:
+    from clusterctl.lab import Lab
+
+    return Lab.open(name)
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
+
+
+@app.command()
+def up(
+    name: Name = "lab",
+    machines: Annotated[int, typer.Option(help="How many machines in all.")] = 3,
+    control_planes: Annotated[int, typer.Option(help="How many of them are control planes.")] = 1,
+    etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,
+    memory: Annotated[str, typer.Option(help="Limit of each machine, as 4G; none by default.")] = "",
+    user: Annotated[str, typer.Option(help="Who the inventory logs in as: root, or admin, who uses sudo.")] = "root",
+    sudo_password: Annotated[bool, typer.Option("--sudo-password", help="sudo asks admin for a (generated) password.")] = False,
+    inventory: Annotated[Path | None, typer.Option(help="Write the inventory to this file, too.")] = None,
+) -> None:
+    """Raise a lab and write its inventory."""
+    from clusterctl.lab import Lab, LabSpec
+
+    spec = LabSpec(name=name, machines=machines, control_planes=control_planes, etcd=etcd, user=user,
+                   memory=parse_size(memory) if memory else None, sudo_password=sudo_password)
+    lab = Lab.up(spec, inventory=inventory, progress=_say)
+    if sudo_password:
+        _say(f"the sudo password of admin is in {lab.sudo_password_file}")
+    _say(f"the inventory is {inventory or lab.inventory}")
+
+
+@app.command()
+def add(
+    name: Name = "lab",
+    count: Annotated[int, typer.Option(help="How many machines.")] = 1,
+    role: Annotated[Role, typer.Option(help="What they are for.")] = Role.WORKER,
+) -> None:
+    """Raise more machines in a lab and rewrite its inventory."""
+    lab = _open(name)
+    lab.add(count, role.value, progress=_say)
+    _say(f"the inventory is {lab.inventory}")
+
+
+@app.command()
+def down(
+    name: Name = "lab",
+    everything: Annotated[bool, typer.Option("--all", help="Remove every lab of this host.")] = False,
+) -> None:
+    """Remove a lab with its machines and their data; may be run again at any time."""
+    from clusterctl.lab import labs_on_host, remove_lab
+
+    for one in labs_on_host() if everything else [name]:
+        _say(f"{one}: removed" if remove_lab(one) else f"{one}: nothing to remove")
+
+
+@app.command("list")
+def list_labs(output: Annotated[str, typer.Option("-o", "--output", help="text or json")] = "text") -> None:
+    """Show labs, their machines, addresses and what these are doing."""
+    from clusterctl.lab import labs_on_host
+    from clusterctl.lab.host import check_host
+
+    check_host()
+    rows = [row for name in labs_on_host() for row in _rows(name)]
+    if output == "json":
+        return _say(json.dumps(rows, indent=1))
+    if output != "text":
+        raise InputError(f"there is no output {output!r}", where="--output", hint="text or json")
+    for row in rows:
+        _say(f"{row['lab']:<16} {row['machine']:<10} {row['address']:<15} {row['role']:<14} {row['state']}")
+    return None
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    try:
+        lab = _open(name)
+    except InputError:
+        return [{"lab": name, "machine": "-", "address": "-", "role": "-", "state": "half made: lab down removes it"}]
+    return [{"lab": name, "machine": one.name, "address": one.address, "role": one.role, "state": lab.status(one.name)}
+            for one in lab.machines.values()]
+
+
+@app.command()
+def shell(
+    machine: MachineName,
+    command: Annotated[list[str] | None, typer.Argument(help="A command instead of a session, after --.")] = None,
+    name: Name = "lab",
+    user: Annotated[str, typer.Option(help="root or admin; by default as in the inventory.")] = "",
+) -> None:
+    """Log in to a machine with ssh."""
+    argv = [*_open(name).ssh_command(machine, user=user), *(command or [])]
+    os.execvp(argv[0], argv)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def execute(command: Annotated[list[str], typer.Argument(metavar="CMD...", help="What to run.")], name: Name = "lab") -> None:
+    """Run a command of this host in the lab's network, as kubectl or curl."""
+    from clusterctl.lab.host import enter_network
+
+    enter_network(_open(name).namespace)
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no program {command[0]}", where="lab exec") from error
+
+
+@app.command()
+def start(machine: MachineName, name: Name = "lab") -> None:
+    """Start a machine that is down and wait for it."""
+    _open(name).start(machine)
+
+
+@app.command()
+def reboot(machine: MachineName, name: Name = "lab") -> None:
+    """Reboot a machine and wait until it is up again."""
+    _open(name).reboot(machine)
+
+
+@app.command()
+def kill(machine: MachineName, name: Name = "lab") -> None:
+    """Cut a machine's power: it is down until `lab start`."""
+    _open(name).kill(machine)
+
+
+@app.command()
+def freeze(machine: MachineName, name: Name = "lab") -> None:
+    """Stop a machine where it stands: it answers pings, and nothing else."""
+    _open(name).freeze(machine)
+
+
+@app.command()
+def thaw(machine: MachineName, name: Name = "lab") -> None:
+    """Let a frozen machine go on."""
+    _open(name).thaw(machine)
+
+
+@app.command()
+def cut(
+    machine: MachineName,
+    name: Name = "lab",
+    direction: Annotated[Direction, typer.Option(help="What stops, seen from the machine.")] = Direction.BOTH,
+    peer: Annotated[str | None, typer.Option("--from", help="Only from and to this machine (or: controller).")] = None,
+) -> None:
+    """Stop a machine's traffic."""
+    _open(name).cut(machine, direction.value, peer=peer)
+
+
+@app.command()
+def heal(machine: MachineName, name: Name = "lab") -> None:
+    """Restore a machine's traffic."""
+    _open(name).heal(machine)

@@ -1,0 +1,47 @@
+"""The package repository that a lab serves to its machines: a flat directory of .deb files with an index."""
+
+from __future__ import annotations
+
+import hashlib
+from email.utils import formatdate
+from pathlib import Path
+
+from clusterctl.lab.host import run
+
+PORT = 80
+
+PACKAGES = ("ca-certificates", "chrony", "conntrack", "ethtool", "haproxy", "ipset", "iptables", "nftables", "openssl", "socat",
+            "zstd")
+"""What machines can install, beside what these depend on."""
+
+FETCH = f"""
+set -e
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+mkdir -p "$LAB_REPOSITORY/partial"
+apt-get --yes --no-install-recommends --download-only -o Dir::Cache::archives="$LAB_REPOSITORY" \\
+  -o APT::Sandbox::User=root install {' '.join(PACKAGES)}
+rm -rf "$LAB_REPOSITORY/partial" "$LAB_REPOSITORY/lock"
+"""
+"""A hook of mmdebstrap: fetches the packages, resolved against the base tree that was just made."""
+
+
+def write_index(directory: Path) -> None:
+    """Write the ``Packages`` and ``Release`` files that apt reads for the .deb files of ``directory``."""
+    stanzas = []
+    for file in sorted(directory.glob("*.deb")):
+        control = run(["dpkg-deb", "--field", str(file)]).stdout.strip()
+        # apt saves them under names with %3a, which a server would read as an escaped colon.
+        plain = file.rename(file.with_name(file.name.replace("%3a", "_")))
+        content = plain.read_bytes()
+        stanzas.append(f"{control}\nFilename: ./{plain.name}\nSize: {len(content)}\n"
+                       f"SHA256: {hashlib.sha256(content).hexdigest()}\n")
+    index = "\n".join(stanzas).encode()
+    (directory / "Packages").write_bytes(index)
+    (directory / "Release").write_text(
+        f"Origin: clusterctl-lab\nLabel: clusterctl-lab\nDate: {formatdate(usegmt=True)}\n"
+        f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n")
+
+
+def source_line(address: str) -> str:
+    """The line of a machine's ``sources.list`` for the repository served at ``address``."""
+    return f"deb [trusted=yes] http://{address}:{PORT}/ ./\n"
