@@ -19,13 +19,13 @@ def load(path: Path) -> Cluster:
 
 def read(path: Path) -> Inventory:
     """The cluster, and what else was found in the inventory: files, ignored variables, notes."""
-    from clusterctl.inventory import loader
+    from clusterctl.inventory.loader import read as read_inventory
 
-    return loader.read(path)
+    return read_inventory(path)
 
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema (draft 2020-12) of an inventory file, for editors."""
-    from clusterctl.inventory import schema
+    from clusterctl.inventory.schema import json_schema as schema
 
-    return schema.json_schema()
+    return schema()

@@ -13,7 +13,7 @@ MOST_PROBLEMS = 50
 _SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A position in a file; lines and columns count from 1, 0 is the file as a whole."""
 
@@ -29,27 +29,29 @@ class Place:
 class Findings:
     """Collects all problems, so that people mend a file once."""
 
-    problems: list[InputError] = field(default_factory=list)
+    problems: list[tuple[Place, InputError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
 
     def refuse(self, place: Place, message: str, hint: str = "") -> None:
         problem = InputError(message, where=str(place), hint=hint)
-        if all(str(problem) != str(known) for known in self.problems[-MOST_PROBLEMS:]):
-            self.problems.append(problem)
+        if all(str(problem) != str(known) for _, known in self.problems[-MOST_PROBLEMS:]):
+            self.problems.append((place, problem))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def raise_problems(self) -> None:
-        if len(self.problems) == 1:
-            raise self.problems[0]
-        if self.problems:
-            told: list[ClusterctlError] = list(self.problems[:MOST_PROBLEMS])
-            if len(self.problems) > MOST_PROBLEMS:
-                told.append(InputError(f"and {len(self.problems) - MOST_PROBLEMS} more problems"))
+        """Raise what was found, in the order of the files and lines."""
+        found = [problem for _, problem in sorted(self.problems, key=lambda entry: entry[0])]
+        if len(found) == 1:
+            raise found[0]
+        if found:
+            told: list[ClusterctlError] = list(found[:MOST_PROBLEMS])
+            if len(found) > MOST_PROBLEMS:
+                told.append(InputError(f"and {len(found) - MOST_PROBLEMS} more problems"))
             raise Problems(told)
 
 

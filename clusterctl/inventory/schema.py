@@ -16,7 +16,11 @@ _TAINTS = {"type": "array", "items": {"anyOf": [
 ]}}
 _TAINT = {
     "type": "object",
-    "properties": {"key": _TEXT, "value": {"type": "string"}, "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]}},
+    "properties": {
+        "key": _TEXT,
+        "value": {"type": "string"},
+        "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+    },
     "required": ["key", "effect"],
     "additionalProperties": False,
 }

@@ -35,8 +35,12 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     try:
         settings = Settings.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
+        told: set[int] = set()  # a union has an error for each of its types; the first one is enough
         for entry in error.errors(include_url=False):
-            _tell(entry["type"], entry["loc"], entry, (node, findings))
+            place, _ = descend(node, entry["loc"])
+            if id(place) not in told or entry["type"] in ("missing", "extra_forbidden"):
+                _tell(entry["type"], entry["loc"], entry, (node, findings))
+            told.add(id(place))
         return None
     return settings if len(findings.problems) == before else None
 
@@ -119,6 +123,8 @@ def _tell(kind: str, loc: tuple[int | str, ...], entry: Mapping[str, Any], aroun
 def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
     """What is wrong, and what to do, for one of pydantic's kinds of error."""
     context = entry.get("ctx", {})
+    if kind == "value_error" and isinstance(node.value, str) and _is_network(context.get("error")):
+        return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if kind == "value_error":
         return str(context.get("error", entry["msg"])).removeprefix("Value error, "), ""
     if kind == "literal_error":
@@ -135,8 +141,6 @@ def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
 
 def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
     wanted = _WANTED.get(kind, "another type of value")
-    if kind == "ip_v4_network" and isinstance(node.value, str):
-        return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if wanted == "text" and isinstance(node.value, bool | int | float):
         return f"text is wanted, but YAML reads {node.shown} as {node.kind}", f"quote it: {quoted(node)}"
     if isinstance(node.value, str):
@@ -144,11 +148,16 @@ def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
     return f"{wanted} is wanted, not {node.kind}", "" if node.value is not None else "give a value or remove the key"
 
 
+def _is_network(error: object) -> bool:
+    """Whether an error is ``ipaddress``'s: an address, a prefix length, or bits of a host in a network."""
+    return isinstance(error, ipaddress.AddressValueError | ipaddress.NetmaskValueError) or "host bits" in str(error)
+
+
 def _network_meant(value: str) -> str:
     try:
         return f" (did you mean {ipaddress.IPv4Network(value, strict=False)}?)"
-    except ValueError as error:
-        return f": {error}" if "netmask" in str(error) else ""
+    except ValueError:
+        return ""
 
 
 def _fields(model: type[BaseModel], steps: Iterable[str | int]) -> list[str]:

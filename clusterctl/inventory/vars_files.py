@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clusterctl.errors import InputError
 from clusterctl.inventory.document import VAULT_HINT, Node, parse, read_bytes
-from clusterctl.inventory.findings import Findings
+from clusterctl.inventory.findings import Findings, Place
 
 _SUFFIXES = ("", ".yaml", ".yml", ".json")
 _MOST_FILES = 1000
@@ -31,9 +31,9 @@ class VarsFiles:
     def _read(self, kind: str, name: str) -> dict[str, Node]:
         present = [name + suffix for suffix in _SUFFIXES if name + suffix in self._present[kind]]
         if len(present) > 1:
-            self.findings.problems.append(InputError(
-                f"{' and '.join(present)} are both there, and Ansible reads only one of them", where=str(self.base / kind),
-                hint="keep one: a file, or a directory of files"))
+            self.findings.refuse(
+                Place(str(self.base / kind)), f"{' and '.join(present)} are both there, and Ansible reads only one of them",
+                "keep one: a file, or a directory of files")
             return {}
         variables: dict[str, Node] = {}
         for path in _files(self.base / kind / present[0]) if present else []:

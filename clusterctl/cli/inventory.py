@@ -1,0 +1,69 @@
+"""The verbs ``inventory``, ``schema`` and ``vagrant-inventory``: what was understood, what may be written, what Vagrant made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from clusterctl.inventory.loader import Inventory
+
+
+class Output(StrEnum):
+    """How an answer is printed."""
+
+    text = "text"
+    json = "json"
+
+
+InventoryOption = Annotated[Path, typer.Option("-i", "--inventory", envvar="CLUSTERCTL_INVENTORY", metavar="FILE",
+                                               help="The inventory: YAML, or a program that prints Ansible's JSON.")]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="Print text, or JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("inventory")(inventory)
+    app.command("schema")(schema)
+    app.command("vagrant-inventory")(vagrant_inventory)
+
+
+def inventory(inventory_file: InventoryOption, output: OutputOption = Output.text) -> None:
+    """Show what was understood of an inventory. Nothing is contacted."""
+    from clusterctl.inventory import read
+    from clusterctl.inventory.show import as_data, as_text
+
+    found: Inventory = read(inventory_file)
+    typer.echo(json.dumps(as_data(found), indent=2) if output is Output.json else as_text(found))
+
+
+def schema() -> None:
+    """Print the JSON Schema of inventories, for editors."""
+    from clusterctl.inventory import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def vagrant_inventory(
+    ssh_config: Annotated[str, typer.Option(metavar="FILE", help="What `vagrant ssh-config` printed; - is stdin.")] = "-",
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The machines' configuration.")] = Path("vagrant/config.yaml"),
+    facts: Annotated[Path, typer.Option(metavar="FOLDER", help="NAME.facts of each machine: public host key, addresses.")] = Path(
+        ".vagrant/clusterctl"),
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the inventory; else it is printed.")] = None,
+) -> None:
+    """Make an inventory of the machines that Vagrant raised; `vagrant/apply` calls this."""
+    from clusterctl.inventory.document import MOST_BYTES, read_bytes
+    from clusterctl.inventory.vagrant import generate, write_inventory
+
+    content = sys.stdin.buffer.read(MOST_BYTES) if ssh_config == "-" else read_bytes(Path(ssh_config))
+    text = generate(content.decode("utf-8", "replace"), config, facts)
+    if write is None:
+        typer.echo(text, nl=False)
+    else:
+        write_inventory(write, text)
+        typer.echo(f"wrote {write}", err=True)

@@ -1,0 +1,58 @@
+"""What was understood of an inventory, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from clusterctl.inventory.loader import Inventory
+from clusterctl.model import Host
+
+_HEADINGS = ("HOST", "ADDRESS", "SSH", "ROLES", "LABELS AND TAINTS")
+_ROLE_ORDER = ("control_plane", "etcd", "worker")
+
+
+def as_data(inventory: Inventory) -> dict[str, object]:
+    """The inventory as values that JSON knows."""
+    cluster = inventory.cluster.model_dump(mode="json")
+    for host in cluster["hosts"]:
+        host["roles"] = sorted(host["roles"])
+    return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
+
+
+def as_text(inventory: Inventory) -> str:
+    cluster = inventory.cluster
+    lines = [f"cluster {cluster.name}, Kubernetes {cluster.versions.kubernetes}, from {', '.join(inventory.files)}", ""]
+    lines += table((_HEADINGS, *(_row(host) for host in cluster.hosts)))
+    settings = cluster.settings.model_dump(mode="json", exclude_defaults=True, exclude={"name", "kubernetes"})
+    lines += ["", f"networks: pods {cluster.network.pods}, services {cluster.network.services}",
+              f"endpoint: {cluster.endpoint.address}:{cluster.endpoint.port}" if cluster.control_planes else ""]
+    lines += ["", "settings that differ from the defaults:", *(f"  {line}" for line in flat(settings))] if settings else []
+    versions = cluster.versions.model_dump()
+    lines += ["", "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "kubernetes")]
+    if inventory.ignored:
+        lines += ["", f"variables that mean nothing here: {', '.join(inventory.ignored)}"]
+    lines += [f"note: {note}" for note in inventory.notes]
+    return "\n".join(lines)
+
+
+def _row(host: Host) -> tuple[str, ...]:
+    labels = [f"{key}={value}" for key, value in host.labels.items()]
+    taints = [f"{taint.key}={taint.value}:{taint.effect}" for taint in host.taints]
+    roles = sorted(host.roles, key=_ROLE_ORDER.index)
+    ssh = f"{host.ssh.user}@{host.ssh.address}:{host.ssh.port}" + (" sudo" if host.ssh.become else "")
+    return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def flat(value: object, path: str = "cluster") -> Iterator[str]:
+    """Nested values as lines of ``path: value``."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from flat(inner, f"{path}.{key}")
+    else:
+        yield f"{path}: {value}"
