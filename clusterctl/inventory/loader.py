@@ -38,7 +38,7 @@ def read(path: Path) -> Inventory:
     settings = read_settings(cluster_node, findings)
     hosts = _hosts(tree, files, path.parent, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
-    if not tree.host_places:
+    if not tree.host_places and not findings.problems:
         findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers")
     findings.raise_problems()
     if settings is None or versions is None:
@@ -127,6 +127,6 @@ def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place]
             findings.refuse(tree.host_places[about], message, hint)
         elif about and settings_node is not None:
             node, _ = descend(settings_node, about)
-            findings.refuse(node.place, f"{'.'.join(('cluster', *about))}: {message}", hint)
+            findings.refuse(node.place, f"{node.path}: {message}", hint)
         else:
-            findings.refuse(start, ": ".join(filter(None, (".".join(about), message))), hint)
+            findings.refuse(start, message, hint)

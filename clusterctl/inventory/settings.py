@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -24,6 +23,7 @@ _WANTED = {
     "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
     "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
 }
+_KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
 
 def read_settings(node: Node | None, findings: Findings) -> Settings | None:
@@ -31,9 +31,8 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     if node is None:
         return Settings.model_validate({})
     before = len(findings.problems)
-    values = plain(node, findings)
     try:
-        settings = Settings.model_validate_json(json.dumps(values), strict=True)
+        settings = Settings.model_validate(plain(node, findings))
     except ValidationError as error:
         told: set[int] = set()  # a union has an error for each of its types; the first one is enough
         for entry in error.errors(include_url=False):
@@ -42,7 +41,21 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
                 _tell(entry["type"], entry["loc"], entry, (node, findings))
             told.add(id(place))
         return None
+    _refuse_coerced(node, settings.model_dump(mode="json"), findings)
     return settings if len(findings.problems) == before else None
+
+
+def _refuse_coerced(node: Node, taken: Any, findings: Findings) -> None:
+    """Refuse what pydantic kindly made something else of, such as "yes" of true: editors go by the schema."""
+    if isinstance(node.value, dict):
+        for key, item in node.value.items():
+            _refuse_coerced(item, taken[key], findings)
+    elif isinstance(node.value, list):
+        for item, inner in zip(node.value, taken, strict=True):
+            _refuse_coerced(item, inner, findings)
+    elif type(taken) is not type(node.value) and not node.odd:
+        message, hint = _wrong_type(_KINDS[type(taken)], node)
+        findings.refuse(node.place, f"{node.path}: {message}", hint)
 
 
 def read_versions(settings: Settings, node: Node | None, findings: Findings) -> Versions | None:
@@ -123,7 +136,7 @@ def _tell(kind: str, loc: tuple[int | str, ...], entry: Mapping[str, Any], aroun
 def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
     """What is wrong, and what to do, for one of pydantic's kinds of error."""
     context = entry.get("ctx", {})
-    if kind == "value_error" and isinstance(node.value, str) and _is_network(context.get("error")):
+    if kind == "ip_v4_network" and isinstance(node.value, str):
         return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if kind == "value_error":
         return str(context.get("error", entry["msg"])).removeprefix("Value error, "), ""
@@ -146,11 +159,6 @@ def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
     if isinstance(node.value, str):
         return f"{wanted} is wanted, not {node.shown}", ""
     return f"{wanted} is wanted, not {node.kind}", "" if node.value is not None else "give a value or remove the key"
-
-
-def _is_network(error: object) -> bool:
-    """Whether an error is ``ipaddress``'s: an address, a prefix length, or bits of a host in a network."""
-    return isinstance(error, ipaddress.AddressValueError | ipaddress.NetmaskValueError) or "host bits" in str(error)
 
 
 def _network_meant(value: str) -> str:

@@ -86,7 +86,7 @@ class Cgroup:
         """SIGKILL until nothing is left; raises :class:`LabError` naming what is left after ``deadline`` seconds."""
         end = time.monotonic() + deadline
         while pids := self.pids() - {os.getpid()}:
-            self.thaw()  # a frozen process does not die
+            self._thaw_below()  # a frozen process does not die
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -133,9 +133,23 @@ class Cgroup:
         for file, _, thawed in self._freezers():
             _write(file, thawed)
 
+    def _thaw_below(self) -> None:
+        for top in self.directories():
+            for directory, _, files in os.walk(top):
+                for name, thawed in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                    if name in files:
+                        _try_to_write(Path(directory) / name, thawed)
+
     def frozen(self) -> bool:
         """Whether it is frozen as a whole."""
         return any(file.read_text().strip() == frozen for file, frozen, _ in self._freezers())
+
+
+def _try_to_write(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError:  # removed in between
+        return
 
 
 def _pids(file: Path) -> set[int]:

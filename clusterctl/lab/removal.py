@@ -5,7 +5,7 @@ from __future__ import annotations
 from clusterctl.lab.cgroup import Cgroup, hierarchies
 from clusterctl.lab.host import check_host, remove_tree
 from clusterctl.lab.network import PREFIX, labs_with_namespaces, namespace_of, namespaces_of, remove_namespaces
-from clusterctl.lab.state import check_name, labs_directory, lock_of
+from clusterctl.lab.state import check_name, labs_directory, lock_of, ranges_lock
 
 
 def exists(name: str) -> bool:
@@ -25,6 +25,8 @@ def remove_lab(name: str) -> bool:
     with lock_of(name) as lock:
         found = exists(name)
         remove_parts(name)
+        with ranges_lock() as ranges:
+            ranges.remove()
         lock.remove()
     return found
 

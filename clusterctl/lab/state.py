@@ -29,6 +29,11 @@ def lock_of(name: str) -> FileLock:
     return FileLock(labs_directory() / f".{name}.lock", wait=120)
 
 
+def ranges_lock() -> FileLock:
+    """The lock under which address ranges are given away."""
+    return FileLock(labs_directory() / ".ranges.lock")
+
+
 def check_name(name: str) -> str:
     """``name`` if a lab may be called that; raises :class:`InputError`."""
     if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", name):
@@ -151,7 +156,7 @@ class State:
     @classmethod
     def create(cls, spec: LabSpec) -> State:
         """A new lab with an address range of its own, on the disk. Its lock must be held."""
-        with FileLock(labs_directory() / ".ranges.lock") as lock:
+        with ranges_lock() as lock:
             taken = {State.load(name).number for name in lab_names()}
             free = [number for number in range(1, 255) if number not in taken]
             if not free:

@@ -1,0 +1,143 @@
+"""Whether the machines are fit: pure checks over all their facts, all findings told together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from statistics import median
+
+from clusterctl.errors import ClusterctlError, Problems, Refused
+from clusterctl.facts import Facts
+from clusterctl.model import Cluster, Host
+
+FREE_MIB = {"/opt": 1500, "/var/lib": 2000, "/etc": 10}
+"""MiB that must be free on a machine that has nothing of ours yet: programs, images and data, configuration."""
+
+FREE_INODES = 5000
+SKEW_WARN, SKEW_REFUSE = 5.0, 30.0
+"""Seconds between two clocks: certificates and tokens fail beyond."""
+
+MEMORY_MIB = {"control_plane": 1700, "etcd": 700, "worker": 700}
+SYSTEMD = 245
+
+CONTROL_PLANE_PORTS = (6443, 10257, 10259)
+ETCD_PORTS = (2379, 2380, 2381)
+NODE_PORTS = (10248, 10249, 10250, 10256)
+
+Fleet = Mapping[str, Facts]
+
+
+def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
+    """Warnings; raises Problems of Refused with everything that makes machines unfit. ``identity``: of the cluster."""
+    errors: list[ClusterctlError] = []
+    warnings: list[str] = []
+    for host in cluster.hosts:
+        if host.name in fleet:
+            for rule in RULES:
+                errors += rule(host, fleet[host.name], identity)
+            warnings += _warnings(host, fleet[host.name])
+    errors += duplicates(cluster, fleet)
+    errors += clocks(fleet)
+    if errors:
+        raise Problems(errors)
+    return warnings
+
+
+def _refused(host: Host, message: str, hint: str) -> Refused:
+    return Refused(message, where=host.name, hint=hint)
+
+
+def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """What no machine of a cluster can do without."""
+    if facts.arch not in ("amd64", "arm64"):
+        yield _refused(host, f"its processor is {facts.arch}", "clusterctl knows amd64 and arm64")
+    if facts.systemd < SYSTEMD:
+        yield _refused(host, f"systemd {facts['systemd'] or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
+    if facts["kmsg"] == "missing":
+        yield _refused(host, "/dev/kmsg is missing, without which the kubelet does not start", "give the container /dev/kmsg")
+    if facts["hostname"] != host.name:
+        yield _refused(host, f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
+                       f"on the machine: hostnamectl set-hostname {host.name}")
+    if str(host.address) not in facts.addresses:
+        yield _refused(host, f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
+                       "set clusterctl_address to the one that the other machines reach")
+    if facts["cluster"] not in ("", identity):
+        yield _refused(host, "it belongs to another cluster", "reset it there, or take it out of this inventory")
+
+
+def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """Memory and disk."""
+    wanted = max(MEMORY_MIB[role] for role in host.roles)
+    if facts.memory_mib < wanted:
+        yield _refused(host, f"it has {facts.memory_mib} MiB of memory", f"its roles need at least {wanted} MiB")
+    for path, space in facts.space.items():
+        if not space.writable:
+            yield _refused(host, f"the file system of {path} is read-only", f"mount -o remount,rw the file system of {path}")
+        needed = FREE_MIB.get(path, 0) if facts["cluster"] == "" else 50
+        if space.mib < needed:
+            yield _refused(host, f"{space.mib} MiB are free on the file system of {path}", f"{needed} MiB are needed: free some")
+        if space.inodes is not None and space.inodes < FREE_INODES:
+            yield _refused(host, f"{space.inodes} inodes are free on the file system of {path}", f"{FREE_INODES} are needed")
+
+
+def ports(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """Ports that ours need and others hold."""
+    needed: tuple[int, ...] = ()
+    if host.is_etcd:
+        needed += ETCD_PORTS
+    if host.is_control_plane:
+        needed += CONTROL_PLANE_PORTS
+    elif host.is_node:
+        needed += (6443,)
+    if host.is_node:
+        needed += NODE_PORTS
+    for port in needed:
+        holder = facts.ports.get(port)
+        if holder is not None and holder.unit not in OUR_UNITS:
+            who = f"{holder.process} (pid {holder.pid})" if holder.pid else "a process of another namespace"
+            yield _refused(host, f"port {port} is taken by {who}", "stop it, or give it another port")
+
+
+OUR_UNITS = frozenset(f"{name}.service" for name in (
+    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd", "flanneld"))
+
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, resources, ports)
+
+
+def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
+    """Two machines that say the same of themselves: cloned, or one machine named twice."""
+    for name, words in (("machine_id", "machine-id"), ("hostname", "hostname"), ("boot_id", "boot"), ("ssh_host_key", "SSH host key")):
+        owners: dict[str, list[str]] = defaultdict(list)
+        for host in cluster.hosts:
+            if host.name in fleet and fleet[host.name][name]:
+                owners[fleet[host.name][name]].append(host.name)
+        for names in owners.values():
+            if len(names) > 1:
+                yield Refused(f"they have the same {words}", where=" and ".join(names),
+                              hint="are they clones, or one machine twice? Give each its own (machine-id: rm /etc/machine-id; systemd-machine-id-setup)")
+
+
+def clocks(fleet: Fleet) -> Iterator[Refused]:
+    """Clocks too far from ours or from the others' median."""
+    if not fleet:
+        return
+    middle = median(facts.skew for facts in fleet.values())
+    for name, facts in sorted(fleet.items()):
+        for what, skew in (("this machine's", facts.skew), ("the other machines'", facts.skew - middle)):
+            if abs(skew) > SKEW_REFUSE:
+                yield Refused(f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {what}", where=name,
+                              hint="set its clock (chrony or systemd-timesyncd), then run this again")
+                break
+
+
+def _warnings(host: Host, facts: Facts) -> Iterator[str]:
+    if SKEW_WARN < abs(facts.skew) <= SKEW_REFUSE:
+        yield f"{host.name}: its clock is {facts.skew:+.0f} s off; {SKEW_REFUSE:.0f} s are refused"
+    if facts.cgroup_v1:
+        yield f"{host.name}: cgroup v1; the kubelet is told to accept it (failCgroupV1: false), a later Kubernetes will not"
+    if not facts.lowers_oom_score:
+        yield f"{host.name}: it cannot lower oom_score_adj (a container?); programs run without that protection"
+    if facts.swap_mib and host.is_node:
+        yield f"{host.name}: swap is on ({facts.swap_mib} MiB); pods do not use it (NoSwap)"
+    if facts["resolv_conf"] == "missing":
+        yield f"{host.name}: /etc/resolv.conf is missing; an empty one for pods is written to /etc/clusterctl/resolv.conf"

@@ -1,0 +1,84 @@
+"""What a resource is: something wanted on one machine, that can be looked at, compared and put right. No I/O here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clusterctl.shell import Blob, Call, Observation, Probe
+
+State = Mapping[str, str]
+"""A flat picture of a resource, wanted or seen; both have the same keys."""
+
+Action = Literal["create", "update", "remove", "restart", "start", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One deed of a plan: what is done to which resource and why; printed, compared and executed from this same value."""
+
+    resource: Resource
+    action: Action
+    fields: tuple[str, ...] = ()
+    reason: str = ""
+    before: State = field(default_factory=dict)
+    after: State = field(default_factory=dict)
+
+    @property
+    def disruptive(self) -> bool:
+        """Whether something that runs is interrupted."""
+        return self.action in ("restart", "stop")
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``-o json``: no content and no secret, as states hold digests alone."""
+        return {"resource": self.resource.id, "action": self.action, "fields": list(self.fields), "reason": self.reason,
+                "before": dict(self.before), "after": dict(self.after), "disruptive": self.disruptive}
+
+
+class Resource(ABC):
+    """Base of all resources. A subclass is a frozen dataclass and knows no machine."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """``kind:name``, unique on a host."""
+
+    @abstractmethod
+    def wanted(self) -> State | None:
+        """The state to reach; None: it must not be there."""
+
+    @abstractmethod
+    def probes(self) -> Sequence[Probe]:
+        """What must be looked at to know the state."""
+
+    @abstractmethod
+    def parse(self, seen: Observation) -> State | None:
+        """The state that was seen; None: not there."""
+
+    @abstractmethod
+    def apply(self, change: Change) -> Sequence[Call]:
+        """The calls that carry a change out."""
+
+    def payload(self, change: Change) -> Mapping[str, Blob]:
+        """Files that must travel beside the program, by the names that ``apply`` uses."""
+        return {}
+
+    def digest(self, seen: State | None = None, change: Change | None = None) -> str:
+        """What a service that uses this resource depends on, once ``change`` is done."""
+        return repr(sorted((self.wanted() or {}).items()))
+
+    def diff(self, seen: State | None) -> Change | None:
+        """What must be done, or None where the machine is as wanted."""
+        wanted = self.wanted()
+        if wanted is None:
+            return None if seen is None else Change(resource=self, action="remove", reason="not wanted", before=seen)
+        if seen is None:
+            return Change(resource=self, action="create", fields=tuple(wanted), reason="absent", after=wanted)
+        fields = tuple(key for key, value in wanted.items() if seen.get(key) != value)
+        if not fields:
+            return None
+        return Change(resource=self, action="update", fields=fields, reason=" and ".join(fields), before=seen, after=wanted)

@@ -1,0 +1,84 @@
+"""Programs from upstream's releases, and images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from clusterctl.resources.base import Change, Resource, State
+from clusterctl.shell import Blob, Call, Observation, Probe
+
+ROOT = "/opt/clusterctl"
+
+
+class Source(Protocol):
+    """A pinned artifact: its sha256, and a way to a verified copy of it on this machine."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def fetch(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program(Resource):
+    """One version of one product, unpacked to /opt/clusterctl/NAME/VERSION. ``members``: paths in the archive; none: the file is the program."""
+
+    name: str
+    version: str
+    source: Source
+    members: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        return f"{ROOT}/{self.name}/{self.version}"
+
+    @property
+    def id(self) -> str:
+        return f"program:{self.name}-{self.version}"
+
+    def wanted(self) -> State:
+        return {"source": self.source.sha256, "files": "intact"}
+
+    def probes(self) -> Sequence[Probe]:
+        return (("program", self.folder),)
+
+    def parse(self, seen: Observation) -> State | None:
+        words = seen.get("program", self.folder)
+        return {"source": words[1], "files": words[0]} if words else None
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        kind = "tar" if self.members else "file"
+        return (("put_program", self.folder, self.source.sha256, kind, self.source.sha256, *(self.members or (self.name,))),)
+
+    def payload(self, change: Change) -> Mapping[str, Blob]:
+        return {self.source.sha256: self.source.fetch()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image(Resource):
+    """A container image in containerd's store, from an OCI or docker archive."""
+
+    reference: str
+    source: Source
+
+    @property
+    def id(self) -> str:
+        return f"image:{self.reference}"
+
+    def wanted(self) -> State:
+        return {"reference": self.reference}
+
+    def probes(self) -> Sequence[Probe]:
+        return (("image", self.reference),)
+
+    def parse(self, seen: Observation) -> State | None:
+        return None if seen.get("image", self.reference) is None else {"reference": self.reference}
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        return (("put_image", self.source.sha256, self.source.sha256),)
+
+    def payload(self, change: Change) -> Mapping[str, Blob]:
+        return {self.source.sha256: self.source.fetch()}

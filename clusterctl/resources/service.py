@@ -1,0 +1,96 @@
+"""Services: systemd units whose restarts follow from data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clusterctl.resources.base import Action, Change, Resource, State
+from clusterctl.shell import Call, Observation, Probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Resource):
+    """A unit that runs and starts at boot.
+
+    ``inputs`` are the ids of the resources it depends on. Their digest is stamped on the host after a successful
+    start; another stamp means a restart. ``ready`` is a call that succeeds when it serves; ``deadline`` in seconds.
+    ``stamp`` is filled in by the planner, which alone knows the inputs.
+    """
+
+    unit: str
+    inputs: tuple[str, ...]
+    ready: Call = ()
+    deadline: int = 90
+    stamp: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"service:{self.unit}"
+
+    def wanted(self) -> State:
+        return {"active": "active", "enabled": "enabled", "stamp": self.stamp}
+
+    def probes(self) -> Sequence[Probe]:
+        return (("unit", self.unit), ("stamp", self.unit))
+
+    def parse(self, seen: Observation) -> State | None:
+        words = seen.get("unit", self.unit)
+        if words is None:
+            return None
+        unit = dict(word.partition("=")[::2] for word in words)
+        if unit.get("LoadState") == "not-found":
+            return None
+        stamp = seen.get("stamp", self.unit)
+        return {"active": unit.get("ActiveState", ""), "enabled": unit.get("UnitFileState", ""), "stamp": (stamp or [""])[0]}
+
+    def diff(self, seen: State | None, changed: Iterable[str] = ()) -> Change | None:
+        """``changed``: the ids of the inputs that this same plan changes; they alone already mean a restart."""
+        because = [name for name in self.inputs if name in frozenset(changed)]
+        wanted = self.wanted()
+        if seen is None or seen["active"] in ("inactive", "failed", "deactivating"):
+            reason = "not there" if seen is None else f"is {seen['active']}"
+            return Change(resource=self, action="start", fields=tuple(wanted), reason=reason, before=seen or {}, after=wanted)
+        fields = tuple(key for key, value in wanted.items() if seen.get(key) != value)
+        if because:
+            reason = f"uses {', '.join(because[:3])}" + (f" and {len(because) - 3} more" if len(because) > 3 else "")
+        elif "stamp" in fields:
+            reason = "runs with other inputs than are wanted"
+        else:
+            reason = " and ".join(f"{key} is {seen[key]}" for key in fields)
+        if not fields and not because:
+            return None
+        action: Action = "restart" if because or fields != ("enabled",) else "update"
+        return Change(resource=self, action=action, fields=fields or ("stamp",), reason=reason, before=seen, after=wanted)
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        verb = "start" if change.action == "update" else "restart"
+        return (("put_service", self.unit, self.stamp, verb, str(self.deadline), *self.ready),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Resource):
+    """A unit that must not run."""
+
+    unit: str
+
+    @property
+    def id(self) -> str:
+        return f"stopped:{self.unit}"
+
+    def wanted(self) -> State | None:
+        return None
+
+    def probes(self) -> Sequence[Probe]:
+        return (("unit", self.unit),)
+
+    def parse(self, seen: Observation) -> State | None:
+        unit = dict(word.partition("=")[::2] for word in seen.get("unit", self.unit) or ())
+        running = unit.get("ActiveState") in ("active", "activating", "reloading")
+        return {"active": unit["ActiveState"]} if running or unit.get("UnitFileState") == "enabled" else None
+
+    def diff(self, seen: State | None) -> Change | None:
+        return Change(resource=self, action="stop", reason="not wanted", before=seen) if seen is not None else None
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        return (("stop_service", self.unit),)

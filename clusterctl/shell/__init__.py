@@ -1,0 +1,177 @@
+"""Compiles probes and steps into one POSIX sh program, and reads the records that it prints."""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import shlex
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+Probe = tuple[str, str]
+"""An observing function of the prelude (without ``observe_``) and one argument for it."""
+
+Call = tuple[str, ...]
+"""A function of the prelude and its arguments, unquoted."""
+
+Blob = bytes | Path
+"""What travels beside a program: bytes, or a file here that is streamed."""
+
+BOOTSTRAP = (
+    "umask 077; mkdir -p /var/lib/clusterctl/run && exec 9>>/var/lib/clusterctl/lock && flock -w 120 9 || exit 75; "
+    "rm -rf /var/lib/clusterctl/run/*; d=$(mktemp -d /var/lib/clusterctl/run/XXXXXXXX) || exit 74; "
+    "trap 'rm -rf \"$d\"' EXIT; trap 'exit 1' HUP INT TERM; tar -xf - -C \"$d\" || exit 73; sh \"$d/run.sh\" \"$d\" 3>&1 >/dev/null </dev/null"
+)
+"""The one command that is ever sent: the same for all programs, so that no secret can be in it. Exit 75: another program holds the host."""
+
+
+def quote(word: str) -> str:
+    """A word for sh, quoted. Raises ValueError for a NUL, which no shell can carry."""
+    if "\0" in word:
+        raise ValueError("a NUL cannot be passed to a shell")
+    return shlex.quote(word)
+
+
+@cache
+def prelude() -> str:
+    """The text of the functions that every program starts with."""
+    return Path(__file__).with_name("prelude.sh").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program for one host: steps in order, then a look at the probes.
+
+    ``blobs`` are files beside it, by name. ``nonce`` marks its records.
+    """
+
+    probes: Sequence[Probe] = ()
+    steps: Sequence[Call] = ()
+    blobs: Mapping[str, Blob] = field(default_factory=dict)
+    functions: str = ""
+    verify: bool = False
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def text(self) -> str:
+        """The program itself, as sh reads it."""
+        lines = [f"set -- {self.nonce} \"$1\"", prelude(), self.functions]
+        if self.verify:
+            lines.append("verify=yes")
+        lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
+        lines += list(_observations(self.probes))
+        lines.append("emit end")
+        return "\n".join(lines) + "\n"
+
+    def chunks(self, size: int = 32768) -> Iterator[bytes | memoryview]:
+        """The tar of program and blobs, in slices of at most ``size`` bytes; files are streamed, never held."""
+        yield from _member("run.sh", self.text.encode(), size)
+        for name, blob in self.blobs.items():
+            yield from _member(f"blobs/{name}", blob, size)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _observations(probes: Iterable[Probe]) -> Iterator[str]:
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for kind, argument in dict.fromkeys(probes):
+        grouped[kind].append(argument)
+    for kind, arguments in grouped.items():
+        yield " ".join((f"observe_{kind}", *map(quote, arguments)))
+
+
+def _member(name: str, blob: Blob, size: int) -> Iterator[bytes | memoryview]:
+    info = tarfile.TarInfo(name)
+    info.mode = 0o600
+    info.size = len(blob) if isinstance(blob, bytes) else blob.stat().st_size
+    yield info.tobuf(tarfile.USTAR_FORMAT)
+    stream = io.BytesIO(blob) if isinstance(blob, bytes) else blob.open("rb")
+    with stream:
+        left = info.size
+        while left and (piece := stream.read(min(size, left))):
+            left -= len(piece)
+            yield piece
+    if left:
+        raise OSError(f"{blob} became shorter while it was sent")
+    yield bytes(-info.size % tarfile.BLOCKSIZE)
+
+
+class Observation:
+    """What one program's probes saw: records by kind and key.
+
+    A key without a record was not there. Keys are paths, unit names and the like.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[str, list[str]]] = defaultdict(dict)
+        self._unit: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Observation({dict(self._tables)!r})"
+
+    def get(self, kind: str, key: str) -> list[str] | None:
+        """The words of a record, or None where nothing was seen."""
+        return self._tables[kind].get(key)
+
+    def add(self, kind: str, words: Sequence[str]) -> None:
+        """Take in one record."""
+        if kind == "sha":
+            digest, _, path = words[0].partition("  ")
+            self._tables[kind][path] = [digest]
+        elif kind == "text":
+            path, _, line = "\t".join(words).partition(":")
+            self._tables[kind].setdefault(path, []).append(line)
+        elif kind == "unit":
+            self._add_unit(words[0] if words else "")
+        elif kind == "user":
+            self._tables[kind][words[0].split(":")[0]] = words[0].split(":")
+        else:
+            self._tables[kind][words[0]] = list(words[1:])
+
+    def _add_unit(self, line: str) -> None:
+        name, _, value = line.partition("=")
+        if not name:
+            self._unit = {}
+            return
+        self._unit[name] = value
+        if "Id" in self._unit:
+            self._tables["unit"][self._unit["Id"]] = [f"{key}={value}" for key, value in self._unit.items()]
+
+    def merge(self, other: Observation) -> None:
+        """Let what ``other`` saw, later, stand in place of what was seen here."""
+        for kind, table in other._tables.items():
+            self._tables[kind].update(table)
+
+    def forget(self, probes: Iterable[Probe]) -> None:
+        """Drop what is about to be looked at again: what is gone prints no record."""
+        for kind, key in probes:
+            if kind == "image":
+                self._tables[kind].clear()
+            self._tables[kind].pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How one step ended. ``output`` is the end of what it printed, at most 2 kB, empty where all went well."""
+
+    index: int
+    code: int = 0
+    output: str = ""
+
+
+def read_record(line: str, nonce: str) -> list[str] | None:
+    """The words of one line of a program's channel, or None for a line that is not a record of it."""
+    words = line.rstrip("\n").split("\t")
+    return words[1:] if words[0] == nonce and len(words) > 1 else None
+
+
+def step_result(words: Sequence[str]) -> StepResult:
+    """A record ``ok`` or ``failed`` as a result."""
+    if words[0] == "ok":
+        return StepResult(int(words[1]))
+    output = base64.b64decode(words[3]).decode(errors="replace") if len(words) > 3 else ""
+    return StepResult(int(words[1]), int(words[2]), output.strip())

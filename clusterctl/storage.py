@@ -1,0 +1,112 @@
+"""Files on this side: the state folder of a cluster, and writing whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clusterctl.errors import InputError, Locked, Refused
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, with its final mode from the first byte. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class StateFolder:
+    """``.clusterctl/CLUSTER``: CA keys, the encryption key, the journal, host keys. 0700, its files 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, base: Path, cluster: str, chosen: Path | None = None) -> StateFolder:
+        """The folder for a cluster: beside its inventory, or where ``--state`` says."""
+        return cls(chosen if chosen is not None else base / ".clusterctl" / cluster)
+
+    def prepare(self) -> None:
+        """Make the folder, for this user alone, and keep it out of git. Raises Refused where that cannot be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+            ignore = self.path / ".gitignore"
+            if not ignore.exists():
+                write_whole(ignore, b"*\n")
+        except OSError as error:
+            raise Refused(f"the state folder cannot be used: {error.strerror}", where=str(self.path),
+                          hint="give another one with --state DIR") from error
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file in it, None where there is none. A file that others may read is refused."""
+        path = self.path / name
+        try:
+            if path.stat().st_mode & 0o077:
+                raise Refused("others on this machine may read this file", where=str(path), hint=f"chmod 600 {path}")
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file in it, 0600 from its first byte."""
+        write_whole(self.path / name, content)
+
+    @contextlib.contextmanager
+    def locked(self, operation: str) -> Iterator[None]:
+        """Hold the cluster for one operation of this machine; the lock dies with the process. Raises Locked."""
+        self.prepare()
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
+                raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run this again") from None
+            text = f"pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text.encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class Journal:
+    """What was done, for people: one JSON line an event, durable before the deed that it announces."""
+
+    def __init__(self, folder: StateFolder, name: str) -> None:
+        self._path = folder.path / "journal" / f"{name}.jsonl"
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append an event. ``fields`` hold no secret: ids, digests, counts, seconds."""
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}, default=str)
+        os.write(self._descriptor, line.encode() + b"\n")
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
