@@ -1,0 +1,199 @@
+"""Vagrant: the Vagrantfile is valid, and recorded words of Vagrant and its machines become an inventory that loads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from clusterctl.errors import InputError, Problems
+from clusterctl.inventory import load
+from clusterctl.inventory.vagrant import generate, read_machines, write_inventory
+
+ROOT = Path(__file__).parents[2]
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "{:A<43}"
+
+VIRTUALBOX = """\
+Host cp-1
+  HostName 127.0.0.1
+  User vagrant
+  Port 2222
+  UserKnownHostsFile /dev/null
+  StrictHostKeyChecking no
+  PasswordAuthentication no
+  IdentityFile "/home/bob/my clusters/.vagrant/machines/cp-1/virtualbox/private_key"
+  IdentitiesOnly yes
+  LogLevel FATAL
+  PubkeyAcceptedKeyTypes +ssh-rsa
+  HostKeyAlgorithms +ssh-rsa
+
+Host w-1
+  HostName 127.0.0.1
+  User vagrant
+  Port 2200
+  UserKnownHostsFile /dev/null
+  StrictHostKeyChecking no
+  PasswordAuthentication no
+  IdentityFile /home/bob/.vagrant/machines/w-1/virtualbox/private_key
+  IdentitiesOnly yes
+  LogLevel FATAL
+
+Host w-2
+  HostName 127.0.0.1
+  User vagrant
+  Port 2201
+  UserKnownHostsFile /dev/null
+  StrictHostKeyChecking no
+  PasswordAuthentication no
+  IdentityFile /home/bob/.vagrant/machines/w-2/virtualbox/private_key
+  IdentityFile /home/bob/.vagrant.d/insecure_private_key
+  IdentitiesOnly yes
+  LogLevel FATAL
+
+"""
+LIBVIRT = """\
+Host cp-1
+  HostName 192.168.121.47
+  User vagrant
+  Port 22
+  IdentityFile /home/bob/.vagrant/machines/cp-1/libvirt/private_key
+  ProxyCommand ssh 'hyper.example.com' -l 'bob' -i '/home/bob/.ssh/id' -W %h:%p
+
+"""
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    for number, name in enumerate(("cp-1", "w-1", "w-2"), 1):
+        lines = f"{KEY.format(number)} root@{name}\n10.0.2.15 192.168.56.{10 + number} fd00::{number} \r\n"
+        (tmp_path / f"{name}.facts").write_text(lines)
+    return tmp_path
+
+
+def made(facts: Path, ssh_config: str) -> Path:
+    path = facts / "inventory.yaml"
+    write_inventory(path, generate(ssh_config, ROOT / "vagrant" / "config.yaml", facts))
+    return path
+
+
+def test_virtualbox(facts: Path) -> None:
+    cluster = load(made(facts, VIRTUALBOX))
+    assert cluster.name == "vagrant"
+    assert [(host.name, str(host.address), host.ssh.port) for host in cluster.hosts] == [
+        ("cp-1", "192.168.56.11", 2222), ("w-1", "192.168.56.12", 2200), ("w-2", "192.168.56.13", 2201)]
+    ssh = cluster.host("cp-1").ssh
+    assert (ssh.user, ssh.become, ssh.host_key) == ("vagrant", True, KEY.format(1))
+    assert ssh.private_key == Path("/home/bob/my clusters/.vagrant/machines/cp-1/virtualbox/private_key")
+    assert [sorted(host.roles) for host in cluster.hosts] == [["control_plane", "etcd"], ["worker"], ["worker"]]
+
+
+def test_libvirt_behind_another_machine(facts: Path) -> None:
+    ssh = load(made(facts, LIBVIRT)).host("cp-1").ssh
+    assert (ssh.address, ssh.port) == ("192.168.121.47", 22)
+    assert ssh.common_args == ("-o", "ProxyCommand=ssh 'hyper.example.com' -l 'bob' -i '/home/bob/.ssh/id' -W %h:%p")
+
+
+WRONG = [
+    # case                 ssh-config                                             words
+    ("nothing is up",      "",                                                    "names no machine"),
+    ("message",            "The provider is not ready\n",                         "stands before the first Host"),
+    ("another machine",    "Host default\n  HostName x\n",                        "no machine of this Vagrantfile"),
+    ("traversal",          "Host ../../x\n",                                      "no machine of this Vagrantfile"),
+    ("cut",                VIRTUALBOX[:30],                                   "port, user"),
+    ("port",               LIBVIRT.replace("Port 22", "Port x"),                  "missing or wrong"),
+]
+
+
+@pytest.mark.parametrize("text, words", [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_wrong_ssh_config(text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_machines(text)
+    assert words in str(caught.value)
+
+
+WRONG_FACTS = [
+    # case                 what the machine said                                  words
+    ("no key",             "cat: no such file\n",                                 "no ssh-ed25519 public key"),
+    ("no address",         f"{KEY.format(1)}\n10.0.2.15\n",                       "no addresses in 192.168.56.0/24"),
+    ("two addresses",      f"{KEY.format(1)}\n192.168.56.11 192.168.56.12\n",     "2 addresses in 192.168.56.0/24"),
+]
+
+
+@pytest.mark.parametrize("text, words", [row[1:] for row in WRONG_FACTS], ids=[row[0] for row in WRONG_FACTS])
+def test_wrong_facts(facts: Path, text: str, words: str) -> None:
+    (facts / "cp-1.facts").write_text(text)
+    with pytest.raises(InputError, match=words):
+        made(facts, VIRTUALBOX)
+
+
+@pytest.mark.parametrize("config, words", [
+    ("boxx: a", "did you mean 'box'"), ("[]", "is not a map"), ("network: x", "not an IPv4 network"),
+    ("cluster: {name: '{{ x }}'}", "is a template"),
+])
+def test_wrong_config(facts: Path, config: str, words: str) -> None:
+    (facts / "config.yaml").write_text(config)
+    with pytest.raises((InputError, Problems), match=words):
+        generate(VIRTUALBOX, facts / "config.yaml", facts)
+
+
+def test_network_from_the_environment(facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTERCTL_VAGRANT_NETWORK", "10.0.2.0/24")
+    with pytest.raises(Problems, match="have the same node address"):
+        load(made(facts, VIRTUALBOX))
+
+
+FAKE_VAGRANT = """#!/bin/sh
+case "$1" in
+  ssh-config) cat "$FAKE/ssh-config" ;;
+  ssh) cat "$FAKE/$2.facts" ;;
+  *) exit 9 ;;
+esac
+"""
+FAKE_CLUSTERCTL = """#!/bin/sh
+printf '%s\\n' "$*" >>"$FAKE/calls"
+"""
+
+
+def test_the_documented_command(facts: Path) -> None:
+    """``vagrant/apply`` in a copy of the folder, with a Vagrant that says what was recorded."""
+    folder = facts / "copy"
+    shutil.copytree(ROOT / "vagrant", folder / "vagrant", ignore=shutil.ignore_patterns("inventory.yaml"))
+    (facts / "ssh-config").write_text(VIRTUALBOX)
+    for name, content in (("vagrant", FAKE_VAGRANT), ("clusterctl", FAKE_CLUSTERCTL)):
+        (facts / name).write_text(content)
+        (facts / name).chmod(0o755)
+    env = {"PATH": f"{facts}:{os.environ['PATH']}", "FAKE": str(facts)}
+    subprocess.run([folder / "vagrant" / "apply", "--yes"], env=env, check=True, timeout=30)
+    assert (facts / "calls").read_text().splitlines() == [
+        "vagrant-inventory --ssh-config .vagrant/clusterctl/ssh-config --facts .vagrant/clusterctl"
+        " --write vagrant/inventory.yaml",
+        "apply --inventory vagrant/inventory.yaml --yes",
+    ]
+    assert (folder / ".vagrant/clusterctl/w-2.facts").read_text() == (facts / "w-2.facts").read_text()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck() -> None:
+    subprocess.run(["shellcheck", ROOT / "vagrant" / "apply"], check=True, timeout=60)
+
+
+def validate(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "VAGRANT_HOME": str(tmp_path / "home"), "LANG": "C.UTF-8",
+           "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_DOTFILE_PATH": str(tmp_path / "dot"), "VAGRANT_CWD": str(ROOT),
+           **variables}
+    return subprocess.run(["vagrant", "validate", "--ignore-provider"], env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(shutil.which("vagrant") is None, reason="vagrant is not installed")
+@pytest.mark.parametrize("variables, words, code", [
+    ({}, "validated successfully", 0),
+    ({"CLUSTERCTL_VAGRANT_CONTROL_PLANE": "3", "CLUSTERCTL_VAGRANT_PROVIDER": "libvirt"}, "cp-3", 0),
+    ({"CLUSTERCTL_VAGRANT_WORKERS": "many"}, 'workers.count: "many" is not a number', 1),
+    ({"CLUSTERCTL_VAGRANT_MEMORY": "1"}, "memory: 1 is not from 512", 1),
+], ids=["default", "three control planes", "no number", "too little memory"])
+def test_vagrantfile(tmp_path: Path, variables: dict[str, str], words: str, code: int) -> None:
+    result = validate(tmp_path, **variables)
+    assert (result.returncode, words in result.stdout + result.stderr) == (code, True), result.stdout + result.stderr
