@@ -82,7 +82,7 @@ class Lab:
         check_host()
         spec.check()
         base = ensure_base(progress)
-        with lock_of(spec.name):
+        with lock_of(spec.name) as lock:
             if exists(spec.name):
                 raise InputError(f"something of a lab called {spec.name} is there already", where="--name",
                                  hint=f"clusterctl lab down --name {spec.name}")
@@ -92,6 +92,7 @@ class Lab:
                 write_inventory(lab.state, *([inventory] if inventory else []))
             except BaseException:
                 remove_parts(spec.name)
+                lock.remove()
                 raise
         return lab
 
