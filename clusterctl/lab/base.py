@@ -44,6 +44,9 @@ FILES: dict[str, tuple[int, str]] = {
                                               "UseDNS no\nMaxSessions 200\nMaxStartups 200\n"),
     # The console is a file on the host: it tells what went wrong where nobody can log in. /dev/kmsg is the host's.
     "etc/systemd/journald.conf.d/lab.conf": (0o644, "[Journal]\nReadKMsg=no\nForwardToConsole=yes\nMaxLevelConsole=notice\n"),
+    # Pods whose first process does not heed SIGTERM would hold every reboot up for the usual 90 s.
+    "etc/systemd/system.conf.d/lab.conf": (0o644, "[Manager]\nDefaultTimeoutStopSec=15s\n"),
+    "etc/default/locale": (0o644, "LANG=C.UTF-8\n"),
     # A container finds its cgroups read-only; a machine does not, and a kubelet needs to write them.
     "etc/systemd/system/lab-cgroups.service": (0o644, "[Unit]\nDescription=Make the control groups writable\n"
                                                "DefaultDependencies=no\nBefore=sysinit.target\n\n"

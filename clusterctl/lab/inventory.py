@@ -14,6 +14,8 @@ def document(state: State) -> dict[str, object]:
     """The inventory as data. Host keys are pinned; the machines are reached from inside the lab's namespace."""
     by_role: dict[str, dict[str, dict[str, str]]] = {"control_plane": {}, "etcd": {}, "worker": {}}
     for machine in state.machines.values():
+        if not machine.prepared:
+            continue
         by_role[machine.role][machine.name] = {"ansible_host": machine.address, "clusterctl_host_key": machine.host_key}
     variables: dict[str, object] = {
         "ansible_user": state.spec.user,
@@ -44,6 +46,7 @@ def write_inventory(state: State, *copies: Path) -> Path:
 def write_known_hosts(state: State) -> Path:
     """Write the file that ssh compares host keys with."""
     path = state.directory / "known_hosts"
-    lines = [f"{machine.address} {machine.host_key}\n" for machine in state.machines.values()]
+    lines = [f"{machine.address} {machine.host_key}\n" for machine in state.machines.values()
+             if machine.prepared]
     write_atomically(path, "".join(lines), 0o600)
     return path

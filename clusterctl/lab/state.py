@@ -95,6 +95,11 @@ class Machine:
         return f"{namespace_of(self.lab)}/{self.name}"
 
     @property
+    def prepared(self) -> bool:
+        """Whether its files are written; not so if what should have added it was killed."""
+        return (self.directory / "host_key.pub").exists()
+
+    @property
     def host_key(self) -> str:
         """Its public host key, as ``ssh-ed25519 AAAA...``."""
         return (self.directory / "host_key.pub").read_text().strip()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import left_over, own_name
+from lab_leftovers import left_over, own_name
 
 from clusterctl.errors import InputError
 from clusterctl.lab import Lab, LabSpec, remove_lab
