@@ -44,6 +44,10 @@ class _Transport(paramiko.Transport):
                       "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
 
 
+def _make_transport(sock: Any, *, gss_kex: bool = False, gss_deleg_creds: bool = True, disabled_algorithms: Any = None) -> paramiko.Transport:
+    return _Transport(sock, disabled_algorithms=disabled_algorithms)
+
+
 class _Socket(socket.socket):
     """Re-arms TCP_QUICKACK at every receive, as Linux forgets it: tens of milliseconds for each connection."""
 
@@ -61,19 +65,19 @@ def fingerprint(key: paramiko.PKey) -> str:
 class _Pinned(paramiko.MissingHostKeyPolicy):
     """Accepts just the key that the inventory or our own known_hosts names; before any authentication byte."""
 
-    def __init__(self, host: Host, known: Path | None) -> None:
-        self.host, self.known = host, known
+    def __init__(self, name: str, pin: str | None) -> None:
+        self.name, self.pin = name, pin
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        pin = self.host.ssh.host_key
+        pin = self.pin
         offered = {fingerprint(key), f"{key.get_name()} {key.get_base64()}"}
         if pin is not None and " ".join(pin.split()[:2]) in offered:
             return
         what = "is not known" if pin is None else f"has changed (pinned {_short(pin)})"
         raise Unreachable(
-            f"its host key {fingerprint(key)} {what}; nothing was sent to it", where=self.host.name,
+            f"its host key {fingerprint(key)} {what}; nothing was sent to it", where=self.name,
             hint=f"compare with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on its console, then: clusterctl trust "
-                 f"{self.host.name} --fingerprint {fingerprint(key)}")
+                 f"{self.name} --fingerprint {fingerprint(key)}")
 
 
 def _short(pin: str) -> str:
@@ -176,14 +180,14 @@ class Transport:
             jump = None if jump == "none" else jump
         connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.connect_timeout)
         client = connection.client
-        client.set_missing_host_key_policy(_Pinned(self.host, self._known_hosts))
+        client.set_missing_host_key_policy(_Pinned(self.host.name, ssh.host_key))
         if ssh.host_key is None:
             self._load_known(client)
         client.connect(
             hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=ssh.connect_timeout, banner_timeout=ssh.connect_timeout,
             auth_timeout=ssh.connect_timeout, key_filename=str(ssh.private_key) if ssh.private_key else None,
             passphrase=self._passphrase(), allow_agent=ssh.private_key is None, look_for_keys=ssh.private_key is None,
-            sock=self._socket(ssh, jump, proxy), transport_factory=_Transport)
+            sock=self._socket(ssh, jump, proxy), transport_factory=_make_transport)
         connection.transport = client.get_transport()
         return connection
 
@@ -204,14 +208,14 @@ class Transport:
         """A channel through bastion hosts, each with its own key checked."""
         channel: Any = None
         hops = [_hop(jump, ssh) for jump in jumps.split(",")]
-        for hop, (address, port) in zip(hops, [*((h.ssh.address, h.ssh.port) for h in hops[1:]), (ssh.address, ssh.port)], strict=True):
+        for hop, (address, port) in zip(hops, [*((after.address, after.port) for after in hops[1:]), (ssh.address, ssh.port)], strict=True):
             client = paramiko.SSHClient()
-            client.set_missing_host_key_policy(_Pinned(hop, self._known_hosts))
+            client.set_missing_host_key_policy(_Pinned(f"bastion {hop.address}", hop.host_key))
             self._load_known(client)
-            sock = channel or open_socket(hop.ssh.address, hop.ssh.port, ssh.connect_timeout, ssh.network_namespace)
-            client.connect(hostname=hop.ssh.address, port=hop.ssh.port, username=hop.ssh.user, sock=sock, timeout=ssh.connect_timeout,
+            sock = channel or open_socket(hop.address, hop.port, ssh.connect_timeout, ssh.network_namespace)
+            client.connect(hostname=hop.address, port=hop.port, username=hop.user, sock=sock, timeout=ssh.connect_timeout,
                            key_filename=str(ssh.private_key) if ssh.private_key else None, passphrase=self._passphrase(),
-                           auth_timeout=ssh.connect_timeout, transport_factory=_Transport)
+                           auth_timeout=ssh.connect_timeout, transport_factory=_make_transport)
             transport = client.get_transport()
             assert transport is not None
             channel = transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=ssh.connect_timeout)
@@ -347,12 +351,11 @@ class Transport:
             self._connection = None
 
 
-def _hop(jump: str, ssh: Ssh) -> Host:
+def _hop(jump: str, ssh: Ssh) -> Ssh:
+    """A bastion as ``[USER@]HOST[:PORT]`` names it; its key must be in known_hosts."""
     user, _, rest = jump.strip().rpartition("@")
     address, _, port = rest.partition(":")
-    name = f"bastion {address}"
-    pinned = Ssh(address=address, port=int(port or 22), user=user or ssh.user)
-    return Host.model_construct(name=name, ssh=pinned)
+    return Ssh(address=address, port=int(port or 22), user=user or ssh.user)
 
 
 def ssh_options(words: tuple[str, ...]) -> dict[str, str]:

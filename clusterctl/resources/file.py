@@ -61,6 +61,17 @@ class File(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seed(File):
+    """A file that is written where it is absent and then left alone: what a program reads once, at its first start."""
+
+    def diff(self, seen: State | None) -> Change | None:
+        return File.diff(self, seen) if seen is None else None
+
+    def digest(self, seen: State | None = None, change: Change | None = None) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Folder(Resource):
     """A folder; what is in it is not touched."""
 

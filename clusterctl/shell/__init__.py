@@ -68,7 +68,7 @@ class Program:
         lines.append("emit end")
         return "\n".join(lines) + "\n"
 
-    def chunks(self, size: int = 32768) -> Iterator[bytes | memoryview]:
+    def chunks(self, size: int = 32768) -> Iterator[bytes]:
         """The tar of program and blobs, in slices of at most ``size`` bytes; files are streamed, never held."""
         yield from _member("run.sh", self.text.encode(), size)
         for name, blob in self.blobs.items():
@@ -84,7 +84,7 @@ def _observations(probes: Iterable[Probe]) -> Iterator[str]:
         yield " ".join((f"observe_{kind}", *map(quote, arguments)))
 
 
-def _member(name: str, blob: Blob, size: int) -> Iterator[bytes | memoryview]:
+def _member(name: str, blob: Blob, size: int) -> Iterator[bytes]:
     info = tarfile.TarInfo(name)
     info.mode = 0o600
     info.size = len(blob) if isinstance(blob, bytes) else blob.stat().st_size
@@ -96,7 +96,7 @@ def _member(name: str, blob: Blob, size: int) -> Iterator[bytes | memoryview]:
             left -= len(piece)
             yield piece
     if left:
-        raise OSError(f"{blob} became shorter while it was sent")
+        raise OSError(f"{name} became shorter while it was sent")
     yield bytes(-info.size % tarfile.BLOCKSIZE)
 
 

@@ -33,6 +33,7 @@ observe_facts() {
 	fact default_interface "$(ip -4 route show default | sed -n '1s/.* dev \([^ ]*\).*/\1/p')"
 	fact resolv_conf "$(if [ -e /etc/resolv.conf ]; then grep -c '^nameserver 127\.0\.0\.53' /etc/resolv.conf; else echo missing; fi)"
 	fact oom_score_adj "$(if sh -c 'echo -500 >/proc/self/oom_score_adj' 2>/dev/null; then echo lowers; else echo fixed; fi)"
+	fact container "$(systemd-detect-virt --container 2>/dev/null || :)"
 	fact kmsg "$(if [ -e /dev/kmsg ]; then echo there; else echo missing; fi)"
 	fact packages "$(command -v apt-get || command -v dnf || echo none)"
 	for path in /opt /var/lib /etc; do

@@ -353,3 +353,12 @@ put_pair() {
 	sync "$4.new"
 	mv -f -- "$4.new" "$4"
 }
+
+# etcd_client WORD...: etcdctl against this machine's own member.
+etcd_client() {
+	"$root/bin/etcdctl" --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key --command-timeout 5s "$@"
+}
+
+etcd_ready() {
+	etcd_client endpoint health
+}

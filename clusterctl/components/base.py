@@ -1,0 +1,52 @@
+"""What a component is: a pure function from what is wanted and what a machine is to resources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from clusterctl.artifacts.catalog import Catalog
+from clusterctl.facts import Facts
+from clusterctl.model import Cluster, Host
+from clusterctl.pki import Pki
+from clusterctl.resources.base import Resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a component may know: the cluster, one host of it, its facts, the keys and the catalog. No connection."""
+
+    cluster: Cluster
+    host: Host
+    facts: Facts
+    pki: Pki
+    catalog: Catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A product on machines. ``on``: whether a host has it."""
+
+    name: str
+    on: Callable[[Host], bool]
+    resources: Callable[[Context], Sequence[Resource]]
+
+
+def everywhere(host: Host) -> bool:
+    return True
+
+
+def nodes(host: Host) -> bool:
+    return host.is_node
+
+
+def control_planes(host: Host) -> bool:
+    return host.is_control_plane
+
+
+def etcd_members(host: Host) -> bool:
+    return host.is_etcd
+
+
+def workers_only(host: Host) -> bool:
+    return host.is_node and not host.is_control_plane

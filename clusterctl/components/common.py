@@ -1,0 +1,67 @@
+"""What several components share: installing a product, kubeconfigs, kinds of certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clusterctl.components.base import Context
+from clusterctl.pki import AuthorityName, CertificateSpec
+from clusterctl.render import render
+from clusterctl.resources.base import Resource
+from clusterctl.resources.certificate import Certificate
+from clusterctl.resources.file import File, Link
+from clusterctl.resources.program import ROOT, Program
+
+PKI = "/etc/kubernetes/pki"
+LOCAL_API = "https://127.0.0.1:6443"
+
+CIPHERS = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305")
+"""What CIS 1.2.29 and 4.2.12 accept, without TLS 1.3's own, which Go does not let one choose."""
+
+
+def product(context: Context, name: str, version: str) -> Program:
+    """The bytes of a product's version; putting them there disturbs nothing."""
+    artifact = context.catalog.artifact(name, version, context.facts.arch)
+    return Program(name=name, version=version, source=artifact, members=artifact.members)
+
+
+def links(program: Program, *names: str) -> list[Resource]:
+    """/opt/clusterctl/bin/NAME for each name, switched to this version."""
+    return [Link(path=f"{ROOT}/bin/{name}", target=f"../{program.name}/{program.version}/{name}") for name in names]
+
+
+def unit(name: str, template: str, **values: object) -> File:
+    """A unit file; 0600 as CIS asks."""
+    return File(path=f"/etc/systemd/system/{name}.service", content=render(template, **values), mode="600")
+
+
+def issued(context: Context, path: str, common_name: str, *, authority: AuthorityName = "kubernetes", owner: str = "root:root",
+           organizations: tuple[str, ...] = (), dns: tuple[str, ...] = (), addresses: tuple[str, ...] = (),
+           server: bool = False, client: bool = False) -> Certificate:
+    """A certificate of the cluster's with the lifetime that its settings give."""
+    spec = CertificateSpec(authority=authority, common_name=common_name, organizations=organizations, dns=dns, addresses=addresses,
+                           server=server, client=client, days=context.cluster.settings.certificate_days)
+    return Certificate(path=path, spec=spec, authority=context.pki.authorities[authority], owner=owner)
+
+
+def kubeconfig(context: Context, path: str, user: str, certificate: str, server: str = LOCAL_API) -> File:
+    """A kubeconfig that names its certificate's files, which its reader loads anew when they change."""
+    content = render("kubeconfig/kubeconfig.j2", cluster=context.cluster.name, server=server, authority=f"{PKI}/ca.crt", user=user,
+                     certificate=f"{certificate}.crt", key=f"{certificate}.key")
+    return File(path=path, content=content, mode="600")
+
+
+def ca_file(context: Context, authority: AuthorityName, path: str, owner: str = "root:root") -> File:
+    """An authority's certificate, without its key."""
+    return File(path=path, content=context.pki.authorities[authority].pem, owner=owner)
+
+
+def with_extra(arguments: Mapping[str, object], extra: Mapping[str, str]) -> dict[str, object]:
+    """A component's flags with the user's put in their place or added, in a stable order."""
+    return {**arguments, **dict(sorted(extra.items()))}
+
+
+def ids(*resources: Resource) -> tuple[str, ...]:
+    return tuple(resource.id for resource in resources)

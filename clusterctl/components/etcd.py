@@ -1,0 +1,69 @@
+"""etcd, on the control planes or on machines of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clusterctl.components.base import Component, Context, etcd_members
+from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, product, unit
+from clusterctl.model import Host
+from clusterctl.render import render
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import Folder, Seed
+from clusterctl.resources.service import Service
+from clusterctl.resources.system import User
+
+PKI = "/etc/etcd/pki"
+OWNER = "etcd:etcd"
+DATA = "/var/lib/etcd"
+
+
+def peer_url(host: Host) -> str:
+    return f"https://{host.address}:2380"
+
+
+def client_url(host: Host) -> str:
+    return f"https://{host.address}:2379"
+
+
+def arguments(context: Context) -> dict[str, object]:
+    """The flags; on the command line, as a configuration file would make etcd ignore all flags and CIS reads flags."""
+    host = context.host
+    return {
+        "name": host.name, "data-dir": DATA,
+        "listen-client-urls": f"{client_url(host)},https://127.0.0.1:2379", "advertise-client-urls": client_url(host),
+        "listen-peer-urls": peer_url(host), "initial-advertise-peer-urls": peer_url(host),
+        "cert-file": f"{PKI}/server.crt", "key-file": f"{PKI}/server.key", "client-cert-auth": "true", "trusted-ca-file": f"{PKI}/ca.crt",
+        "peer-cert-file": f"{PKI}/peer.crt", "peer-key-file": f"{PKI}/peer.key", "peer-client-cert-auth": "true",
+        "peer-trusted-ca-file": f"{PKI}/ca.crt",
+        # TLS 1.3 as the lowest version and a list of ciphers exclude each other (etcd-io/etcd#15156).
+        "tls-min-version": "TLS1.2", "cipher-suites": ",".join(CIPHERS),
+        "listen-metrics-urls": "http://127.0.0.1:2381", "quota-backend-bytes": 8 * 1024**3, "enable-pprof": "false",
+        "snapshot-count": 10000, "feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": "5s",
+        "auto-compaction-mode": "periodic", "auto-compaction-retention": "1h",
+    }
+
+
+def resources(context: Context) -> Sequence[Resource]:
+    host, cluster = context.host, context.cluster
+    names, addresses = (host.name, "localhost"), (str(host.address), "127.0.0.1")
+    program = product(context, "etcd", cluster.versions.etcd)
+    switch = links(program, "etcd", "etcdctl", "etcdutl")
+    certificates: list[Resource] = [
+        ca_file(context, "etcd", f"{PKI}/ca.crt", OWNER),
+        *(issued(context, f"{PKI}/{kind}", host.name, authority="etcd", owner=OWNER, dns=names, addresses=addresses, server=True, client=True)
+          for kind in ("server", "peer")),
+        issued(context, f"{PKI}/healthcheck-client", "kube-etcd-healthcheck-client", authority="etcd", owner=OWNER, client=True),
+    ]
+    service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), oom=context.facts.lowers_oom_score)
+    initial = render("etcd/initial.env.j2", state="new", token=context.pki.identity,
+                     members=[f"{member.name}={peer_url(member)}" for member in cluster.etcd_members])
+    return [
+        User(name="etcd", home=DATA), Folder(path=DATA, mode="700", owner=OWNER),
+        Folder(path="/etc/etcd"), Folder(path=PKI, mode="700", owner=OWNER),
+        *switch, *certificates, Seed(path="/etc/etcd/initial.env", content=initial, mode="600"), service,
+        Service(unit="etcd.service", inputs=ids(program, *switch, *certificates[:3], service), ready=("etcd_ready",), deadline=120),
+    ]
+
+
+ETCD = Component(name="etcd", on=etcd_members, resources=resources)

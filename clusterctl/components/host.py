@@ -1,0 +1,74 @@
+"""The machine itself: packages, kernel modules and settings, and the mark of the cluster that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clusterctl.components.base import Component, Context, everywhere
+from clusterctl.render import render
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import File, Folder
+from clusterctl.resources.system import Module, Packages, Sysctl
+
+MODULES = {
+    "overlay": "/sys/module/overlay/parameters",
+    "br_netfilter": "/proc/sys/net/bridge",
+    "nf_conntrack": "/proc/sys/net/netfilter/nf_conntrack_max",
+}
+"""Module -> a path that exists where the kernel has it, loaded or built in."""
+
+NETWORK_SETTINGS = {
+    "net.ipv4.ip_forward": "1",
+    "net.bridge.bridge-nf-call-iptables": "1",
+}
+KERNEL_SETTINGS = {
+    "vm.overcommit_memory": "1",
+    "vm.panic_on_oom": "0",
+    "kernel.panic": "10",
+    "kernel.panic_on_oops": "1",
+    "kernel.keys.root_maxkeys": "1000000",
+    "kernel.keys.root_maxbytes": "25000000",
+}
+"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults)."""
+
+
+def packages(context: Context) -> tuple[str, ...]:
+    """The distribution's packages that a host of these roles needs."""
+    if not context.host.is_node:
+        return ()
+    proxy = ("haproxy",) if not context.host.is_control_plane else ()
+    return ("conntrack", "iptables", "nftables", *proxy)
+
+
+def in_container(context: Context) -> bool:
+    """Whether the machine shares its kernel, whose own settings are then not ours to set."""
+    return context.facts["container"] not in ("", "none")
+
+
+def _kernel(context: Context) -> list[Resource]:
+    settings = NETWORK_SETTINGS if in_container(context) else NETWORK_SETTINGS | KERNEL_SETTINGS
+    modules = [*MODULES, *(["vxlan"] if context.cluster.network.backend == "vxlan" else [])]
+    return [
+        File(path="/etc/modules-load.d/clusterctl.conf", content=render("host/modules.conf.j2", modules=modules)),
+        *(Module(name=name, evidence=evidence) for name, evidence in MODULES.items() if not in_container(context)),
+        File(path="/etc/sysctl.d/99-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)),
+        *(Sysctl(key=key, value=value) for key, value in settings.items()),
+    ]
+
+
+def resources(context: Context) -> Sequence[Resource]:
+    wanted: list[Resource] = [
+        Folder(path="/etc/clusterctl"),
+        File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
+    ]
+    names = packages(context)
+    if names:
+        wanted.append(Packages(names=names))
+    if context.host.is_node:
+        wanted += _kernel(context)
+    if context.facts["resolv_conf"] == "missing":
+        wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
+    return wanted
+
+
+HOST = Component(name="host", on=everywhere, resources=resources)

@@ -1,0 +1,140 @@
+"""What makes a machine a node: the way to the API, kubelet, kube-proxy and the pod network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clusterctl.components.base import Component, Context, nodes, workers_only
+from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
+from clusterctl.components.host import in_container
+from clusterctl.render import render, yaml_value
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import File, Folder, Link
+from clusterctl.resources.service import Service, Stopped
+
+ETC = "/etc/kubernetes"
+
+
+def _trust(context: Context) -> Sequence[Resource]:
+    return [Folder(path=ETC), Folder(path=PKI), ca_file(context, "kubernetes", f"{PKI}/ca.crt")]
+
+
+TRUST = Component(name="trust", on=nodes, resources=_trust)
+
+
+def _api_proxy(context: Context) -> Sequence[Resource]:
+    servers = [(host.name, str(host.address)) for host in context.cluster.control_planes]
+    config = File(path="/etc/clusterctl/haproxy.cfg", content=render("api-proxy/haproxy.cfg.j2", servers=servers))
+    service = unit("api-proxy", "api-proxy/api-proxy.service.j2")
+    return [Stopped(unit="haproxy.service"), config, service, Service(
+        unit="api-proxy.service", inputs=(f"file:{PKI}/ca.crt", *ids(config, service)), ready=("tcp_open", "127.0.0.1", "6443"), deadline=30)]
+
+
+API_PROXY = Component(name="api-proxy", on=workers_only, resources=_api_proxy)
+
+
+def kubelet_config(context: Context) -> dict[str, object]:
+    """The KubeletConfiguration, with the user's fields merged over ours."""
+    cluster, facts = context.cluster, context.facts
+    config: dict[str, object] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "address": "0.0.0.0",
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{PKI}/ca.crt"}},
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs" if facts.cgroup_v1 else "systemd",
+        "clusterDNS": [str(cluster.network.dns_address)], "clusterDomain": cluster.network.domain,
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "tlsCertFile": f"{PKI}/kubelet.crt", "tlsPrivateKeyFile": f"{PKI}/kubelet.key", "tlsMinVersion": "VersionTLS12",
+        "tlsCipherSuites": list(CIPHERS), "rotateCertificates": True, "readOnlyPort": 0,
+        "protectKernelDefaults": not in_container(context), "makeIPTablesUtilChains": True, "seccompDefault": True,
+        "podPidsLimit": 4096, "maxPods": cluster.settings.kubelet.max_pods, "eventRecordQPS": 50,
+        "streamingConnectionIdleTimeout": "5m0s", "failSwapOn": False, "nodeStatusUpdateFrequency": "4s",
+        "shutdownGracePeriod": "30s", "shutdownGracePeriodCriticalPods": "10s",
+    }
+    if facts.resolves_locally:
+        config["resolvConf"] = "/run/systemd/resolve/resolv.conf"
+    elif facts["resolv_conf"] == "missing":
+        config["resolvConf"] = "/etc/clusterctl/resolv.conf"
+    if facts.cgroup_v1:
+        config["failCgroupV1"] = False
+    if not facts.lowers_oom_score:
+        config["oomScoreAdj"] = 0
+    return _merge(config, cluster.settings.kubelet.config)
+
+
+def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _kubelet(context: Context) -> Sequence[Resource]:
+    cluster, host = context.cluster, context.host
+    name = f"system:node:{host.name}"
+    server = issued(context, f"{PKI}/kubelet", name, organizations=("system:nodes",), dns=(host.name,), addresses=(str(host.address),), server=True)
+    client = issued(context, f"{PKI}/kubelet-client", name, organizations=("system:nodes",), client=True)
+    conf = kubeconfig(context, f"{ETC}/kubelet.conf", name, client.path)
+    config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
+    program = product(context, "kubelet", cluster.versions.kubernetes)
+    switch = links(program, "kubelet")
+    arguments = with_extra({"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2},
+                           cluster.settings.kubelet.extra_args)
+    service = unit("kubelet", "kubelet/kubelet.service.j2", arguments=arguments)
+    return [Folder(path="/etc/cni/net.d"), Folder(path=f"{ETC}/manifests"), server, client, conf, config, *switch, service, Service(
+        unit="kubelet.service", inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
+        ready=("http_ok", "10248", "/healthz"), deadline=90)]
+
+
+KUBELET = Component(name="kubelet", on=nodes, resources=_kubelet)
+
+
+def proxy_config(context: Context) -> dict[str, object]:
+    """The KubeProxyConfiguration."""
+    network = context.cluster.network
+    config: dict[str, object] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"}, "mode": network.proxy_mode, "clusterCIDR": str(network.pods),
+        "metricsBindAddress": "127.0.0.1:10249", "healthzBindAddress": "0.0.0.0:10256", "hostnameOverride": context.host.name,
+    }
+    if in_container(context):
+        # These sysctls belong to the kernel that the machine shares.
+        config["conntrack"] = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
+    if not context.facts.lowers_oom_score:
+        config["oomScoreAdj"] = 0
+    return config
+
+
+def _kube_proxy(context: Context) -> Sequence[Resource]:
+    client = issued(context, f"{PKI}/kube-proxy", "system:kube-proxy", client=True)
+    conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", "system:kube-proxy", client.path)
+    config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
+    program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
+    switch = links(program, "kube-proxy")
+    service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
+    return [client, conf, config, *switch, service, Service(
+        unit="kube-proxy.service", inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)), deadline=60)]
+
+
+KUBE_PROXY = Component(name="kube-proxy", on=nodes, resources=_kube_proxy)
+
+
+def _flannel(context: Context) -> Sequence[Resource]:
+    cluster, network = context.cluster, context.cluster.network
+    if network.cni != "flannel":
+        return []
+    program, plugin = product(context, "flannel", cluster.versions.flannel), product(context, "flannel-cni", cluster.versions.flannel_cni)
+    client = issued(context, f"{PKI}/flannel", "system:flannel", client=True)
+    conf = kubeconfig(context, f"{ETC}/flannel.conf", "system:flannel", client.path)
+    net = File(path="/etc/kube-flannel/net-conf.json", content=render(
+        "flannel/net-conf.json.j2", pods=str(network.pods), backend=network.backend, nftables=network.proxy_mode == "nftables"))
+    switch = links(program, "flanneld")
+    service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
+    conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
+    return [
+        client, conf, net, *switch, service, Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"), conflist,
+        Service(unit="flanneld.service", deadline=120, inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, *switch, service))),
+    ]
+
+
+FLANNEL = Component(name="flannel", on=nodes, resources=_flannel)

@@ -1,0 +1,100 @@
+"""What runs inside the cluster from the start, as objects of its API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from clusterctl.artifacts.catalog import IMAGES
+from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
+from clusterctl.errors import InputError
+from clusterctl.kube import ROLE_LABEL, Object
+from clusterctl.model import Cluster, Host
+from clusterctl.pki import Pki
+from clusterctl.render import render
+
+CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+
+
+def bindings(cluster: Cluster) -> list[Object]:
+    """Who may do what: needed before the nodes can be used."""
+    return _read(render("addons/rbac.yaml.j2", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT,
+                        flannel=cluster.network.cni == "flannel"), "rbac.yaml")
+
+
+def addons(cluster: Cluster, pki: Pki) -> list[Object]:
+    """CoreDNS, metrics-server and the user's own manifests, as the settings want them. Raises InputError for a bad manifest."""
+    wanted: list[Object] = []
+    settings, versions = cluster.settings.addons, cluster.versions
+    if settings.coredns:
+        wanted += _read(render("addons/coredns.yaml.j2", domain=cluster.network.domain, address=str(cluster.network.dns_address),
+                               replicas=min(2, len(cluster.nodes)), image=IMAGES["coredns"].format(version=versions.coredns)), "coredns.yaml")
+    if settings.metrics_server:
+        wanted += _read(render("addons/metrics-server.yaml.j2", authority=pki.authorities["kubernetes"].pem.decode(),
+                               image=IMAGES["metrics-server"].format(version=versions.metrics_server)), "metrics-server.yaml")
+    for manifest in settings.manifests:
+        path = cluster.base / Path(manifest).expanduser()
+        try:
+            wanted += _read(path.read_bytes(), str(path))
+        except OSError as error:
+            raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
+    return wanted
+
+
+def _read(text: bytes, where: str) -> list[Object]:
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document]
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {error}", where=where) from None
+    for document in documents:
+        if not isinstance(document, dict) or not all(key in document for key in ("apiVersion", "kind", "metadata")) \
+                or "name" not in document["metadata"]:
+            raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name", where=where)
+    return documents
+
+
+def node_labels(cluster: Cluster, host: Host) -> dict[str, str]:
+    """The labels that a node must have, apart from those that its kubelet gives it."""
+    role = {f"{ROLE_LABEL}control-plane": ""} if host.is_control_plane else {}
+    if "worker" in host.roles:
+        role[f"{ROLE_LABEL}worker"] = ""
+    return {**role, **host.labels}
+
+
+def node_taints(cluster: Cluster, host: Host) -> list[dict[str, str]]:
+    """The taints that a node must have: control planes take no pods of users unless they are workers too."""
+    wanted = [{"key": taint.key, "effect": taint.effect, **({"value": taint.value} if taint.value else {})} for taint in host.taints]
+    dedicated = host.is_control_plane and "worker" not in host.roles and not cluster.settings.schedule_on_control_plane
+    return ([dict(CONTROL_PLANE_TAINT)] if dedicated else []) + wanted
+
+
+def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[str, Object, tuple[str, ...]]]:
+    """(node, patch, fields) for each node whose labels or taints are not as wanted. What others set stays."""
+    for host in cluster.nodes:
+        node = nodes.get(host.name)
+        if node is None:
+            continue
+        labels = {key: value for key, value in node_labels(cluster, host).items() if node["metadata"].get("labels", {}).get(key) != value}
+        taints = node["spec"].get("taints", [])
+        missing = [taint for taint in node_taints(cluster, host) if not any(_same(taint, other) for other in taints)]
+        surplus = not _dedicated(cluster, host) and any(_same(CONTROL_PLANE_TAINT, taint) for taint in taints)
+        if not labels and not missing and not surplus:
+            continue
+        kept = [taint for taint in taints if not any(_place(taint) == _place(new) for new in missing)
+                and not (surplus and _same(CONTROL_PLANE_TAINT, taint))]
+        patch = {"metadata": {"labels": labels}, "spec": {"taints": [{"$patch": "replace"}, *kept, *missing]}}
+        yield host.name, patch, (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []))
+
+
+def _dedicated(cluster: Cluster, host: Host) -> bool:
+    return CONTROL_PLANE_TAINT in node_taints(cluster, host)
+
+
+def _place(taint: Object) -> tuple[str, str]:
+    return taint["key"], taint["effect"]
+
+
+def _same(one: Object, other: Object) -> bool:
+    return _place(one) == _place(other) and one.get("value", "") == other.get("value", "")

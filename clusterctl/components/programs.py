@@ -1,0 +1,76 @@
+"""The bytes of every product, put on machines before anything is touched that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clusterctl.artifacts.catalog import CNI_PLUGINS
+from clusterctl.components.base import Component, Context, everywhere, nodes
+from clusterctl.components.common import ids, links, product, unit
+from clusterctl.render import render
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import File, Folder, Link
+from clusterctl.resources.program import ROOT, Image
+from clusterctl.resources.service import Service
+
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NODE = ("kubelet", "kube-proxy")
+
+
+def _programs(context: Context) -> Sequence[Resource]:
+    versions, host = context.cluster.versions, context.host
+    found = []
+    if host.is_etcd:
+        found.append(product(context, "etcd", versions.etcd))
+    if host.is_control_plane:
+        found += [product(context, name, versions.kubernetes) for name in (*CONTROL_PLANE, "kubectl")]
+    if host.is_node:
+        found += [product(context, name, versions.kubernetes) for name in NODE]
+        found += [product(context, "containerd", versions.containerd), product(context, "runc", versions.runc),
+                  product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)]
+        if context.cluster.network.cni == "flannel":
+            found += [product(context, "flannel", versions.flannel), product(context, "flannel-cni", versions.flannel_cni)]
+    return found
+
+
+PROGRAMS = Component(name="programs", on=everywhere, resources=_programs)
+
+
+def _containerd(context: Context) -> Sequence[Resource]:
+    versions = context.cluster.versions
+    pause = f"registry.k8s.io/pause:{versions.pause}"
+    containerd, runc = product(context, "containerd", versions.containerd), product(context, "runc", versions.runc)
+    plugins, crictl = product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)
+    oom = context.facts.lowers_oom_score
+    config = File(path="/etc/containerd/config.toml", content=render(
+        "containerd/config.toml.j2", pause=pause, oom=oom, systemd_cgroup=not context.facts.cgroup_v1))
+    service = unit("containerd", "containerd/containerd.service.j2", oom=oom)
+    daemon = [*links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"), Link(
+        path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc")]
+    wanted: list[Resource] = [
+        *daemon, *links(crictl, "crictl"),
+        Folder(path="/etc/containerd/certs.d"),
+        File(path="/etc/crictl.yaml", content=render("containerd/crictl.yaml.j2")),
+        *(Link(path=f"/opt/cni/bin/{name}", target=f"{plugins.folder}/{name}") for name in CNI_PLUGINS),
+        config, service,
+        Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service), deadline=60),
+    ]
+    return [*wanted, *_images(context)]
+
+
+def _images(context: Context) -> list[Resource]:
+    """The images that a mirror holds; the others containerd pulls by itself."""
+    from clusterctl.artifacts.catalog import IMAGES
+
+    versions = context.cluster.versions
+    named = {"pause": versions.pause, "coredns": versions.coredns, "metrics-server": versions.metrics_server}
+    found: list[Resource] = []
+    for name, version in named.items():
+        archive = context.catalog.image(name, version, context.facts.arch)
+        if archive is not None:
+            found.append(Image(reference=IMAGES[name].format(version=version), source=archive))
+    return found
+
+
+CONTAINERD = Component(name="containerd", on=nodes, resources=_containerd)
+

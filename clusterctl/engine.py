@@ -1,0 +1,198 @@
+"""Looks at machines and carries plans out: one program per host and stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clusterctl import fleet, planner
+from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
+from clusterctl.facts import Facts, probe_program, read_facts
+from clusterctl.fleet import Outcome
+from clusterctl.model import Host
+from clusterctl.planner import HostChanges, Plan, StagePlan
+from clusterctl.resources.base import Change, Resource
+from clusterctl.shell import Blob, Call, Observation, Program, step_result
+from clusterctl.transport import Cut, Transport
+
+RECONNECTS = 3
+BOOT_SECONDS = 180.0
+"""How long a machine that went away may take to come back, in seconds."""
+
+
+class Events:
+    """What happens while a plan is carried out. Reports and journals override what they care for."""
+
+    def looked(self, host: Host, what: str, seconds: float) -> None: ...
+    def stage_started(self, stage: str, hosts: Sequence[str]) -> None: ...
+    def change_done(self, stage: str, host: Host, change: Change, seconds: float) -> None: ...
+    def change_failed(self, stage: str, host: Host, change: Change, message: str) -> None: ...
+    def stage_ended(self, stage: str, seconds: float) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+Gate = Callable[[StagePlan, Sequence[Host]], None]
+"""Runs before or after a batch of a stage; raises to stop."""
+
+
+def _nothing(stage: StagePlan, hosts: Sequence[Host]) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold before and after each batch of a stage, by stage name."""
+
+    before: Mapping[str, Gate] = field(default_factory=dict)
+    after: Mapping[str, Gate] = field(default_factory=dict)
+
+
+class Engine:
+    """The one who talks to machines. ``forks``: how many at a time."""
+
+    def __init__(self, transports: Mapping[str, Transport], *, forks: int, events: Events) -> None:
+        self.transports = transports
+        self.forks = forks
+        self.events = events
+
+    def facts(self, hosts: Sequence[Host]) -> Outcome[Facts]:
+        """Ask all hosts for their facts: one trip each; the unreachable are told together."""
+        return fleet.each(hosts, self._facts, limit=self.forks)
+
+    def _facts(self, host: Host) -> Facts:
+        started = time.monotonic()
+        transport = self.transports[host.name]
+        transport.connect()
+        asked = time.time()
+        try:
+            records = list(transport.stream(probe_program(), silence=60))
+        except Cut as error:
+            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        found = read_facts(records, asked=asked, answered=time.time())
+        self.events.looked(host, "facts", time.monotonic() - started)
+        return found
+
+    def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False) -> Outcome[Observation]:
+        """Look at all resources of all hosts: one trip each. ``verify`` hashes programs again."""
+
+        def look(host: Host) -> Observation:
+            started = time.monotonic()
+            everything = [resource for stage in resources[host.name].values() for resource in stage]
+            seen = self._look(host, everything, verify=verify)
+            self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
+            return seen
+
+        return fleet.each(hosts, look, limit=self.forks)
+
+    def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
+        seen = Observation()
+        try:
+            for words in self.transports[host.name].stream(Program(probes=planner.probes(resources), verify=verify)):
+                seen.add(words[0], words[1:])
+        except Cut as error:
+            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        return seen
+
+    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300) -> list[list[str]]:
+        """Run calls of the prelude on one host; the records that they print. Raises Stopped where one fails."""
+        try:
+            records = list(self.transports[host.name].stream(Program(steps=steps), silence=silence))
+        except Cut as error:
+            raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        for words in records:
+            if words[0] == "failed":
+                result = step_result(words)
+                raise Stopped(result.output or f"exit code {result.code}", where=f"{host.name}: {steps[result.index][0]}")
+        return records
+
+    def execute(self, plan: Plan, gates: Gates) -> None:
+        """Carry a plan out, stage by stage. Raises Stopped; a host that failed takes no further step."""
+        for stage in plan.stages:
+            if not stage.hosts:
+                continue
+            started = time.monotonic()
+            self.events.stage_started(stage.stage.name, [part.host.name for part in stage.hosts])
+            disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
+            parts = {part.host.name: part for part in stage.hosts}
+            for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
+                gates.before.get(stage.stage.name, _nothing)(stage, batch)
+                self._batch(stage.stage.name, [parts[host.name] for host in batch])
+                gates.after.get(stage.stage.name, _nothing)(stage, batch)
+            self.events.stage_ended(stage.stage.name, time.monotonic() - started)
+
+    def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
+        by_name = {part.host.name: part for part in parts}
+        outcome = fleet.each([part.host for part in parts], lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks)
+        errors: list[ClusterctlError] = list(outcome.errors.values())
+        if errors:
+            raise errors[0] if len(errors) == 1 else Problems(errors)
+
+    def _carry_out(self, stage: str, part: HostChanges) -> None:
+        changes: Sequence[Change] = part.changes
+        for attempt in range(RECONNECTS + 1):
+            try:
+                self._program(stage, part.host, changes)
+                return
+            except Cut as error:
+                if attempt == RECONNECTS:
+                    raise Stopped(f"the connection broke {attempt + 1} times: {error}", where=f"{part.host.name}: stage {stage}",
+                                  hint="run the same command again to continue") from None
+                self.events.note(f"{part.host.name}: the connection broke ({error}); asking what was done")
+                seen = self._return(part.host, part.resources)
+                changes = planner.compare(part.resources, seen, {})
+                if not changes:
+                    return
+
+    def _return(self, host: Host, resources: Sequence[Resource]) -> Observation:
+        """Look again at a machine whose connection broke; its lock makes us wait until a program that runs on has ended."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                return self._look(host, resources)
+            except Unreachable as error:
+                if time.monotonic() >= deadline:
+                    raise Stopped(f"did not come back within {BOOT_SECONDS:.0f} s; last seen: {error.message}", where=host.name,
+                                  hint="run the same command again to continue") from None
+                time.sleep(0.5)
+
+    def _program(self, stage: str, host: Host, changes: Sequence[Change]) -> None:
+        steps: list[Call] = []
+        owners: list[Change] = []
+        blobs: dict[str, Blob] = {}
+        for change in changes:
+            calls = change.resource.apply(change)
+            steps += calls
+            owners += [change] * len(calls)
+            blobs |= change.resource.payload(change)
+        program = Program(steps=steps, blobs=blobs, probes=planner.probes([change.resource for change in changes]))
+        seen = Observation()
+        started = time.monotonic()
+        for words in self.transports[host.name].stream(program):
+            if words[0] not in ("ok", "failed"):
+                seen.add(words[0], words[1:])
+                continue
+            result = step_result(words)
+            change, now = owners[result.index], time.monotonic()
+            if words[0] == "failed":
+                self.events.change_failed(stage, host, change, result.output)
+                raise _failed(stage, host, change, result.output or f"exit code {result.code}")
+            if result.index + 1 == len(owners) or owners[result.index + 1] is not change:
+                self.events.change_done(stage, host, change, now - started)
+            started = now
+        self._verify(stage, host, changes, seen)
+
+    def _verify(self, stage: str, host: Host, changes: Sequence[Change], seen: Observation) -> None:
+        for change in changes:
+            resource = change.resource
+            left = resource.diff(resource.parse(seen))
+            if left is not None:
+                what = f"did not converge: still {left.reason}"
+                self.events.change_failed(stage, host, change, what)
+                raise _failed(stage, host, change, what)
+
+
+def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
+    unit = getattr(change.resource, "unit", None)
+    look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
+    return Stopped(message, where=f"{host.name}: stage {stage}: {change.resource.id}", hint=f"{look} the same command again to continue")

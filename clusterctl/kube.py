@@ -1,0 +1,213 @@
+"""The Kubernetes API, as far as clusterctl speaks it: objects wanted, nodes, health. The only user of ``kubernetes``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clusterctl.errors import Refused, Stopped
+
+Object = Mapping[str, Any]
+"""A Kubernetes object, as its YAML says it."""
+
+MANAGER = "clusterctl"
+ROLE_LABEL = "node-role.kubernetes.io/"
+ATTEMPTS = 3
+
+PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
+    ("v1", "ServiceAccount"): ("serviceaccounts", True), ("v1", "ConfigMap"): ("configmaps", True), ("v1", "Service"): ("services", True),
+    ("v1", "Namespace"): ("namespaces", False), ("v1", "Node"): ("nodes", False), ("v1", "Secret"): ("secrets", True),
+    ("apps/v1", "Deployment"): ("deployments", True), ("apps/v1", "DaemonSet"): ("daemonsets", True),
+    ("policy/v1", "PodDisruptionBudget"): ("poddisruptionbudgets", True),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
+    ("rbac.authorization.k8s.io/v1", "Role"): ("roles", True), ("rbac.authorization.k8s.io/v1", "RoleBinding"): ("rolebindings", True),
+    ("apiregistration.k8s.io/v1", "APIService"): ("apiservices", False),
+}
+"""(apiVersion, kind) -> (name in paths, namespaced); other kinds are asked of the API."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectChange:
+    """One object of the API that differs from what is wanted. ``fields``: the paths that differ, none for a new one."""
+
+    wanted: Object
+    action: str
+    fields: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return object_id(self.wanted)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"object": self.id, "action": self.action, "fields": list(self.fields)}
+
+
+def object_id(item: Object) -> str:
+    """``Kind namespace/name``."""
+    meta = item["metadata"]
+    return f"{item['kind']} {meta['namespace']}/{meta['name']}" if meta.get("namespace") else f"{item['kind']} {meta['name']}"
+
+
+def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
+    """The paths where ``found`` lacks or contradicts ``wanted``; what only ``found`` has is the API's own business."""
+    if isinstance(wanted, Mapping):
+        if not isinstance(found, Mapping):
+            return [path] if wanted or found is not None else []
+        return [line for key, value in wanted.items() for line in differences(value, found.get(key), f"{path}.{key}" if path else str(key))]
+    if isinstance(wanted, list):
+        if not isinstance(found, list) or len(found) < len(wanted):
+            return [path] if wanted or found else []
+        return [line for index, value in enumerate(wanted) for line in differences(value, found[index], f"{path}[{index}]")]
+    return [] if wanted == found or (wanted in (None, "") and found in (None, "")) else [path]
+
+
+class ApiError(Exception):
+    """The API said no. ``status`` is HTTP's; 0 where there was no answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}" if status else message)
+        self.status = status
+
+
+class Api:
+    """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM; they never touch a disk."""
+
+    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
+        from kubernetes import client
+
+        self._files = [_memory_file(content) for content in (authority, certificate, key)]
+        configuration = client.Configuration()
+        configuration.host = f"https://127.0.0.1:{port}"
+        configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file = (f"/proc/self/fd/{fd}" for fd in self._files)
+        configuration.retries = False
+        configuration.proxy = None
+        self._host = configuration.host
+        self._client: Any = client.ApiClient(configuration)
+        self._kinds = dict(PLURALS)
+
+    def close(self) -> None:
+        self._client.close()
+        for descriptor in self._files:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def call(self, method: str, path: str, body: object = None, *, query: Sequence[tuple[str, str]] = (), content: str = "application/json",
+             timeout: float = 20.0) -> Any:
+        """One request; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
+        from urllib.parse import urlencode
+
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        url = f"{self._host}{path}" + (f"?{urlencode(list(query))}" if query else "")
+        try:
+            answer = self._client.call_api(method, url, {"Content-Type": content, "Accept": "application/json"}, body, _request_timeout=timeout)
+            data = answer.read()
+        except ApiException as error:
+            raise ApiError(error.status or 0, _message(error.body) or str(error.reason)) from None
+        except (HTTPError, OSError) as error:
+            raise ApiError(0, str(error)) from None
+        if not 200 <= answer.status <= 299:
+            raise ApiError(answer.status, _message(data) or str(answer.reason))
+        return json.loads(data) if data[:1] in (b"{", b"[") else data.decode(errors="replace")
+
+    def path(self, item: Object) -> str:
+        """Where an object is."""
+        version, kind, meta = item["apiVersion"], item["kind"], item["metadata"]
+        plural, namespaced = self._kind(version, kind)
+        base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+        scope = f"/namespaces/{meta.get('namespace', 'default')}" if namespaced else ""
+        return f"{base}{scope}/{plural}/{meta['name']}"
+
+    def _kind(self, version: str, kind: str) -> tuple[str, bool]:
+        if (version, kind) not in self._kinds:
+            base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+            for found in self.call("GET", base)["resources"]:
+                if "/" not in found["name"]:
+                    self._kinds[version, found["kind"]] = (found["name"], found["namespaced"])
+        if (version, kind) not in self._kinds:
+            raise ApiError(404, f"the API knows no {kind} of {version}")
+        return self._kinds[version, kind]
+
+    def get(self, item: Object) -> Object | None:
+        """The object as it is; None where there is none."""
+        try:
+            found: Object = self.call("GET", self.path(item))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    def compare(self, wanted: Iterable[Object]) -> list[ObjectChange]:
+        """What must be done so that these objects are as wanted."""
+        changes = []
+        for item in wanted:
+            found = self.get(item)
+            if found is None:
+                changes.append(ObjectChange(item, "create"))
+            elif fields := differences(item, found):
+                changes.append(ObjectChange(item, "update", tuple(fields)))
+        return changes
+
+    def apply(self, item: Object) -> None:
+        """Server-side apply, as the field manager ``clusterctl``."""
+        self.call("PATCH", self.path(item), item, query=(("fieldManager", MANAGER), ("force", "true")), content="application/apply-patch+yaml")
+
+    def nodes(self) -> dict[str, Object]:
+        """All nodes by name."""
+        return {node["metadata"]["name"]: node for node in self.call("GET", "/api/v1/nodes")["items"]}
+
+    def patch_node(self, name: str, patch: Object) -> None:
+        self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/strategic-merge-patch+json")
+
+    def ready(self) -> bool:
+        """Whether the API server says that it is ready."""
+        try:
+            self.call("GET", "/readyz", timeout=5)
+        except ApiError:
+            return False
+        return True
+
+
+def _memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("clusterctl", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return descriptor
+
+
+def _message(body: object) -> str:
+    try:
+        return str(json.loads(body if isinstance(body, str | bytes) else "{}").get("message", ""))
+    except (ValueError, AttributeError):
+        return str(body)[:300]
+
+
+def node_ready(node: Object | None) -> str:
+    """``True``, or why not in a word or two."""
+    if node is None:
+        return "is not registered"
+    for condition in node["status"].get("conditions", ()):
+        if condition["type"] == "Ready":
+            return "True" if condition["status"] == "True" else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
+    return "has no condition Ready"
+
+
+def wait_for(look: Callable[[], str], *, what: str, deadline: float) -> None:
+    """Look until the answer is ``True``; ``deadline`` in seconds. Raises Stopped with what was last seen."""
+    ends = time.monotonic() + deadline
+    while (seen := look()) != "True":
+        if time.monotonic() >= ends:
+            raise Stopped(f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue")
+        time.sleep(0.1)
+
+
+def refuse(error: ApiError, what: str) -> Refused:
+    """An answer of the API that ends an operation before it changed anything."""
+    return Refused(f"{what}: {error}", hint="clusterctl status")

@@ -1,0 +1,185 @@
+"""``plan`` and ``apply``: one path. The plan that is printed is the object that is carried out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clusterctl import planner
+from clusterctl.components import objects
+from clusterctl.components.base import Context
+from clusterctl.components.control_plane import CONTROL_PLANE
+from clusterctl.components.etcd import ETCD
+from clusterctl.components.host import HOST
+from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
+from clusterctl.components.programs import CONTAINERD, PROGRAMS
+from clusterctl.engine import Gates
+from clusterctl.errors import Stopped
+from clusterctl.facts import Facts
+from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, wait_for
+from clusterctl.model import Cluster, Host
+from clusterctl.operations.base import Session, refuse_other_cluster
+from clusterctl.planner import Parallel, Plan, Rolling, Stage, StagePlan
+from clusterctl.resources.base import Resource
+from clusterctl.resources.service import Service
+from clusterctl.shell import Observation
+
+READY_SECONDS = 180.0
+
+
+def max_unavailable(cluster: Cluster) -> int:
+    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one."""
+    text = cluster.settings.max_unavailable
+    return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+
+
+def stages(cluster: Cluster) -> tuple[Stage, ...]:
+    """The whole of ``apply``, in order."""
+    return (
+        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS), strategy=Parallel()),
+        Stage(name="etcd", components=(ETCD,), strategy=Rolling(1)),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1)),
+        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster))),
+    )
+
+
+@dataclass(frozen=True)
+class ApplyPlan:
+    """What apply will do: on machines, in the API, to nodes. Nothing in it: everything is as wanted."""
+
+    machines: Plan
+    objects: tuple[ObjectChange, ...]
+    nodes: tuple[tuple[str, Object, tuple[str, ...]], ...]
+    warnings: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.machines or self.objects or self.nodes)
+
+    def as_dict(self) -> dict[str, object]:
+        return {**self.machines.as_dict(), "objects": [change.as_dict() for change in self.objects],
+                "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes], "warnings": list(self.warnings)}
+
+
+def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
+    """Look once at every machine and at the API, and compare. Two trips to each machine; nothing is changed."""
+    cluster, hosts = session.cluster, session.chosen
+    facts, warnings = session.facts(hosts)
+    refuse_other_cluster(session, facts)
+    order = stages(cluster)
+    resources = wanted(session, order, hosts, facts)
+    seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
+    machines = planner.make(order, hosts, resources, seen)
+    wanted_objects = [*objects.bindings(cluster), *objects.addons(cluster, session.pki)]
+    api = _running_api(session, seen)
+    if api is None:
+        return ApplyPlan(machines, tuple(ObjectChange(item, "create") for item in wanted_objects), (), tuple(warnings))
+    return ApplyPlan(machines, tuple(api.compare(wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), tuple(warnings))
+
+
+def wanted(session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]) -> dict[str, dict[str, tuple[Resource, ...]]]:
+    """All resources of all hosts, by stage."""
+    return {host.name: planner.wanted(order, Context(cluster=session.cluster, host=host, facts=facts[host.name], pki=session.pki,
+                                                     catalog=session.catalog)) for host in hosts}
+
+
+def _running_api(session: Session, seen: Mapping[str, Observation]) -> Api | None:
+    probe = Service(unit="kube-apiserver.service", inputs=())
+    running = [host for host in session.cluster.control_planes
+               if host.name in seen and (probe.parse(seen[host.name]) or {}).get("active") == "active"]
+    return session.any_api(running) if running else None
+
+
+class Apply:
+    """Carries an ApplyPlan out."""
+
+    def __init__(self, session: Session, plan: ApplyPlan) -> None:
+        self.session, self.plan = session, plan
+        self._api: Api | None = None
+        self._bound = False
+
+    def run(self) -> None:
+        """All of it, in order. Raises Stopped; run again, it goes on."""
+        if self.session.pki_is_new:
+            self.session.pki.save(self.session.state)
+        self._prefetch()
+        self.session.engine.execute(self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes}))
+        self._objects()
+        self._nodes()
+
+    def _prefetch(self) -> None:
+        """Have everything here, verified, before any machine is touched."""
+        from clusterctl.artifacts.cache import prefetch
+        from clusterctl.resources.program import Image, Program
+
+        sources = {change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)}
+        prefetch(sources)
+
+    def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """kubelets and flannel come to an API that already lets them in."""
+        if not self._bound:
+            self._apply([change for change in self.plan.objects if change.wanted["apiVersion"].startswith("rbac.")])
+            self._bound = True
+
+    def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """A batch is done when its nodes are Ready, labelled and tainted."""
+        wait_nodes(self.api, [host for host in batch if host.is_node])
+        self._nodes()
+
+    def _objects(self) -> None:
+        self._apply([change for change in self.plan.objects if not (self._bound and change.wanted["apiVersion"].startswith("rbac."))])
+
+    def _apply(self, changes: Sequence[ObjectChange]) -> None:
+        if not changes:
+            return
+        started = time.monotonic()
+        events = self.session.engine.events
+        events.stage_started("objects", ["the API"])
+        for change in changes:
+            try:
+                self.api.apply(change.wanted)
+            except ApiError as error:
+                raise Stopped(str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again") from None
+            events.note(f"{change.action} {change.id}")
+        events.stage_ended("objects", time.monotonic() - started)
+
+    def _nodes(self) -> None:
+        if not self.session.cluster.nodes:
+            return
+        try:
+            for name, patch, fields in objects.node_changes(self.session.cluster, dict(self.api.nodes())):
+                self.api.patch_node(name, patch)
+                self.session.engine.events.note(f"node {name}: {', '.join(fields)}")
+        except ApiError as error:
+            raise Stopped(str(error), where="labels and taints of nodes", hint="run the same command again") from None
+
+    @property
+    def api(self) -> Api:
+        """An API server that is ready. Raises Stopped where none becomes so."""
+        if self._api is None or not self._api.ready():
+            found: list[Api] = []
+
+            def look() -> str:
+                api = self.session.any_api()
+                if api is None:
+                    return "no API server answers /readyz"
+                found.append(api)
+                return "True"
+
+            wait_for(look, what="the API", deadline=60)
+            self._api = found[-1]
+        return self._api
+
+
+def wait_nodes(api: Api, hosts: Sequence[Host]) -> None:
+    """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not."""
+
+    def look() -> str:
+        try:
+            nodes = api.nodes()
+        except ApiError as error:
+            return str(error)
+        late = {host.name: state for host in hosts if (state := node_ready(nodes.get(host.name))) != "True"}
+        return "; ".join(f"{name} {state}" for name, state in late.items()) or "True"
+
+    wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=READY_SECONDS)

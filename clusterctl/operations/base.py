@@ -1,0 +1,118 @@
+"""What every verb needs: the cluster, its keys, the machines' transports and an engine, from the options given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterctl import fleet, preflight
+from clusterctl.artifacts.catalog import Catalog
+from clusterctl.engine import Engine, Events
+from clusterctl.errors import InputError, Refused, Unreachable
+from clusterctl.facts import Facts
+from clusterctl.kube import Api
+from clusterctl.model import Cluster, Host
+from clusterctl.pki import CertificateSpec, Pki
+from clusterctl.storage import StateFolder
+from clusterctl.transport import Transport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What people gave on the command line. ``forks``: machines at a time."""
+
+    inventory: Path
+    state: Path | None = None
+    forks: int = 20
+    limit: tuple[str, ...] = ()
+    sudo_password: Callable[[], str | None] = lambda: None
+    passphrase: Callable[[], str | None] = lambda: None
+
+
+@dataclass
+class Session:
+    """One run of a verb on one cluster. ``close`` ends its connections."""
+
+    cluster: Cluster
+    state: StateFolder
+    pki: Pki
+    pki_is_new: bool
+    catalog: Catalog
+    engine: Engine
+    options: Options
+    _apis: list[Api] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> tuple[Host, ...]:
+        """The hosts that ``--limit`` leaves."""
+        return self.cluster.hosts if not self.options.limit else tuple(host for host in self.cluster.hosts if host.name in self.options.limit)
+
+    def connect(self, hosts: Sequence[Host]) -> None:
+        """Connect to all of them; the unreachable are told together."""
+        fleet.each(hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks).or_raise()
+
+    def facts(self, hosts: Sequence[Host]) -> tuple[Mapping[str, Facts], list[str]]:
+        """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together."""
+        found = self.engine.facts(hosts).or_raise()
+        return found, preflight.check(self.cluster, found, self.pki.identity)
+
+    def administrator(self) -> tuple[bytes, bytes]:
+        """A certificate for this run alone, of a member of system:masters: (certificate, key) PEM, never written anywhere."""
+        spec = CertificateSpec(authority="kubernetes", common_name="clusterctl", organizations=("system:masters",), client=True, days=1)
+        return self.pki.authorities["kubernetes"].issue(spec)
+
+    def api(self, host: Host) -> Api:
+        """The API server of one control plane, through its SSH connection."""
+        forward = self.engine.transports[host.name].forward("127.0.0.1", 6443)
+        certificate, key = self.administrator()
+        made = Api(forward.port, authority=self.pki.authorities["kubernetes"].pem, certificate=certificate, key=key)
+        self._apis.append(made)
+        return made
+
+    def any_api(self, among: Iterable[Host] | None = None) -> Api | None:
+        """The first API server that is ready; None where none is."""
+        for host in among if among is not None else self.cluster.control_planes:
+            with contextlib.suppress(Unreachable):
+                found = self.api(host)
+                if found.ready():
+                    return found
+        return None
+
+    def close(self) -> None:
+        for api in self._apis:
+            api.close()
+        for transport in self.engine.transports.values():
+            transport.close()
+
+
+@contextlib.contextmanager
+def session(options: Options, events: Events) -> Iterator[Session]:
+    """Load everything that a verb needs. Raises InputError; nothing is contacted or written yet."""
+    from clusterctl.artifacts.cache import open_catalog
+    from clusterctl.inventory import load
+
+    cluster = load(options.inventory)
+    unknown = [name for name in options.limit if name not in {host.name for host in cluster.hosts}]
+    if unknown:
+        raise InputError(f"the inventory has no host {unknown[0]!r}", where="--limit", hint=f"it has {', '.join(host.name for host in cluster.hosts)}")
+    state = StateFolder.of(cluster.base, cluster.name, options.state)
+    pki = Pki.load(state)
+    transports = {host.name: Transport(host, known_hosts=state.path / "known_hosts", sudo_password=options.sudo_password,
+                                       passphrase=options.passphrase) for host in cluster.hosts}
+    made = Session(cluster=cluster, state=state, pki=pki or Pki.create(), pki_is_new=pki is None,
+                   catalog=open_catalog(cluster.settings.artifacts, cluster.base),
+                   engine=Engine(transports, forks=options.forks, events=events), options=options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def refuse_other_cluster(session: Session, facts: Mapping[str, Facts]) -> None:
+    """Machines that carry a cluster whose keys we lack are not ours to touch."""
+    marked = sorted(name for name, found in facts.items() if found["cluster"])
+    if session.pki_is_new and marked:
+        raise Refused("these machines belong to a cluster whose keys are not here", where=", ".join(marked),
+                      hint=f"restore {session.state.path} from its backup, or name it with --state")

@@ -1,0 +1,160 @@
+"""From what is wanted and what was seen to a plan: the object that is printed, compared and carried out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clusterctl.components.base import Component, Context
+from clusterctl.model import Host
+from clusterctl.resources.base import Change, Resource, State
+from clusterctl.resources.service import Service
+from clusterctl.shell import Observation, Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """All hosts at once, as many as there are forks."""
+
+    def batches(self, hosts: Sequence[Host], disruptive: frozenset[str]) -> Iterator[Sequence[Host]]:
+        if hosts:
+            yield hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """Hosts where something that runs is interrupted go ``max_unavailable`` at a time; the others first and together."""
+
+    max_unavailable: int = 1
+
+    def batches(self, hosts: Sequence[Host], disruptive: frozenset[str]) -> Iterator[Sequence[Host]]:
+        quiet = [host for host in hosts if host.name not in disruptive]
+        if quiet:
+            yield quiet
+        rest = [host for host in hosts if host.name in disruptive]
+        for start in range(0, len(rest), self.max_unavailable):
+            yield rest[start : start + self.max_unavailable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Components that are put in place together. ``strategy``: how many hosts at a time."""
+
+    name: str
+    components: tuple[Component, ...]
+    strategy: Parallel | Rolling = field(default_factory=Parallel)
+
+
+@dataclass(frozen=True, slots=True)
+class HostChanges:
+    """One host's part of a stage: the changes, and all resources of the stage, to look again after a cut."""
+
+    host: Host
+    changes: tuple[Change, ...]
+    resources: tuple[Resource, ...]
+
+    @property
+    def disruptive(self) -> bool:
+        return any(change.disruptive for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage does on which hosts, in the inventory's order; hosts without changes are left out."""
+
+    stage: Stage
+    hosts: tuple[HostChanges, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be done, in order."""
+
+    stages: tuple[StagePlan, ...]
+
+    def __bool__(self) -> bool:
+        return any(stage.hosts for stage in self.stages)
+
+    @property
+    def changes(self) -> Iterator[tuple[str, Host, Change]]:
+        """(stage, host, change), in the order of execution."""
+        for stage in self.stages:
+            for part in stage.hosts:
+                for change in part.changes:
+                    yield stage.stage.name, part.host, change
+
+    def as_dict(self) -> dict[str, object]:
+        return {"changes": [{"stage": stage, "host": host.name, **change.as_dict()} for stage, host, change in self.changes]}
+
+    def limited(self, names: frozenset[str]) -> Plan:
+        """Only what concerns these hosts."""
+        return Plan(tuple(StagePlan(stage.stage, tuple(part for part in stage.hosts if part.host.name in names)) for stage in self.stages))
+
+
+def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resource, ...]]:
+    """One host's resources by stage. Raises ValueError for two resources of one id."""
+    found: dict[str, tuple[Resource, ...]] = {}
+    ids: set[str] = set()
+    for stage in stages:
+        resources = tuple(resource for component in stage.components if component.on(context.host) for resource in component.resources(context))
+        for resource in resources:
+            if resource.id in ids:
+                raise ValueError(f"{resource.id} is wanted twice on {context.host.name}")
+            ids.add(resource.id)
+        found[stage.name] = resources
+    return found
+
+
+def probes(resources: Iterable[Resource]) -> tuple[Probe, ...]:
+    """What must be looked at for all of these."""
+    return tuple(dict.fromkeys(probe for resource in resources for probe in resource.probes()))
+
+
+def compare(resources: Sequence[Resource], seen: Observation, known: dict[str, tuple[State | None, Change | None, Resource]]) -> tuple[Change, ...]:
+    """The changes that make one host's resources as wanted, in order.
+
+    ``known`` gathers (state, change, resource) by id over the stages, so that a service finds its inputs in earlier ones.
+    """
+    changes = []
+    for resource in resources:
+        state = resource.parse(seen)
+        if isinstance(resource, Service):
+            resource = dataclasses.replace(resource, stamp=resource.stamp or stamp(resource, known))
+            changed = [name for name in resource.inputs if name in known and _matters(known[name][1])]
+            change = resource.diff(state, changed)
+        else:
+            change = resource.diff(state)
+        known[resource.id] = (state, change, resource)
+        if change is not None:
+            changes.append(change)
+    return tuple(changes)
+
+
+def _matters(change: Change | None) -> bool:
+    """A mode or an owner that is put right is no reason to restart."""
+    return change is not None and not (change.action == "update" and set(change.fields) <= {"mode", "owner", "certificate_mode", "key_mode", "files"})
+
+
+def stamp(service: Service, known: Mapping[str, tuple[State | None, Change | None, Resource]]) -> str:
+    """The digest of all inputs of a service, as they will be. Raises KeyError for an input that nobody declared before it."""
+    digest = hashlib.sha256(repr((service.unit, service.ready)).encode())
+    for name in service.inputs:
+        state, change, resource = known[name]
+        digest.update(f"{name}={resource.digest(state, change)}\n".encode())
+    return digest.hexdigest()
+
+
+def make(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]],
+         seen: Mapping[str, Observation]) -> Plan:
+    """The plan for hosts, from their resources by stage and what was seen on them."""
+    by_stage: dict[str, list[HostChanges]] = {stage.name: [] for stage in stages}
+    for host in hosts:
+        known: dict[str, tuple[State | None, Change | None, Resource]] = {}
+        for stage in stages:
+            changes = compare(resources[host.name][stage.name], seen[host.name], known)
+            if changes:
+                filled = tuple(known[resource.id][2] for resource in resources[host.name][stage.name])
+                by_stage[stage.name].append(HostChanges(host, changes, filled))
+    return Plan(tuple(StagePlan(stage, tuple(by_stage[stage.name])) for stage in stages))

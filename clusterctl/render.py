@@ -1,0 +1,47 @@
+"""The templates that land on machines. Values are data: they are never rendered again, and quoted once for their sink."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def folder() -> Path:
+    """The templates: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "templates"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+def unit_word(value: object) -> str:
+    """One argument of ExecStart, quoted for systemd (systemd.syntax(7)): specifiers and variables are taken literally."""
+    text = str(value)
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("control characters cannot stand in a unit file")
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return text if text and not set(text) & set(" \t'\";\\") else f'"{text}"'
+
+
+def yaml_value(value: object) -> str:
+    """A value as JSON, which is YAML: quoted whatever it holds."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(loader=FileSystemLoader(folder()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                       keep_trailing_newline=True, autoescape=False)
+    made.filters["unit"] = unit_word
+    made.filters["yaml"] = yaml_value
+    return made
+
+
+def render(name: str, **values: Any) -> bytes:
+    """A template's text with these values. Raises jinja2.UndefinedError for a value that is missing."""
+    return _environment().get_template(name).render(**values).encode()

@@ -1,0 +1,154 @@
+"""What people and programs see while clusterctl works: text with or without a terminal, or events as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clusterctl.engine import Events
+from clusterctl.model import Host
+from clusterctl.resources.base import Change
+from clusterctl.storage import Journal
+
+if TYPE_CHECKING:
+    from clusterctl.operations.apply import ApplyPlan
+
+SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
+
+
+class Report(Events):
+    """Tells what happens. ``journal``, once there is one, gets the same events."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.journal: Journal | None = None
+        self.started = time.monotonic()
+        self.done: dict[str, Counter[str]] = defaultdict(Counter)
+        self.stages: list[tuple[str, float]] = []
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """One event, to whoever wants it."""
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        if self.journal is not None:
+            self.journal.write(event, **fields)
+        self.emit(event, **fields)
+
+    def looked(self, host: Host, what: str, seconds: float) -> None:
+        self.emit("looked", host=host.name, what=what, seconds=round(seconds, 3))
+
+    def stage_started(self, stage: str, hosts: Sequence[str]) -> None:
+        self._tell("stage-started", stage=stage, hosts=list(hosts))
+
+    def change_done(self, stage: str, host: Host, change: Change, seconds: float) -> None:
+        self.done[host.name][change.action] += 1
+        self._tell("changed", stage=stage, host=host.name, resource=change.resource.id, action=change.action, reason=change.reason,
+                   seconds=round(seconds, 3))
+
+    def change_failed(self, stage: str, host: Host, change: Change, message: str) -> None:
+        self._tell("failed", stage=stage, host=host.name, resource=change.resource.id, action=change.action, message=message)
+
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        self.stages.append((stage, seconds))
+        self._tell("stage-ended", stage=stage, seconds=round(seconds, 3))
+
+    def note(self, text: str) -> None:
+        self._tell("note", text=text)
+
+    def warn(self, text: str) -> None:
+        self.emit("warning", text=text)
+
+    def plan(self, plan: ApplyPlan) -> None:
+        self.emit("plan", **plan.as_dict())
+
+    def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
+        self._tell("summary", changed=changed, hosts={name: dict(count) for name, count in self.done.items()},
+                   stages=[{"stage": name, "seconds": round(seconds, 3)} for name, seconds in self.stages],
+                   seconds=round(time.monotonic() - self.started, 3), trips=trips, bytes_sent=sent, next=list(next_steps))
+
+
+class JsonReport(Report):
+    """Events as JSON lines on stdout."""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+        sys.stdout.flush()
+
+
+class TextReport(Report):
+    """Plain lines; rich gives them colour on a terminal."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        super().__init__(verbose=verbose)
+        from rich.console import Console
+
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False)
+
+    def _clock(self) -> str:
+        return f"{time.monotonic() - self.started:7.1f}s"
+
+    def emit(self, event: str, **fields: Any) -> None:
+        show = getattr(self, f"_show_{event.replace('-', '_')}", None)
+        if show is not None:
+            show(fields)
+
+    def _show_looked(self, fields: dict[str, Any]) -> None:
+        if self.verbose:
+            self._line(f"{self._clock()}  {fields['host']}: looked at {fields['what']} in {fields['seconds']:.2f} s", "dim")
+
+    def _show_stage_started(self, fields: dict[str, Any]) -> None:
+        self._line(f"{self._clock()}  {fields['stage']}: {', '.join(fields['hosts'])}", "bold")
+
+    def _show_changed(self, fields: dict[str, Any]) -> None:
+        if self.verbose or fields["action"] in ("restart", "start", "stop") or fields["seconds"] > 2:
+            self._line(f"{self._clock()}    {fields['host']}: {fields['resource']} {fields['action']} ({fields['seconds']:.1f} s)")
+
+    def _show_failed(self, fields: dict[str, Any]) -> None:
+        self._line(f"{self._clock()}    {fields['host']}: {fields['resource']} FAILED", "bold red")
+
+    def _show_stage_ended(self, fields: dict[str, Any]) -> None:
+        self._line(f"{self._clock()}  {fields['stage']}: done in {fields['seconds']:.1f} s", "green")
+
+    def _show_note(self, fields: dict[str, Any]) -> None:
+        if self.verbose:
+            self._line(f"{self._clock()}    {fields['text']}", "dim")
+
+    def _show_warning(self, fields: dict[str, Any]) -> None:
+        self._line(f"warning: {fields['text']}", "yellow")
+
+    def _show_plan(self, fields: dict[str, Any]) -> None:
+        stage = host = ""
+        for change in fields["changes"]:
+            if change["stage"] != stage:
+                stage, host = change["stage"], ""
+                self._line(f"stage {stage}", "bold")
+            if change["host"] != host:
+                host = change["host"]
+                self._line(f"  {host}")
+            style = "yellow" if change["disruptive"] else None
+            self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
+        for change in fields["objects"]:
+            self._line(f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip())
+        for node in fields["nodes"]:
+            self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
+        count = Counter(change["action"] for change in fields["changes"])
+        count.update(change["action"] for change in fields["objects"])
+        count.update("update" for _ in fields["nodes"])
+        self._line("plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold")
+
+    def _show_summary(self, fields: dict[str, Any]) -> None:
+        for name, actions in sorted(fields["hosts"].items()):
+            self._line(f"  {name}: " + ", ".join(f"{number} {action}" for action, number in sorted(actions.items())))
+        if fields["stages"]:
+            self._line("  stages: " + ", ".join(f"{entry['stage']} {entry['seconds']:.1f} s" for entry in fields["stages"]))
+        what = "done" if fields["changed"] else "no changes"
+        self._line(f"{what} in {fields['seconds']:.1f} s, {fields['trips']} trips, {fields['bytes_sent'] / 2**20:.1f} MiB sent", "bold green")
+        for step in fields["next"]:
+            self._line(f"  next: {step}")
