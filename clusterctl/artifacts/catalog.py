@@ -1,0 +1,138 @@
+"""Which file of which release is which program: paths in upstream's own layout, pinned by sha256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from clusterctl.errors import InputError
+from clusterctl.model import SHA256
+
+CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
+
+PATHS: Mapping[str, str] = {
+    **{name: f"dl.k8s.io/release/v{{version}}/bin/linux/{{arch}}/{name}"
+       for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")},
+    "etcd": "github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
+    "containerd": "github.com/containerd/containerd/releases/download/v{version}/containerd-static-{version}-linux-{arch}.tar.gz",
+    "runc": "github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
+    "cni-plugins": "github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
+    "crictl": "github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
+    "flannel": "github.com/flannel-io/flannel/releases/download/v{version}/flannel-v{version}-linux-{arch}.tar.gz",
+    "flannel-cni": "github.com/flannel-io/cni-plugin/releases/download/v{version}/cni-plugin-flannel-linux-{arch}-v{version}.tgz",
+}
+"""Each product's path below its upstream, whose host is the first part."""
+
+MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "etcd": tuple(f"etcd-v{{version}}-linux-{{arch}}/{name}" for name in ("etcd", "etcdctl", "etcdutl")),
+    "containerd": tuple(f"bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+    "cni-plugins": tuple(f"./{name}" for name in CNI_PLUGINS),
+    "crictl": ("crictl",),
+    "flannel": ("flanneld",),
+    "flannel-cni": ("./flannel-{arch}",),
+}
+"""What is taken out of a product's archive; a product that is not here is one program, as it is."""
+
+IMAGES: Mapping[str, str] = {
+    "pause": "registry.k8s.io/pause:{version}",
+    "coredns": "registry.k8s.io/coredns/coredns:v{version}",
+    "metrics-server": "registry.k8s.io/metrics-server/metrics-server:v{version}",
+    "agnhost": "registry.k8s.io/e2e-test-images/agnhost:{version}",
+}
+"""Images by reference, as manifests name them. A mirror may hold each as ``images/NAME-VERSION-ARCH.tar``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a file must be: its sha256 and its size in bytes (0 where it is not known)."""
+
+    sha256: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One pinned file. ``path`` is upstream's; ``members`` what is wanted of an archive."""
+
+    product: str
+    version: str
+    arch: str
+    path: str
+    sha256: str
+    size: int
+    members: tuple[str, ...]
+    fetcher: Callable[[Artifact], Path]
+
+    def fetch(self) -> Path:
+        """A verified copy of it on this machine. Raises IntegrityError, Unreachable."""
+        return self.fetcher(self)
+
+
+def image_path(name: str, version: str, arch: str) -> str:
+    """Where a mirror keeps an image's archive."""
+    return f"images/{name}-{version}-{arch}.tar"
+
+
+@cache
+def built_in() -> Mapping[str, Pin]:
+    """The pins that travel with clusterctl: upstream's own releases."""
+    return read_pins(Path(__file__).with_name("catalog.json"))
+
+
+def read_pins(path: Path) -> Mapping[str, Pin]:
+    """The pins of a catalog file. Raises InputError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return parse_pins(content, str(path))
+
+
+def parse_pins(content: bytes, where: str) -> Mapping[str, Pin]:
+    """The pins of a catalog: ``{"path": {"sha256": ..., "size": ...}}``; what else an entry says is for people. Raises InputError."""
+    try:
+        return {str(name): _pin(entry) for name, entry in json.loads(content).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"not a catalog: {type(error).__name__}: {error}", where=where,
+                         hint="fill the mirror again: clusterctl mirror") from None
+
+
+def _pin(entry: Mapping[str, object]) -> Pin:
+    sha256, size = entry["sha256"], entry.get("size", 0)
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is not a sha256")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError(f"{size!r} is not a size")
+    return Pin(sha256, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All pins that hold for a cluster, and the way to the files. ``mirror_url``: an HTTP mirror that machines can ask, too."""
+
+    pins: Mapping[str, Pin]
+    fetcher: Callable[[Artifact], Path]
+    mirror_url: str = ""
+
+    def artifact(self, product: str, version: str, arch: str) -> Artifact:
+        """A product's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""
+        path = PATHS[product].format(version=version, arch=arch)
+        members = tuple(member.format(version=version, arch=arch) for member in MEMBERS.get(product, ()))
+        pin = self.pins.get(path)
+        if pin is None:
+            raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path,
+                             hint=f"give it in the inventory: cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
+        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher)
+
+    def image(self, name: str, version: str, arch: str) -> Artifact | None:
+        """An image's archive where the mirror has one; None: containerd pulls it from its registry."""
+        path = image_path(name, version, arch)
+        pin = self.pins.get(path)
+        return None if pin is None else Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher)
+
+    def url(self, artifact: Artifact) -> str | None:
+        """Where a machine itself gets the file from an HTTP mirror; what it gets must still have the pinned sha256."""
+        return f"{self.mirror_url}/{artifact.path}" if self.mirror_url else None

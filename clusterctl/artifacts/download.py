@@ -1,0 +1,176 @@
+"""Files over HTTP: resumed where they broke off, never waited for without end, taken only when their sha256 is right."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from clusterctl.artifacts.catalog import Pin
+from clusterctl.errors import IntegrityError, Unreachable
+
+Tell = Callable[[int, int | None], None]
+BLOCK = 1 << 18
+LARGEST = 4 << 30
+
+
+class NotThere(Unreachable):
+    """A source answers, but does not give the file; asking again is of no use."""
+
+
+class Interrupted(Unreachable):
+    """A transfer failed or broke off; it may be taken up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a source is waited for. ``stall``: seconds without a byte; ``whole``: seconds for one attempt."""
+
+    stall: float = 30.0
+    whole: float = 7200.0
+    attempts: int = 3
+    pause: float = 1.0
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """HTTP and HTTPS alone, also after redirects; proxies as the environment says."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, urllib.request.UnknownHandler, urllib.request.HTTPHandler,
+                    urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler,
+                    urllib.request.HTTPErrorProcessor):
+        opener.add_handler(handler())
+    return opener
+
+
+def answers(host: str, seconds: float = 3.0) -> bool:
+    """Whether an upstream host can be reached over HTTPS at all."""
+    request = urllib.request.Request(f"https://{host}/", method="HEAD", headers={"User-Agent": "clusterctl"})
+    try:
+        _opener().open(request, timeout=seconds).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
+
+
+def read_small(url: str, limit: int, patience: Patience) -> bytes:
+    """A small file as a whole. Raises NotThere, Interrupted."""
+    with _opened(url, 0, patience) as response:
+        try:
+            content: bytes = response.read(limit + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise Interrupted(f"broke off: {error}", where=url) from error
+    if len(content) > limit:
+        raise NotThere(f"is larger than {limit} bytes", where=url)
+    return content
+
+
+def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> None:
+    """Bring ``part`` to the whole file that the pin names, going on with what is there of it.
+
+    Raises NotThere and Interrupted, which keeps what came; and IntegrityError, which leaves nothing.
+    """
+    resumed = _transfer_patiently(url, part, pin, patience, tell)
+    found = digest(part)
+    if found != pin.sha256 and resumed:
+        part.write_bytes(b"")  # its beginning may have come from elsewhere, or of an older file
+        _transfer_patiently(url, part, pin, patience, tell)
+        found = digest(part)
+    if found != pin.sha256:
+        size = part.stat().st_size
+        part.write_bytes(b"")
+        raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({size} bytes); the file was deleted", where=url,
+                             hint="find out who changed it; use another mirror, or correct the pin in the inventory if it is wrong")
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _transfer_patiently(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> bool:
+    """Transfer in a few attempts. Says whether a part that was there before was gone on with."""
+    resumed = part.stat().st_size > 0
+    for attempt in range(patience.attempts):
+        try:
+            _transfer(url, part, pin, patience, tell)
+            return resumed
+        except Interrupted:
+            if attempt + 1 == patience.attempts:
+                raise
+            time.sleep(patience.pause * 2 ** attempt)
+    return resumed
+
+
+def _transfer(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> None:
+    """One attempt."""
+    offset = part.stat().st_size
+    if pin.size and offset == pin.size:
+        return
+    if pin.size and offset > pin.size:
+        offset = 0
+    with _opened(url, offset, patience) as response:
+        if response.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is left to send: the digest decides
+        offset = _start(response, offset, url, part)
+        length = response.headers.get("Content-Length", "")
+        total = offset + int(length) if length.isascii() and length.isdigit() else None
+        with part.open("r+b") as stream:
+            stream.truncate(offset)
+            stream.seek(offset)
+            _copy(response, stream, url, total, pin, patience, tell)
+
+
+def _start(response: Any, offset: int, url: str, part: Path) -> int:
+    """Where the answer's bytes belong."""
+    if response.status == http.client.OK:
+        return 0
+    match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if response.status != http.client.PARTIAL_CONTENT or match is None or int(match[1]) != offset:
+        part.write_bytes(b"")
+        raise Interrupted(f"answered with {response.status} and another range than was asked for", where=url)
+    return offset
+
+
+def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pin, patience: Patience, tell: Tell) -> None:
+    ends = time.monotonic() + patience.whole
+    limit = pin.size or LARGEST
+    done = stream.tell()
+    try:
+        while block := response.read1(BLOCK):
+            stream.write(block)
+            done += len(block)
+            tell(done, pin.size or total)
+            if done > limit:
+                return  # too large: the digest will not match
+            if time.monotonic() > ends:
+                raise Interrupted(f"took longer than {patience.whole:.0f} s", where=url)
+    except (OSError, http.client.HTTPException) as error:
+        raise Interrupted(f"broke off after {done} bytes: {error}", where=url) from error
+    if total is not None and done < total:
+        raise Interrupted(f"broke off after {done} of {total} bytes", where=url)
+
+
+def _opened(url: str, offset: int, patience: Patience) -> Any:
+    """The answer to a request for a file, from ``offset`` on."""
+    request = urllib.request.Request(url, headers={
+        "User-Agent": "clusterctl", "Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})})
+    try:
+        return _opener().open(request, timeout=patience.stall)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
+            return error
+        error.close()
+        kind = Interrupted if error.code >= 500 or error.code in (408, 429) else NotThere
+        raise kind(f"answered with {error.code} {error.reason}", where=url) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Interrupted(f"cannot be reached: {getattr(error, 'reason', error)}", where=url) from error

@@ -1,0 +1,155 @@
+"""A mirror: upstream's paths in a folder, with a catalog of its own pins; filled from upstream or built from source."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clusterctl.artifacts.build import Workshop, check_tools
+from clusterctl.artifacts.image import write_oci_archive
+from clusterctl.artifacts.pack import write_archive
+from clusterctl.artifacts.progress import Progress, Say
+from clusterctl.artifacts.recipes import Output, Recipe
+from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused
+from clusterctl.storage import write_whole
+
+CATALOG = "catalog.json"
+
+
+class Mirror:
+    """The folder of a mirror. A file is in it when its catalog says so; what lies there without an entry is not used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The catalog as it is written. Raises InputError."""
+        path = self.folder / CATALOG
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"not a catalog: {error}", where=str(path), hint=f"remove {path} and fill the mirror again") from None
+
+    def has(self, path: str) -> bool:
+        """Whether a file is there, whole."""
+        entry = self.entries().get(path)
+        with contextlib.suppress(OSError):
+            return entry is not None and (self.folder / path).stat().st_size == entry["size"]
+        return False
+
+    def publish(self, source: Path, path: str, origin: Mapping[str, object]) -> None:
+        """Put a finished file in its place, then into the catalog: both whole or not at all."""
+        with source.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        source.chmod(0o644)
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        size = source.stat().st_size
+        os.replace(source, place)
+        entries = self.entries()
+        entries[path] = {"sha256": digest, "size": size, **origin}
+        write_whole(self.folder / CATALOG, json.dumps(entries, indent=1, sort_keys=True).encode() + b"\n", 0o644)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Path]:
+        """Fill it alone. Gives a folder for what is unfinished, where a killed run leaves nothing. Raises Locked, Refused."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Refused(f"the mirror cannot be written: {error.strerror}", where=str(self.folder),
+                          hint="give another folder with --directory") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Locked("another process is filling this mirror", where=str(self.folder), hint="wait until it is done") from None
+            work = self.folder / ".work"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(exist_ok=True)
+            yield work
+            shutil.rmtree(work, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass
+class Filled:
+    """What a run did to a mirror."""
+
+    present: int = 0
+    added: list[str] = field(default_factory=list)
+    errors: list[ClusterctlError] = field(default_factory=list)
+
+
+class Filling:
+    """One run that adds what a mirror lacks."""
+
+    def __init__(self, mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say) -> None:
+        self.mirror, self.arch, self.filled = mirror, arch, Filled()
+        every = [(recipe, output) for recipe in recipes for output in recipe.outputs]
+        self.missing = [(recipe, output) for recipe, output in every if not mirror.has(output.path)]
+        self.filled.present = len(every) - len(self.missing)
+        self.progress = Progress({output.label: float(output.weight) for _, output in self.missing}, say)
+        self._workshops: dict[int, Workshop] = {}
+
+    def build(self, work: Path) -> None:
+        """Build all that is missing. What fails does not hold up the rest; its errors are kept."""
+        if not self.missing:
+            return
+        go = check_tools(recipe for recipe, _ in self.missing)
+        for recipe, output in self.missing:
+            self.progress.begin(output.label, f"building from {recipe.name}")
+            try:
+                self._make(recipe, output, go, work)
+            except ClusterctlError as error:
+                self.filled.errors.append(error)
+                self.progress.end(f"failed: {error.message.splitlines()[-1]}")
+            else:
+                self.filled.added.append(output.path)
+                self.progress.end("done")
+
+    def _make(self, recipe: Recipe, output: Output, go: str, work: Path) -> None:
+        shop = self._workshops.get(id(recipe))
+        if shop is None:
+            shop = Workshop(recipe, Path(tempfile.mkdtemp(dir=work)), self.progress.tick)
+            self._workshops[id(recipe)] = shop
+        built = shop.build(output)
+        finished = self._pack(shop, output, built)
+        origin = {"program": recipe.c_source} if recipe.c_source else {"module": recipe.name, "go": go}
+        named = {"image": output.image.reference} if output.image else {}
+        self.mirror.publish(finished, output.path, {"built_from": origin, **named})
+        shutil.rmtree(shop.folder / "out", ignore_errors=True)
+
+    def _pack(self, shop: Workshop, output: Output, built: Mapping[str, Path]) -> Path:
+        """The file as upstream would have it."""
+        if output.image is None and not output.members:
+            return next(iter(built.values()))
+        finished = shop.folder / "finished"
+        if output.image is not None:
+            write_oci_archive(finished, output.image, next(iter(built.values())), self.arch)
+        else:
+            write_archive(finished, {**{name: built[program] for name, program in output.members.items()}, **shop.extras()})
+        return finished
+
+
+def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say) -> Filled:
+    """Add what a mirror lacks. Raises Locked, Refused, and after the last file the errors of those that failed."""
+    with mirror.locked() as work:
+        filling = Filling(mirror, recipes, arch, say)
+        filling.build(work)
+    if filling.filled.errors:
+        raise Problems(filling.filled.errors)
+    return filling.filled

@@ -1,0 +1,33 @@
+"""Where the cache and the mirror lie where nobody says otherwise."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from clusterctl.errors import Refused
+
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def user_cache() -> Path:
+    """``$CLUSTERCTL_CACHE``, else ``clusterctl`` in the user's cache."""
+    chosen = os.environ.get("CLUSTERCTL_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterctl"
+
+
+def default_mirror() -> Path:
+    """``$CLUSTERCTL_MIRROR``, else /var/cache/clusterctl/mirror for root and ``mirror`` in the user's cache for others."""
+    chosen = os.environ.get("CLUSTERCTL_MIRROR")
+    if chosen:
+        return Path(chosen)
+    return Path("/var/cache/clusterctl/mirror") if os.geteuid() == 0 else user_cache() / "mirror"
+
+
+def own_architecture() -> str:
+    """This machine's architecture as releases name it. Raises Refused for one that Kubernetes is not released for."""
+    found = _ARCHITECTURES.get(platform.machine())
+    if found is None:
+        raise Refused(f"programs for {platform.machine()} cannot be built here", where="mirror", hint="use an amd64 or arm64 machine")
+    return found

@@ -1,0 +1,245 @@
+"""Verified copies on this machine: from the cache, the mirror or upstream, whoever has the file first."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterctl.artifacts.catalog import Artifact, Catalog, Pin, built_in, parse_pins
+from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
+from clusterctl.artifacts.places import user_cache
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
+from clusterctl.model import ArtifactSettings
+from clusterctl.storage import write_whole
+
+CATALOG = "catalog.json"
+Progress = Callable[[str, int, int | None], None]
+"""Told of a download: the artifact's path, the bytes that are there and, where it is known, how many there will be."""
+
+
+def _silent(path: str, done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where a mirror is: a folder or the URL that its paths follow."""
+
+    folder: Path | None = None
+    url: str = ""
+
+    @classmethod
+    def parse(cls, text: str, base: Path) -> Mirror:
+        """The mirror that an inventory names; a relative folder starts at ``base``. Raises InputError."""
+        if "://" not in text:
+            folder = base / Path(text).expanduser()
+            if not folder.is_dir():
+                raise InputError("there is no such folder", where=f"cluster.artifacts.mirror: {folder}",
+                                 hint=f"fill one: clusterctl mirror --directory {folder}")
+            return cls(folder=folder)
+        parts = urllib.parse.urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise InputError("is neither a folder nor an http(s) URL", where="cluster.artifacts.mirror", hint="as https://mirror.example")
+        if parts.username or parts.password:
+            raise InputError("a URL with a password in it would end up in messages and files", where="cluster.artifacts.mirror",
+                             hint="use a mirror that needs none, or a folder")
+        return cls(url=text.rstrip("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The cache of this machine in front of a mirror and upstream."""
+
+    cache: Path
+    mirror: Mirror | None = None
+    progress: Progress = _silent
+    patience: Patience = field(default_factory=Patience)
+    upstream: str = "https:/"
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """A verified copy: in the mirror's own folder, or in the cache. Raises IntegrityError, Unreachable."""
+        cached = self.cache / "artifacts" / "sha256" / artifact.sha256
+        try:
+            return self._local(artifact, cached) or self._downloaded(artifact, cached)
+        except OSError as error:
+            raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
+                          hint="name a folder that can be written: cluster.artifacts.cache") from error
+
+    def _local(self, artifact: Artifact, cached: Path) -> Path | None:
+        """The copy that is on this machine. A file in the mirror that is wrong is an error, not a reason to look elsewhere."""
+        if self.is_verified(cached, artifact.sha256):
+            return cached
+        with contextlib.suppress(FileNotFoundError):
+            cached.unlink()
+        if self.mirror is None or self.mirror.folder is None:
+            return None
+        place = self.mirror.folder / artifact.path
+        if not place.is_file():
+            return None
+        if self.is_verified(place, artifact.sha256):
+            return place
+        raise IntegrityError(f"expected sha256 {artifact.sha256}, got {digest(place)}", where=str(place),
+                             hint="remove the file and fill the mirror again: clusterctl mirror")
+
+    def is_verified(self, path: Path, sha256: str) -> bool:
+        """Whether a file has this digest; one that has not changed since is not read again."""
+        stamp = self.cache / "verified" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+        try:
+            before = _identity(path, sha256)
+            with contextlib.suppress(OSError):
+                if stamp.read_bytes() == before:
+                    return True
+            if digest(path) != sha256 or _identity(path, sha256) != before:
+                return False
+        except FileNotFoundError:
+            return False
+        write_whole(stamp, before)
+        return True
+
+    def _downloaded(self, artifact: Artifact, cached: Path) -> Path:
+        """Download into the cache; others that want the same file wait for this."""
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with _claimed(cached.with_name(f"{artifact.sha256}.part")) as part:
+            if self.is_verified(cached, artifact.sha256):
+                return cached
+            self._obtain_from_any(artifact, part)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(part, cached)
+        self.is_verified(cached, artifact.sha256)
+        return cached
+
+    def _sources(self, artifact: Artifact) -> list[str]:
+        found = [f"{self.mirror.url}/{artifact.path}"] if self.mirror and self.mirror.url else []
+        return found if artifact.path.startswith("images/") else [*found, f"{self.upstream}/{artifact.path}"]
+
+    def _obtain_from_any(self, artifact: Artifact, part: Path) -> None:
+        """Ask each source in turn; a wrong file costs one more try, from the next source or else the same."""
+        sources = self._sources(artifact)
+        errors: list[ClusterctlError] = []
+        while sources:
+            source = sources.pop(0)
+            try:
+                return obtain(source, part, Pin(artifact.sha256, artifact.size), self.patience,
+                              lambda done, total: self.progress(artifact.path, done, total))
+            except IntegrityError as error:
+                if not sources and not any(isinstance(known, IntegrityError) for known in errors):
+                    sources.append(source)
+                errors.append(error)
+            except (NotThere, Interrupted) as error:
+                errors.append(error)
+        raise _combined(artifact, errors)
+
+
+def _combined(artifact: Artifact, errors: Sequence[ClusterctlError]) -> ClusterctlError:
+    """One error of all that sources said; that a file was wrong outweighs that others could not be reached."""
+    reasons = "; ".join(dict.fromkeys(f"{error.where}: {error.message}" for error in errors)) or "no source has it"
+    for error in errors:
+        if isinstance(error, IntegrityError):
+            return IntegrityError(reasons, where=artifact.path, hint=error.hint)
+    return Unreachable(f"cannot be had: {reasons}", where=artifact.path,
+                       hint="check the network, or name a mirror that has it: cluster.artifacts.mirror")
+
+
+def _identity(path: Path, sha256: str) -> bytes:
+    """What changes when a file does."""
+    found = path.stat()
+    return json.dumps([str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, sha256]).encode()
+
+
+@contextlib.contextmanager
+def _claimed(part: Path) -> Iterator[Path]:
+    """Have an unfinished file for oneself. An empty one goes away again; its lock is that of the file itself."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_at(descriptor, part):
+                continue
+            try:
+                yield part
+            finally:
+                if _is_at(descriptor, part) and os.fstat(descriptor).st_size == 0:
+                    part.unlink()
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
+    """Have verified copies of all of these here, before any machine is touched. Raises the errors of all of them together."""
+    def attempt(artifact: Artifact) -> ClusterctlError | None:
+        try:
+            artifact.fetch()
+        except ClusterctlError as error:
+            return error
+        return None
+
+    wanted = {artifact.sha256: artifact for artifact in artifacts}
+    with ThreadPoolExecutor(max_workers=max(1, limit), thread_name_prefix="artifact") as pool:
+        errors = [error for error in pool.map(attempt, wanted.values()) if error is not None]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise Problems(sorted(errors, key=lambda error: -error.exit_code))
+
+
+def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
+                 patience: Patience | None = None) -> Catalog:
+    """The catalog that holds for a cluster: our own pins, over them the mirror's, over them the inventory's.
+
+    ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
+    """
+    mirror = Mirror.parse(settings.mirror, base) if settings.mirror else None
+    cache = base / settings.cache.expanduser() if settings.cache else user_cache()
+    store = Store(cache, mirror, progress or _silent, patience or Patience())
+    given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
+    pins = {**built_in(), **_mirror_pins(store, given.pop(CATALOG, None)), **given}
+    return Catalog(pins, store.fetch, mirror.url if mirror else "")
+
+
+def _mirror_pins(store: Store, pin: Pin | None) -> dict[str, Pin]:
+    """The pins that the mirror has for its own files. The inventory may pin the catalog itself."""
+    if store.mirror is None:
+        return {}
+    where = f"{store.mirror.url or store.mirror.folder}/{CATALOG}"
+    content = _read_catalog(store, where)
+    if pin is not None and hashlib.sha256(content or b"").hexdigest() != pin.sha256:
+        raise IntegrityError(f"expected sha256 {pin.sha256}, got {hashlib.sha256(content or b'').hexdigest()}", where=where,
+                             hint=f"find out who changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
+    return dict(parse_pins(content, where)) if content is not None else {}
+
+
+def _read_catalog(store: Store, where: str) -> bytes | None:
+    """The mirror's catalog; where the mirror does not answer, the one that it had before."""
+    if store.mirror is not None and store.mirror.folder is not None:
+        with contextlib.suppress(FileNotFoundError):
+            return (store.mirror.folder / CATALOG).read_bytes()
+        return None
+    kept = store.cache / "catalogs" / hashlib.sha256(where.encode()).hexdigest()
+    try:
+        content = read_small(where, 16 << 20, store.patience)
+    except NotThere:
+        return None
+    except Interrupted as error:
+        with contextlib.suppress(OSError):
+            return kept.read_bytes()
+        raise Unreachable(f"the mirror {error.message}", where=where, hint="check cluster.artifacts.mirror and the network") from error
+    with contextlib.suppress(OSError):
+        write_whole(kept, content)
+    return content
