@@ -154,6 +154,7 @@ def describe(pem: str) -> dict[str, str]:
         "subject": "/".join((f"CN={common}", *(f"O={name}" for name in organizations))),
         "names": ",".join(sorted(_alternative_names(certificate))),
         "usages": _usages(certificate),
+        "ends": certificate.not_valid_after_utc.isoformat(timespec="seconds"),
         "validity": "long enough" if left.days >= _renew_below(certificate) else f"ends in {left.days} days",
     }
 

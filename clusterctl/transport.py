@@ -169,15 +169,18 @@ class Transport:
             raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=where,
                               hint=f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}") from None
 
-    def _open(self, ssh: Ssh) -> fabric.Connection:
+    def route(self) -> Any:
+        """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
+        ssh = self.host.ssh
         options = ssh_options(ssh.common_args)
-        config = fabric.Config(overrides={"load_ssh_configs": True, "timeouts": {"connect": ssh.connect_timeout}})
-        jump = options.get("proxyjump")
-        proxy = options.get("proxycommand")
+        jump, proxy = options.get("proxyjump"), options.get("proxycommand")
         if jump is None and proxy is None and ssh.network_namespace is None:
-            looked_up = config.base_ssh_config.lookup(ssh.address)
+            looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
             jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
-            jump = None if jump == "none" else jump
+        return self._socket(ssh, None if jump == "none" else jump, None if proxy == "none" else proxy)
+
+    def _open(self, ssh: Ssh) -> fabric.Connection:
+        config = fabric.Config(overrides={"load_ssh_configs": False, "timeouts": {"connect": ssh.connect_timeout}})
         connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.connect_timeout)
         client = connection.client
         client.set_missing_host_key_policy(_Pinned(self.host.name, ssh.host_key))
@@ -187,7 +190,7 @@ class Transport:
             hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=ssh.connect_timeout, banner_timeout=ssh.connect_timeout,
             auth_timeout=ssh.connect_timeout, key_filename=str(ssh.private_key) if ssh.private_key else None,
             passphrase=self._passphrase(), allow_agent=ssh.private_key is None, look_for_keys=ssh.private_key is None,
-            sock=self._socket(ssh, jump, proxy), transport_factory=_make_transport)
+            sock=self.route(), transport_factory=_make_transport)
         connection.transport = client.get_transport()
         return connection
 
@@ -349,6 +352,15 @@ class Transport:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def offered_key(host: Host) -> paramiko.PKey:
+    """The host key that a machine offers, without authenticating. Raises OSError, paramiko.SSHException."""
+    ssh = host.ssh
+    with contextlib.closing(_Transport(Transport(host).route(), disabled_algorithms=None)) as transport:
+        transport.banner_timeout = ssh.connect_timeout
+        transport.start_client(timeout=ssh.connect_timeout)
+        return transport.get_remote_server_key()
 
 
 def _hop(jump: str, ssh: Ssh) -> Ssh:

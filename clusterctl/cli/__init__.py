@@ -10,12 +10,13 @@ from typing import NoReturn
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, inventory, lab, mirror
+    from clusterctl.cli import cluster, day, inventory, lab, mirror
 
     app = typer.Typer(name="clusterctl", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                       help="Turns bare Linux machines into a hardened, highly available, upstream Kubernetes cluster over SSH.",
                       context_settings={"help_option_names": ["-h", "--help"]})
     cluster.register(app)
+    day.register(app)
     inventory.register(app)
     mirror.register(app)
     app.add_typer(lab.app, name="lab")

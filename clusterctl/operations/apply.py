@@ -20,7 +20,7 @@ from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session, refuse_other_cluster
-from clusterctl.planner import Parallel, Plan, Rolling, Stage, StagePlan
+from clusterctl.planner import Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation
@@ -37,10 +37,10 @@ def max_unavailable(cluster: Cluster) -> int:
 def stages(cluster: Cluster) -> tuple[Stage, ...]:
     """The whole of ``apply``, in order."""
     return (
-        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS), strategy=Parallel()),
+        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=Rolling(1)),
         Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1)),
-        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster))),
+        Stage(name="nodes", components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster))),
     )
 
 
@@ -109,7 +109,7 @@ class Apply:
 
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""
-        from clusterctl.artifacts.cache import prefetch
+        from clusterctl.artifacts.store import prefetch
         from clusterctl.resources.program import Image, Program
 
         sources = {change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)}

@@ -90,7 +90,7 @@ class Session:
 @contextlib.contextmanager
 def session(options: Options, events: Events) -> Iterator[Session]:
     """Load everything that a verb needs. Raises InputError; nothing is contacted or written yet."""
-    from clusterctl.artifacts.cache import open_catalog
+    from clusterctl.artifacts.store import open_catalog
     from clusterctl.inventory import load
 
     cluster = load(options.inventory)

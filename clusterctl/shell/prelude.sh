@@ -362,3 +362,11 @@ etcd_client() {
 etcd_ready() {
 	etcd_client endpoint health
 }
+
+# observe_command COMMAND: what it prints and how it ends.
+observe_command() {
+	code=0
+	sh -c "$1" >"$work/output" 2>&1 </dev/null 3>&- 9>&- || code=$?
+	emit_lines output <"$work/output"
+	emit exit "$code"
+}

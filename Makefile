@@ -1,0 +1,35 @@
+# Two commands to start with: make demo, make test. CONTRIBUTING.md says the rest.
+VENV := .venv/bin
+CLI := $(VENV)/clusterctl
+LAB := demo
+
+.PHONY: demo demo-clean test check mirror bench venv golden
+
+demo:
+	@tools/prepare
+	@tools/demo up $(LAB)
+
+demo-clean:
+	@tools/demo down $(LAB)
+
+test:
+	@tools/prepare
+	@tools/test
+
+check:
+	@tools/prepare check
+	$(VENV)/ruff check clusterctl tests bench
+	$(VENV)/mypy
+	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply
+	$(VENV)/python -m pytest -q -n 2 tests/unit
+
+mirror:
+	@tools/prepare
+	$(CLI) mirror
+
+bench:
+	@tools/prepare
+	$(VENV)/python -m bench
+
+venv:
+	@tools/prepare check

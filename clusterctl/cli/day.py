@@ -1,0 +1,201 @@
+"""The verbs of every day: status, kubeconfig, exec, image load, trust, version."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterctl.cli.options import (
+    AskOption,
+    CommandOption,
+    FdOption,
+    ForksOption,
+    InventoryOption,
+    LimitOption,
+    Output,
+    OutputOption,
+    StateOption,
+    VerboseOption,
+    gather,
+    make_report,
+)
+
+if TYPE_CHECKING:
+    from clusterctl.operations.status import ClusterStatus
+
+UNWELL = 3
+
+
+class Shape(StrEnum):
+    """How a status is printed."""
+
+    text = "text"
+    wide = "wide"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("status")(status)
+    app.command("kubeconfig")(kubeconfig)
+    app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(execute)
+    app.command("trust")(trust)
+    app.command("version")(version)
+    image = typer.Typer(help="Images on the nodes.", no_args_is_help=True, rich_markup_mode=None)
+    image.command("load")(image_load)
+    # A callback keeps the verb a group while it has but one command.
+    image.callback()(_images)
+    app.add_typer(image, name="image")
+
+
+def _images() -> None:
+    """Images on the nodes."""
+
+
+def status(
+    inventory: InventoryOption, output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
+    state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20, ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None, sudo_password_command: CommandOption = None,
+) -> None:
+    """Show how the cluster is. Exits with 3 where something is not well."""
+    from clusterctl.engine import Events
+    from clusterctl.operations.base import session
+    from clusterctl.operations.status import status as look
+
+    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    with session(options, Events()) as opened:
+        found = look(opened)
+    typer.echo(json.dumps(found.as_dict(), indent=2) if output is Shape.json else _text(found, wide=output is Shape.wide))
+    if not found.healthy:
+        raise typer.Exit(UNWELL)
+
+
+def _text(found: ClusterStatus, *, wide: bool) -> str:
+    lines = [f"cluster {found.name}, Kubernetes {found.kubernetes}: API {'ready' if found.api else 'does not answer'}, "
+             f"etcd members {found.members}, {'healthy' if found.healthy else 'NOT healthy'}"]
+    rows = [("HOST", "ROLES", "ADDRESS", "NODE", "VERSION", "SERVICES", "DRIFT", "CERTIFICATES")]
+    for host in found.hosts:
+        down = [f"{name} {state}" for name, state in host.services.items() if state != "active"]
+        services = ", ".join(down) or f"{len(host.services)} active"
+        if wide and host.services:
+            services = ", ".join(f"{name} {state}" for name, state in host.services.items())
+        rows.append((host.name, ",".join(host.roles), host.address, host.node or "-", host.version or "-", host.error or services,
+                     str(host.drift), f"until {host.expires[:10]}" if host.expires else "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def kubeconfig(
+    inventory: InventoryOption, state: StateOption = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
+    days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
+) -> None:
+    """Give the administrator's kubeconfig, with a short-lived certificate. No machine is contacted."""
+    import os
+
+    import yaml
+
+    from clusterctl.engine import Events
+    from clusterctl.operations import kubeconfig as operation
+    from clusterctl.operations.base import session
+
+    with session(gather(inventory, state=state), Events()) as opened:
+        made = operation.make(opened, days=days)
+    if merge:
+        target = Path(os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config").expanduser()
+        operation.merge(made, target)
+        typer.echo(f"merged into {target}; its certificate ends in {days * 24} h", err=True)
+    elif output is not None:
+        operation.write(made, output)
+        typer.echo(f"wrote {output}; its certificate ends in {days * 24} h", err=True)
+    else:
+        typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
+
+
+def execute(
+    context: typer.Context, hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
+    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, forks: ForksOption = 20,
+    ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None, sudo_password_command: CommandOption = None,
+) -> None:
+    """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
+    from clusterctl.engine import Events
+    from clusterctl.errors import InputError
+    from clusterctl.operations import execute as operation
+    from clusterctl.operations.base import session
+
+    if not context.args:
+        raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
+    command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
+    options = gather(inventory, state=state, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    with session(options, Events()) as opened:
+        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command)
+    for name, answer in answers.items():
+        if output is Output.json:
+            typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))
+        else:
+            typer.echo(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else ""))
+    raise typer.Exit(max(answer.code for answer in answers.values()))
+
+
+def image_load(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
+    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20,
+    verbose: VerboseOption = False, ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None,
+    sudo_password_command: CommandOption = None,
+) -> None:
+    """Put an image archive onto all nodes: an app built with Docker runs without a registry."""
+    from clusterctl.operations import image as operation
+    from clusterctl.operations.base import session
+
+    archive = operation.read(file)
+    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    with session(options, make_report(output, verbose)) as opened:
+        loaded = operation.load(opened, archive, opened.chosen)
+    for name, images in loaded.items():
+        typer.echo(json.dumps({"event": "loaded", "host": name, "images": images}) if output is Output.json else f"{name}: {images}")
+
+
+def trust(
+    host: Annotated[str, typer.Argument(metavar="HOST")], inventory: InventoryOption, state: StateOption = None,
+    expected: Annotated[str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")] = None,
+) -> None:
+    """Accept a machine's host key on purpose, after you compared it."""
+    from clusterctl.errors import InputError, Refused
+    from clusterctl.inventory import load
+    from clusterctl.operations import trust as operation
+    from clusterctl.storage import StateFolder
+    from clusterctl.transport import fingerprint
+
+    cluster = load(inventory)
+    try:
+        found = cluster.host(host)
+    except KeyError:
+        raise InputError(f"the inventory has no host {host!r}", hint=f"it has {', '.join(entry.name for entry in cluster.hosts)}") from None
+    key = operation.offered(found)
+    if expected is None:
+        typer.echo(f"{host} offers {key.get_name()} {fingerprint(key)}")
+        if not sys.stdin.isatty() or not typer.confirm("Is it the one on its console?"):
+            raise Refused("nothing was accepted", where=host, hint=f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}")
+    operation.accept(StateFolder.of(cluster.base, cluster.name, state), found, key, expected)
+    typer.echo(f"{host}: accepted {fingerprint(key)}")
+
+
+def version(output: OutputOption = Output.text) -> None:
+    """Show the versions of clusterctl and of what it installs."""
+    from clusterctl import __version__
+    from clusterctl.versions import SUPPORTED_MINORS, known_versions
+
+    products = known_versions().model_dump()
+    if output is Output.json:
+        typer.echo(json.dumps({"clusterctl": __version__, "minors": list(SUPPORTED_MINORS), "versions": products}, indent=2))
+    else:
+        typer.echo(f"clusterctl {__version__}; Kubernetes {', '.join(SUPPORTED_MINORS)}")
+        typer.echo("\n".join(f"  {name.replace('_', '-')} {number}" for name, number in products.items()))
