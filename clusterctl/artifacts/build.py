@@ -47,12 +47,14 @@ def _has_library(name: str) -> bool:
         return False
 
 
-def run(argv: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None, deadline: float, tick: Tick | None = None) -> str:
+def run(argv: Sequence[str], folder: Path, *, deadline: float, env: Mapping[str, str] | None = None,
+        tick: Tick | None = None) -> str:
     """Run a program and return what it printed; it ends with us. Raises Stopped with the tail of its output."""
     guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     ends = time.monotonic() + deadline
     with subprocess.Popen([*guard, *argv], cwd=folder, env={**os.environ, **_GO, **(env or {})}, text=True, errors="replace",
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          start_new_session=True) as process:
         try:
             output, errors = _communicate(process, ends, tick)
         except BaseException:
@@ -143,8 +145,13 @@ class Workshop:
 
     def _download(self) -> Mapping[str, str]:
         """Fetch the module; Go checks it against the checksum database."""
-        text = run(["go", "mod", "download", "-json", f"{self.recipe.module}@v{self.recipe.version}"], self.folder,
-                   deadline=FETCH_DEADLINE, tick=self._tick)
+        try:
+            text = run(["go", "mod", "download", "-json", f"{self.recipe.module}@v{self.recipe.version}"], self.folder,
+                       deadline=FETCH_DEADLINE, tick=self._tick)
+        except Stopped as error:
+            said = re.search(r'"Error": "(.*)"', error.message)
+            raise Stopped(f"the module {self.recipe.name} cannot be had: {said[1] if said else error.message}", where="mirror",
+                          hint="choose another version of it, in the inventory: cluster.versions") from None
         found: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{"):])[0]
         info = json.loads(Path(found["Info"]).read_text(encoding="utf-8"))
         return {"GoMod": found["GoMod"], "Dir": found["Dir"], "Time": info["Time"]}

@@ -92,7 +92,7 @@ def read_pins(path: Path) -> Mapping[str, Pin]:
 
 
 def parse_pins(content: bytes, where: str) -> Mapping[str, Pin]:
-    """The pins of a catalog: ``{"path": {"sha256": ..., "size": ...}}``; what else an entry says is for people. Raises InputError."""
+    """The pins of a catalog: ``{"path": {"sha256": ..., "size": ...}}``; more in an entry is for people. Raises InputError."""
     try:
         return {str(name): _pin(entry) for name, entry in json.loads(content).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -88,7 +88,7 @@ def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> No
         size = part.stat().st_size
         part.write_bytes(b"")
         raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({size} bytes); the file was deleted", where=url,
-                             hint="find out who changed it; use another mirror, or correct the pin in the inventory if it is wrong")
+                             hint="find out who changed it; use another mirror, or correct the pin if that is wrong")
 
 
 def digest(path: Path) -> str:

@@ -52,7 +52,8 @@ def write_oci_archive(path: Path, spec: ImageSpec, program: Path, arch: str) -> 
         manifest = _json({
             "schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": _described(config, f"{OCI}.config.v1+json"),
             "layers": [{"mediaType": f"{OCI}.layer.v1.tar+gzip", "digest": _digest(packed), "size": packed.stat().st_size}]})
-        names = {"io.containerd.image.name": spec.reference, "org.opencontainers.image.ref.name": spec.reference.rsplit(":", 1)[1]}
+        names = {"io.containerd.image.name": spec.reference,
+                 "org.opencontainers.image.ref.name": spec.reference.rsplit(":", 1)[1]}
         index = _json({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [
             {**_described(manifest, f"{OCI}.manifest.v1+json"), "annotations": names,
              "platform": {"architecture": arch, "os": "linux"}}]})

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clusterctl.artifacts.build import Workshop, check_tools
+from clusterctl.artifacts.catalog import built_in
+from clusterctl.artifacts.download import Patience, answers, digest, obtain
 from clusterctl.artifacts.image import write_oci_archive
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.artifacts.progress import Progress, Say
 from clusterctl.artifacts.recipes import Output, Recipe
-from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused
+from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused, Stopped
 from clusterctl.storage import write_whole
 
 CATALOG = "catalog.json"
@@ -39,7 +41,7 @@ class Mirror:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"not a catalog: {error}", where=str(path), hint=f"remove {path} and fill the mirror again") from None
+            raise InputError(f"not a catalog: {error}", where=str(path), hint="remove it and fill the mirror again") from None
 
     def has(self, path: str) -> bool:
         """Whether a file is there, whole."""
@@ -51,15 +53,24 @@ class Mirror:
     def publish(self, source: Path, path: str, origin: Mapping[str, object]) -> None:
         """Put a finished file in its place, then into the catalog: both whole or not at all."""
         with source.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
+        sha256 = digest(source)
         source.chmod(0o644)
         place = self.folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         size = source.stat().st_size
         os.replace(source, place)
+        self._write({**self.entries(), path: {"sha256": sha256, "size": size, **origin}})
+
+    def verify(self) -> list[str]:
+        """Read every file; those that are not what the catalog says are struck off it, and returned."""
         entries = self.entries()
-        entries[path] = {"sha256": digest, "size": size, **origin}
+        wrong = [path for path, entry in entries.items() if not self.has(path) or digest(self.folder / path) != entry["sha256"]]
+        if wrong:
+            self._write({path: entry for path, entry in entries.items() if path not in wrong})
+        return wrong
+
+    def _write(self, entries: Mapping[str, object]) -> None:
         write_whole(self.folder / CATALOG, json.dumps(entries, indent=1, sort_keys=True).encode() + b"\n", 0o644)
 
     @contextlib.contextmanager
@@ -75,12 +86,15 @@ class Mirror:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Locked("another process is filling this mirror", where=str(self.folder), hint="wait until it is done") from None
+                raise Locked("another process is filling this mirror", where=str(self.folder),
+                             hint="wait until it is done") from None
             work = self.folder / ".work"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(exist_ok=True)
-            yield work
-            shutil.rmtree(work, ignore_errors=True)
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
         finally:
             os.close(descriptor)
 
@@ -104,9 +118,38 @@ class Filling:
         self.filled.present = len(every) - len(self.missing)
         self.progress = Progress({output.label: float(output.weight) for _, output in self.missing}, say)
         self._workshops: dict[int, Workshop] = {}
+        self._answering: dict[str, bool] = {}
+
+    def download(self, work: Path) -> None:
+        """Get what upstream has and our own pins know. What cannot be had is left to be built."""
+        for recipe, output in list(self.missing):
+            if output.path not in built_in() or not self._answers(output.path.split("/")[0]):
+                continue
+            url = f"https://{output.path}"
+            self.progress.begin(output.label, f"downloading from {url}")
+            try:
+                self._download(url, output, work)
+            except ClusterctlError as error:
+                self.progress.give_up(error.message)
+            else:
+                self.missing.remove((recipe, output))
+                self.filled.added.append(output.path)
+                self.progress.end("downloaded", built=False)
+
+    def _answers(self, host: str) -> bool:
+        """Whether an upstream host does, asked once."""
+        if host not in self._answering:
+            self._answering[host] = answers(host)
+        return self._answering[host]
+
+    def _download(self, url: str, output: Output, work: Path) -> None:
+        part = work / "download"
+        part.write_bytes(b"")
+        obtain(url, part, built_in()[output.path], Patience(), lambda done, total: self.progress.tick())
+        self.mirror.publish(part, output.path, {"downloaded_from": url})
 
     def build(self, work: Path) -> None:
-        """Build all that is missing. What fails does not hold up the rest; its errors are kept."""
+        """Build all that is still missing. What fails does not hold up the rest; its errors are kept."""
         if not self.missing:
             return
         go = check_tools(recipe for recipe, _ in self.missing)
@@ -119,19 +162,24 @@ class Filling:
                 self.progress.end(f"failed: {error.message.splitlines()[-1]}")
             else:
                 self.filled.added.append(output.path)
-                self.progress.end("done")
+                self.progress.end("built")
 
     def _make(self, recipe: Recipe, output: Output, go: str, work: Path) -> None:
-        shop = self._workshops.get(id(recipe))
-        if shop is None:
-            shop = Workshop(recipe, Path(tempfile.mkdtemp(dir=work)), self.progress.tick)
-            self._workshops[id(recipe)] = shop
-        built = shop.build(output)
-        finished = self._pack(shop, output, built)
-        origin = {"program": recipe.c_source} if recipe.c_source else {"module": recipe.name, "go": go}
-        named = {"image": output.image.reference} if output.image else {}
-        self.mirror.publish(finished, output.path, {"built_from": origin, **named})
-        shutil.rmtree(shop.folder / "out", ignore_errors=True)
+        began = time.monotonic()
+        try:
+            shop = self._workshops.get(id(recipe))
+            if shop is None:
+                shop = Workshop(recipe, Path(tempfile.mkdtemp(dir=work)), self.progress.tick)
+                self._workshops[id(recipe)] = shop
+            finished = self._pack(shop, output, shop.build(output))
+            origin = {"source": recipe.c_source} if recipe.c_source else {"module": recipe.name, "go": go}
+            named = {"image": output.image.reference} if output.image else {}
+            self.mirror.publish(finished, output.path, {
+                "built_from": origin, **named, "seconds": round(time.monotonic() - began, 1)})
+            shutil.rmtree(shop.folder / "out", ignore_errors=True)
+        except OSError as error:
+            raise Stopped(f"{output.label} cannot be made: {error.strerror or error}", where=str(self.mirror.folder),
+                          hint="make room, then run clusterctl mirror again") from error
 
     def _pack(self, shop: Workshop, output: Output, built: Mapping[str, Path]) -> Path:
         """The file as upstream would have it."""
@@ -145,11 +193,21 @@ class Filling:
         return finished
 
 
-def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say) -> Filled:
-    """Add what a mirror lacks. Raises Locked, Refused, and after the last file the errors of those that failed."""
+def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say, *, upstream: bool = True,
+         verify: bool = False) -> Filled:
+    """Add what a mirror lacks, from upstream where it can be reached and else from source.
+
+    Raises Locked, Refused, and after the last file the errors of those that failed.
+    """
     with mirror.locked() as work:
+        for path in mirror.verify() if verify else ():
+            say(f"{path}: wrong, it is made again")
         filling = Filling(mirror, recipes, arch, say)
+        if upstream:
+            filling.download(work)
         filling.build(work)
+    if len(filling.filled.errors) == 1:
+        raise filling.filled.errors[0]
     if filling.filled.errors:
         raise Problems(filling.filled.errors)
     return filling.filled

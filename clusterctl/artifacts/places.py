@@ -29,5 +29,5 @@ def own_architecture() -> str:
     """This machine's architecture as releases name it. Raises Refused for one that Kubernetes is not released for."""
     found = _ARCHITECTURES.get(platform.machine())
     if found is None:
-        raise Refused(f"programs for {platform.machine()} cannot be built here", where="mirror", hint="use an amd64 or arm64 machine")
+        raise Refused(f"programs for {platform.machine()} cannot be built here", where="mirror", hint="use amd64 or arm64")
     return found

@@ -13,7 +13,8 @@ PRIOR = 20.0
 class Progress:
     """Tells what is being done, and at intervals that it still is."""
 
-    def __init__(self, weights: dict[str, float], say: Say, *, interval: float = 15, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, weights: dict[str, float], say: Say, *, interval: float = 15,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._weights, self._say, self._interval, self._clock = dict(weights), say, interval, clock
         self._total, self._done = len(weights), 0
         self._spent = self._weighed = 0.0
@@ -30,13 +31,19 @@ class Progress:
             self._told = self._clock()
             self._say(f"[{self._done + 1}/{self._total}] {self._label}: {self._told - self._began:.0f} s so far{self._rest()}")
 
-    def end(self, result: str) -> None:
-        """The file is done, or given up."""
+    def end(self, result: str, *, built: bool = True) -> None:
+        """The file is done, or given up. What was not built says nothing of how long builds take."""
         took = self._clock() - self._began
-        self._weighed += self._weights.pop(self._label)
-        self._spent += took
+        weight = self._weights.pop(self._label)
+        if built:
+            self._weighed += weight
+            self._spent += took
         self._done += 1
         self._say(f"[{self._done}/{self._total}] {self._label}: {result} in {took:.0f} s{self._rest()}")
+
+    def give_up(self, reason: str) -> None:
+        """The file was not got this way; another follows."""
+        self._say(f"[{self._done + 1}/{self._total}] {self._label}: {reason}")
 
     def seconds_left(self) -> float:
         """An estimate of the time until all is done."""

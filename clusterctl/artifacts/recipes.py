@@ -12,6 +12,8 @@ from clusterctl.artifacts.catalog import IMAGES, MEMBERS, PATHS, image_path
 from clusterctl.artifacts.image import ImageSpec
 from clusterctl.model import Versions
 
+MIRRORED = ("1.36.4", "1.37.2", "1.35.8")
+"""The versions of Kubernetes that a mirror holds where nobody says otherwise, in the order that they are got in."""
 AGNHOST = "2.63.0"
 """The version of agnhost, the image that network checks use; it is built from the Kubernetes that follows."""
 AGNHOST_KUBERNETES = "1.36.4"
@@ -19,6 +21,7 @@ FLANNEL_CNI_SOURCE = "0.9.1"
 """The release of containernetworking/plugins that still had flannel's plugin, whose own module cannot be had."""
 
 PLUGINS = "github.com/containernetworking/plugins"
+CNI_STAMP = f"{PLUGINS}/pkg/utils/buildversion.BuildVersion"
 CNI = ("main/bridge", "main/dummy", "main/host-device", "main/ipvlan", "main/loopback", "main/macvlan", "main/ptp", "main/tap",
        "main/vlan", "ipam/dhcp", "ipam/host-local", "ipam/static", "meta/bandwidth", "meta/firewall", "meta/portmap", "meta/sbr",
        "meta/tuning", "meta/vrf")
@@ -72,8 +75,8 @@ KUBERNETES = {"kube-apiserver": 395, "kube-controller-manager": 102, "kubelet": 
 def _kubernetes(versions: Versions, arch: str) -> Recipe:
     version = versions.kubernetes
     return Recipe("k8s.io/kubernetes", version, stamps=_stamp_kubernetes(version), printed=f"v{version}", outputs=tuple(
-        Output(f"{name} {version}", PATHS[name].format(version=version, arch=arch), {name: f"k8s.io/kubernetes/cmd/{name}"}, weight,
-               checks={name: ("version", "--client") if name == "kubectl" else ("--version",)})
+        Output(f"{name} {version}", PATHS[name].format(version=version, arch=arch), {name: f"k8s.io/kubernetes/cmd/{name}"},
+               weight, checks={name: ("version", "--client") if name == "kubectl" else ("--version",)})
         for name, weight in KUBERNETES.items()))
 
 
@@ -111,17 +114,17 @@ def _runc(versions: Versions, arch: str) -> Recipe:
 def _cni_plugins(versions: Versions, arch: str) -> Recipe:
     version = versions.cni_plugins
     packages = {path.rsplit("/", 1)[1]: f"{PLUGINS}/plugins/{path}" for path in CNI}
-    return Recipe(PLUGINS, version, stamps={f"{PLUGINS}/pkg/utils/buildversion.BuildVersion": f"v{version}"}, printed=f"v{version}",
-                  outputs=(_archive("cni-plugins", version, arch, packages, 20, checks={"bridge": (), "portmap": ()},
-                                    members={f"./{name}": name for name in sorted(packages)}),))
+    return Recipe(PLUGINS, version, stamps={CNI_STAMP: f"v{version}"}, printed=f"v{version}", outputs=(
+        _archive("cni-plugins", version, arch, packages, 20, checks={"bridge": (), "portmap": ()},
+                 members={f"./{name}": name for name in sorted(packages)}),))
 
 
 def _flannel_cni(versions: Versions, arch: str) -> Recipe:
     packages = {"flannel": f"{PLUGINS}/plugins/meta/flannel"}
     stamped = f"v{FLANNEL_CNI_SOURCE}"
-    return Recipe(PLUGINS, FLANNEL_CNI_SOURCE, stamps={f"{PLUGINS}/pkg/utils/buildversion.BuildVersion": stamped}, printed=stamped,
-                  outputs=(_archive("flannel-cni", versions.flannel_cni, arch, packages, 2, checks={"flannel": ()},
-                                    members={f"./flannel-{arch}": "flannel"}),))
+    return Recipe(PLUGINS, FLANNEL_CNI_SOURCE, stamps={CNI_STAMP: stamped}, printed=stamped, outputs=(
+        _archive("flannel-cni", versions.flannel_cni, arch, packages, 2, checks={"flannel": ()},
+                 members={f"./flannel-{arch}": "flannel"}),))
 
 
 def _crictl(versions: Versions, arch: str) -> Recipe:
@@ -131,7 +134,8 @@ def _crictl(versions: Versions, arch: str) -> Recipe:
 
 
 def _flannel(versions: Versions, arch: str) -> Recipe:
-    version, module, sdk = versions.flannel, "github.com/flannel-io/flannel", "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud"
+    version, module = versions.flannel, "github.com/flannel-io/flannel"
+    sdk = "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud"
     return Recipe(module, version, stamps={f"{module}/pkg/version.Version": f"v{version}"}, printed=f"v{version}", cgo=True,
                   replaced={f"{sdk}/common": "tencentcloud/common", f"{sdk}/vpc": "tencentcloud/vpc"},
                   extras={"mk-docker-opts.sh": "dist/mk-docker-opts.sh", "README.md": "README.md"},
@@ -177,7 +181,8 @@ def _pause(versions: Versions, arch: str) -> Recipe:
 
 
 _ALL: tuple[Callable[[Versions, str], Recipe], ...] = (
-    _kubernetes, _etcd, _containerd, _runc, _cni_plugins, _crictl, _flannel, _flannel_cni, _pause, _coredns, _metrics_server, _agnhost)
+    _kubernetes, _etcd, _containerd, _runc, _cni_plugins, _crictl, _flannel, _flannel_cni, _pause, _coredns, _metrics_server,
+    _agnhost)
 
 
 def recipes(versions: Iterable[Versions], arch: str) -> list[Recipe]:

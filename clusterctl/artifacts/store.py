@@ -30,14 +30,14 @@ def _silent(path: str, done: int, total: int | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Mirror:
+class Location:
     """Where a mirror is: a folder or the URL that its paths follow."""
 
     folder: Path | None = None
     url: str = ""
 
     @classmethod
-    def parse(cls, text: str, base: Path) -> Mirror:
+    def parse(cls, text: str, base: Path) -> Location:
         """The mirror that an inventory names; a relative folder starts at ``base``. Raises InputError."""
         if "://" not in text:
             folder = base / Path(text).expanduser()
@@ -47,7 +47,8 @@ class Mirror:
             return cls(folder=folder)
         parts = urllib.parse.urlsplit(text)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InputError("is neither a folder nor an http(s) URL", where="cluster.artifacts.mirror", hint="as https://mirror.example")
+            raise InputError("is neither a folder nor an http(s) URL", where="cluster.artifacts.mirror",
+                             hint="write it as https://mirror.example")
         if parts.username or parts.password:
             raise InputError("a URL with a password in it would end up in messages and files", where="cluster.artifacts.mirror",
                              hint="use a mirror that needs none, or a folder")
@@ -59,7 +60,7 @@ class Store:
     """The cache of this machine in front of a mirror and upstream."""
 
     cache: Path
-    mirror: Mirror | None = None
+    mirror: Location | None = None
     progress: Progress = _silent
     patience: Patience = field(default_factory=Patience)
     upstream: str = "https:/"
@@ -122,7 +123,7 @@ class Store:
         return found if artifact.path.startswith("images/") else [*found, f"{self.upstream}/{artifact.path}"]
 
     def _obtain_from_any(self, artifact: Artifact, part: Path) -> None:
-        """Ask each source in turn; a wrong file costs one more try, from the next source or else the same."""
+        """Ask each source in turn; the first that gave a wrong file is asked once more, after the others."""
         sources = self._sources(artifact)
         errors: list[ClusterctlError] = []
         while sources:
@@ -131,7 +132,7 @@ class Store:
                 return obtain(source, part, Pin(artifact.sha256, artifact.size), self.patience,
                               lambda done, total: self.progress(artifact.path, done, total))
             except IntegrityError as error:
-                if not sources and not any(isinstance(known, IntegrityError) for known in errors):
+                if not any(isinstance(known, IntegrityError) for known in errors):
                     sources.append(source)
                 errors.append(error)
             except (NotThere, Interrupted) as error:
@@ -205,7 +206,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
 
     ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
     """
-    mirror = Mirror.parse(settings.mirror, base) if settings.mirror else None
+    mirror = Location.parse(settings.mirror, base) if settings.mirror else None
     cache = base / settings.cache.expanduser() if settings.cache else user_cache()
     store = Store(cache, mirror, progress or _silent, patience or Patience())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
@@ -239,7 +240,8 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
     except Interrupted as error:
         with contextlib.suppress(OSError):
             return kept.read_bytes()
-        raise Unreachable(f"the mirror {error.message}", where=where, hint="check cluster.artifacts.mirror and the network") from error
+        raise Unreachable(f"the mirror {error.message}", where=where,
+                          hint="check cluster.artifacts.mirror and the network") from error
     with contextlib.suppress(OSError):
         write_whole(kept, content)
     return content

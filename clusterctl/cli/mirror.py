@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from clusterctl.artifacts.mirror import Mirror
+    from clusterctl.artifacts.recipes import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -14,17 +19,44 @@ def register(app: typer.Typer) -> None:
 
 
 def mirror(
-    kubernetes: Annotated[list[str] | None, typer.Option("--kubernetes", help="A version of Kubernetes; may be given again.")] = None,
-    directory: Annotated[Path | None, typer.Option("--directory", help="The mirror's folder.")] = None,
+    kubernetes: Annotated[list[str] | None, typer.Option(help="A version of Kubernetes; may be given again.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="The mirror's folder; $CLUSTERCTL_MIRROR names another default.")] = None,
+    upstream: Annotated[bool, typer.Option(help="Ask upstream first, before building from source.")] = True,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file that is there; what is wrong is made again.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what is there and what is missing, and change nothing.")] = False,
 ) -> None:
     """Fill a mirror with all that clusters of these versions need."""
     from clusterctl.artifacts.mirror import Mirror, fill
     from clusterctl.artifacts.places import default_mirror, own_architecture
-    from clusterctl.artifacts.recipes import recipes
-    from clusterctl.versions import known_versions
 
     arch = own_architecture()
-    wanted = recipes([known_versions(version) for version in kubernetes or ["1.36.4", "1.37.2", "1.35.8"]], arch)
+    wanted = _recipes(kubernetes, arch)
     place = Mirror(directory or default_mirror())
-    fill(place, wanted, arch, lambda line: print(line, flush=True))
+    if show:
+        return _show(place, wanted)
+    filled = fill(place, wanted, arch, _say, upstream=upstream, verify=verify)
+    _say(f"{place.folder}: {filled.present} files were there, {len(filled.added)} were added")
+    return None
+
+
+def _recipes(kubernetes: Sequence[str] | None, arch: str) -> list[Recipe]:
+    from clusterctl.artifacts.recipes import MIRRORED, recipes
+    from clusterctl.errors import InputError
+    from clusterctl.versions import known_versions
+
+    try:
+        return recipes([known_versions(version) for version in kubernetes or MIRRORED], arch)
+    except ValueError as error:
+        raise InputError(str(error), where="--kubernetes", hint="for instance --kubernetes 1.36.4") from None
+
+
+def _show(place: Mirror, wanted: Sequence[Recipe]) -> None:
+    entries = place.entries()
+    _say(str(place.folder))
+    for output in (output for recipe in wanted for output in recipe.outputs):
+        size = f"{entries[output.path]['size'] / 1e6:8.1f} MB" if place.has(output.path) else "    missing"
+        _say(f"{size}  {output.path}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,141 @@
+"""The pins, which of them hold, and what has none."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from artifact_web import IMPATIENT, Web, send
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterctl.artifacts.catalog import IMAGES, PATHS, built_in, image_path, parse_pins
+from clusterctl.artifacts.recipes import AGNHOST, MIRRORED, recipes
+from clusterctl.artifacts.store import open_catalog
+from clusterctl.errors import InputError, IntegrityError, Unreachable
+from clusterctl.model import ArtifactSettings, Versions
+from clusterctl.versions import known_versions
+
+ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
+KUBELET = PATHS["kubelet"].format(version="1.36.4", arch="amd64")
+SCHEDULER = PATHS["kube-scheduler"].format(version="1.36.4", arch="amd64")
+
+
+def settings(mirror: object = None, cache: Path | None = None, **pins: str) -> ArtifactSettings:
+    return ArtifactSettings(mirror=None if mirror is None else str(mirror), cache=cache, pins=pins)
+
+
+def test_the_built_in_pins_are_of_paths_that_products_have() -> None:
+    patterns = [re.escape(path).replace(r"\{version\}", r"\d+\.\d+\.\d+").replace(r"\{arch\}", "(amd64|arm64)")
+                for path in PATHS.values()]
+    assert built_in()
+    for path, pin in built_in().items():
+        assert any(re.fullmatch(pattern, path) for pattern in patterns), path
+        assert re.fullmatch("[0-9a-f]{64}", pin.sha256)
+    assert len({pin.sha256 for pin in built_in().values()}) == len(built_in())
+
+
+def test_both_architectures_are_pinned() -> None:
+    amd64 = {path.replace("amd64", "ARCH") for path in built_in() if "amd64" in path}
+    assert amd64 == {path.replace("arm64", "ARCH") for path in built_in() if "arm64" in path}
+
+
+def test_what_nothing_pins_is_refused(tmp_path: Path) -> None:
+    catalog = open_catalog(settings(), tmp_path)
+    with pytest.raises(InputError) as caught:
+        catalog.artifact("kube-scheduler", "1.36.4", "amd64")
+    assert caught.value.exit_code == 2
+    assert SCHEDULER in caught.value.hint
+
+
+def test_the_inventory_s_pins_win_over_the_mirror_s_and_these_over_ours(tmp_path: Path) -> None:
+    (tmp_path / "catalog.json").write_text(json.dumps({
+        KUBELET: {"sha256": ONE, "size": 7, "built_from": {"module": "x@v1"}}, SCHEDULER: {"sha256": ONE}}))
+    catalog = open_catalog(ArtifactSettings(mirror=str(tmp_path), pins={SCHEDULER: TWO}), tmp_path)
+    assert catalog.artifact("kubelet", "1.36.4", "amd64").sha256 == ONE
+    assert catalog.artifact("kubelet", "1.36.4", "amd64").size == 7
+    assert catalog.artifact("kube-scheduler", "1.36.4", "amd64").sha256 == TWO
+    assert catalog.artifact("kubelet", "1.36.4", "arm64").sha256 == built_in()[KUBELET.replace("amd64", "arm64")].sha256
+
+
+def test_a_relative_mirror_starts_at_the_inventory(tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "catalog.json").write_text(json.dumps({image_path("pause", "3.10.2", "amd64"): {"sha256": ONE}}))
+    catalog = open_catalog(settings("mirror"), tmp_path)
+    image = catalog.image("pause", "3.10.2", "amd64")
+    assert image is not None and image.sha256 == ONE
+    assert catalog.image("pause", "3.10.1", "amd64") is None
+    assert catalog.url(image) is None
+
+
+@pytest.mark.parametrize("mirror", ["no-such-folder", "ftp://x/y", "http://", "https://user:secret@host/x", "https://x/?y"])
+def test_a_mirror_that_cannot_be_one_is_refused(tmp_path: Path, mirror: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_catalog(settings(mirror), tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_catalog_of_an_http_mirror_is_kept_for_when_it_is_down(tmp_path: Path, web: Web) -> None:
+    body = json.dumps({KUBELET: {"sha256": THREE}}).encode()
+    web.answers = [lambda handler: send(handler, 200, body), lambda handler: send(handler, 500, b"")]
+    for _ in range(2):
+        catalog = open_catalog(settings(f"{web.url}/base/", tmp_path / "cache"), tmp_path, patience=IMPATIENT)
+        found = catalog.artifact("kubelet", "1.36.4", "amd64")
+        assert found.sha256 == THREE
+        assert catalog.url(found) == f"{web.url}/base/{KUBELET}"
+    assert set(web.paths) == {"/base/catalog.json"}
+
+
+def test_a_mirror_without_a_catalog_has_ours(tmp_path: Path, web: Web) -> None:
+    web.answers = [lambda handler: send(handler, 404, b"")]
+    catalog = open_catalog(settings(web.url, tmp_path / "cache"), tmp_path, patience=IMPATIENT)
+    assert catalog.pins == built_in()
+
+
+def test_a_mirror_that_never_answered_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable) as caught:
+        open_catalog(settings("http://127.0.0.1:9", tmp_path / "cache"), tmp_path, patience=IMPATIENT)
+    assert caught.value.exit_code == 6
+
+
+def test_the_catalog_of_a_mirror_can_be_pinned(tmp_path: Path) -> None:
+    content = json.dumps({KUBELET: {"sha256": ONE}}).encode()
+    (tmp_path / "catalog.json").write_bytes(content)
+    pinned = ArtifactSettings(mirror=str(tmp_path), pins={"catalog.json": hashlib.sha256(content).hexdigest()})
+    assert open_catalog(pinned, tmp_path).pins[KUBELET].sha256 == ONE
+    (tmp_path / "catalog.json").write_bytes(content.replace(b"1", b"4", 1))
+    with pytest.raises(IntegrityError):
+        open_catalog(pinned, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"<html>", b'{"a": 1}', b'{"a": {"sha256": "x"}}', b'{"a": {}}', b"\xff",
+                                     b'{"a": {"sha256": "' + b"1" * 64 + b'", "size": -1}}', b"[" * 100_000])
+def test_what_is_no_catalog_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError):
+        parse_pins(content, "mirror/catalog.json")
+
+
+@given(st.binary(max_size=200))
+def test_a_catalog_is_read_or_refused(content: bytes) -> None:
+    with contextlib.suppress(InputError):
+        parse_pins(content, "x")
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_a_mirror_gets_all_that_a_cluster_needs(arch: str) -> None:
+    everything = [known_versions(version) for version in MIRRORED]
+    outputs = {output.path for recipe in recipes(everything, arch) for output in recipe.outputs}
+    for versions in everything:
+        assert outputs >= _needed(versions, arch)
+
+
+def _needed(versions: Versions, arch: str) -> set[str]:
+    def version(name: str, other: str) -> str:
+        return str(getattr(versions, name.replace("-", "_"), other))
+
+    programs = {PATHS[name].format(version=version(name, versions.kubernetes), arch=arch) for name in PATHS}
+    return programs | {image_path(name, version(name, AGNHOST), arch) for name in IMAGES}
