@@ -165,7 +165,8 @@ class Api:
         return {node["metadata"]["name"]: node for node in self.call("GET", "/api/v1/nodes")["items"]}
 
     def patch_node(self, name: str, patch: Object) -> None:
-        self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/strategic-merge-patch+json")
+        """Merge into a node (RFC 7386: lists are replaced whole); refused with 409 where ``resourceVersion`` is no longer current."""
+        self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/merge-patch+json")
 
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""

@@ -46,4 +46,10 @@ def main() -> NoReturn:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        if os.environ.get("CLUSTERCTL_DEBUG"):
+            raise
+        print(f"clusterctl: this is a bug: {type(error).__name__}: {error}\n  next: run it again with CLUSTERCTL_DEBUG=1 and report what "
+              "it prints; the same command may be run again", file=sys.stderr)
+        code = 1
     sys.exit(code)

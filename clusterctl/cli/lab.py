@@ -149,8 +149,8 @@ def execute(command: Annotated[list[str], typer.Argument(metavar="CMD...", help=
     enter_network(_open(name).namespace)
     try:
         os.execvp(command[0], command)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no program {command[0]}", where="lab exec") from error
+    except OSError as error:
+        raise InputError(f"{command[0]} cannot be run: {error.strerror}", where="lab exec") from error
 
 
 @app.command()

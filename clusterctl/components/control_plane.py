@@ -12,7 +12,8 @@ from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kub
 from clusterctl.pki import key_pem
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
-from clusterctl.resources.file import File, Folder
+from clusterctl.resources.file import File, Folder, Link
+from clusterctl.resources.program import ROOT
 from clusterctl.resources.service import Service
 
 ETC = "/etc/kubernetes"
@@ -163,6 +164,7 @@ def resources(context: Context) -> Sequence[Resource]:
     scheduler = File(path=f"{ETC}/scheduler.yaml", content=render("kube-scheduler/config.yaml.j2"), mode="600")
     return [
         *shared(context), admin, kubeconfig(context, f"{ETC}/admin.conf", "kubernetes-admin", admin.path), *links(kubectl, "kubectl"),
+        Link(path="/usr/local/bin/kubectl", target=f"{ROOT}/bin/kubectl"),
         *_api_server(context),
         *_daemon(context, "kube-controller-manager", "controller-manager", manager_arguments(context)),
         *_daemon(context, "kube-scheduler", "scheduler", scheduler_arguments(context), scheduler),

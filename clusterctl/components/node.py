@@ -10,7 +10,7 @@ from clusterctl.components.host import in_container
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
-from clusterctl.resources.service import Service, Stopped
+from clusterctl.resources.service import Service
 
 ETC = "/etc/kubernetes"
 
@@ -26,7 +26,7 @@ def _api_proxy(context: Context) -> Sequence[Resource]:
     servers = [(host.name, str(host.address)) for host in context.cluster.control_planes]
     config = File(path="/etc/clusterctl/haproxy.cfg", content=render("api-proxy/haproxy.cfg.j2", servers=servers))
     service = unit("api-proxy", "api-proxy/api-proxy.service.j2")
-    return [Stopped(unit="haproxy.service"), config, service, Service(
+    return [config, service, Service(
         unit="api-proxy.service", inputs=(f"file:{PKI}/ca.crt", *ids(config, service)), ready=("tcp_open", "127.0.0.1", "6443"), deadline=30)]
 
 

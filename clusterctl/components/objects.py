@@ -24,13 +24,17 @@ def bindings(cluster: Cluster) -> list[Object]:
                         flannel=cluster.network.cni == "flannel"), "rbac.yaml")
 
 
-def addons(cluster: Cluster, pki: Pki) -> list[Object]:
-    """CoreDNS, metrics-server and the user's own manifests, as the settings want them. Raises InputError for a bad manifest."""
+def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
+    """CoreDNS, metrics-server and the user's own manifests, as the settings want them. Raises InputError for a bad manifest.
+
+    ``forward``: whether names outside the cluster are asked of the nodes' own name servers.
+    """
     wanted: list[Object] = []
     settings, versions = cluster.settings.addons, cluster.versions
     if settings.coredns:
         wanted += _read(render("addons/coredns.yaml.j2", domain=cluster.network.domain, address=str(cluster.network.dns_address),
-                               replicas=min(2, len(cluster.nodes)), image=IMAGES["coredns"].format(version=versions.coredns)), "coredns.yaml")
+                               replicas=min(2, len(cluster.nodes)), forward=forward,
+                               image=IMAGES["coredns"].format(version=versions.coredns)), "coredns.yaml")
     if settings.metrics_server:
         wanted += _read(render("addons/metrics-server.yaml.j2", authority=pki.authorities["kubernetes"].pem.decode(),
                                image=IMAGES["metrics-server"].format(version=versions.metrics_server)), "metrics-server.yaml")
@@ -84,7 +88,11 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
             continue
         kept = [taint for taint in taints if not any(_place(taint) == _place(new) for new in missing)
                 and not (surplus and _same(CONTROL_PLANE_TAINT, taint))]
-        patch = {"metadata": {"labels": labels}, "spec": {"taints": [{"$patch": "replace"}, *kept, *missing]}}
+        patch: dict[str, dict[str, object]] = {"metadata": {"labels": labels}}
+        if missing or surplus:
+            # Others may be changing the taints: the list is replaced only in the version that was read.
+            patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
+            patch["spec"] = {"taints": [*kept, *missing]}
         yield host.name, patch, (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clusterctl.artifacts.catalog import CNI_PLUGINS
+from clusterctl.artifacts.catalog import CNI_PLUGINS, IMAGES
 from clusterctl.components.base import Component, Context, everywhere, nodes
 from clusterctl.components.common import ids, links, product, unit
 from clusterctl.render import render
@@ -48,7 +48,7 @@ def _containerd(context: Context) -> Sequence[Resource]:
     daemon = [*links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"), Link(
         path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc")]
     wanted: list[Resource] = [
-        *daemon, *links(crictl, "crictl"),
+        *daemon, *links(crictl, "crictl"), Link(path="/usr/local/bin/crictl", target=f"{ROOT}/bin/crictl"),
         Folder(path="/etc/containerd/certs.d"),
         File(path="/etc/crictl.yaml", content=render("containerd/crictl.yaml.j2")),
         *(Link(path=f"/opt/cni/bin/{name}", target=f"{plugins.folder}/{name}") for name in CNI_PLUGINS),
@@ -60,8 +60,6 @@ def _containerd(context: Context) -> Sequence[Resource]:
 
 def _images(context: Context) -> list[Resource]:
     """The images that a mirror holds; the others containerd pulls by itself."""
-    from clusterctl.artifacts.catalog import IMAGES
-
     versions = context.cluster.versions
     named = {"pause": versions.pause, "coredns": versions.coredns, "metrics-server": versions.metrics_server}
     found: list[Resource] = []

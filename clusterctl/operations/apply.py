@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterctl import planner
+from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import CONTROL_PLANE
@@ -22,6 +23,7 @@ from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.planner import Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
+from clusterctl.resources.program import Image, Program
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation
 
@@ -70,7 +72,11 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     resources = wanted(session, order, hosts, facts)
     seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
     machines = planner.make(order, hosts, resources, seen)
-    wanted_objects = [*objects.bindings(cluster), *objects.addons(cluster, session.pki)]
+    if session.options.limit:
+        return ApplyPlan(machines, (), (), tuple(warnings))
+    # CoreDNS does not start with a forward to nobody.
+    forward = all(facts[host.name]["nameservers"] for host in cluster.nodes)
+    wanted_objects = [*objects.bindings(cluster), *objects.addons(cluster, session.pki, forward=forward)]
     api = _running_api(session, seen)
     if api is None:
         return ApplyPlan(machines, tuple(ObjectChange(item, "create") for item in wanted_objects), (), tuple(warnings))
@@ -110,10 +116,9 @@ class Apply:
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""
         from clusterctl.artifacts.store import prefetch
-        from clusterctl.resources.program import Image, Program
 
         sources = {change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)}
-        prefetch(sources)
+        prefetch(source for source in sources if isinstance(source, Artifact))
 
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
@@ -144,14 +149,21 @@ class Apply:
         events.stage_ended("objects", time.monotonic() - started)
 
     def _nodes(self) -> None:
-        if not self.session.cluster.nodes:
-            return
-        try:
-            for name, patch, fields in objects.node_changes(self.session.cluster, dict(self.api.nodes())):
-                self.api.patch_node(name, patch)
-                self.session.engine.events.note(f"node {name}: {', '.join(fields)}")
-        except ApiError as error:
-            raise Stopped(str(error), where="labels and taints of nodes", hint="run the same command again") from None
+        """Labels and taints. Others change nodes too: a patch that came too late is made anew."""
+
+        def patch() -> str:
+            try:
+                for name, wanted_patch, fields in objects.node_changes(self.session.cluster, dict(self.api.nodes())):
+                    self.api.patch_node(name, wanted_patch)
+                    self.session.engine.events.note(f"node {name}: {', '.join(fields)}")
+            except ApiError as error:
+                if error.status not in (0, 409):
+                    raise Stopped(str(error), where="labels and taints of nodes", hint="run the same command again") from None
+                return str(error)
+            return "True"
+
+        if self.session.cluster.nodes:
+            wait_for(patch, what="labels and taints of nodes", deadline=30)
 
     @property
     def api(self) -> Api:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from clusterctl import fleet
@@ -13,7 +13,7 @@ from clusterctl.operations.base import Session
 from clusterctl.shell import Program
 from clusterctl.transport import Cut
 
-GROUPS = {"all": lambda host: True, "control_plane": lambda host: host.is_control_plane, "etcd": lambda host: host.is_etcd,
+GROUPS: Mapping[str, Callable[[Host], bool]] = {"all": lambda host: True, "control_plane": lambda host: host.is_control_plane, "etcd": lambda host: host.is_etcd,
           "workers": lambda host: "worker" in host.roles}
 
 

@@ -51,16 +51,14 @@ class Certificate(Resource):
         pem = "\n".join(text) + "\n"
         digests = " ".join((seen.get("sha", f"{self.path}.{kind}") or ["none"])[0] for kind in ("crt", "key"))
         pair = "intact" if (seen.get("text", self._stamp) or [""])[0] == digests else "not what was installed"
+        if not (certificate[0].startswith("regular") and key[0].startswith("regular")):
+            pair = "not two files"
         return {**describe(pem), "issuer": self._issuer(pem), "pair": pair,
                 "fingerprint": digests.split()[0], "certificate_mode": " ".join(certificate[1:]), "key_mode": " ".join(key[1:])}
 
     def _issuer(self, pem: str) -> str:
-        from cryptography import x509
-
-        try:
-            return self.authority.fingerprint if self.authority.signed(x509.load_pem_x509_certificate(pem.encode())) else "another authority"
-        except ValueError:
-            return "unreadable"
+        signed = self.authority.signed_pem(pem)
+        return "unreadable" if signed is None else self.authority.fingerprint if signed else "another authority"
 
     def apply(self, change: Change) -> Sequence[Call]:
         if self._modes_only(change):

@@ -67,30 +67,3 @@ class Service(Resource):
         verb = "start" if change.action == "update" else "restart"
         return (("put_service", self.unit, self.stamp, verb, str(self.deadline), *self.ready),)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped(Resource):
-    """A unit that must not run."""
-
-    unit: str
-
-    @property
-    def id(self) -> str:
-        return f"stopped:{self.unit}"
-
-    def wanted(self) -> State | None:
-        return None
-
-    def probes(self) -> Sequence[Probe]:
-        return (("unit", self.unit),)
-
-    def parse(self, seen: Observation) -> State | None:
-        unit = dict(word.partition("=")[::2] for word in seen.get("unit", self.unit) or ())
-        running = unit.get("ActiveState") in ("active", "activating", "reloading")
-        return {"active": unit["ActiveState"]} if running or unit.get("UnitFileState") == "enabled" else None
-
-    def diff(self, seen: State | None) -> Change | None:
-        return Change(resource=self, action="stop", reason="not wanted", before=seen) if seen is not None else None
-
-    def apply(self, change: Change) -> Sequence[Call]:
-        return (("stop_service", self.unit),)

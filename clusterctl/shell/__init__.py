@@ -23,11 +23,17 @@ Blob = bytes | Path
 """What travels beside a program: bytes, or a file here that is streamed."""
 
 BOOTSTRAP = (
-    "umask 077; mkdir -p /var/lib/clusterctl/run && exec 9>>/var/lib/clusterctl/lock && flock -w 120 9 || exit 75; "
-    "rm -rf /var/lib/clusterctl/run/*; d=$(mktemp -d /var/lib/clusterctl/run/XXXXXXXX) || exit 74; "
-    "trap 'rm -rf \"$d\"' EXIT; trap 'exit 1' HUP INT TERM; tar -xf - -C \"$d\" || exit 73; sh \"$d/run.sh\" \"$d\" 3>&1 >/dev/null </dev/null"
+    "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; mkdir -p $r/run && rm -rf $d && mkdir $d || exit 74; "
+    "trap 'rm -rf $d' EXIT; trap 'exit 1' HUP INT TERM; "
+    "for o in $r/run/*; do kill -0 ${o##*/} 2>/dev/null || rm -rf $o; done; "
+    "tar -xf - -C $d || exit 73; exec 9>>$r/lock && flock -w 120 9 || exit 75; "
+    "sh $d/run.sh $d 3>&1 >/dev/null </dev/null"
 )
-"""The one command that is ever sent: the same for all programs, so that no secret can be in it. Exit 75: another program holds the host."""
+"""The one command that is ever sent: the same for all programs, so that no secret can be in it.
+
+The lock comes after the last byte: a connection that dies while it sends holds up nobody. Folders of processes that are
+gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds the host.
+"""
 
 
 def quote(word: str) -> str:

@@ -32,6 +32,7 @@ observe_facts() {
 	fact addresses "$(ip -4 -o addr show | awk '{split($4, a, "/"); printf "%s ", a[1]}')"
 	fact default_interface "$(ip -4 route show default | sed -n '1s/.* dev \([^ ]*\).*/\1/p')"
 	fact resolv_conf "$(if [ -e /etc/resolv.conf ]; then grep -c '^nameserver 127\.0\.0\.53' /etc/resolv.conf; else echo missing; fi)"
+	fact nameservers "$(sed -n 's/^nameserver[[:space:]]*\([^[:space:]]*\).*/\1/p' /etc/resolv.conf 2>/dev/null | tr '\n' ' ')"
 	fact oom_score_adj "$(if sh -c 'echo -500 >/proc/self/oom_score_adj' 2>/dev/null; then echo lowers; else echo fixed; fi)"
 	fact container "$(systemd-detect-virt --container 2>/dev/null || :)"
 	fact kmsg "$(if [ -e /dev/kmsg ]; then echo there; else echo missing; fi)"

@@ -6,6 +6,8 @@ LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 tab='	'
+newline='
+'
 root=/opt/clusterctl
 state=/var/lib/clusterctl
 nonce=$1
@@ -15,7 +17,8 @@ work=$2
 emit() {
 	line=$nonce
 	for word; do line="$line$tab$word"; done
-	printf '%s\n' "$line" >&3
+	# Where nobody listens any more, nothing more is done.
+	printf '%s\n' "$line" >&3 || exit 1
 }
 
 # Each line of stdin becomes a record of the given kind.
@@ -60,16 +63,28 @@ observe_stat() {
 }
 
 observe_sha() {
-	sha256sum -- "$@" 2>/dev/null | emit_lines sha
+	# Files alone: reading a pipe would wait for ever.
+	for path; do
+		shift
+		[ ! -f "$path" ] || set -- "$@" "$path"
+	done
+	[ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null | emit_lines sha
 }
 
 observe_text() {
-	grep -H '' -- "$@" 2>/dev/null | emit_lines text
+	for path; do
+		shift
+		[ ! -f "$path" ] || set -- "$@" "$path"
+	done
+	[ $# -eq 0 ] || grep -H '' -- "$@" 2>/dev/null | emit_lines text
 }
 
 observe_link() {
 	for path; do
-		if [ -L "$path" ]; then emit link "$path" "$(readlink "$path")"; fi
+		[ -L "$path" ] || continue
+		target=$(readlink "$path")
+		case $target in *"$tab"* | *"$newline"*) target="not one word" ;; esac
+		emit link "$path" "$target"
 	done
 }
 
@@ -153,16 +168,18 @@ program_verdict() {
 
 # put_file PATH MODE OWNER BLOB EXPECTED: whole or not at all; EXPECTED is what the plan saw: a sha256, 'absent' or 'any'.
 put_file() {
+	[ ! -d "$1" ] || die "$1 is a folder"
 	check_fresh "$1" "$5"
 	folder=${1%/*}
 	[ -d "$folder" ] || make_folders "$folder"
+	# What a program that was killed left behind; the lock says that none is at work.
+	rm -f -- "$folder"/.clusterctl.?????? 2>/dev/null || :
 	temporary=$(mktemp "$folder/.clusterctl.XXXXXX")
 	trap 'rm -f -- "$temporary"' EXIT
 	cat "$work/blobs/$4" >"$temporary"
-	chown -- "$3" "$temporary"
+	chown -h -- "$3" "$temporary"
 	chmod -- "$2" "$temporary"
 	sync "$temporary"
-	[ ! -d "$1" ] || die "$1 is a folder"
 	mv -f -- "$temporary" "$1"
 	sync "$folder"
 }
@@ -217,21 +234,39 @@ put_user() {
 	getent passwd "$1" >/dev/null || useradd --system --gid "$1" --home-dir "$2" --no-create-home --shell /usr/sbin/nologin -- "$1"
 }
 
-# put_packages NAME...: nothing else is upgraded; services of the packages do not start by themselves.
+# put_packages NAME...: nothing else is upgraded; what the packages bring along as services neither starts nor is enabled.
 put_packages() {
 	if command -v apt-get >/dev/null 2>&1; then
-		DEBIAN_FRONTEND=noninteractive
-		export DEBIAN_FRONTEND
-		set -- -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@"
-		apt-get "$@" || {
-			apt-get -q -o DPkg::Lock::Timeout=120 update
-			apt-get "$@"
-		}
+		quiet_apt "$@"
 	elif command -v dnf >/dev/null 2>&1; then
 		dnf -y install "$@"
 	else
 		die "no package manager that clusterctl knows (apt-get, dnf): install by hand: $*"
 	fi
+}
+
+quiet_apt() {
+	DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$policy" ]; then
+		trap 'rm -f -- "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	install_packages "$@" || {
+		apt-get -q -o DPkg::Lock::Timeout=120 update
+		install_packages "$@"
+	}
+	for name; do
+		for unit in $(dpkg-query -L "$name" | sed -n 's/^\(\/usr\)\{0,1\}\/lib\/systemd\/system\/\([^/@]*\.service\)$/\2/p'); do
+			systemctl disable --quiet -- "$unit" 2>/dev/null || :
+		done
+	done
+}
+
+install_packages() {
+	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends install "$@"
 }
 
 # put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed. KIND: file or tar (compressed or not).
@@ -258,7 +293,11 @@ put_program() {
 	# Taken after the rename: a rename of the folder changes no ctime of what is inside.
 	{
 		echo "$sum"
-		for name in *; do echo "$(sha256 "$name") $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"; done
+		for name in *; do
+			own=$sum
+			[ "$kind" = file ] || own=$(sha256 "$name")
+			echo "$own $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"
+		done
 	} >.stamp.new
 	sync .stamp.new
 	mv -f .stamp.new .stamp
@@ -280,6 +319,11 @@ unpack() {
 put_image() {
 	[ "$(sha256 "$work/blobs/$2")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
 	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$work/blobs/$2" || "$root/bin/ctr" --namespace k8s.io images import "$work/blobs/$2"
+}
+
+# forget_stamps UNIT...: these will be restarted; should this run not come so far, the next one sees it.
+forget_stamps() {
+	for unit; do rm -f -- "$state/stamps/$unit"; done
 }
 
 # put_service UNIT DIGEST VERB SECONDS PROBE...: VERB is restart or start; the stamp says with what it runs, and is written last.
@@ -317,20 +361,16 @@ unit_failed() {
 	exit 1
 }
 
-stop_service() {
-	systemctl disable --quiet --now -- "$1" 2>/dev/null || :
-	rm -f -- "$state/stamps/$1"
-}
-
 # http_ok PORT PATH: whether 127.0.0.1 answers 200; with whatever the machine has.
 http_ok() {
 	if command -v curl >/dev/null 2>&1; then
-		curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$1$2"
+		# A proxy that the environment names is not the way to ourselves.
+		[ "$(curl -fsS --noproxy '*' -m 5 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$1$2")" = 200 ]
 	elif command -v bash >/dev/null 2>&1; then
 		# shellcheck disable=SC2016 # expanded by the inner bash
 		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && echo "$status" && case $status in *" 200 "*) ;; *) exit 1 ;; esac' http_ok "$1" "$2"
 	else
-		wget -q -T 5 -O /dev/null "http://127.0.0.1:$1$2"
+		http_proxy='' wget -q -T 5 -O /dev/null "http://127.0.0.1:$1$2"
 	fi
 }
 

@@ -1,0 +1,60 @@
+"""One control plane and two workers: what the cluster does for its users, and what a second apply does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import checks
+import pytest
+from cluster import Cluster
+
+from clusterctl.lab import LabSpec
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="e2eone", machines=3), Path(tmp_path_factory.mktemp("one")))
+    try:
+        summary = made.apply()
+        print("apply:", summary["seconds"], "s,", summary["stages"])
+        checks.load_image(made)
+        yield made
+    finally:
+        made.down()
+
+
+def test_nodes_are_ready(cluster: Cluster) -> None:
+    checks.nodes_ready(cluster)
+
+
+def test_second_apply_changes_nothing_in_two_trips(cluster: Cluster) -> None:
+    summary = cluster.apply()
+    assert not summary["changed"]
+    assert summary["trips"] == 2 * 3
+    print("no-op apply:", summary["seconds"], "s,", summary["bytes_sent"], "bytes")
+
+
+def test_pods_services_and_streams(cluster: Cluster) -> None:
+    pods = checks.pods_everywhere(cluster)
+    checks.pod_network(cluster, pods)
+    checks.service_from_nodes(cluster)
+    checks.kubectl_streams(cluster, pods)
+
+
+def test_scaling_and_placing(cluster: Cluster) -> None:
+    checks.scale_by_hand(cluster)
+    checks.deleted_pod_returns(cluster)
+    checks.placed_by_resources(cluster)
+
+
+def test_metrics_and_autoscaling(cluster: Cluster) -> None:
+    checks.metrics(cluster)
+    checks.autoscaled(cluster)
+
+
+def test_a_killed_machine(cluster: Cluster) -> None:
+    checks.killed_machine(cluster)
+    assert not cluster.apply()["changed"]
