@@ -132,7 +132,7 @@ class Engine:
         changes: Sequence[Change] = part.changes
         for attempt in range(RECONNECTS + 1):
             try:
-                self._program(stage, part.host, changes)
+                self._program(stage, part.host, changes, (*planner.restarts(changes), *part.later))
                 return
             except Cut as error:
                 if attempt == RECONNECTS:
@@ -156,12 +156,15 @@ class Engine:
                                   hint="run the same command again to continue") from None
                 time.sleep(0.5)
 
-    def _program(self, stage: str, host: Host, changes: Sequence[Change]) -> None:
+    def _program(self, stage: str, host: Host, changes: Sequence[Change], stale: Sequence[str]) -> None:
+        """``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early."""
         steps: list[Call] = []
         owners: list[Change] = []
         blobs: dict[str, Blob] = {}
         for change in changes:
             calls = change.resource.apply(change)
+            if stale and not steps:
+                calls = (("forget_stamps", *stale), *calls)
             steps += calls
             owners += [change] * len(calls)
             blobs |= change.resource.payload(change)

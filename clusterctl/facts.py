@@ -86,6 +86,13 @@ def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
 @cache
 def _functions() -> str:
     return (Path(__file__).parent / "shell" / "facts.sh").read_text(encoding="utf-8")
@@ -109,6 +116,6 @@ def read_facts(records: Iterable[list[str]], *, asked: float, answered: float) -
             space[words[1][5:]] = Space(_number(kib) // 1024, int(inodes) if inodes.isdigit() and inodes != "0" else None, access != "ro")
         elif words[0] == "fact":
             values[words[1]] = words[2].strip() if len(words) > 2 else ""
-    theirs = float(values.get("time") or answered)
+    theirs = _seconds(values.get("time", "")) or answered
     skew = theirs - asked if theirs < asked else max(0.0, theirs - answered)
     return Facts(values=values, space=space, ports=ports, skew=skew)

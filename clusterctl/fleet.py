@@ -43,4 +43,7 @@ def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -
                 results[name] = future.result()
             except ClusterctlError as error:
                 errors[name] = error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return Outcome(results, errors)

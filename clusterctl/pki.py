@@ -131,6 +131,13 @@ class Authority:
         certificate = _extensions(builder, spec).sign(self.key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
 
+    def signed_pem(self, pem: str) -> bool | None:
+        """Whether this authority signed a certificate; None where it is none."""
+        try:
+            return self.signed(x509.load_pem_x509_certificate(pem.encode()))
+        except ValueError:
+            return None
+
     def signed(self, certificate: x509.Certificate) -> bool:
         """Whether this authority signed a certificate."""
         try:
@@ -155,13 +162,13 @@ def describe(pem: str) -> dict[str, str]:
         "names": ",".join(sorted(_alternative_names(certificate))),
         "usages": _usages(certificate),
         "ends": certificate.not_valid_after_utc.isoformat(timespec="seconds"),
-        "validity": "long enough" if left.days >= _renew_below(certificate) else f"ends in {left.days} days",
+        "validity": "long enough" if left >= _renew_below(certificate) else f"ends in {left.days} days",
     }
 
 
-def _renew_below(certificate: x509.Certificate) -> float:
-    lifetime = (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days
-    return min(RENEW_BELOW_DAYS, lifetime / 3)
+def _renew_below(certificate: x509.Certificate) -> timedelta:
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return min(timedelta(days=RENEW_BELOW_DAYS), lifetime / 3)
 
 
 def _alternative_names(certificate: x509.Certificate) -> set[str]:
@@ -213,13 +220,12 @@ class Pki:
             raise InputError("the cluster's keys are damaged", where=str(folder.path), hint="restore the folder from its backup") from error
 
     def save(self, folder: StateFolder) -> None:
-        """Write all of it; the file that ``load`` asks for last is written last."""
+        """Write all of it, the first time whole or not at all."""
         folder.prepare()
-        for name, authority in self.authorities.items():
-            folder.write(f"pki/{name}.crt", authority.pem)
-            folder.write(f"pki/{name}.key", key_pem(authority.key))
-        folder.write("pki/sa.key", key_pem(self.service_account_key))
-        folder.write("pki/encryption.key", base64.b64encode(self.encryption_key))
+        files = {f"{name}.{kind}": content for name, authority in self.authorities.items()
+                 for kind, content in (("crt", authority.pem), ("key", key_pem(authority.key)))}
+        files |= {"sa.key": key_pem(self.service_account_key), "encryption.key": base64.b64encode(self.encryption_key)}
+        folder.write_all("pki", files)
 
     @property
     def service_account_public(self) -> bytes:

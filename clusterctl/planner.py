@@ -38,22 +38,35 @@ class Rolling:
             yield rest[start : start + self.max_unavailable]
 
 
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """One host after the other, whatever is done to it."""
+
+    def batches(self, hosts: Sequence[Host], disruptive: frozenset[str]) -> Iterator[Sequence[Host]]:
+        for host in hosts:
+            yield [host]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Components that are put in place together. ``strategy``: how many hosts at a time."""
 
     name: str
     components: tuple[Component, ...]
-    strategy: Parallel | Rolling = field(default_factory=Parallel)
+    strategy: Parallel | Rolling | OneByOne = field(default_factory=Parallel)
 
 
 @dataclass(frozen=True, slots=True)
 class HostChanges:
-    """One host's part of a stage: the changes, and all resources of the stage, to look again after a cut."""
+    """One host's part of a stage: the changes, and all resources of the stage, to look again after a cut.
+
+    ``later``: the units that later stages restart, whose inputs this stage may change.
+    """
 
     host: Host
     changes: tuple[Change, ...]
     resources: tuple[Resource, ...]
+    later: tuple[str, ...] = ()
 
     @property
     def disruptive(self) -> bool:
@@ -93,12 +106,17 @@ class Plan:
         return Plan(tuple(StagePlan(stage.stage, tuple(part for part in stage.hosts if part.host.name in names)) for stage in self.stages))
 
 
+Known = dict[str, tuple[State | None, Change | None, Resource]]
+"""What was seen of a host's resources, what changes and the resource itself, by id."""
+
+
 def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resource, ...]]:
     """One host's resources by stage. Raises ValueError for two resources of one id."""
     found: dict[str, tuple[Resource, ...]] = {}
     ids: set[str] = set()
     for stage in stages:
-        resources = tuple(resource for component in stage.components if component.on(context.host) for resource in component.resources(context))
+        components = [component for component in stage.components if component.on(context.host)]
+        resources = tuple(resource for component in components for resource in component.resources(context))
         for resource in resources:
             if resource.id in ids:
                 raise ValueError(f"{resource.id} is wanted twice on {context.host.name}")
@@ -112,7 +130,7 @@ def probes(resources: Iterable[Resource]) -> tuple[Probe, ...]:
     return tuple(dict.fromkeys(probe for resource in resources for probe in resource.probes()))
 
 
-def compare(resources: Sequence[Resource], seen: Observation, known: dict[str, tuple[State | None, Change | None, Resource]]) -> tuple[Change, ...]:
+def compare(resources: Sequence[Resource], seen: Observation, known: Known) -> tuple[Change, ...]:
     """The changes that make one host's resources as wanted, in order.
 
     ``known`` gathers (state, change, resource) by id over the stages, so that a service finds its inputs in earlier ones.
@@ -133,11 +151,20 @@ def compare(resources: Sequence[Resource], seen: Observation, known: dict[str, t
 
 
 def _matters(change: Change | None) -> bool:
-    """A mode or an owner that is put right is no reason to restart."""
-    return change is not None and not (change.action == "update" and set(change.fields) <= {"mode", "owner", "certificate_mode", "key_mode", "files"})
+    """A mode or an owner that is put right is no reason to restart, nor a program that went missing under one that runs."""
+    if change is None or change.action != "update":
+        return change is not None
+    if change.fields == ("files",):
+        return change.before["files"].startswith("modified ")
+    return not set(change.fields) <= {"mode", "owner", "certificate_mode", "key_mode"}
 
 
-def stamp(service: Service, known: Mapping[str, tuple[State | None, Change | None, Resource]]) -> str:
+def restarts(changes: Iterable[Change]) -> tuple[str, ...]:
+    """The units that these changes restart."""
+    return tuple(change.resource.unit for change in changes if isinstance(change.resource, Service) and change.action == "restart")
+
+
+def stamp(service: Service, known: Known) -> str:
     """The digest of all inputs of a service, as they will be. Raises KeyError for an input that nobody declared before it."""
     digest = hashlib.sha256(repr((service.unit, service.ready)).encode())
     for name in service.inputs:
@@ -151,10 +178,12 @@ def make(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str,
     """The plan for hosts, from their resources by stage and what was seen on them."""
     by_stage: dict[str, list[HostChanges]] = {stage.name: [] for stage in stages}
     for host in hosts:
-        known: dict[str, tuple[State | None, Change | None, Resource]] = {}
-        for stage in stages:
-            changes = compare(resources[host.name][stage.name], seen[host.name], known)
-            if changes:
+        known: Known = {}
+        changes = {stage.name: compare(resources[host.name][stage.name], seen[host.name], known) for stage in stages}
+        later: tuple[str, ...] = ()
+        for stage in reversed(stages):
+            if changes[stage.name]:
                 filled = tuple(known[resource.id][2] for resource in resources[host.name][stage.name])
-                by_stage[stage.name].append(HostChanges(host, changes, filled))
+                by_stage[stage.name].append(HostChanges(host, changes[stage.name], filled, later))
+            later = (*restarts(changes[stage.name]), *later)
     return Plan(tuple(StagePlan(stage, tuple(by_stage[stage.name])) for stage in stages))

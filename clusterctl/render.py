@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ def unit_word(value: object) -> str:
 
 def yaml_value(value: object) -> str:
     """A value as JSON, which is YAML: quoted whatever it holds."""
-    return json.dumps(value, sort_keys=True, default=str)
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    # JSON escapes what lies beyond \uffff as two halves, which YAML reads as two broken characters: that stays as it is.
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @cache

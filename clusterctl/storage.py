@@ -6,8 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was renamed in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
@@ -74,6 +80,20 @@ class StateFolder:
     def write(self, name: str, content: bytes) -> None:
         """Write a file in it, 0600 from its first byte."""
         write_whole(self.path / name, content)
+
+    def write_all(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write files of a folder in it; where the folder is new, all of them appear at once or none does."""
+        final, fresh = self.path / name, self.path / f".{name}.new"
+        if final.is_dir():
+            fresh = final
+        else:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(mode=0o700)
+        for file, content in files.items():
+            write_whole(fresh / file, content)
+        if fresh != final:
+            os.rename(fresh, final)
+            sync_folder(self.path)
 
     @contextlib.contextmanager
     def locked(self, operation: str) -> Iterator[None]:

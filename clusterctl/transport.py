@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import ctypes
-import hashlib
 import logging
-import selectors
 import shlex
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +14,20 @@ from typing import Any
 import fabric
 import paramiko
 
-from clusterctl.errors import InputError, Unreachable
+from clusterctl.errors import ClusterctlError, Stopped, Unreachable
+from clusterctl.forward import Forward
+from clusterctl.hostkeys import Pinned, expect
+from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
 from clusterctl.shell import BOOTSTRAP, Program, read_record
+from clusterctl.sockets import open_socket, ssh_options
+from clusterctl.sockets import proxy as open_proxy
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 SILENCE = 900.0
 """Seconds without a record after which a program counts as hung; no step may take longer without one."""
 
-_CLONE_NEWNET = 0x40000000
 _PROMPT = "clusterctl-asks-for-the-sudo-password:"
 
 
@@ -44,84 +43,9 @@ class _Transport(paramiko.Transport):
                       "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
 
 
-def _make_transport(sock: Any, *, gss_kex: bool = False, gss_deleg_creds: bool = True, disabled_algorithms: Any = None) -> paramiko.Transport:
+def _make_transport(sock: Any, *, gss_kex: bool = False, gss_deleg_creds: bool = True,
+                    disabled_algorithms: Any = None) -> paramiko.Transport:
     return _Transport(sock, disabled_algorithms=disabled_algorithms)
-
-
-class _Socket(socket.socket):
-    """Re-arms TCP_QUICKACK at every receive, as Linux forgets it: tens of milliseconds for each connection."""
-
-    def recv(self, *arguments: Any) -> bytes:
-        with contextlib.suppress(OSError):
-            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return super().recv(*arguments)
-
-
-def fingerprint(key: paramiko.PKey) -> str:
-    """``SHA256:...`` as ssh-keygen -l prints it."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-
-
-class _Pinned(paramiko.MissingHostKeyPolicy):
-    """Accepts just the key that the inventory or our own known_hosts names; before any authentication byte."""
-
-    def __init__(self, name: str, pin: str | None) -> None:
-        self.name, self.pin = name, pin
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        pin = self.pin
-        offered = {fingerprint(key), f"{key.get_name()} {key.get_base64()}"}
-        if pin is not None and " ".join(pin.split()[:2]) in offered:
-            return
-        what = "is not known" if pin is None else f"has changed (pinned {_short(pin)})"
-        raise Unreachable(
-            f"its host key {fingerprint(key)} {what}; nothing was sent to it", where=self.name,
-            hint=f"compare with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on its console, then: clusterctl trust "
-                 f"{self.name} --fingerprint {fingerprint(key)}")
-
-
-def _short(pin: str) -> str:
-    words = pin.split()
-    if len(words) < 2:
-        return pin
-    digest = hashlib.sha256(base64.b64decode(words[1] + "==", validate=False)).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def open_socket(address: str, port: int, timeout: float, namespace: str | None = None) -> socket.socket:
-    """A connected TCP socket, with small delays, opened from a network namespace where one is named. Raises OSError."""
-    made: list[_Socket] = []
-    family, kind, protocol, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-
-    def make() -> None:
-        if namespace is not None:
-            with open(f"/run/netns/{namespace}") as handle:
-                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
-                    return
-        made.append(_Socket(family, kind, protocol))
-
-    if namespace is None:
-        make()
-    else:
-        # A namespace belongs to a thread; a socket keeps the one that it was made in.
-        thread = threading.Thread(target=_quiet, args=(make,))
-        thread.start()
-        thread.join()
-    if not made:
-        raise OSError(f"network namespace {namespace} cannot be entered (is the lab up? are you root?)")
-    made[0].settimeout(timeout)
-    made[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        made[0].connect(target)
-    except OSError:
-        made[0].close()
-        raise
-    return made[0]
-
-
-def _quiet(function: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):
-        function()
 
 
 class Statistics:
@@ -157,11 +81,12 @@ class Transport:
         except Unreachable:
             raise
         except paramiko.BadHostKeyException as error:
+            accept = f"clusterctl trust {self.host.name} --fingerprint {fingerprint(error.key)}"
             raise Unreachable(f"its host key has changed: expected {fingerprint(error.expected_key)}, got {fingerprint(error.key)}; "
-                              "nothing was sent to it", where=where,
-                              hint=f"if the machine was reinstalled: clusterctl trust {self.host.name} --fingerprint {fingerprint(error.key)}") from None
+                              "nothing was sent to it", where=where, hint=f"if the machine was reinstalled: {accept}") from None
         except paramiko.PasswordRequiredException:
-            raise Unreachable("its private key needs a passphrase", where=where, hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
+            raise Unreachable("its private key needs a passphrase", where=where,
+                              hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
         except paramiko.AuthenticationException as error:
             raise Unreachable(f"it does not let us in: {error}", where=where,
                               hint=f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}") from None
@@ -181,18 +106,29 @@ class Transport:
 
     def _open(self, ssh: Ssh) -> fabric.Connection:
         config = fabric.Config(overrides={"load_ssh_configs": False, "timeouts": {"connect": ssh.connect_timeout}})
-        connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.connect_timeout)
+        connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config)
         client = connection.client
-        client.set_missing_host_key_policy(_Pinned(self.host.name, ssh.host_key))
+        client.set_missing_host_key_policy(Pinned(self.host.name, ssh.host_key))
         if ssh.host_key is None:
             self._load_known(client)
-        client.connect(
-            hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=ssh.connect_timeout, banner_timeout=ssh.connect_timeout,
-            auth_timeout=ssh.connect_timeout, key_filename=str(ssh.private_key) if ssh.private_key else None,
-            passphrase=self._passphrase(), allow_agent=ssh.private_key is None, look_for_keys=ssh.private_key is None,
-            sock=self.route(), transport_factory=_make_transport)
+        else:
+            expect(client, ssh)
+        self._log_in(client, ssh, self.route())
         connection.transport = client.get_transport()
         return connection
+
+    def _log_in(self, client: paramiko.SSHClient, ssh: Ssh, sock: Any) -> None:
+        own, timeout = self.host.ssh, self.host.ssh.connect_timeout
+        try:
+            client.connect(
+                hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
+                auth_timeout=timeout, key_filename=str(own.private_key) if own.private_key else None,
+                passphrase=self._passphrase(), allow_agent=own.private_key is None, look_for_keys=own.private_key is None, sock=sock,
+                transport_factory=_make_transport)
+        except BaseException:
+            client.close()
+            sock.close()
+            raise
 
     def _load_known(self, client: paramiko.SSHClient) -> None:
         for path in (self._known_hosts, Path("~/.ssh/known_hosts").expanduser()):
@@ -201,8 +137,7 @@ class Transport:
 
     def _socket(self, ssh: Ssh, jump: str | None, proxy: str | None) -> Any:
         if proxy:
-            words = proxy.replace("%h", ssh.address).replace("%p", str(ssh.port)).replace("%r", ssh.user)
-            return paramiko.ProxyCommand(words)
+            return open_proxy(proxy, address=ssh.address, port=ssh.port, user=ssh.user)
         if jump:
             return self._through(jump, ssh)
         return open_socket(ssh.address, ssh.port, ssh.connect_timeout, ssh.network_namespace)
@@ -211,17 +146,16 @@ class Transport:
         """A channel through bastion hosts, each with its own key checked."""
         channel: Any = None
         hops = [_hop(jump, ssh) for jump in jumps.split(",")]
-        for hop, (address, port) in zip(hops, [*((after.address, after.port) for after in hops[1:]), (ssh.address, ssh.port)], strict=True):
+        for hop, after in zip(hops, [*hops[1:], ssh], strict=True):
             client = paramiko.SSHClient()
-            client.set_missing_host_key_policy(_Pinned(f"bastion {hop.address}", hop.host_key))
+            client.set_missing_host_key_policy(Pinned(f"bastion {hop.address}", hop.host_key))
             self._load_known(client)
             sock = channel or open_socket(hop.address, hop.port, ssh.connect_timeout, ssh.network_namespace)
-            client.connect(hostname=hop.address, port=hop.port, username=hop.user, sock=sock, timeout=ssh.connect_timeout,
-                           key_filename=str(ssh.private_key) if ssh.private_key else None, passphrase=self._passphrase(),
-                           auth_timeout=ssh.connect_timeout, transport_factory=_make_transport)
+            self._log_in(client, hop, sock)
             transport = client.get_transport()
             assert transport is not None
-            channel = transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=ssh.connect_timeout)
+            channel = transport.open_channel("direct-tcpip", (after.address, after.port), ("127.0.0.1", 0),
+                                             timeout=ssh.connect_timeout)
             # The channel lives only as long as its client does.
             channel.clusterctl_client = client
         return channel
@@ -234,61 +168,84 @@ class Transport:
         try:
             channel = self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            self._connection = None
+            self._drop()
             raise Cut(str(error) or type(error).__name__) from None
         with contextlib.closing(channel):
             yield from self._converse(channel, program, silence)
 
     def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
+        sender = _Sender(channel, program, self.statistics)
         try:
             self._start(channel)
-            sender = threading.Thread(target=self._send, args=(channel, program), daemon=True)
             sender.start()
-            ended = False
-            for line in self._lines(channel, silence):
+            started = ended = False
+            for line in self._lines(channel, sender, silence):
                 words = read_record(line, program.nonce)
                 if words is None:
                     continue
+                started = True
                 if words[0] == "end":
                     ended = True
                     break
                 yield words
                 ended = words[0] == "failed"
             if not ended:
-                raise self._unfinished(channel)
+                raise sender.error or self._unfinished(channel, started)
         except TimeoutError:
+            self._drop()
             raise Unreachable(f"gave no sign of life for {silence:.0f} s", where=self.host.name,
                               hint="look at the machine's console; then run the same command again") from None
         except (OSError, EOFError, paramiko.SSHException) as error:
-            self._connection = None
+            self._drop()
             raise Cut(str(error) or type(error).__name__) from None
 
+    def _drop(self) -> None:
+        """Forget a connection that is of no use any more, and end it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                connection.close()
+
     def _start(self, channel: paramiko.Channel) -> None:
+        password = self._sudo_password() if self.host.ssh.become else None
         if not self.host.ssh.become:
-            channel.exec_command(f"exec sh -c {shlex.quote(BOOTSTRAP)}")
-            return
-        password = self._sudo_password()
-        if password is None:
-            channel.exec_command(f"exec sudo -n -- sh -c {shlex.quote(BOOTSTRAP)}")
-            return
-        # The program follows only once sudo took the password, or a wrong one would be retried with the program's bytes.
-        channel.exec_command(f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + BOOTSTRAP)}")
-        seen, asked = self._await(channel, lambda out, err: b"go\n" in out or err.count(_PROMPT.encode()) > 0), False
-        if b"go\n" not in seen:
+            self._execute(channel, f"exec sh -c {shlex.quote(BOOTSTRAP)}")
+        elif password is None:
+            self._execute(channel, f"exec sudo -n -- sh -c {shlex.quote(BOOTSTRAP)}")
+        else:
+            # The program follows only once sudo took the password, or a wrong one would be retried with the program's bytes.
+            self._execute(channel, f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + BOOTSTRAP)}")
+            self._authorise(channel, password)
+
+    def _execute(self, channel: paramiko.Channel, command: str) -> None:
+        # paramiko waits for the answer without an end; closing the channel is what wakes it.
+        timer = threading.Timer(self.host.ssh.connect_timeout, channel.close)
+        timer.start()
+        try:
+            channel.exec_command(command)
+        finally:
+            timer.cancel()
+
+    def _authorise(self, channel: paramiko.Channel, password: str) -> None:
+        """Give sudo its password, once. Raises Unreachable with what sudo said."""
+        out, err = self._await(channel)
+        asked = b"go\n" not in out and _PROMPT.encode() in err
+        if asked:
             channel.sendall(password.encode() + b"\n")
-            asked = True
-            seen = self._await(channel, lambda out, err: b"go\n" in out or err.count(_PROMPT.encode()) > 0)
-        if b"go\n" not in seen:
-            channel.shutdown_write()
-            what = "sudo refuses the password" if asked else "sudo refuses"
-            raise Unreachable(what, where=f"{self.host.name} ({self.host.ssh.user})",
+            out, err = self._await(channel)
+        if b"go\n" not in out:
+            with contextlib.suppress(OSError):
+                channel.shutdown_write()
+            said = err.decode(errors="replace").replace(_PROMPT, "").strip().splitlines()
+            what = "sudo refuses the password" if asked else "sudo cannot be used"
+            raise Unreachable(f"{what}: {said[-1]}" if said else what, where=f"{self.host.name} ({self.host.ssh.user})",
                               hint="give the right one: CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password")
 
-    def _await(self, channel: paramiko.Channel, until: Callable[[bytes, bytes], bool]) -> bytes:
-        """Read both streams until a condition holds or the command ends; what came on stdout. Raises TimeoutError."""
+    def _await(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
+        """Read until sudo lets us in, asks or ends; what came on stdout and stderr. Raises Unreachable where it does neither."""
         deadline = time.monotonic() + self.host.ssh.connect_timeout
         out = err = b""
-        while not until(out, err):
+        while b"go\n" not in out and _PROMPT.encode() not in err:
             if channel.recv_ready():
                 out += channel.recv(4096)
             elif channel.recv_stderr_ready():
@@ -296,30 +253,35 @@ class Transport:
             elif channel.exit_status_ready():
                 break
             elif time.monotonic() > deadline:
-                raise TimeoutError
+                raise Unreachable(f"sudo did not answer within {self.host.ssh.connect_timeout:.0f} s", where=self.host.name,
+                                  hint=f"on the machine, as {self.host.ssh.user}, try: sudo -k true")
             else:
                 channel.status_event.wait(0.01)
-        return out
+        return out, err
 
-    def _send(self, channel: paramiko.Channel, program: Program) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.settimeout(None)
-            for piece in program.chunks():
-                channel.sendall(piece)
-                self.statistics.sent += len(piece)
-            channel.shutdown_write()
-
-    def _lines(self, channel: paramiko.Channel, silence: float) -> Iterator[str]:
+    def _lines(self, channel: paramiko.Channel, sender: _Sender, silence: float) -> Iterator[str]:
+        """Whole lines as they come. Bytes that the machine takes from us are a sign of life too. Raises TimeoutError."""
         rest = b""
-        channel.settimeout(silence)
-        while piece := channel.recv(65536):
+        heard = time.monotonic()
+        channel.settimeout(min(silence, 1.0))
+        while True:
+            try:
+                piece = channel.recv(65536)
+            except TimeoutError:
+                if time.monotonic() - max(heard, sender.moved) >= silence:
+                    raise
+                continue
+            if not piece:
+                return
+            heard = time.monotonic()
             self.statistics.received += len(piece)
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 yield line.decode(errors="replace")
 
-    def _unfinished(self, channel: paramiko.Channel) -> Exception:
-        channel.settimeout(5)
+    def _unfinished(self, channel: paramiko.Channel, started: bool) -> Exception:
+        # The exit code comes after the end of the output, with a packet of its own.
+        channel.status_event.wait(5)
         code = channel.recv_exit_status() if channel.exit_status_ready() else -1
         complaint = b""
         with contextlib.suppress(OSError):
@@ -327,21 +289,31 @@ class Transport:
         text = complaint.decode(errors="replace").strip()
         where = f"{self.host.name} ({self.host.ssh.user})"
         if code == 75:
-            return Unreachable("another clusterctl program still runs on it after 120 s", where=where, hint="wait, then run this again")
-        if code == 1 and "sudo" in text:
-            return Unreachable(f"sudo refuses: {text.splitlines()[-1]}", where=where,
+            return Unreachable("another clusterctl program still runs on it after 120 s", where=where,
+                               hint="wait, then run this again")
+        if self.host.ssh.become and not started and (code == 127 or (code == 1 and "sudo" in text)):
+            return Unreachable(f"sudo cannot be used: {text.splitlines()[-1] if text else 'no message'}", where=where,
                                hint="give a password (CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password) or allow sudo without one")
-        if code > 0:
+        if 0 < code < 128 and not started:
             return Unreachable(f"the program could not be started (exit code {code}): {text or 'no message'}", where=where,
-                               hint="is there space left in /var/lib/clusterctl?")
-        self._connection = None
-        return Cut(text or "the connection was closed")
+                               hint="is there space left in /var/lib/clusterctl, and may it be written?")
+        self._drop()
+        return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
 
     def forward(self, address: str, port: int) -> Forward:
         """A local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport."""
         self.connect()
         assert self._connection is not None
-        forward = Forward(self._connection.transport, address, port)
+        transport: paramiko.Transport = self._connection.transport
+        timeout = self.host.ssh.connect_timeout
+
+        def open_channel() -> paramiko.Channel:
+            try:
+                return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout)
+            except (EOFError, paramiko.SSHException) as error:
+                raise OSError(str(error)) from None
+
+        forward = Forward(open_channel)
         self._forwards.append(forward)
         return forward
 
@@ -349,9 +321,7 @@ class Transport:
         for forward in self._forwards:
             forward.close()
         self._forwards.clear()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._drop()
 
 
 def offered_key(host: Host) -> paramiko.PKey:
@@ -363,65 +333,49 @@ def offered_key(host: Host) -> paramiko.PKey:
         return transport.get_remote_server_key()
 
 
+class _Sender(threading.Thread):
+    """Sends a program while its records are read. ``moved``: when the machine last took bytes; ``error``: why it cannot."""
+
+    def __init__(self, channel: paramiko.Channel, program: Program, statistics: Statistics) -> None:
+        super().__init__(daemon=True)
+        self._channel, self._program, self._statistics = channel, program, statistics
+        self.moved = time.monotonic()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for piece in self._program.chunks():
+                self._send(piece)
+            self._channel.shutdown_write()
+        except _Broken:
+            pass
+        except Exception as error:
+            # Nothing of ours may wait for the rest of a program that will never come.
+            self.error = error if isinstance(error, ClusterctlError) else Stopped(f"the program cannot be sent: {error}")
+            self._channel.close()
+
+    def _send(self, piece: bytes) -> None:
+        while piece:
+            try:
+                count = self._channel.send(piece)
+            except TimeoutError:
+                # The reader's: it alone decides when a machine counts as dead, and closes the channel then.
+                continue
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise _Broken from error
+            if count == 0:
+                raise _Broken
+            piece = piece[count:]
+            self.moved = time.monotonic()
+            self._statistics.sent += count
+
+
+class _Broken(Exception):
+    """The connection broke while a program was sent; its reader says so."""
+
+
 def _hop(jump: str, ssh: Ssh) -> Ssh:
     """A bastion as ``[USER@]HOST[:PORT]`` names it; its key must be in known_hosts."""
     user, _, rest = jump.strip().rpartition("@")
     address, _, port = rest.partition(":")
     return Ssh(address=address, port=int(port or 22), user=user or ssh.user)
-
-
-def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
-    """What ``ansible_ssh_common_args`` asks for: ProxyJump (-J, -o) and ProxyCommand. Raises InputError for anything else."""
-    found: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-J", "-o") and rest:
-            value = rest.pop(0)
-        elif word[:2] in ("-J", "-o") and len(word) > 2:
-            word, value = word[:2], word[2:]
-        else:
-            raise InputError(f"ansible_ssh_common_args: {word!r} is not supported; supported are -J HOST and -o ProxyJump/ProxyCommand=...")
-        name, _, setting = ("ProxyJump", "", value) if word == "-J" else value.replace(" ", "=", 1).partition("=") \
-            if "=" not in value else value.partition("=")
-        found[name.strip().lower()] = setting.strip()
-    return found
-
-
-class Forward:
-    """A listening socket on 127.0.0.1 whose connections go through an SSH connection. ``port`` is where it listens."""
-
-    def __init__(self, transport: paramiko.Transport, address: str, port: int) -> None:
-        self._transport, self._target = transport, (address, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pipe, args=(connection,), daemon=True).start()
-
-    def _pipe(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel = self._transport.open_channel("direct-tcpip", self._target, ("127.0.0.1", 0), timeout=10)
-            with contextlib.closing(channel), selectors.DefaultSelector() as selector:
-                selector.register(connection, selectors.EVENT_READ, channel)
-                selector.register(channel, selectors.EVENT_READ, connection)
-                while True:
-                    for key, _ in selector.select():
-                        source: Any = key.fileobj
-                        if not (piece := source.recv(65536)):
-                            return
-                        key.data.sendall(piece)
-
-    def close(self) -> None:
-        # Closing alone does not wake a thread in accept().
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-

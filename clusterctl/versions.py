@@ -23,7 +23,7 @@ _COMMON = {
 }
 
 _BY_MINOR = {
-    "1.35": {"kubernetes": "1.35.8", "crictl": "1.35.0", "pause": "3.10.1"},
+    "1.35": {"kubernetes": "1.35.8", "crictl": "1.36.0", "pause": "3.10.1"},
     "1.36": {"kubernetes": "1.36.4", "crictl": "1.36.0", "pause": "3.10.2"},
     "1.37": {"kubernetes": "1.37.2", "crictl": "1.36.0", "pause": "3.10.2"},
 }

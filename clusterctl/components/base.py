@@ -21,6 +21,8 @@ class Context:
     facts: Facts
     pki: Pki
     catalog: Catalog
+    etcd_formed: frozenset[str] = frozenset()
+    """The hosts whose etcd has served once: a member that is not among them joins the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

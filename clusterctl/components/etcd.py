@@ -9,6 +9,7 @@ from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, p
 from clusterctl.model import Host
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
+from clusterctl.resources.etcd_member import Join, Voter
 from clusterctl.resources.file import Folder, Seed
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
@@ -56,14 +57,34 @@ def resources(context: Context) -> Sequence[Resource]:
         issued(context, f"{PKI}/healthcheck-client", "kube-etcd-healthcheck-client", authority="etcd", owner=OWNER, client=True),
     ]
     service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), oom=context.facts.lowers_oom_score)
-    initial = render("etcd/initial.env.j2", state="new", token=context.pki.identity,
-                     members=[f"{member.name}={peer_url(member)}" for member in cluster.etcd_members])
     return [
         User(name="etcd", home=DATA), Folder(path=DATA, mode="700", owner=OWNER),
         Folder(path="/etc/etcd"), Folder(path=PKI, mode="700", owner=OWNER),
-        *switch, *certificates, Seed(path="/etc/etcd/initial.env", content=initial, mode="600"), service,
+        *switch, *certificates, service, *_entrance(context),
         Service(unit="etcd.service", inputs=ids(program, *switch, *certificates[:3], service), ready=("etcd_ready",), deadline=120),
+        *_vote(context), Seed(path="/etc/etcd/formed", content=b"This member has served.\n"),
     ]
+
+
+def _others(context: Context) -> tuple[str, ...]:
+    return tuple(client_url(member) for member in context.cluster.etcd_members
+                 if member.name in context.etcd_formed and member.name != context.host.name)
+
+
+def _entrance(context: Context) -> list[Resource]:
+    """How this member comes in: with all the others at the birth of the cluster, or as a learner of one that runs."""
+    host = context.host
+    if context.etcd_formed and host.name not in context.etcd_formed:
+        return [Join(name=host.name, peer_url=peer_url(host), endpoints=_others(context), token=context.pki.identity)]
+    initial = render("etcd/initial.env.j2", state="new", token=context.pki.identity,
+                     members=[f"{member.name}={peer_url(member)}" for member in context.cluster.etcd_members])
+    return [Seed(path="/etc/etcd/initial.env", content=initial, mode="600")]
+
+
+def _vote(context: Context) -> list[Resource]:
+    """Promotion concerns only a member that came in as a learner, which the birth of a cluster has none of."""
+    others = _others(context)
+    return [Voter(name=context.host.name, endpoints=others, joining=context.host.name not in context.etcd_formed)] if others else []
 
 
 ETCD = Component(name="etcd", on=etcd_members, resources=resources)

@@ -21,7 +21,7 @@ from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session, refuse_other_cluster
-from clusterctl.planner import Plan, Rolling, Stage, StagePlan
+from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
 from clusterctl.resources.service import Service
@@ -36,11 +36,11 @@ def max_unavailable(cluster: Cluster) -> int:
     return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
 
 
-def stages(cluster: Cluster) -> tuple[Stage, ...]:
-    """The whole of ``apply``, in order."""
+def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
+    """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
     return (
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
-        Stage(name="etcd", components=(ETCD,), strategy=Rolling(1)),
+        Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
         Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1)),
         Stage(name="nodes", components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster))),
     )
@@ -68,7 +68,7 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     cluster, hosts = session.cluster, session.chosen
     facts, warnings = session.facts(hosts)
     refuse_other_cluster(session, facts)
-    order = stages(cluster)
+    order = stages(cluster, formed(facts))
     resources = wanted(session, order, hosts, facts)
     seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
     machines = planner.make(order, hosts, resources, seen)
@@ -86,7 +86,12 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
 def wanted(session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]) -> dict[str, dict[str, tuple[Resource, ...]]]:
     """All resources of all hosts, by stage."""
     return {host.name: planner.wanted(order, Context(cluster=session.cluster, host=host, facts=facts[host.name], pki=session.pki,
-                                                     catalog=session.catalog)) for host in hosts}
+                                                     catalog=session.catalog, etcd_formed=formed(facts))) for host in hosts}
+
+
+def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
+    """The hosts whose etcd has served once."""
+    return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")
 
 
 def _running_api(session: Session, seen: Mapping[str, Observation]) -> Api | None:

@@ -9,7 +9,7 @@ from clusterctl import planner
 from clusterctl.errors import ClusterctlError
 from clusterctl.kube import ApiError, node_ready
 from clusterctl.model import Host
-from clusterctl.operations.apply import stages, wanted
+from clusterctl.operations.apply import formed, stages, wanted
 from clusterctl.operations.base import Session
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
@@ -59,7 +59,7 @@ def status(session: Session) -> ClusterStatus:
     hosts = session.chosen
     facts = session.engine.facts(hosts)
     reachable = [host for host in hosts if host.name in facts.results]
-    order = stages(session.cluster)
+    order = stages(session.cluster, formed(facts.results))
     resources = wanted(session, order, reachable, facts.results)
     seen = session.engine.observe(reachable, resources)
     nodes, versions, api = _nodes(session, [host for host in reachable if host.is_control_plane])

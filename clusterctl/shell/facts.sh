@@ -42,6 +42,7 @@ observe_facts() {
 	done
 	cluster=$(first_line /etc/clusterctl/cluster)
 	fact cluster "$cluster"
+	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; fi)"
 	fact ssh_host_key "$(first_line /etc/ssh/ssh_host_ed25519_key.pub)"
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening

@@ -361,17 +361,23 @@ unit_failed() {
 	exit 1
 }
 
-# http_ok PORT PATH: whether 127.0.0.1 answers 200; with whatever the machine has.
-http_ok() {
+# http_get PORT PATH: what 127.0.0.1 answers to a GET; fails unless it is 200. With whatever the machine has.
+http_get() {
 	if command -v curl >/dev/null 2>&1; then
-		# A proxy that the environment names is not the way to ourselves.
-		[ "$(curl -fsS --noproxy '*' -m 5 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$1$2")" = 200 ]
+		curl -fsS -m 5 "http://127.0.0.1:$1$2"
 	elif command -v bash >/dev/null 2>&1; then
 		# shellcheck disable=SC2016 # expanded by the inner bash
-		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && echo "$status" && case $status in *" 200 "*) ;; *) exit 1 ;; esac' http_ok "$1" "$2"
+		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && case $status in *" 200 "*) cat <&5 ;; *) echo "$status" && exit 1 ;; esac' http_get "$1" "$2"
 	else
-		http_proxy='' wget -q -T 5 -O /dev/null "http://127.0.0.1:$1$2"
+		wget -q -T 5 -O - "http://127.0.0.1:$1$2"
 	fi
+}
+
+http_ok() {
+	http_get "$1" "$2" >"$work/answer" || {
+		tail -c 200 "$work/answer"
+		return 1
+	}
 }
 
 api_ready() {
@@ -394,13 +400,54 @@ put_pair() {
 	mv -f -- "$4.new" "$4"
 }
 
-# etcd_client WORD...: etcdctl against this machine's own member.
-etcd_client() {
-	"$root/bin/etcdctl" --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key --command-timeout 5s "$@"
+# etcd_at ENDPOINTS WORD...: etcdctl with the certificate that health checks use.
+etcd_at() {
+	endpoints=$1
+	shift
+	"$root/bin/etcdctl" --endpoints "$endpoints" --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key --command-timeout 5s "$@"
 }
 
+# A learner does not answer an ordinary read; that it serves its metrics is all that can be asked of it.
 etcd_ready() {
-	etcd_client endpoint health
+	if [ "$(etcd_learner)" = 1 ]; then return 0; fi
+	etcd_at https://127.0.0.1:2379 endpoint health
+}
+
+etcd_learner() {
+	http_get 2381 /metrics 2>/dev/null | sed -n 's/^etcd_server_is_learner \([01]\).*/\1/p'
+}
+
+observe_etcd_role() {
+	case $(etcd_learner) in
+	0) emit etcd_role "$1" voter ;;
+	1) emit etcd_role "$1" learner ;;
+	esac
+}
+
+# etcd_join NAME PEER_URL ENDPOINTS TOKEN: become a learner, once, and write down what the first start must be told.
+etcd_join() {
+	members=$(etcd_at "$3" member list)
+	case $members in
+	*", $2,"*) ;;
+	*) etcd_at "$3" member add "$1" --learner "--peer-urls=$2" && members=$(etcd_at "$3" member list) ;;
+	esac
+	# A member that has not started yet has no name in the list: it is ours.
+	cluster=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" -v url="$2" '{printf "%s%s=%s", (NR > 1 ? "," : ""), ($4 == url ? name : $3), $4}')
+	printf 'ETCD_INITIAL_CLUSTER=%s\nETCD_INITIAL_CLUSTER_STATE=existing\nETCD_INITIAL_CLUSTER_TOKEN=%s\n' "$cluster" "$4" >/etc/etcd/.initial.new
+	sync /etc/etcd/.initial.new
+	mv -f /etc/etcd/.initial.new /etc/etcd/initial.env
+}
+
+# etcd_promote NAME ENDPOINTS SECONDS: refused until the learner has caught up.
+etcd_promote() {
+	id=$(etcd_at "$2" member list | awk -F ', ' -v name="$1" '$3 == name {print $1}')
+	[ -n "$id" ] || die "etcd has no member named $1"
+	deadline=$(($(date +%s) + $3))
+	until said=$(etcd_at "$2" member promote "$id" 2>&1); do
+		if [ "$(etcd_learner)" = 0 ]; then return 0; fi
+		[ "$(date +%s)" -lt "$deadline" ] || die "the learner was not promoted within $3 s; last seen: $said"
+		sleep 0.5
+	done
 }
 
 # observe_command COMMAND: what it prints and how it ends.

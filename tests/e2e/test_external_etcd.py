@@ -1,0 +1,58 @@
+"""etcd on three machines of its own, one control plane, a worker; then a worker more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import checks
+import pytest
+from cluster import Cluster
+
+from clusterctl.lab import LabSpec
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="e2eetcd", machines=5, control_planes=1, etcd=3), Path(tmp_path_factory.mktemp("etcd")))
+    try:
+        summary = made.apply()
+        print("apply:", summary["seconds"], "s,", summary["stages"])
+        checks.load_image(made)
+        yield made
+    finally:
+        made.down()
+
+
+def test_all_of_it(cluster: Cluster) -> None:
+    checks.nodes_ready(cluster)
+    pods = checks.pods_everywhere(cluster)
+    checks.pod_network(cluster, pods)
+    checks.service_from_nodes(cluster)
+    checks.kubectl_streams(cluster, pods)
+    checks.scale_by_hand(cluster)
+    checks.deleted_pod_returns(cluster)
+
+
+def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:
+    for name in ("etcd-1", "etcd-2", "etcd-3"):
+        running = cluster.on(name, "systemctl list-units --plain --no-legend --state=running 'etcd*' 'kube*' 'containerd*'")
+        assert [line.split()[0] for line in running.splitlines()] == ["etcd.service"]
+    assert cluster.on("cp-1", "systemctl is-active etcd", check=False).strip() != "active"
+
+
+def test_a_worker_more(cluster: Cluster) -> None:
+    """Only the new machine is changed; the old ones see two looking trips."""
+    before = cluster.json("get", "nodes")["items"]
+    [added] = cluster.lab.add(count=1, role="worker")
+    changes = cluster.plan()["changes"]
+    assert {change["host"] for change in changes} == {added.name}
+    summary = cluster.apply()
+    assert set(summary["hosts"]) == {added.name}
+    old = len(cluster.lab.machines) - 1
+    assert summary["trips"] == 2 * old + 2 + len({change["stage"] for change in changes})
+    checks.nodes_ready(cluster)
+    assert len(cluster.json("get", "nodes")["items"]) == len(before) + 1
+    assert not cluster.apply()["changed"]
