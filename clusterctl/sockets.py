@@ -1,0 +1,112 @@
+"""The sockets that SSH runs over: straight, from a network namespace, or the two ends of a command."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from clusterctl.errors import InputError
+
+_CLONE_NEWNET = 0x40000000
+_OPTION = re.compile(r"\s*(\w+)\s*[=\s]\s*(.*?)\s*", re.DOTALL)
+_KNOWN = {"proxyjump", "proxycommand"}
+
+
+class _Socket(socket.socket):
+    """Re-arms TCP_QUICKACK at every receive, as Linux forgets it: tens of milliseconds for each connection."""
+
+    def recv(self, *arguments: Any) -> bytes:
+        with contextlib.suppress(OSError):
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return super().recv(*arguments)
+
+
+class Command(socket.socket):
+    """A command whose stdin and stdout are the other end of a socket. It ends with the socket, and is waited for."""
+
+    def __init__(self, words: list[str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            end = theirs.fileno()
+            try:
+                self._process = subprocess.Popen(words, stdin=end, stdout=end, stderr=subprocess.DEVNULL, start_new_session=True)
+            except OSError:
+                ours.close()
+                raise
+        super().__init__(fileno=ours.detach())
+
+    def close(self) -> None:
+        """Close the socket and end the command; one that does not listen is killed."""
+        super().close()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def proxy(command: str, *, address: str, port: int, user: str) -> Command:
+    """What ProxyCommand asks for. Split before values are put in: an address is always one word. Raises OSError, ValueError."""
+    values = {"%h": address, "%p": str(port), "%r": user, "%%": "%"}
+    return Command([re.sub("%[hpr%]", lambda found: values[found[0]], word) for word in shlex.split(command)])
+
+
+def open_socket(address: str, port: int, timeout: float, namespace: str | None = None) -> socket.socket:
+    """A connected TCP socket, with small delays, opened from a network namespace where one is named. Raises OSError."""
+    made: list[_Socket] = []
+    family, kind, protocol, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+
+    def make() -> None:
+        if namespace is not None:
+            with open(f"/run/netns/{namespace}") as handle:
+                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
+                    return
+        made.append(_Socket(family, kind, protocol))
+
+    if namespace is None:
+        make()
+    else:
+        # A namespace belongs to a thread; a socket keeps the one that it was made in.
+        thread = threading.Thread(target=_quiet, args=(make,))
+        thread.start()
+        thread.join()
+    if not made:
+        raise OSError(f"network namespace {namespace} cannot be entered (is the lab up? are you root?)")
+    made[0].settimeout(timeout)
+    made[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        made[0].connect(target)
+    except OSError:
+        made[0].close()
+        raise
+    return made[0]
+
+
+def _quiet(function: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):
+        function()
+
+
+def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
+    """What ``ansible_ssh_common_args`` asks for: ProxyJump (-J, -o) and ProxyCommand. Raises InputError for anything else."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        option, value = word[:2], word[2:] or (rest.pop(0) if rest else "")
+        match = _OPTION.fullmatch(f"ProxyJump={value}" if option == "-J" else value)
+        if option not in ("-J", "-o") or match is None or match[1].lower() not in _KNOWN or not match[2]:
+            raise InputError(f"ansible_ssh_common_args: {' '.join((option, value)).strip()!r} is not supported",
+                             hint="supported are -J HOST and -o ProxyJump=... or ProxyCommand=...")
+        # As in ssh, the first of several holds.
+        found.setdefault(match[1].lower(), match[2])
+    return found
