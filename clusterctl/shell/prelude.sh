@@ -104,10 +104,8 @@ observe_stamp() {
 observe_sysctl() {
 	for key; do
 		path=/proc/sys/$(printf %s "$key" | tr . /)
-		if [ -r "$path" ]; then
-			read -r value <"$path" || :
-			emit sysctl "$key" "$value"
-		fi
+		# Not by read: dash reads byte by byte, and the kernel gives a number at the first read alone.
+		if [ -r "$path" ]; then emit sysctl "$key" "$(cat "$path")"; fi
 	done
 }
 
