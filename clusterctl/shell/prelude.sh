@@ -179,7 +179,6 @@ put_file() {
 	chmod -- "$2" "$temporary"
 	sync "$temporary"
 	mv -f -- "$temporary" "$1"
-	sync "$folder"
 }
 
 check_fresh() {
@@ -208,10 +207,9 @@ put_folder() {
 }
 
 put_link() {
-	make_folders "${1%/*}"
+	[ -d "${1%/*}" ] || make_folders "${1%/*}"
 	[ ! -d "$1" ] || [ -L "$1" ] || die "$1 is a folder"
-	rm -f -- "$1.new"
-	ln -s -- "$2" "$1.new"
+	ln -s -f -n -- "$2" "$1.new"
 	mv -f -T -- "$1.new" "$1" 2>/dev/null || mv -f -- "$1.new" "$1"
 }
 
@@ -244,6 +242,8 @@ put_packages() {
 }
 
 quiet_apt() {
+	# A machine that never fetched the lists would fail first and fetch them then.
+	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -q -o DPkg::Lock::Timeout=120 update
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
 	policy=/usr/sbin/policy-rc.d
@@ -267,19 +267,21 @@ install_packages() {
 	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends install "$@"
 }
 
-# put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed. KIND: file or tar (compressed or not).
+# put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed. KIND: zst (one program) or tar (an archive).
 put_program() {
 	folder=$1 sum=$2 kind=$3 blob=$work/blobs/$4
 	shift 4
-	[ "$(sha256 "$blob")" = "$sum" ] || die "integrity: what arrived for $folder does not have the sha256 $sum"
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
 	trap 'rm -rf -- "$folder.new"' EXIT
-	if [ "$kind" = file ]; then
-		mv -- "$blob" "$folder.new/$1"
+	if [ "$kind" = zst ]; then
+		zstd -d -q -o "$folder.new/$1" -- "$blob"
+		arrived=$(sha256 "$folder.new/$1")
 	else
-		unpack "$blob" "$folder.new" "$@"
+		arrived=$(sha256 "$blob")
 	fi
+	[ "$arrived" = "$sum" ] || die "integrity: what arrived for $folder has the sha256 $arrived and not $sum"
+	[ "$kind" = zst ] || unpack "$blob" "$folder.new" "$@"
 	cd "$folder.new"
 	chown 0:0 -- *
 	chmod 0755 -- *
@@ -293,7 +295,7 @@ put_program() {
 		echo "$sum"
 		for name in *; do
 			own=$sum
-			[ "$kind" = file ] || own=$(sha256 "$name")
+			[ "$kind" = zst ] || own=$(sha256 "$name")
 			echo "$own $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"
 		done
 	} >.stamp.new
@@ -324,17 +326,30 @@ forget_stamps() {
 	for unit; do rm -f -- "$state/stamps/$unit"; done
 }
 
-# put_service UNIT DIGEST VERB SECONDS PROBE...: VERB is restart or start; the stamp says with what it runs, and is written last.
+# begin_services UNIT...: have them start all at once; put_service then waits for each.
+begin_services() {
+	make_folders "$state/stamps"
+	for unit; do rm -f -- "$state/stamps/$unit"; done
+	systemctl daemon-reload
+	systemctl enable --quiet -- "$@"
+	systemctl reset-failed -- "$@" 2>/dev/null || :
+	systemctl restart --no-block -- "$@"
+}
+
+# put_service UNIT DIGEST VERB SECONDS PROBE...: VERB is restart, start, or await after begin_services; the stamp says with what it runs,
+# and is written last.
 put_service() {
 	unit=$1 digest=$2 verb=$3 seconds=$4
 	shift 4
-	make_folders "$state/stamps"
-	rm -f -- "$state/stamps/$unit"
-	systemctl daemon-reload
-	systemctl enable --quiet -- "$unit"
 	deadline=$(($(date +%s) + seconds))
-	systemctl reset-failed -- "$unit" 2>/dev/null || :
-	timeout "$seconds" systemctl "$verb" -- "$unit" || unit_failed "$unit" "did not start"
+	if [ "$verb" != await ]; then
+		make_folders "$state/stamps"
+		rm -f -- "$state/stamps/$unit"
+		systemctl daemon-reload
+		systemctl enable --quiet -- "$unit"
+		systemctl reset-failed -- "$unit" 2>/dev/null || :
+		timeout "$seconds" systemctl "$verb" -- "$unit" || unit_failed "$unit" "did not start"
+	fi
 	until_ready "$unit" "$deadline" "$@"
 	printf '%s\n' "$digest" >"$state/stamps/$unit.new"
 	sync "$state/stamps/$unit.new"
@@ -362,12 +377,16 @@ unit_failed() {
 # http_get PORT PATH: what 127.0.0.1 answers to a GET; fails unless it is 200. With whatever the machine has.
 http_get() {
 	if command -v curl >/dev/null 2>&1; then
-		curl -fsS -m 5 "http://127.0.0.1:$1$2"
+		: >"$work/body"
+		# A proxy that the environment names is not the way to ourselves.
+		status=$(curl -sS --noproxy '*' -m 5 -o "$work/body" -w '%{http_code}' "http://127.0.0.1:$1$2") || return 1
+		cat "$work/body"
+		[ "$status" = 200 ]
 	elif command -v bash >/dev/null 2>&1; then
 		# shellcheck disable=SC2016 # expanded by the inner bash
 		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && case $status in *" 200 "*) cat <&5 ;; *) echo "$status" && exit 1 ;; esac' http_get "$1" "$2"
 	else
-		wget -q -T 5 -O - "http://127.0.0.1:$1$2"
+		http_proxy='' wget -q -T 5 -O - "http://127.0.0.1:$1$2"
 	fi
 }
 
@@ -393,65 +412,7 @@ put_pair() {
 	put_file "$1.key" 600 "$2" "$3.key" any
 	put_file "$1.crt" 644 "$2" "$3.crt" any
 	make_folders "$state/stamps"
-	printf '%s %s\n' "$(sha256 "$1.crt")" "$(sha256 "$1.key")" >"$4.new"
+	sha256sum -- "$1.crt" "$1.key" | cut -d ' ' -f 1 | paste -s -d ' ' - >"$4.new"
 	sync "$4.new"
 	mv -f -- "$4.new" "$4"
-}
-
-# etcd_at ENDPOINTS WORD...: etcdctl with the certificate that health checks use.
-etcd_at() {
-	endpoints=$1
-	shift
-	"$root/bin/etcdctl" --endpoints "$endpoints" --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key --command-timeout 5s "$@"
-}
-
-# A learner does not answer an ordinary read; that it serves its metrics is all that can be asked of it.
-etcd_ready() {
-	if [ "$(etcd_learner)" = 1 ]; then return 0; fi
-	etcd_at https://127.0.0.1:2379 endpoint health
-}
-
-etcd_learner() {
-	http_get 2381 /metrics 2>/dev/null | sed -n 's/^etcd_server_is_learner \([01]\).*/\1/p'
-}
-
-observe_etcd_role() {
-	case $(etcd_learner) in
-	0) emit etcd_role "$1" voter ;;
-	1) emit etcd_role "$1" learner ;;
-	esac
-}
-
-# etcd_join NAME PEER_URL ENDPOINTS TOKEN: become a learner, once, and write down what the first start must be told.
-etcd_join() {
-	members=$(etcd_at "$3" member list)
-	case $members in
-	*", $2,"*) ;;
-	*) etcd_at "$3" member add "$1" --learner "--peer-urls=$2" && members=$(etcd_at "$3" member list) ;;
-	esac
-	# A member that has not started yet has no name in the list: it is ours.
-	cluster=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" -v url="$2" '{printf "%s%s=%s", (NR > 1 ? "," : ""), ($4 == url ? name : $3), $4}')
-	printf 'ETCD_INITIAL_CLUSTER=%s\nETCD_INITIAL_CLUSTER_STATE=existing\nETCD_INITIAL_CLUSTER_TOKEN=%s\n' "$cluster" "$4" >/etc/etcd/.initial.new
-	sync /etc/etcd/.initial.new
-	mv -f /etc/etcd/.initial.new /etc/etcd/initial.env
-}
-
-# etcd_promote NAME ENDPOINTS SECONDS: refused until the learner has caught up.
-etcd_promote() {
-	id=$(etcd_at "$2" member list | awk -F ', ' -v name="$1" '$3 == name {print $1}')
-	[ -n "$id" ] || die "etcd has no member named $1"
-	deadline=$(($(date +%s) + $3))
-	until said=$(etcd_at "$2" member promote "$id" 2>&1); do
-		if [ "$(etcd_learner)" = 0 ]; then return 0; fi
-		[ "$(date +%s)" -lt "$deadline" ] || die "the learner was not promoted within $3 s; last seen: $said"
-		sleep 0.5
-	done
-}
-
-# observe_command COMMAND: what it prints and how it ends.
-observe_command() {
-	code=0
-	sh -c "$1" >"$work/output" 2>&1 </dev/null 3>&- 9>&- || code=$?
-	emit_lines output <"$work/output"
-	emit exit "$code"
 }

@@ -1,0 +1,20 @@
+"""What the tests of compiled programs share: one pretended machine for each shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell_box import SHELLS, Box
+
+
+@pytest.fixture(params=SHELLS)
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
+    """A pretended machine, under each shell in turn."""
+    return Box(tmp_path, request.param)
+
+
+@pytest.fixture
+def dash(tmp_path: Path) -> Box:
+    """A pretended machine with the shell of Debian, for what does not depend on the shell."""
+    return Box(tmp_path, "dash")

@@ -1,0 +1,110 @@
+"""Runs compiled programs here, under a chosen shell, with the machine's own folders moved below a temporary one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterctl.resources.base import Change, Resource
+from clusterctl.shell import Blob, Call, Observation, Probe, Program, StepResult, read_record, step_result
+
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+DEADLINE = 30
+OWNER = "root:root"
+
+
+@dataclass
+class Result:
+    """What a program printed: its steps and everything else."""
+
+    records: list[list[str]]
+    errors: str = ""
+    steps: list[StepResult] = field(default_factory=list)
+    seen: Observation = field(default_factory=Observation)
+
+    @property
+    def failure(self) -> StepResult | None:
+        return next((step for step in self.steps if step.code), None)
+
+
+class Box:
+    """A pretended machine below ``path``: its /opt/clusterctl and /var/lib/clusterctl are folders there."""
+
+    def __init__(self, path: Path, shell: str) -> None:
+        self.path, self.shell = path, shell
+        self.root, self.state, self.commands = path / "opt", path / "state", path / "commands"
+        self.etc = path / "etc"
+        for folder in (self.root, self.state, self.commands, self.etc):
+            folder.mkdir()
+        self._count = 0
+
+    def command(self, name: str, text: str) -> None:
+        """A fake command, found before the machine's own."""
+        path = self.commands / name
+        path.write_text(f"#!/bin/dash\n{text}\n")
+        path.chmod(0o755)
+
+    def text(self, program: Program) -> str:
+        """The program as it is run here."""
+        text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
+        return text.replace("\nPATH=", f"\nPATH={self.commands}:")
+
+    def start(self, program: Program) -> subprocess.Popen[bytes]:
+        """Start a program as the machine does: records alone reach its stdout."""
+        self._count += 1
+        work = self.path / f"work-{self._count}"
+        (work / "blobs").mkdir(parents=True)
+        (work / "run.sh").write_text(self.text(program))
+        for name, blob in program.blobs.items():
+            (work / "blobs" / name).write_bytes(blob if isinstance(blob, bytes) else blob.read_bytes())
+        line = 'exec "$@" 3>&1 >/dev/null </dev/null'
+        return subprocess.Popen(["sh", "-c", line, "sh", *SHELLS[self.shell], str(work / "run.sh"), str(work)], cwd=work,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+    def run(self, program: Program) -> Result:
+        process = self.start(program)
+        try:
+            out, errors = process.communicate(timeout=DEADLINE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+                process.wait()
+        text = out.decode(errors="replace").replace(str(self.root), "/opt/clusterctl").replace(str(self.state), "/var/lib/clusterctl")
+        found = (read_record(line, program.nonce) for line in text.split("\n"))
+        result = Result([words for words in found if words], errors.decode(errors="replace"))
+        for words in result.records:
+            if words[0] in ("ok", "failed"):
+                result.steps.append(step_result(words))
+            elif words[0] != "end":
+                result.seen.add(words[0], words[1:])
+        return result
+
+    def steps(self, *calls: Call, blobs: Mapping[str, Blob] | None = None) -> Result:
+        return self.run(Program(steps=calls, blobs=blobs or {}))
+
+    def look(self, *probes: Probe, verify: bool = False) -> Observation:
+        return self.run(Program(probes=probes, verify=verify)).seen
+
+    def diff(self, resource: Resource, *, verify: bool = False) -> Change | None:
+        return resource.diff(resource.parse(self.look(*resource.probes(), verify=verify)))
+
+    def apply(self, resource: Resource, change: Change | None = None) -> Result:
+        """Carry a change out and look again, in one program, as the engine does."""
+        change = change or self.diff(resource)
+        assert change is not None
+        return self.run(Program(steps=resource.apply(change), blobs=resource.payload(change), probes=resource.probes()))
+
+    def settle(self, *resources: Resource) -> None:
+        """Apply all, in one program, and prove that nothing is left to do."""
+        seen = self.look(*(probe for resource in resources for probe in resource.probes()))
+        changes = [(resource, change) for resource in resources if (change := resource.diff(resource.parse(seen)))]
+        assert len(changes) == len(resources)
+        result = self.run(Program(
+            steps=[call for resource, change in changes for call in resource.apply(change)],
+            blobs={name: blob for resource, change in changes for name, blob in resource.payload(change).items()},
+            probes=[probe for resource in resources for probe in resource.probes()]))
+        assert result.failure is None, result.failure
+        assert [change for resource in resources if (change := resource.diff(resource.parse(result.seen)))] == []

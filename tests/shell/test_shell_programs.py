@@ -1,0 +1,206 @@
+"""Programs from archives, and pairs of key and certificate: verified, put in place, watched."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from shell_box import Box
+
+from clusterctl.pki import Authority, CertificateSpec
+from clusterctl.resources.certificate import Certificate
+from clusterctl.resources.program import Program
+
+AUTHORITY = Authority.create("test")
+SPEC = CertificateSpec(authority="kubernetes", common_name="server", dns=("a.example",), addresses=("192.0.2.1",), server=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An artifact that is already here."""
+
+    path: Path
+    sha256: str
+
+    def fetch(self) -> Path:
+        return self.path
+
+
+def source(path: Path, content: bytes, pin: str | None = None) -> Source:
+    path.write_bytes(content)
+    return Source(path, pin or hashlib.sha256(content).hexdigest())
+
+
+def archive(*members: tuple[str, bytes | None], mode: str = "w:gz") -> bytes:
+    """A tar; a member without content is a link to /etc/passwd."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as made:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.uid, info.mode = 1234, 0o777
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                made.addfile(info)
+            else:
+                info.size = len(content)
+                made.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def test_a_file(box: Box) -> None:
+    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"#!/bin/sh\necho tool\n"))
+    box.settle(program)
+    folder = box.root / "tool/1.0.0"
+    assert (folder / "tool").read_bytes() == b"#!/bin/sh\necho tool\n"
+    assert os.listdir(folder.parent) == ["1.0.0"] and sorted(os.listdir(folder)) == [".stamp", "tool"]
+    assert os.access(folder / "tool", os.X_OK) and folder.stat().st_mode & 0o777 == 0o755
+    assert box.diff(program, verify=True) is None
+
+
+def test_an_archive(box: Box) -> None:
+    content = archive(("pack/bin/one", b"1"), ("pack/two words", b"2"), ("unasked", b"3"), ("../../etc/evil", b"4"), ("link", None))
+    program = Program(name="pack", version="2.0.0", source=source(box.path / "blob", content), members=("pack/bin/one", "pack/two words"))
+    box.settle(program)
+    folder = box.root / "pack/2.0.0"
+    assert sorted(os.listdir(folder)) == [".stamp", "one", "two words"]
+    assert (folder / "one").stat().st_uid == 0 and (folder / "one").stat().st_mode & 0o777 == 0o755
+    assert os.listdir(box.etc) == []
+    assert box.diff(program, verify=True) is None
+
+
+def test_wrong_sha_leaves_nothing(box: Box) -> None:
+    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"evil", pin="0" * 64))
+    result = box.apply(program)
+    assert result.failure is not None and "integrity" in result.failure.output
+    assert os.listdir(box.root) == []
+
+
+@pytest.mark.parametrize(("members", "asked"), [
+    ((("link", None),), "link"),
+    ((("other", b"x"),), "missing"),
+    ((("../../../evil", b"x"),), "../../../evil"),
+    ((("/tmp/clusterctl-evil", b"x"),), "/tmp/clusterctl-evil"),
+    ((("folder/file", b"x"),), "folder"),
+])
+def test_links_and_ways_out_are_refused(dash: Box, members: tuple[tuple[str, bytes | None], ...], asked: str) -> None:
+    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", archive(*members)), members=(asked,))
+    before = sorted(os.listdir(dash.path))
+    failed = dash.apply(program).failure is not None
+    # GNU tar takes an absolute name for a relative one, which stays inside.
+    assert failed or (asked.startswith("/") and (dash.root / "tool/1.0.0/clusterctl-evil").exists())
+    assert (dash.root / "tool/1.0.0").exists() is not failed and not (dash.root / "tool/1.0.0.new").exists()
+    assert [name for name in sorted(os.listdir(dash.path)) if not name.startswith("work-")] == before
+    assert not Path("/tmp/clusterctl-evil").exists() and os.listdir(dash.etc) == []
+
+
+def test_a_damaged_archive_is_refused(dash: Box) -> None:
+    content = archive(("one", os.urandom(50_000)))[:20_000]
+    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", content), members=("one",))
+    assert dash.apply(program).failure is not None
+    assert not (dash.root / "tool/1.0.0").exists()
+
+
+@pytest.mark.parametrize(("damage", "verdict"), [
+    ("printf x >>two", "modified two"), ("rm two", "missing two"), ("chmod 700 two", "mode two"), ("chown daemon two", "mode two"),
+    ("cp two x; mv x two", "intact"), ("touch two", "intact"), ("touch extra", "intact"), ("rm .stamp", None)])
+def test_drift(dash: Box, damage: str, verdict: str | None) -> None:
+    content = archive(("one", b"1"), ("two", b"2"))
+    program = Program(name="pack", version="2.0.0", source=source(dash.path / "blob", content), members=("one", "two"))
+    dash.settle(program)
+    assert os.system(f"cd {dash.root}/pack/2.0.0 && {damage}") == 0
+    change = dash.diff(program)
+    if verdict == "intact":
+        assert change is None
+        return
+    assert change is not None and change.before.get("files") == verdict
+    dash.settle(program)
+
+
+def test_verify_hashes_what_looks_untouched(dash: Box) -> None:
+    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good"))
+    dash.settle(program)
+    tool, stamp = dash.root / "tool/1.0.0/tool", dash.root / "tool/1.0.0/.stamp"
+    tool.write_bytes(b"evil")
+    # Somebody who can write the stamp's own numbers, but has no file of that sum.
+    status = tool.stat()
+    lines = stamp.read_text().splitlines()
+    words = lines[1].split(" ")
+    words[1:5] = [str(status.st_size), str(int(status.st_mtime)), str(int(status.st_ctime)), str(status.st_ino)]
+    stamp.write_text("\n".join([lines[0], " ".join(words)]) + "\n")
+    assert dash.diff(program) is None
+    change = dash.diff(program, verify=True)
+    assert change is not None and change.before["files"] == "modified tool"
+
+
+def test_another_source_is_another_program(dash: Box) -> None:
+    dash.settle(Program(name="tool", version="1.0.0", source=source(dash.path / "one", b"one")))
+    other = Program(name="tool", version="1.0.0", source=source(dash.path / "two", b"two"))
+    change = dash.diff(other)
+    assert change is not None and change.fields == ("source",)
+    dash.settle(other)
+    assert (dash.root / "tool/1.0.0/tool").read_bytes() == b"two"
+
+
+def certificate(box: Box, **more: object) -> Certificate:
+    return Certificate(path=f"{box.etc}/pki/server", spec=SPEC, authority=AUTHORITY, **more)  # type: ignore[arg-type]
+
+
+def test_pair(box: Box) -> None:
+    pair = certificate(box, owner="daemon:daemon")
+    box.settle(pair)
+    key, crt = box.etc / "pki/server.key", box.etc / "pki/server.crt"
+    assert key.stat().st_mode & 0o777 == 0o600 and crt.stat().st_mode & 0o777 == 0o644
+    assert key.owner() == "daemon"
+    assert (crt.read_bytes(), key.read_bytes()) == pair.issue()
+    assert sorted(os.listdir(box.etc / "pki")) == ["server.crt", "server.key"]
+    assert box.diff(certificate(box, owner="daemon:daemon")) is None, "any other run sees the same"
+
+
+@pytest.mark.parametrize(("damage", "fields", "reissued"), [
+    ("echo >>server.key", ("pair",), True),
+    ("echo >>server.crt", ("pair",), True),
+    ("echo junk >server.crt", None, True),
+    ("printf '\\0\\377' >server.crt", None, True),
+    (": >server.crt", None, True),
+    ("rm server.key", None, True),
+    ("rm ../../state/stamps/*", ("pair",), True),
+    ("cp server.crt x; mv server.crt y; ln -s x server.crt", None, True),
+    ("chmod 644 server.key", ("key_mode",), False),
+    ("chmod 600 server.crt; chown daemon server.key", ("certificate_mode", "key_mode"), False),
+])
+def test_drift_of_a_pair(dash: Box, damage: str, fields: tuple[str, ...] | None, reissued: bool) -> None:
+    pair = certificate(dash)
+    dash.settle(pair)
+    before = (dash.etc / "pki/server.key").read_bytes()
+    assert os.system(f"cd {dash.etc}/pki && {damage}") == 0
+    pair = certificate(dash)
+    change = dash.diff(pair)
+    assert change is not None and (fields is None or change.fields == fields)
+    dash.settle(pair)
+    assert ((dash.etc / "pki/server.key").read_bytes() != before) is reissued
+    assert (dash.etc / "pki/server.crt").is_file() and not (dash.etc / "pki/server.crt").is_symlink()
+
+
+def test_a_pair_that_was_half_written_is_written_again(dash: Box) -> None:
+    """Between the key and the stamp: the stamp is gone first, so the pair is not taken for whole."""
+    pair = certificate(dash)
+    dash.settle(pair)
+    other = certificate(dash)
+    crt, key = other.issue()
+    result = dash.steps(("put_pair", other.path, "root:root", "blob", "/var/lib/clusterctl/stamps/pair-x"), blobs={"blob.key": key})
+    assert result.failure is not None
+    change = dash.diff(pair)
+    assert change is not None and change.fields == ("pair",)
+
+
+def test_another_authority(dash: Box) -> None:
+    dash.settle(certificate(dash))
+    other = Certificate(path=f"{dash.etc}/pki/server", spec=SPEC, authority=Authority.create("test"))
+    change = dash.diff(other)
+    assert change is not None and change.fields == ("issuer",)
+    dash.settle(other)

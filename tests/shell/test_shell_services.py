@@ -1,0 +1,154 @@
+"""Services, against a pretended systemctl; HTTP and TCP probes against real listeners."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from shell_box import Box
+
+from clusterctl.resources.service import Service
+
+SYSTEMCTL = """
+printf '%s\\n' "$*" >>{box}/calls
+state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
+case $1 in
+show)
+	case $* in
+	*--value*) state; echo running; echo success ;;
+	*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=%s\\n\\n' "$unit" "$(state)" \
+		"$(cat {box}/enabled 2>/dev/null || echo disabled)"; done ;;
+	esac ;;
+enable) echo enabled >{box}/enabled ;;
+start | restart) {start} ;;
+is-active) [ "$(state)" = active ] ;;
+is-failed) [ "$(state)" = failed ] ;;
+esac
+"""
+
+
+def systemctl(box: Box, start: str = "echo active >{box}/active") -> None:
+    box.command("systemctl", SYSTEMCTL.format(box=box.path, start=start.format(box=box.path)))
+    box.command("journalctl", "echo the last words of the unit")
+
+
+def calls(box: Box) -> list[str]:
+    return [line.split(" ")[0] for line in (box.path / "calls").read_text().splitlines() if not line.startswith("show")]
+
+
+def service(**more: object) -> Service:
+    return Service(unit="tool.service", inputs=(), stamp="digest-1", **({"deadline": 5} | more))  # type: ignore[arg-type]
+
+
+def stamp(box: Box) -> str | None:
+    path = box.state / "stamps" / "tool.service"
+    return path.read_text() if path.exists() else None
+
+
+def test_start_stamp_and_restart(box: Box) -> None:
+    systemctl(box)
+    change = box.diff(service())
+    assert change is not None and change.action == "start"
+    box.settle(service())
+    assert stamp(box) == "digest-1\n"
+    assert calls(box)[:4] == ["daemon-reload", "enable", "reset-failed", "restart"]
+    other = Service(unit="tool.service", inputs=(), stamp="digest-2", deadline=5)
+    change = box.diff(other)
+    assert change is not None and change.action == "restart"
+    box.settle(other)
+    assert stamp(box) == "digest-2\n"
+
+
+def test_enabling_alone_restarts_nothing(dash: Box) -> None:
+    systemctl(dash)
+    dash.settle(service())
+    (dash.path / "enabled").write_text("disabled\n")
+    (dash.path / "calls").unlink()
+    change = dash.diff(service())
+    assert change is not None and change.action == "update"
+    dash.apply(service(), change)
+    assert "restart" not in calls(dash) and "start" in calls(dash)
+
+
+def test_ready_is_asked_until_it_says_yes(box: Box) -> None:
+    systemctl(box)
+    # Ready at the third question.
+    ready = ("sh", "-c", f"echo x >>{box.path}/asked; [ $(wc -l <{box.path}/asked) -ge 3 ]")
+    box.settle(service(ready=ready))
+    assert (box.path / "asked").read_text() == "x\n" * 3
+
+
+@pytest.mark.parametrize(("start", "ready", "deadline", "said"), [
+    ("exit 5", (), 5, "did not start"),
+    ("echo failed >{box}/active", (), 5, "is not ready"),
+    ("echo active >{box}/active", ("sh", "-c", "echo connection refused; exit 1"), 1, "last seen: connection refused"),
+    ("exec sleep 20", (), 1, "did not start"),
+])
+def test_a_unit_that_fails_leaves_no_stamp(box: Box, start: str, ready: tuple[str, ...], deadline: int, said: str) -> None:
+    systemctl(box, start)
+    (box.state / "stamps").mkdir()
+    (box.state / "stamps/tool.service").write_text("digest-0\n")
+    result = box.apply(service(ready=ready, deadline=deadline))
+    assert result.failure is not None
+    assert said in result.failure.output and "the last words of the unit" in result.failure.output
+    assert "tool.service " in result.failure.output
+    assert stamp(box) is None, "the next run starts it again"
+
+
+def test_forgotten_stamps(dash: Box) -> None:
+    systemctl(dash)
+    dash.settle(service())
+    assert dash.steps(("forget_stamps", "tool.service", "never-there.service")).failure is None
+    change = dash.diff(service())
+    assert change is not None and change.action == "restart"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        code = int(self.path.strip("/"))
+        self.send_response(code)
+        if code == 302:
+            self.send_header("Location", "/200")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    made = HTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=made.serve_forever, args=(0.05,))
+    thread.start()
+    yield made.server_port
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def closed_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize("curl", [True, False])
+@pytest.mark.parametrize(("path", "ok"), [("/200", True), ("/302", False), ("/404", False), ("/503", False)])
+def test_http_ok(box: Box, server: int, path: str, ok: bool, curl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    call = ("http_ok", str(server), path)
+    result = box.steps(call) if curl else box.steps(("eval", f"command() {{ [ \"$2\" != curl ]; }}; {' '.join(call)}"))
+    assert (result.failure is None) is ok
+
+
+def test_http_ok_where_nobody_listens(dash: Box) -> None:
+    assert dash.steps(("http_ok", str(closed_port()), "/200")).failure is not None
+
+
+def test_tcp_open(box: Box, server: int) -> None:
+    assert box.steps(("tcp_open", "127.0.0.1", str(server))).failure is None
+    assert box.steps(("tcp_open", "127.0.0.1", str(closed_port()))).failure is not None
