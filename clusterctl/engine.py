@@ -13,6 +13,7 @@ from clusterctl.fleet import Outcome
 from clusterctl.model import Host
 from clusterctl.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Change, Resource
+from clusterctl.resources.service import Service
 from clusterctl.shell import Blob, Call, Observation, Program, step_result
 from clusterctl.transport import Cut, Transport
 
@@ -161,8 +162,13 @@ class Engine:
         steps: list[Call] = []
         owners: list[Change] = []
         blobs: dict[str, Blob] = {}
-        for change in changes:
+        first, last = _starting(changes)
+        for place, change in enumerate(changes):
             calls = change.resource.apply(change)
+            if first <= place < last:
+                calls = [(name, unit, digest, "await", *rest) for name, unit, digest, _, *rest in calls]
+            if place == first < last:
+                calls = [("begin_services", *(call[1] for one in changes[first:last] for call in one.resource.apply(one))), *calls]
             if stale and not steps:
                 calls = (("forget_stamps", *stale), *calls)
             steps += calls
@@ -193,6 +199,15 @@ class Engine:
                 what = f"did not converge: still {left.reason}"
                 self.events.change_failed(stage, host, change, what)
                 raise _failed(stage, host, change, what)
+
+
+def _starting(changes: Sequence[Change]) -> tuple[int, int]:
+    """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
+    last = len(changes)
+    first = last
+    while first and isinstance(changes[first - 1].resource, Service) and changes[first - 1].action == "start":
+        first -= 1
+    return (first, last) if last - first > 1 else (last, last)
 
 
 def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:

@@ -145,14 +145,14 @@ class Api:
             raise
         return found
 
-    def compare(self, wanted: Iterable[Object]) -> list[ObjectChange]:
-        """What must be done so that these objects are as wanted."""
+    def compare(self, wanted: Iterable[Object], good: Callable[[Object, Object], bool]) -> list[ObjectChange]:
+        """What must be done so that these objects are as wanted; ``good(wanted, found)`` may find that one will do as it is."""
         changes = []
         for item in wanted:
             found = self.get(item)
             if found is None:
                 changes.append(ObjectChange(item, "create"))
-            elif fields := differences(item, found):
+            elif (fields := differences(item, found)) and not good(item, found):
                 changes.append(ObjectChange(item, "update", tuple(fields)))
         return changes
 

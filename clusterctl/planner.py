@@ -49,11 +49,15 @@ class OneByOne:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Components that are put in place together. ``strategy``: how many hosts at a time."""
+    """Components that are put in place together. ``strategy``: how many hosts at a time.
+
+    ``together``: the services of all of them come last and, where they start for the first time, all at once.
+    """
 
     name: str
     components: tuple[Component, ...]
     strategy: Parallel | Rolling | OneByOne = field(default_factory=Parallel)
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resourc
     for stage in stages:
         components = [component for component in stage.components if component.on(context.host)]
         resources = tuple(resource for component in components for resource in component.resources(context))
+        if stage.together:
+            resources = tuple(sorted(resources, key=lambda resource: isinstance(resource, Service)))
         for resource in resources:
             if resource.id in ids:
                 raise ValueError(f"{resource.id} is wanted twice on {context.host.name}")

@@ -65,6 +65,18 @@ class Artifact:
     size: int
     members: tuple[str, ...]
     fetcher: Callable[[Artifact], Path]
+    packer: Callable[[Artifact], Path] | None = None
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the file is a program as it is: upstream does not compress these."""
+        return not self.members and not self.path.endswith((".tar", ".tgz", ".gz"))
+
+    def packed(self) -> Path:
+        """A verified copy of it, compressed with zstd, to be sent. Raises IntegrityError, Unreachable."""
+        if self.packer is None:
+            raise ValueError("this catalog does not compress")
+        return self.packer(self)
 
     def fetch(self) -> Path:
         """A verified copy of it on this machine. Raises IntegrityError, Unreachable."""
@@ -116,6 +128,7 @@ class Catalog:
     pins: Mapping[str, Pin]
     fetcher: Callable[[Artifact], Path]
     mirror_url: str = ""
+    packer: Callable[[Artifact], Path] | None = None
 
     def artifact(self, product: str, version: str, arch: str) -> Artifact:
         """A product's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""
@@ -125,13 +138,13 @@ class Catalog:
         if pin is None:
             raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path,
                              hint=f"give it in the inventory: cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
-        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher)
+        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer)
 
     def image(self, name: str, version: str, arch: str) -> Artifact | None:
         """An image's archive where the mirror has one; None: containerd pulls it from its registry."""
         path = image_path(name, version, arch)
         pin = self.pins.get(path)
-        return None if pin is None else Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher)
+        return None if pin is None else Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher, self.packer)
 
     def url(self, artifact: Artifact) -> str | None:
         """Where a machine itself gets the file from an HTTP mirror; what it gets must still have the pinned sha256."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.artifacts.catalog import Artifact, Catalog, Pin, built_in, parse_pins
+from clusterctl.artifacts.compressed import compress
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
 from clusterctl.artifacts.places import user_cache
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
@@ -73,6 +74,24 @@ class Store:
         except OSError as error:
             raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
                           hint="name a folder that can be written: cluster.artifacts.cache") from error
+
+    def packed(self, artifact: Artifact) -> Path:
+        """A verified copy, compressed with zstd, for sending. Raises what ``fetch`` raises."""
+        source = self.fetch(artifact)
+        target = self.cache / "packed" / f"{artifact.sha256}.zst"
+        note = target.with_suffix(".sha256")
+        try:
+            if note.exists() and self.is_verified(target, note.read_text()):
+                return target
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _claimed(target.with_suffix(".part")):
+                if not (note.exists() and self.is_verified(target, note.read_text())):
+                    compress(source, target)
+                    write_whole(note, digest(target).encode())
+        except OSError as error:
+            raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
+                          hint="name a folder that can be written: cluster.artifacts.cache") from error
+        return target
 
     def _local(self, artifact: Artifact, cached: Path) -> Path | None:
         """The copy that is on this machine. A file in the mirror that is wrong is an error, not a reason to look elsewhere."""
@@ -186,7 +205,10 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     """Have verified copies of all of these here, before any machine is touched. Raises the errors of all of them together."""
     def attempt(artifact: Artifact) -> ClusterctlError | None:
         try:
-            artifact.fetch()
+            if artifact.is_program:
+                artifact.packed()
+            else:
+                artifact.fetch()
         except ClusterctlError as error:
             return error
         return None
@@ -211,7 +233,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     store = Store(cache, mirror, progress or _silent, patience or Patience())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pins = {**built_in(), **_mirror_pins(store, given.pop(CATALOG, None)), **given}
-    return Catalog(pins, store.fetch, mirror.url if mirror else "")
+    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.packed)
 
 
 def _mirror_pins(store: Store, pin: Pin | None) -> dict[str, Pin]:

@@ -33,10 +33,13 @@ KERNEL_SETTINGS = {
 
 
 def packages(context: Context) -> tuple[str, ...]:
-    """The distribution's packages that a host of these roles needs; openssl hashes programs several times faster than coreutils."""
+    """The distribution's packages that a host of these roles needs.
+
+    openssl hashes programs several times faster than coreutils, and zstd unpacks them.
+    """
     node = ("conntrack", "iptables", "nftables") if context.host.is_node else ()
     proxy = ("haproxy",) if context.host.is_node and not context.host.is_control_plane else ()
-    return ("openssl", *node, *proxy)
+    return ("openssl", "zstd", *node, *proxy)
 
 
 def in_container(context: Context) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.errors import InputError
 from clusterctl.kube import ROLE_LABEL, Object
 from clusterctl.model import Cluster, Host
-from clusterctl.pki import Pki
+from clusterctl.pki import CertificateSpec, Pki, describe
 from clusterctl.render import render
 
+METRICS_SECRET = "metrics-server-tls"
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
@@ -36,7 +38,9 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
                                replicas=min(2, len(cluster.nodes)), forward=forward,
                                image=IMAGES["coredns"].format(version=versions.coredns)), "coredns.yaml")
     if settings.metrics_server:
-        wanted += _read(render("addons/metrics-server.yaml.j2", authority=pki.authorities["kubernetes"].pem.decode(),
+        authority = pki.authorities["kubernetes"].pem
+        wanted.append(metrics_secret(cluster, pki))
+        wanted += _read(render("addons/metrics-server.yaml.j2", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
                                image=IMAGES["metrics-server"].format(version=versions.metrics_server)), "metrics-server.yaml")
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
@@ -45,6 +49,32 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
         except OSError as error:
             raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
     return wanted
+
+
+def _metrics_spec(cluster: Cluster) -> CertificateSpec:
+    names = ("metrics-server.kube-system.svc", f"metrics-server.kube-system.svc.{cluster.network.domain}")
+    return CertificateSpec(authority="kubernetes", common_name="metrics-server", dns=names, server=True, days=cluster.settings.certificate_days)
+
+
+def metrics_secret(cluster: Cluster, pki: Pki) -> Object:
+    """What metrics-server proves itself with to the API servers; new at every call, so ``is_good`` decides whether it is needed."""
+    certificate, key = pki.authorities["kubernetes"].issue(_metrics_spec(cluster))
+    return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": METRICS_SECRET, "namespace": "kube-system"},
+            "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()}}
+
+
+def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
+    """Whether an object that is there will do, although it is not word for word what is wanted: a certificate that holds."""
+    if (item["kind"], item["metadata"]["name"]) != ("Secret", METRICS_SECRET):
+        return False
+    try:
+        pem = base64.b64decode(found["data"]["tls.crt"]).decode()
+    except (KeyError, ValueError):
+        return False
+    spec = _metrics_spec(cluster)
+    wanted = {"subject": spec.subject, "names": spec.names, "usages": spec.usages, "validity": "long enough"}
+    said = describe(pem)
+    return all(said.get(key) == value for key, value in wanted.items()) and pki.authorities["kubernetes"].signed_pem(pem) is True
 
 
 def _read(text: bytes, where: str) -> list[Object]:

@@ -55,13 +55,11 @@ def _containerd(context: Context) -> Sequence[Resource]:
         config, service,
         Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service), deadline=60),
     ]
-    return [*wanted, *_images(context)]
+    return [*wanted, *_images(context, pause=versions.pause)]
 
 
-def _images(context: Context) -> list[Resource]:
-    """The images that a mirror holds; the others containerd pulls by itself."""
-    versions = context.cluster.versions
-    named = {"pause": versions.pause, "coredns": versions.coredns, "metrics-server": versions.metrics_server}
+def _images(context: Context, **named: str) -> list[Resource]:
+    """The images that a mirror holds, by name and version; the others containerd pulls by itself."""
     found: list[Resource] = []
     for name, version in named.items():
         archive = context.catalog.image(name, version, context.facts.arch)
@@ -71,4 +69,14 @@ def _images(context: Context) -> list[Resource]:
 
 
 CONTAINERD = Component(name="containerd", on=nodes, resources=_containerd)
+
+
+def _addon_images(context: Context) -> Sequence[Resource]:
+    versions, addons = context.cluster.versions, context.cluster.settings.addons
+    named = {"coredns": versions.coredns} if addons.coredns else {}
+    return _images(context, **named, **({"metrics-server": versions.metrics_server} if addons.metrics_server else {}))
+
+
+ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=_addon_images)
+"""The images of what runs in the cluster: sent when the nodes are Ready, as nothing waits for them before."""
 

@@ -14,11 +14,11 @@ from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import CONTAINERD, PROGRAMS
+from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS
 from clusterctl.engine import Gates
 from clusterctl.errors import Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, wait_for
+from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, refuse, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
@@ -41,8 +41,9 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
     return (
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1)),
-        Stage(name="nodes", components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster))),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1), together=True),
+        Stage(name="nodes", components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster)), together=True),
+        Stage(name="images", components=(ADDON_IMAGES,)),
     )
 
 
@@ -80,7 +81,14 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     api = _running_api(session, seen)
     if api is None:
         return ApplyPlan(machines, tuple(ObjectChange(item, "create") for item in wanted_objects), (), tuple(warnings))
-    return ApplyPlan(machines, tuple(api.compare(wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), tuple(warnings))
+    return ApplyPlan(machines, tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), tuple(warnings))
+
+
+def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
+    try:
+        return api.compare(wanted_objects, lambda item, found: objects.is_good(session.cluster, session.pki, item, found))
+    except ApiError as error:
+        raise refuse(error, "the API's objects cannot be read") from None
 
 
 def wanted(session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]) -> dict[str, dict[str, tuple[Resource, ...]]]:

@@ -21,6 +21,8 @@ class Source(Protocol):
 
     def fetch(self) -> Path: ...
 
+    def packed(self) -> Path: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Resource):
@@ -50,11 +52,11 @@ class Program(Resource):
         return {"source": words[1], "files": words[0]} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
-        kind = "tar" if self.members else "file"
+        kind = "tar" if self.members else "zst"
         return (("put_program", self.folder, self.source.sha256, kind, self.source.sha256, *(self.members or (self.name,))),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
-        return {self.source.sha256: self.source.fetch()}
+        return {self.source.sha256: self.source.fetch() if self.members else self.source.packed()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

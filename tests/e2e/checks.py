@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import tarfile
 import time
@@ -98,15 +99,16 @@ def service_from_nodes(cluster: Cluster) -> None:
         answers = {http(cluster, node["metadata"]["name"], address, 80, "/hostname") for _ in range(8)}
         assert all(answer.startswith("everywhere-") for answer in answers), answers
         query = r"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0aeverywhere\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01"
-        script = f"exec 5<>/dev/udp/{dns}/53; printf '{query}' >&5; timeout 5 head -c 60 <&5 | od -An -tx1 | tr -d ' \\n'"
-        answer = cluster.on(node["metadata"]["name"], f"bash -c {json.dumps(script)}")
+        # cat sends the question in one datagram; bash would end one at the newline that is in it.
+        script = f"printf '{query}' >/run/question; exec 5<>/dev/udp/{dns}/53; cat /run/question >&5; timeout 2 dd bs=512 count=1 <&5 | od -An -v -tx1"
+        answer = cluster.on(node["metadata"]["name"], f"bash -c {shlex.quote(script)} | tr -d ' \\n'")
         assert "".join(f"{int(part):02x}" for part in address.split(".")) in answer, answer
 
 
 def http(cluster: Cluster, machine: str, address: str, port: int, path: str) -> str:
     """The body of an HTTP answer, asked from a machine that has neither curl nor wget."""
     script = f"exec 5<>/dev/tcp/{address}/{port}; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&5; timeout 5 cat <&5"
-    return cluster.on(machine, f"timeout 10 bash -c {json.dumps(script)}").rpartition("\n\n")[2]
+    return cluster.on(machine, f"timeout 10 bash -c {shlex.quote(script)}").rpartition("\n\n")[2]
 
 
 def kubectl_streams(cluster: Cluster, pods: list[dict[str, Any]]) -> None:
@@ -183,7 +185,7 @@ def autoscaled(cluster: Cluster) -> None:
     address = cluster.json("get", "service", "burner")["spec"]["clusterIP"]
     worker = cluster.workers[0]
     script = f"while :; do exec 5<>/dev/tcp/{address}/80; printf 'GET /echo?msg=x HTTP/1.0\\r\\n\\r\\n' >&5; cat <&5 >/dev/null; exec 5>&-; done"
-    cluster.on(worker, f"systemd-run --quiet --unit=load bash -c {json.dumps(script)}")
+    cluster.on(worker, f"systemd-run --quiet --unit=load bash -c {shlex.quote(script)}")
     try:
         until(lambda: cluster.json("get", "deployment", "burner")["spec"]["replicas"] >= 2, "scaled up under load", 180)
     finally:
