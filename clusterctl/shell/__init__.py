@@ -43,10 +43,14 @@ def quote(word: str) -> str:
     return shlex.quote(word)
 
 
+PRELUDE = ("prelude", "put", "service", "etcd")
+"""The files of functions, in the order that programs have them."""
+
+
 @cache
 def prelude() -> str:
     """The text of the functions that every program starts with."""
-    return Path(__file__).with_name("prelude.sh").read_text(encoding="utf-8")
+    return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in PRELUDE)
 
 
 @dataclass(frozen=True, slots=True)

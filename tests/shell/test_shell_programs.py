@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
+from clusterctl.artifacts.compressed import compress
 from clusterctl.pki import Authority, CertificateSpec
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.program import Program
@@ -29,6 +30,11 @@ class Source:
 
     def fetch(self) -> Path:
         return self.path
+
+    def packed(self) -> Path:
+        target = self.path.with_name(f"{self.path.name}.zst")
+        compress(self.path, target)
+        return target
 
 
 def source(path: Path, content: bytes, pin: str | None = None) -> Source:

@@ -1,0 +1,170 @@
+# shellcheck shell=sh disable=SC2154
+# What is to be on a machine: files, programs, packages. Runs after the prelude.
+
+# put_file PATH MODE OWNER BLOB EXPECTED: whole or not at all; EXPECTED is what the plan saw: a sha256, 'absent' or 'any'.
+put_file() {
+	[ ! -d "$1" ] || die "$1 is a folder"
+	check_fresh "$1" "$5"
+	folder=${1%/*}
+	[ -d "$folder" ] || make_folders "$folder"
+	# What a program that was killed left behind; the lock says that none is at work.
+	rm -f -- "$folder"/.clusterctl.?????? 2>/dev/null || :
+	temporary=$(mktemp "$folder/.clusterctl.XXXXXX")
+	trap 'rm -f -- "$temporary"' EXIT
+	cat "$work/blobs/$4" >"$temporary"
+	chown -h -- "$3" "$temporary"
+	chmod -- "$2" "$temporary"
+	sync "$temporary"
+	mv -f -- "$temporary" "$1"
+}
+
+check_fresh() {
+	case $2 in
+	any) ;;
+	absent) [ ! -e "$1" ] || die "stale: $1 appeared after the plan was made; run the same command again" ;;
+	*) [ "$(sha256sum -- "$1" 2>/dev/null | cut -d ' ' -f 1)" = "$2" ] || die "stale: $1 changed after the plan was made; run the same command again" ;;
+	esac
+}
+
+# Folders that nobody declared are readable by all; the umask of programs is 077.
+make_folders() {
+	(umask 022 && mkdir -p -- "$1")
+}
+
+put_mode() {
+	chown -- "$3" "$1"
+	chmod -- "$2" "$1"
+}
+
+put_folder() {
+	[ ! -e "$1" ] || [ -d "$1" ] || die "$1 is not a folder"
+	[ -d "$1" ] || make_folders "$1"
+	chown -- "$3" "$1"
+	chmod -- "$2" "$1"
+}
+
+put_link() {
+	[ -d "${1%/*}" ] || make_folders "${1%/*}"
+	[ ! -d "$1" ] || [ -L "$1" ] || die "$1 is a folder"
+	ln -s -f -n -- "$2" "$1.new"
+	mv -f -T -- "$1.new" "$1" 2>/dev/null || mv -f -- "$1.new" "$1"
+}
+
+remove_path() {
+	rm -rf -- "$1"
+}
+
+put_sysctl() {
+	printf '%s\n' "$2" >"/proc/sys/$(printf %s "$1" | tr . /)"
+}
+
+put_module() {
+	modprobe -- "$1"
+}
+
+put_user() {
+	getent group "$1" >/dev/null || groupadd --system -- "$1"
+	getent passwd "$1" >/dev/null || useradd --system --gid "$1" --home-dir "$2" --no-create-home --shell /usr/sbin/nologin -- "$1"
+}
+
+# put_packages NAME...: nothing else is upgraded; what the packages bring along as services neither starts nor is enabled.
+put_packages() {
+	if command -v apt-get >/dev/null 2>&1; then
+		quiet_apt "$@"
+	elif command -v dnf >/dev/null 2>&1; then
+		dnf -y install "$@"
+	else
+		die "no package manager that clusterctl knows (apt-get, dnf): install by hand: $*"
+	fi
+}
+
+quiet_apt() {
+	# A machine that never fetched the lists would fail first and fetch them then.
+	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -q -o DPkg::Lock::Timeout=120 update
+	DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$policy" ]; then
+		trap 'rm -f -- "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	install_packages "$@" || {
+		apt-get -q -o DPkg::Lock::Timeout=120 update
+		install_packages "$@"
+	}
+	for name; do
+		for unit in $(dpkg-query -L "$name" | sed -n 's/^\(\/usr\)\{0,1\}\/lib\/systemd\/system\/\([^/@]*\.service\)$/\2/p'); do
+			systemctl disable --quiet -- "$unit" 2>/dev/null || :
+		done
+	done
+}
+
+install_packages() {
+	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends install "$@"
+}
+
+# put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed. KIND: zst (one program) or tar (an archive).
+put_program() {
+	folder=$1 sum=$2 kind=$3 blob=$work/blobs/$4
+	shift 4
+	rm -rf -- "$folder.new"
+	make_folders "$folder.new"
+	trap 'rm -rf -- "$folder.new"' EXIT
+	if [ "$kind" = zst ]; then
+		zstd -d -q -o "$folder.new/$1" -- "$blob"
+		arrived=$(sha256 "$folder.new/$1")
+	else
+		arrived=$(sha256 "$blob")
+	fi
+	[ "$arrived" = "$sum" ] || die "integrity: what arrived for $folder has the sha256 $arrived and not $sum"
+	[ "$kind" = zst ] || unpack "$blob" "$folder.new" "$@"
+	cd "$folder.new" || exit
+	chown 0:0 -- *
+	chmod 0755 -- *
+	sync -- *
+	cd "$folder.new/.." || exit
+	rm -rf -- "$folder"
+	mv -- "$folder.new" "$folder"
+	cd "$folder" || exit
+	# Taken after the rename: a rename of the folder changes no ctime of what is inside.
+	{
+		echo "$sum"
+		for name in *; do
+			own=$sum
+			[ "$kind" = zst ] || own=$(sha256 "$name")
+			echo "$own $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"
+		done
+	} >.stamp.new
+	sync .stamp.new
+	mv -f .stamp.new .stamp
+}
+
+# unpack ARCHIVE FOLDER MEMBER...: just these members, flat, regular files only.
+unpack() {
+	archive=$1 into=$2
+	shift 2
+	mkdir "$into/.all"
+	tar -xzf "$archive" -C "$into/.all" --no-same-owner -- "$@"
+	for member; do
+		if [ -L "$into/.all/$member" ] || [ ! -f "$into/.all/$member" ]; then die "integrity: $member is not a file in the archive"; fi
+		mv -- "$into/.all/$member" "$into/${member##*/}"
+	done
+	rm -rf -- "$into/.all"
+}
+
+put_image() {
+	[ "$(sha256 "$work/blobs/$2")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
+	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$work/blobs/$2" || "$root/bin/ctr" --namespace k8s.io images import "$work/blobs/$2"
+}
+
+# put_pair PATH OWNER BLOB STAMP: a key and its certificate; the stamp, written last, says that they belong together.
+put_pair() {
+	rm -f -- "$4"
+	put_file "$1.key" 600 "$2" "$3.key" any
+	put_file "$1.crt" 644 "$2" "$3.crt" any
+	make_folders "$state/stamps"
+	sha256sum -- "$1.crt" "$1.key" | cut -d ' ' -f 1 | paste -s -d ' ' - >"$4.new"
+	sync "$4.new"
+	mv -f -- "$4.new" "$4"
+}

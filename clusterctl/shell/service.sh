@@ -1,0 +1,87 @@
+# shellcheck shell=sh disable=SC2154
+# Units that run, and how they are asked whether they serve. Runs after the prelude.
+
+# forget_stamps UNIT...: these will be restarted; should this run not come so far, the next one sees it.
+forget_stamps() {
+	for unit; do rm -f -- "$state/stamps/$unit"; done
+}
+
+# begin_services UNIT...: have them start all at once; put_service then waits for each.
+begin_services() {
+	make_folders "$state/stamps"
+	for unit; do rm -f -- "$state/stamps/$unit"; done
+	systemctl daemon-reload
+	systemctl enable --quiet -- "$@"
+	systemctl reset-failed -- "$@" 2>/dev/null || :
+	systemctl restart --no-block -- "$@"
+}
+
+# put_service UNIT DIGEST VERB SECONDS PROBE...: VERB is restart, start, or await after begin_services; the stamp says with what it runs,
+# and is written last.
+put_service() {
+	unit=$1 digest=$2 verb=$3 seconds=$4
+	shift 4
+	deadline=$(($(date +%s) + seconds))
+	if [ "$verb" != await ]; then
+		make_folders "$state/stamps"
+		rm -f -- "$state/stamps/$unit"
+		systemctl daemon-reload
+		systemctl enable --quiet -- "$unit"
+		systemctl reset-failed -- "$unit" 2>/dev/null || :
+		timeout "$seconds" systemctl "$verb" -- "$unit" || unit_failed "$unit" "did not start"
+	fi
+	until_ready "$unit" "$deadline" "$@"
+	printf '%s\n' "$digest" >"$state/stamps/$unit.new"
+	sync "$state/stamps/$unit.new"
+	mv -f -- "$state/stamps/$unit.new" "$state/stamps/$unit"
+}
+
+until_ready() {
+	unit=$1 deadline=$2
+	shift 2
+	[ $# -gt 0 ] || set -- true
+	until systemctl is-active --quiet -- "$unit" && "$@" >"$work/probe" 2>&1; do
+		if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$unit"; then
+			unit_failed "$unit" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
+		fi
+		sleep 0.1
+	done
+}
+
+unit_failed() {
+	printf '%s %s (%s)\n' "$1" "$2" "$(systemctl show --property=ActiveState,SubState,Result --value -- "$1" | tr '\n' ' ')"
+	journalctl --unit "$1" --lines 12 --no-pager --output cat 2>/dev/null | tail -c 1500
+	exit 1
+}
+
+# http_get PORT PATH: what 127.0.0.1 answers to a GET; fails unless it is 200. With whatever the machine has.
+http_get() {
+	if command -v curl >/dev/null 2>&1; then
+		: >"$work/body"
+		# A proxy that the environment names is not the way to ourselves.
+		status=$(curl -sS --noproxy '*' -m 5 -o "$work/body" -w '%{http_code}' "http://127.0.0.1:$1$2") || return 1
+		cat "$work/body"
+		[ "$status" = 200 ]
+	elif command -v bash >/dev/null 2>&1; then
+		# shellcheck disable=SC2016 # expanded by the inner bash
+		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && case $status in *" 200 "*) cat <&5 ;; *) echo "$status" && exit 1 ;; esac' http_get "$1" "$2"
+	else
+		http_proxy='' wget -q -T 5 -O - "http://127.0.0.1:$1$2"
+	fi
+}
+
+http_ok() {
+	http_get "$1" "$2" >"$work/answer" || {
+		tail -c 200 "$work/answer"
+		return 1
+	}
+}
+
+api_ready() {
+	"$root/bin/kubectl" --kubeconfig "$1" --request-timeout 5s get --raw /readyz
+}
+
+tcp_open() {
+	# shellcheck disable=SC2016 # expanded by the inner bash
+	timeout 5 bash -c 'exec 5<>"/dev/tcp/$1/$2"' tcp_open "$1" "$2"
+}
