@@ -1,0 +1,184 @@
+"""What changed behind the product's back: plan shows just that, apply repairs just that and restarts what depends on it alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import checks
+import pytest
+from cluster import Cluster, until
+
+from clusterctl.lab import LabSpec
+from clusterctl.versions import DEFAULT_KUBERNETES
+
+pytestmark = pytest.mark.lab
+
+PKI = "/etc/kubernetes/pki"
+PROGRAMS = "/opt/clusterctl"
+Deed = tuple[str, str, str]
+"""(host, resource, action); the API's objects and nodes belong to the host ``api``."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="e2edrift", machines=2), Path(tmp_path_factory.mktemp("drift")))
+    try:
+        made.apply()
+        yield made
+    finally:
+        made.down()
+
+
+def deeds(plan: dict[str, Any]) -> set[Deed]:
+    """All that a plan would do."""
+    return {(change["host"], change["resource"], change["action"]) for change in plan["changes"]} | {
+        ("api", change["object"], change["action"]) for change in plan["objects"]} | {
+        ("api", f"node {node['node']}", field) for node in plan["nodes"] for field in node["fields"]}
+
+
+def runs(cluster: Cluster) -> dict[tuple[str, str], str]:
+    """Which start of each of our services is the present one, by machine and unit."""
+    script = ("cd /etc/systemd/system && for unit in *.service; do "
+              "echo $unit $(systemctl show --property=InvocationID --value $unit); done")
+    return {(machine, unit): start for machine in cluster.lab.machines
+            for unit, _, start in (line.partition(" ") for line in cluster.on(machine, script).splitlines())}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What somebody did on a machine, what is to be done about it, and which units are thereby started anew."""
+
+    name: str
+    machine: str
+    script: str
+    deeds: tuple[tuple[str, str], ...]
+    restarted: tuple[str, ...] = ()
+
+
+def replaced(program: str, change: str) -> str:
+    """A shell command that changes an installed program as a copy, as a file that runs cannot be written."""
+    path = f"{PROGRAMS}/{program}/{DEFAULT_KUBERNETES}/{program}"
+    return f"cp -p {path} {path}.1 && {change} {path}.1 && mv {path}.1 {path}"
+
+
+TRUSTING = ("api-proxy.service", "kubelet.service", "kube-proxy.service", "flanneld.service")
+
+DRIFTS = (
+    Drift("changed-configuration", "w-1", "echo '# by hand' >>/var/lib/kubelet/config.yaml",
+          (("file:/var/lib/kubelet/config.yaml", "update"), ("service:kubelet.service", "restart")), ("kubelet.service",)),
+    Drift("changed-scheduler", "cp-1", "sed -i s/true/false/ /etc/kubernetes/scheduler.yaml",
+          (("file:/etc/kubernetes/scheduler.yaml", "update"), ("service:kube-scheduler.service", "restart")),
+          ("kube-scheduler.service",)),
+    Drift("changed-proxy", "w-1", "echo '# by hand' >>/etc/clusterctl/haproxy.cfg",
+          (("file:/etc/clusterctl/haproxy.cfg", "update"), ("service:api-proxy.service", "restart")), ("api-proxy.service",)),
+    Drift("changed-unit", "cp-1", "echo '# by hand' >>/etc/systemd/system/kube-controller-manager.service",
+          (("file:/etc/systemd/system/kube-controller-manager.service", "update"),
+           ("service:kube-controller-manager.service", "restart")),
+          ("kube-controller-manager.service",)),
+    Drift("changed-authority", "w-1", f"echo >>{PKI}/ca.crt",
+          ((f"file:{PKI}/ca.crt", "update"), *((f"service:{unit}", "restart") for unit in TRUSTING)), TRUSTING),
+    Drift("deleted-file", "w-1", "rm /etc/crictl.yaml", (("file:/etc/crictl.yaml", "create"),)),
+    Drift("stopped-unit", "w-1", "systemctl stop kube-proxy",
+          (("service:kube-proxy.service", "start"),), ("kube-proxy.service",)),
+    Drift("disabled-unit", "w-1", "systemctl disable --quiet flanneld", (("service:flanneld.service", "update"),)),
+    Drift("lost-stamp", "cp-1", "rm /var/lib/clusterctl/stamps/kube-scheduler.service",
+          (("service:kube-scheduler.service", "restart"),), ("kube-scheduler.service",)),
+    Drift("wrong-mode", "cp-1", f"chmod 644 {PKI}/apiserver.key /etc/kubernetes/encryption.yaml",
+          ((f"certificate:{PKI}/apiserver", "update"), ("file:/etc/kubernetes/encryption.yaml", "update"))),
+    Drift("wrong-owner", "cp-1", "chown nobody /etc/etcd/pki/peer.key /etc/kubernetes/admin.conf",
+          (("certificate:/etc/etcd/pki/peer", "update"), ("file:/etc/kubernetes/admin.conf", "update"))),
+    Drift("deleted-certificate", "cp-1", f"rm {PKI}/apiserver-kubelet-client.crt",
+          ((f"certificate:{PKI}/apiserver-kubelet-client", "create"), ("service:kube-apiserver.service", "restart")),
+          ("kube-apiserver.service",)),
+    Drift("other-key", "cp-1", f"cp {PKI}/scheduler.key {PKI}/controller-manager.key",
+          ((f"certificate:{PKI}/controller-manager", "update"), ("service:kube-controller-manager.service", "restart")),
+          ("kube-controller-manager.service",)),
+    Drift("removed-program", "w-1", f"rm {PROGRAMS}/kubelet/{DEFAULT_KUBERNETES}/kubelet",
+          ((f"program:kubelet-{DEFAULT_KUBERNETES}", "update"),)),
+    Drift("modified-program", "cp-1", replaced("kube-scheduler", "echo >>"),
+          ((f"program:kube-scheduler-{DEFAULT_KUBERNETES}", "update"), ("service:kube-scheduler.service", "restart")),
+          ("kube-scheduler.service",)),
+    Drift("broken-link", "w-1", f"ln -sfn /nowhere {PROGRAMS}/bin/crictl", (("link:/opt/clusterctl/bin/crictl", "update"),)),
+    Drift("kernel-setting", "w-1", "echo 0 >/proc/sys/net/ipv4/ip_forward", (("sysctl:net.ipv4.ip_forward", "update"),)),
+)
+
+
+@pytest.mark.parametrize("drift", DRIFTS, ids=lambda drift: drift.name)
+def test_drift_of_a_machine(cluster: Cluster, drift: Drift) -> None:
+    before = runs(cluster)
+    cluster.on(drift.machine, drift.script)
+    expected = {(drift.machine, resource, action) for resource, action in drift.deeds}
+    assert deeds(cluster.plan()) == expected
+    summary = cluster.apply()
+    assert summary["hosts"].keys() == {drift.machine}
+    after = runs(cluster)
+    assert {key for key in after if after[key] != before.get(key)} == {(drift.machine, unit) for unit in drift.restarted}
+
+
+def test_drift_in_the_api(cluster: Cluster) -> None:
+    """Objects, labels and taints; no service is touched."""
+    before = runs(cluster)
+    bindings = [item["metadata"]["name"] for item in cluster.json("get", "clusterrolebindings")["items"]]
+    flannel = next(name for name in bindings if "flannel" in name)
+    cluster.kubectl("delete", "clusterrolebinding", flannel)
+    broken = json.dumps({"data": {"Corefile": ".:53 {\n}\n"}})
+    cluster.kubectl("patch", "configmap", "-n", "kube-system", "coredns", "--patch", broken)
+    role = "node-role.kubernetes.io/control-plane"
+    cluster.kubectl("label", "node", "cp-1", f"{role}-")
+    cluster.kubectl("taint", "node", "cp-1", f"{role}-")
+    assert deeds(cluster.plan()) == {
+        ("api", f"ClusterRoleBinding {flannel}", "create"), ("api", "ConfigMap kube-system/coredns", "update"),
+        ("api", "node cp-1", role), ("api", "node cp-1", f"taint {role}")}
+    cluster.apply()
+    assert runs(cluster) == before
+    node = cluster.json("get", "node", "cp-1")
+    assert role in node["metadata"]["labels"]
+    assert {"key": role, "effect": "NoSchedule"} in node["spec"]["taints"]
+    assert "kubernetes cluster.local" in cluster.json("get", "configmap", "-n", "kube-system", "coredns")["data"]["Corefile"]
+
+
+def test_what_others_set_stays(cluster: Cluster) -> None:
+    """Labels, taints and fields that nobody asked us for are somebody else's business."""
+    cluster.kubectl("label", "node", "w-1", "team=red")
+    cluster.kubectl("taint", "node", "w-1", "team=red:PreferNoSchedule")
+    cluster.kubectl("annotate", "deployment", "-n", "kube-system", "coredns", "team=red")
+    assert not deeds(cluster.plan())
+
+
+def test_exit_code_of_plan(cluster: Cluster) -> None:
+    cluster.cli("plan", "--exit-code")
+    cluster.on("w-1", "chmod 600 /etc/crictl.yaml")
+    cluster.cli("plan", "--exit-code", code=10)
+    cluster.cli("plan")
+    cluster.apply()
+    cluster.cli("plan", "--exit-code")
+
+
+def test_second_apply_takes_two_trips(cluster: Cluster) -> None:
+    summary = cluster.apply()
+    assert not summary["changed"]
+    assert summary["trips"] == 2 * 2
+
+
+def test_a_reboot(cluster: Cluster) -> None:
+    """All machines at once: nodes are Ready again by themselves, with all units and settings; apply finds nothing to do."""
+    machines = list(cluster.lab.machines)
+    for machine in machines:
+        cluster.on(machine, "echo 0 >/proc/sys/net/ipv4/ip_forward")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(cluster.lab.reboot, machines))
+    boots = {machine: cluster.on(machine, "cat /proc/sys/kernel/random/boot_id").strip() for machine in machines}
+
+    def back() -> bool:
+        nodes = cluster.json("get", "nodes")["items"]
+        return {node["metadata"]["name"]: node["status"]["nodeInfo"]["bootID"] for node in nodes} == boots
+
+    until(back, "the nodes after their reboot", 120)
+    until(lambda: checks.nodes_ready(cluster) is None, "all nodes Ready", 90)
+    until(lambda: not deeds(cluster.plan()), "all units", 60)
+    assert not cluster.apply()["changed"]
