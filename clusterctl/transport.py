@@ -69,6 +69,7 @@ class Transport:
         self._passphrase = passphrase
         self._connection: fabric.Connection | None = None
         self._forwards: list[Forward] = []
+        self._bastions: list[paramiko.SSHClient] = []
 
     def connect(self) -> None:
         """Connect and authenticate, once. Raises Unreachable, saying why."""
@@ -76,6 +77,7 @@ class Transport:
             return
         ssh = self.host.ssh
         where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
+        self._drop()
         try:
             self._connection = self._open(ssh)
         except Unreachable:
@@ -113,7 +115,11 @@ class Transport:
             self._load_known(client)
         else:
             expect(client, ssh)
-        self._log_in(client, ssh, self.route())
+        try:
+            self._log_in(client, ssh, self.route())
+        except BaseException:
+            self._drop()
+            raise
         connection.transport = client.get_transport()
         return connection
 
@@ -148,6 +154,7 @@ class Transport:
         hops = [_hop(jump, ssh) for jump in jumps.split(",")]
         for hop, after in zip(hops, [*hops[1:], ssh], strict=True):
             client = paramiko.SSHClient()
+            self._bastions.append(client)
             client.set_missing_host_key_policy(Pinned(f"bastion {hop.address}", hop.host_key))
             self._load_known(client)
             sock = channel or open_socket(hop.address, hop.port, ssh.connect_timeout, ssh.network_namespace)
@@ -156,8 +163,6 @@ class Transport:
             assert transport is not None
             channel = transport.open_channel("direct-tcpip", (after.address, after.port), ("127.0.0.1", 0),
                                              timeout=ssh.connect_timeout)
-            # The channel lives only as long as its client does.
-            channel.clusterctl_client = client
         return channel
 
     def stream(self, program: Program, silence: float = SILENCE) -> Iterator[list[str]]:
@@ -200,11 +205,13 @@ class Transport:
             raise Cut(str(error) or type(error).__name__) from None
 
     def _drop(self) -> None:
-        """Forget a connection that is of no use any more, and end it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """Forget a connection that is of no use any more, and end it and the way to it."""
+        ends: list[Any] = [self._connection] if self._connection is not None else []
+        ends += reversed(self._bastions)
+        self._connection, self._bastions = None, []
+        for end in ends:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                connection.close()
+                end.close()
 
     def _start(self, channel: paramiko.Channel) -> None:
         password = self._sudo_password() if self.host.ssh.become else None
@@ -236,9 +243,9 @@ class Transport:
         if b"go\n" not in out:
             with contextlib.suppress(OSError):
                 channel.shutdown_write()
-            said = err.decode(errors="replace").replace(_PROMPT, "").strip().splitlines()
-            what = "sudo refuses the password" if asked else "sudo cannot be used"
-            raise Unreachable(f"{what}: {said[-1]}" if said else what, where=f"{self.host.name} ({self.host.ssh.user})",
+            said = " ".join(err.decode(errors="replace").replace(_PROMPT, "").split())
+            what = "sudo refuses the password" if asked and _PROMPT.encode() in err else "sudo cannot be used"
+            raise Unreachable(f"{what}: {said}" if said else what, where=f"{self.host.name} ({self.host.ssh.user})",
                               hint="give the right one: CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password")
 
     def _await(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
@@ -327,7 +334,7 @@ class Transport:
 def offered_key(host: Host) -> paramiko.PKey:
     """The host key that a machine offers, without authenticating. Raises OSError, paramiko.SSHException."""
     ssh = host.ssh
-    with contextlib.closing(_Transport(Transport(host).route(), disabled_algorithms=None)) as transport:
+    with contextlib.closing(Transport(host)) as way, contextlib.closing(_Transport(way.route(), disabled_algorithms=None)) as transport:
         transport.banner_timeout = ssh.connect_timeout
         transport.start_client(timeout=ssh.connect_timeout)
         return transport.get_remote_server_key()

@@ -1,0 +1,106 @@
+"""Becoming root with sudo: with and without a password, and every way in which it can refuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SUDOERS
+from ssh_server import PASSWORD, USER, Server, until
+
+from clusterctl.errors import Unreachable
+from clusterctl.shell import Program
+from clusterctl.transport import Transport
+
+pytestmark = pytest.mark.lab
+
+WHO = Program(probes=[("who", "x")], functions='observe_who() { emit who "$(id -u)"; }')
+
+
+def server_with(tmp_path: Path, sudoers: str) -> Server:
+    return Server(tmp_path, sudoers=sudoers)
+
+
+def test_the_right_password(server: Server, as_operator: Callable[..., Transport]) -> None:
+    transport = as_operator()
+    for _ in range(2):
+        assert list(transport.stream(WHO)) == [["who", "0"]]
+
+
+def test_a_wrong_password_is_tried_once(server: Server, as_operator: Callable[..., Transport]) -> None:
+    with pytest.raises(Unreachable, match="sudo refuses the password") as raised:
+        list(as_operator("wrong-canary").stream(WHO))
+    assert raised.value.exit_code == 6 and "wrong-canary" not in str(raised.value)
+
+
+def test_no_password_where_one_is_needed(server: Server, as_operator: Callable[..., Transport]) -> None:
+    with pytest.raises(Unreachable, match="password is required"):
+        list(as_operator(None).stream(WHO))
+
+
+@pytest.fixture
+def odd(tmp_path: Path, request: pytest.FixtureRequest) -> object:
+    made = Server(tmp_path, sudoers=request.param)
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("odd", [SUDOERS.replace(f"{USER} ALL=(ALL:ALL) ALL", f"{USER} ALL=(ALL:ALL) NOPASSWD: ALL")], indirect=True)
+@pytest.mark.parametrize("password", [None, "not needed"])
+def test_no_password_is_needed(odd: Server, connect: Callable[..., Transport], password: str | None) -> None:
+    transport = connect(odd.host(user=USER, become=True), sudo_password=lambda: password)
+    assert list(transport.stream(WHO)) == [["who", "0"]]
+
+
+@pytest.mark.parametrize(("odd", "said"), [
+    ("root ALL=(ALL:ALL) ALL", "not in the sudoers file"),
+    (SUDOERS + "\nDefaults requiretty", "tty"),
+], indirect=["odd"])
+@pytest.mark.parametrize("password", [None, PASSWORD])
+def test_sudo_says_no(odd: Server, connect: Callable[..., Transport], said: str, password: str | None) -> None:
+    transport = connect(odd.host(user=USER, become=True), sudo_password=lambda: password)
+    with pytest.raises(Unreachable, match="sudo") as raised:
+        list(transport.stream(WHO))
+    assert said in str(raised.value) or (password is None and "password is required" in str(raised.value))
+
+
+FAKE = """#!/bin/sh
+for word; do case $word in clusterctl-asks*) prompt=$word ;; esac; done
+while :; do
+	printf %s "$prompt" >&2
+	IFS= read -r given || {{ echo "sudo: no password was provided" >&2; exit 1; }}
+	printf 'attempt\\n' >>{log}
+done
+"""
+
+
+@pytest.mark.parametrize("sudo", ["never satisfied", "missing", "silent"])
+def test_pretended_sudo(tmp_path: Path, connect: Callable[..., Transport], sudo: str) -> None:
+    commands, log = tmp_path / "commands", tmp_path / "attempts"
+    commands.mkdir()
+    if sudo != "missing":
+        (commands / "sudo").write_text(FAKE.format(log=log) if sudo == "never satisfied" else "#!/bin/sh\nexec sleep 10\n")
+        (commands / "sudo").chmod(0o755)
+    server = Server(tmp_path, more=f"SetEnv PATH={commands}:/nowhere" if sudo == "missing" else f"SetEnv PATH={commands}:/usr/bin:/bin")
+    try:
+        started = time.monotonic()
+        transport = connect(server.host(become=True, connect_timeout=1.5 if sudo == "silent" else 5), sudo_password=lambda: "given")
+        with pytest.raises(Unreachable) as raised:
+            list(transport.stream(WHO))
+        assert time.monotonic() - started < 6
+        expected = {"never satisfied": "refuses the password", "missing": "not found", "silent": "did not answer"}[sudo]
+        assert expected in str(raised.value)
+        if sudo == "never satisfied":
+            until(lambda: not [pid for pid in server.descendants() if "sudo" in Path(f"/proc/{pid}/comm").read_text()], "sudo has ended")
+            assert log.read_text() == "attempt\n", "one attempt, and no byte of the program"
+        else:
+            assert not log.exists()
+        if sudo == "missing":
+            transport = connect(server.host(become=True))
+            with pytest.raises(Unreachable, match="not found"):
+                list(transport.stream(WHO))
+    finally:
+        transport.close()
+        server.stop()

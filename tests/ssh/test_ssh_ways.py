@@ -1,0 +1,204 @@
+"""Ways to a machine and out of it: bastions, proxy commands, forwarded ports."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import socket
+import socketserver
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from ssh_server import Server, until
+
+from clusterctl.errors import InputError, Unreachable
+from clusterctl.shell import Program
+from clusterctl.sockets import ssh_options
+from clusterctl.transport import Transport
+
+pytestmark = pytest.mark.lab
+
+Connect = Callable[..., Transport]
+TRUE = Program(steps=[("true",)])
+
+
+def children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def known_hosts(path: Path, *servers: Server) -> Path:
+    path.write_text("".join(f"[127.0.0.1]:{server.port} {server.public}\n" for server in servers))
+    return path
+
+
+@pytest.mark.parametrize("words", ["-o ProxyJump=root@127.0.0.1:{port}", "-J root@127.0.0.1:{port}", "-o 'ProxyJump root@127.0.0.1:{port}'"])
+def test_bastion(server: Server, another: Server, connect: Connect, tmp_path: Path, words: str) -> None:
+    host = server.host(common_args=tuple(shlex.split(words.format(port=another.port))), private_key=another.key)
+    transport = connect(host, known_hosts=known_hosts(tmp_path / "known", another))
+    with pytest.raises(Unreachable, match="does not let us in"):
+        transport.connect()
+    assert another.log.count("Accepted publickey") == 1, "the bastion let us through, the machine has another key"
+    until(lambda: len(another.sessions()) == 0, "the bastion's session has ended")
+
+
+def test_two_bastions(server: Server, connect: Connect, tmp_path: Path) -> None:
+    way = f"root@127.0.0.1:{server.port}"
+    transport = connect(server.host(common_args=("-o", f"ProxyJump={way},{way}")), known_hosts=known_hosts(tmp_path / "known", server))
+    assert list(transport.stream(TRUE)) == [["ok", "0"]]
+    before = len(server.sessions())
+    assert before >= 3
+    transport.close()
+    until(lambda: len(server.sessions()) <= before - 3, "all sessions have ended")
+
+
+def test_an_unknown_bastion_is_refused(server: Server, another: Server, connect: Connect) -> None:
+    transport = connect(server.host(common_args=("-o", f"ProxyJump=root@127.0.0.1:{another.port}")))
+    with pytest.raises(Unreachable, match="bastion") as raised:
+        transport.connect()
+    assert another.fingerprint in str(raised.value) and "userauth-request" not in another.log
+
+
+def test_proxy_command(server: Server, connect: Connect, tmp_path: Path) -> None:
+    before = children()
+    command = (f"ssh -i {server.key} -o UserKnownHostsFile={known_hosts(tmp_path / 'known', server)} -o IdentitiesOnly=yes "
+               f"-p {server.port} -W %h:%p root@127.0.0.1")
+    transport = connect(server.host(common_args=("-o", f"ProxyCommand={command}")))
+    assert list(transport.stream(Program(steps=[("true",)], blobs={"large": os.urandom(5 << 20)}))) == [["ok", "0"]]
+    assert children() - before
+    transport.close()
+    until(lambda: not children() - before, "the command has ended and was waited for")
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-command", "sleep 60", "echo nonsense"])
+def test_a_proxy_command_that_fails(server: Server, connect: Connect, command: str) -> None:
+    before = children()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        connect(server.host(common_args=("-o", f"ProxyCommand={command}"), connect_timeout=1)).connect()
+    until(lambda: not children() - before, "the command has ended and was waited for")
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    ("-J b", {"proxyjump": "b"}), ("-Jb", {"proxyjump": "b"}), ("-o ProxyJump=b", {"proxyjump": "b"}), ("-oproxyjump=b", {"proxyjump": "b"}),
+    ("-o 'ProxyCommand ssh -o A=b -W %h:%p x'", {"proxycommand": "ssh -o A=b -W %h:%p x"}),
+    ("-o 'ProxyCommand=ssh -W %h:%p x'", {"proxycommand": "ssh -W %h:%p x"}), ("-o ProxyJump=a -J b", {"proxyjump": "a"}), ("", {}),
+    ("-o StrictHostKeyChecking=no", None), ("-C", None), ("-o", None), ("-J", None), ("-J ''", None), ("x", None), ("-o ProxyJump=", None),
+])
+def test_options(words: str, expected: dict[str, str] | None) -> None:
+    if expected is None:
+        with pytest.raises(InputError, match="not supported"):
+            ssh_options(tuple(shlex.split(words)))
+    else:
+        assert ssh_options(tuple(shlex.split(words))) == expected
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    """Sends back what comes, at once; reads no more while it cannot send."""
+
+    def handle(self) -> None:
+        while piece := self.request.recv(65536):
+            self.request.sendall(piece)
+
+
+class _Http(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[::-1])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 100
+
+
+@pytest.fixture
+def listener(request: pytest.FixtureRequest) -> Iterator[int]:
+    kind, handler = request.param
+    with kind(("127.0.0.1", 0), handler) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+        thread.start()
+        yield made.server_address[1]
+        made.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("listener", [(ThreadingHTTPServer, _Http)], indirect=True)
+def test_http_through_a_forward(listener: int, connect: Connect) -> None:
+    forward = connect().forward("127.0.0.1", listener)
+    body = os.urandom(8 << 20)
+    with urllib.request.urlopen(f"http://127.0.0.1:{forward.port}/", data=body, timeout=20) as answer:
+        assert answer.read() == body[::-1]
+
+
+@pytest.mark.parametrize("listener", [(_Server, _Echo)], indirect=True)
+def test_both_ways_at_once(listener: int, connect: Connect) -> None:
+    """More than all buffers hold, both ways: nobody may wait for the other to read first."""
+    forward = connect().forward("127.0.0.1", listener)
+    body = os.urandom(24 << 20)
+    with socket.create_connection(("127.0.0.1", forward.port), timeout=20) as one:
+        def send() -> None:
+            one.sendall(body)
+            one.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        digest, count = hashlib.sha256(), 0
+        while piece := one.recv(65536):
+            digest.update(piece)
+            count += len(piece)
+        sender.join(20)
+    assert count == len(body) and digest.digest() == hashlib.sha256(body).digest()
+
+
+@pytest.mark.parametrize("listener", [(_Server, _Echo)], indirect=True)
+def test_many_connections(listener: int, connect: Connect) -> None:
+    transport = connect()
+    forward = transport.forward("127.0.0.1", listener)
+    answers: dict[int, bytes] = {}
+
+    def ask(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", forward.port), timeout=20) as one:
+            one.sendall(b"%d" % number)
+            one.shutdown(socket.SHUT_WR)
+            answers[number] = b"".join(iter(lambda: one.recv(100), b""))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert answers == {number: b"%d" % number for number in range(60)}
+    assert list(transport.stream(TRUE)) == [["ok", "0"]], "programs go on beside"
+
+
+def test_nobody_behind_the_forward(connect: Connect) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        forward = connect().forward("127.0.0.1", one.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", forward.port), timeout=10) as two:
+            assert two.recv(1) == b""
+
+
+@pytest.mark.parametrize("listener", [(_Server, _Echo)], indirect=True)
+def test_closing_ends_what_is_open(listener: int, connect: Connect) -> None:
+    transport = connect()
+    forward = transport.forward("127.0.0.1", listener)
+    with socket.create_connection(("127.0.0.1", forward.port), timeout=10) as one:
+        one.sendall(b"x")
+        assert one.recv(1) == b"x"
+        transport.close()
+        assert one.recv(1) == b""
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", forward.port), timeout=1):
+        pass
