@@ -110,7 +110,7 @@ put_program() {
 	shift 4
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
-	trap 'rm -rf -- "$folder.new"' EXIT
+	trap 'rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
 	if [ "$kind" = zst ]; then
 		zstd -d -q -o "$folder.new/$1" -- "$blob"
 		arrived=$(sha256 "$folder.new/$1")
