@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clusterctl import fleet, planner
-from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
+from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped, Unreachable
 from clusterctl.facts import Facts, probe_program, read_facts
 from clusterctl.fleet import Outcome
 from clusterctl.model import Host
@@ -74,7 +74,9 @@ class Engine:
         self.events.looked(host, "facts", time.monotonic() - started)
         return found
 
-    def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False) -> Outcome[Observation]:
+    def observe(
+        self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False
+    ) -> Outcome[Observation]:
         """Look at all resources of all hosts: one trip each. ``verify`` hashes programs again."""
 
         def look(host: Host) -> Observation:
@@ -124,7 +126,8 @@ class Engine:
 
     def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
         by_name = {part.host.name: part for part in parts}
-        outcome = fleet.each([part.host for part in parts], lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks)
+        hosts = [part.host for part in parts]
+        outcome = fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks)
         errors: list[ClusterctlError] = list(outcome.errors.values())
         if errors:
             raise errors[0] if len(errors) == 1 else Problems(errors)
@@ -135,6 +138,8 @@ class Engine:
             try:
                 self._program(stage, part.host, changes, (*planner.restarts(changes), *part.later))
                 return
+            except Refused as error:
+                raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint) from None
             except Cut as error:
                 if attempt == RECONNECTS:
                     raise Stopped(f"the connection broke {attempt + 1} times: {error}", where=f"{part.host.name}: stage {stage}",
@@ -158,23 +163,7 @@ class Engine:
                 time.sleep(0.5)
 
     def _program(self, stage: str, host: Host, changes: Sequence[Change], stale: Sequence[str]) -> None:
-        """``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early."""
-        steps: list[Call] = []
-        owners: list[Change] = []
-        blobs: dict[str, Blob] = {}
-        first, last = _starting(changes)
-        for place, change in enumerate(changes):
-            calls = change.resource.apply(change)
-            if first <= place < last:
-                calls = [(name, unit, digest, "await", *rest) for name, unit, digest, _, *rest in calls]
-            if place == first < last:
-                calls = [("begin_services", *(call[1] for one in changes[first:last] for call in one.resource.apply(one))), *calls]
-            if stale and not steps:
-                calls = (("forget_stamps", *stale), *calls)
-            steps += calls
-            owners += [change] * len(calls)
-            blobs |= change.resource.payload(change)
-        program = Program(steps=steps, blobs=blobs, probes=planner.probes([change.resource for change in changes]))
+        program, owners = compile_program(changes, stale)
         seen = Observation()
         started = time.monotonic()
         for words in self.transports[host.name].stream(program):
@@ -201,6 +190,28 @@ class Engine:
                 raise _failed(stage, host, change, what)
 
 
+def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Program, list[Change]]:
+    """The program that carries changes out and looks again, and for each of its steps the change that it belongs to.
+
+    ``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early.
+    """
+    steps: list[Call] = [("forget_stamps", *stale)] if stale else []
+    owners: list[Change] = [*changes[:1]] if stale else []
+    blobs: dict[str, Blob] = {}
+    first, last = _starting(changes)
+    for place, change in enumerate(changes):
+        calls = list(change.resource.apply(change))
+        if first <= place < last:
+            calls = [(name, unit, digest, "await", *rest) for name, unit, digest, _, *rest in calls]
+        if place == first < last:
+            units = (call[1] for one in changes[first:last] for call in one.resource.apply(one))
+            calls = [("begin_services", *units), *calls]
+        steps += calls
+        owners += [change] * len(calls)
+        blobs |= change.resource.payload(change)
+    return Program(steps=steps, blobs=blobs, probes=planner.probes([change.resource for change in changes])), owners
+
+
 def _starting(changes: Sequence[Change]) -> tuple[int, int]:
     """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
     last = len(changes)
@@ -213,4 +224,5 @@ def _starting(changes: Sequence[Change]) -> tuple[int, int]:
 def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
     unit = getattr(change.resource, "unit", None)
     look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
-    return Stopped(message, where=f"{host.name}: stage {stage}: {change.resource.id}", hint=f"{look} the same command again to continue")
+    where = f"{host.name}: stage {stage}: {change.resource.id}"
+    return Stopped(message, where=where, hint=f"{look} the same command again to continue")

@@ -113,7 +113,9 @@ def read_facts(records: Iterable[list[str]], *, asked: float, answered: float) -
             ports[int(words[1])] = Listener(*(words[2:5] + [""] * 3)[:3])
         elif words[0] == "fact" and words[1].startswith("free "):
             kib, inodes, access, *_ = (words[2].split() + ["", "", ""])[:3]
-            space[words[1][5:]] = Space(_number(kib) // 1024, int(inodes) if inodes.isdigit() and inodes != "0" else None, access != "ro")
+            space[words[1][5:]] = Space(
+                _number(kib) // 1024, int(inodes) if inodes.isdigit() and inodes != "0" else None, access != "ro"
+            )
         elif words[0] == "fact":
             values[words[1]] = words[2].strip() if len(words) > 2 else ""
     theirs = _seconds(values.get("time", "")) or answered

@@ -36,14 +36,15 @@ def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -
     errors: dict[str, ClusterctlError] = {}
     if not hosts:
         return Outcome(results, errors)
-    with ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host") as pool:
+    pool = ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host")
+    try:
         futures = {host.name: pool.submit(work, host) for host in hosts}
         for name, future in futures.items():
             try:
                 results[name] = future.result()
             except ClusterctlError as error:
                 errors[name] = error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    finally:
+        # After an interrupt nobody waits for those that are at work.
+        pool.shutdown(wait=False, cancel_futures=True)
     return Outcome(results, errors)

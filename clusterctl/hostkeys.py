@@ -12,6 +12,9 @@ from clusterctl.errors import Unreachable
 from clusterctl.model import Ssh
 
 
+HostKey = paramiko.PKey
+
+
 def fingerprint(key: paramiko.PKey) -> str:
     """``SHA256:...`` as ssh-keygen -l prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")

@@ -20,13 +20,19 @@ ROLE_LABEL = "node-role.kubernetes.io/"
 ATTEMPTS = 3
 
 PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
-    ("v1", "ServiceAccount"): ("serviceaccounts", True), ("v1", "ConfigMap"): ("configmaps", True), ("v1", "Service"): ("services", True),
-    ("v1", "Namespace"): ("namespaces", False), ("v1", "Node"): ("nodes", False), ("v1", "Secret"): ("secrets", True),
-    ("apps/v1", "Deployment"): ("deployments", True), ("apps/v1", "DaemonSet"): ("daemonsets", True),
+    ("v1", "ServiceAccount"): ("serviceaccounts", True),
+    ("v1", "ConfigMap"): ("configmaps", True),
+    ("v1", "Service"): ("services", True),
+    ("v1", "Namespace"): ("namespaces", False),
+    ("v1", "Node"): ("nodes", False),
+    ("v1", "Secret"): ("secrets", True),
+    ("apps/v1", "Deployment"): ("deployments", True),
+    ("apps/v1", "DaemonSet"): ("daemonsets", True),
     ("policy/v1", "PodDisruptionBudget"): ("poddisruptionbudgets", True),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
-    ("rbac.authorization.k8s.io/v1", "Role"): ("roles", True), ("rbac.authorization.k8s.io/v1", "RoleBinding"): ("rolebindings", True),
+    ("rbac.authorization.k8s.io/v1", "Role"): ("roles", True),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): ("rolebindings", True),
     ("apiregistration.k8s.io/v1", "APIService"): ("apiservices", False),
 }
 """(apiVersion, kind) -> (name in paths, namespaced); other kinds are asked of the API."""
@@ -59,7 +65,11 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     if isinstance(wanted, Mapping):
         if not isinstance(found, Mapping):
             return [path] if wanted or found is not None else []
-        return [line for key, value in wanted.items() for line in differences(value, found.get(key), f"{path}.{key}" if path else str(key))]
+        return [
+            line
+            for key, value in wanted.items()
+            for line in differences(value, found.get(key), f"{path}.{key}" if path else str(key))
+        ]
     if isinstance(wanted, list):
         if not isinstance(found, list) or len(found) < len(wanted):
             return [path] if wanted or found else []
@@ -97,8 +107,16 @@ class Api:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def call(self, method: str, path: str, body: object = None, *, query: Sequence[tuple[str, str]] = (), content: str = "application/json",
-             timeout: float = 20.0) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: str = "application/json",
+        timeout: float = 20.0,
+    ) -> Any:
         """One request; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
         from urllib.parse import urlencode
 
@@ -107,7 +125,9 @@ class Api:
 
         url = f"{self._host}{path}" + (f"?{urlencode(list(query))}" if query else "")
         try:
-            answer = self._client.call_api(method, url, {"Content-Type": content, "Accept": "application/json"}, body, _request_timeout=timeout)
+            answer = self._client.call_api(
+                method, url, {"Content-Type": content, "Accept": "application/json"}, body, _request_timeout=timeout
+            )
             data = answer.read()
         except ApiException as error:
             raise ApiError(error.status or 0, _message(error.body) or str(error.reason)) from None
@@ -158,14 +178,20 @@ class Api:
 
     def apply(self, item: Object) -> None:
         """Server-side apply, as the field manager ``clusterctl``."""
-        self.call("PATCH", self.path(item), item, query=(("fieldManager", MANAGER), ("force", "true")), content="application/apply-patch+yaml")
+        self.call(
+            "PATCH",
+            self.path(item),
+            item,
+            query=(("fieldManager", MANAGER), ("force", "true")),
+            content="application/apply-patch+yaml",
+        )
 
     def nodes(self) -> dict[str, Object]:
         """All nodes by name."""
         return {node["metadata"]["name"]: node for node in self.call("GET", "/api/v1/nodes")["items"]}
 
     def patch_node(self, name: str, patch: Object) -> None:
-        """Merge into a node (RFC 7386: lists are replaced whole); refused with 409 where ``resourceVersion`` is no longer current."""
+        """Merge into a node (RFC 7386: lists are replaced whole); 409 where ``resourceVersion`` is no longer current."""
         self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/merge-patch+json")
 
     def ready(self) -> bool:
@@ -196,7 +222,11 @@ def node_ready(node: Object | None) -> str:
         return "is not registered"
     for condition in node["status"].get("conditions", ()):
         if condition["type"] == "Ready":
-            return "True" if condition["status"] == "True" else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
+            return (
+                "True"
+                if condition["status"] == "True"
+                else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
+            )
     return "has no condition Ready"
 
 
@@ -205,7 +235,9 @@ def wait_for(look: Callable[[], str], *, what: str, deadline: float) -> None:
     ends = time.monotonic() + deadline
     while (seen := look()) != "True":
         if time.monotonic() >= ends:
-            raise Stopped(f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue")
+            raise Stopped(
+                f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue"
+            )
         time.sleep(0.1)
 
 

@@ -176,7 +176,9 @@ class Settings(Model):
     controller_manager: ComponentSettings = ComponentSettings()
     scheduler: ComponentSettings = ComponentSettings()
     kubelet: KubeletSettings = KubeletSettings()
-    max_unavailable: str = Field("1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage")
+    max_unavailable: str = Field(
+        "1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage"
+    )
     certificate_days: int = Field(365, ge=1, le=3650, description="lifetime of leaf certificates, in days")
     schedule_on_control_plane: bool = False
 

@@ -61,7 +61,11 @@ class CertificateSpec:
 
 
 def _extensions(builder: x509.CertificateBuilder, spec: CertificateSpec) -> x509.CertificateBuilder:
-    usages = [oid for oid, wanted in ((ExtendedKeyUsageOID.SERVER_AUTH, spec.server), (ExtendedKeyUsageOID.CLIENT_AUTH, spec.client)) if wanted]
+    usages = [
+        oid
+        for oid, wanted in ((ExtendedKeyUsageOID.SERVER_AUTH, spec.server), (ExtendedKeyUsageOID.CLIENT_AUTH, spec.client))
+        if wanted
+    ]
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dict.fromkeys(spec.dns)]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in dict.fromkeys(spec.addresses)]
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -71,13 +75,26 @@ def _extensions(builder: x509.CertificateBuilder, spec: CertificateSpec) -> x509
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(digital_signature=True, key_encipherment=not authority, key_cert_sign=authority, crl_sign=authority,
-                         content_commitment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False)
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(common_name: str, organizations: tuple[str, ...] = ()) -> x509.Name:
-    return x509.Name([*(x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations),
-                      x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    return x509.Name(
+        [
+            *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -97,8 +114,12 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name, now = _name(common_name), datetime.now(UTC)
         certificate = (
-            x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - BACKDATE)
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
             .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(authority=True), critical=True)
@@ -122,9 +143,13 @@ class Authority:
         now = datetime.now(UTC)
         ends = min(now + timedelta(days=spec.days), self.certificate.not_valid_after_utc)
         builder = (
-            x509.CertificateBuilder().subject_name(_name(spec.common_name, spec.organizations)).issuer_name(self.certificate.subject)
-            .public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATE).not_valid_after(ends)
+            x509.CertificateBuilder()
+            .subject_name(_name(spec.common_name, spec.organizations))
+            .issuer_name(self.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(ends)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
@@ -191,16 +216,23 @@ def _usages(certificate: x509.Certificate) -> str:
 class Pki:
     """All key material of a cluster that lives on this side, in the state folder."""
 
-    def __init__(self, authorities: Mapping[AuthorityName, Authority], service_account_key: ec.EllipticCurvePrivateKey,
-                 encryption_key: bytes) -> None:
+    def __init__(
+        self,
+        authorities: Mapping[AuthorityName, Authority],
+        service_account_key: ec.EllipticCurvePrivateKey,
+        encryption_key: bytes,
+    ) -> None:
         self.authorities = authorities
         self.service_account_key = service_account_key
         self.encryption_key = encryption_key
 
     @classmethod
     def create(cls) -> Pki:
-        return cls({name: Authority.create(common) for name, common in AUTHORITIES.items()},
-                   ec.generate_private_key(ec.SECP256R1()), secrets.token_bytes(32))
+        return cls(
+            {name: Authority.create(common) for name, common in AUTHORITIES.items()},
+            ec.generate_private_key(ec.SECP256R1()),
+            secrets.token_bytes(32),
+        )
 
     @classmethod
     def load(cls, folder: StateFolder) -> Pki | None:
@@ -211,26 +243,38 @@ class Pki:
         if len(missing) == len(names):
             return None
         if missing:
-            raise InputError(f"the cluster's keys are incomplete: {', '.join(missing)} missing", where=str(folder.path),
-                             hint="restore the folder from its backup; without its keys the cluster cannot be changed")
+            raise InputError(
+                f"the cluster's keys are incomplete: {', '.join(missing)} missing",
+                where=str(folder.path),
+                hint="restore the folder from its backup; without its keys the cluster cannot be changed",
+            )
         try:
-            return cls({name: _authority(found[f"pki/{name}.crt"] or b"", found[f"pki/{name}.key"] or b"") for name in AUTHORITIES},
-                       _private(found["pki/sa.key"] or b""), base64.b64decode(found["pki/encryption.key"] or b""))
+            return cls(
+                {name: _authority(found[f"pki/{name}.crt"] or b"", found[f"pki/{name}.key"] or b"") for name in AUTHORITIES},
+                _private(found["pki/sa.key"] or b""),
+                base64.b64decode(found["pki/encryption.key"] or b""),
+            )
         except ValueError as error:
-            raise InputError("the cluster's keys are damaged", where=str(folder.path), hint="restore the folder from its backup") from error
+            raise InputError(
+                "the cluster's keys are damaged", where=str(folder.path), hint="restore the folder from its backup"
+            ) from error
 
     def save(self, folder: StateFolder) -> None:
         """Write all of it, the first time whole or not at all."""
         folder.prepare()
-        files = {f"{name}.{kind}": content for name, authority in self.authorities.items()
-                 for kind, content in (("crt", authority.pem), ("key", key_pem(authority.key)))}
+        files = {
+            f"{name}.{kind}": content
+            for name, authority in self.authorities.items()
+            for kind, content in (("crt", authority.pem), ("key", key_pem(authority.key)))
+        }
         files |= {"sa.key": key_pem(self.service_account_key), "encryption.key": base64.b64encode(self.encryption_key)}
         folder.write_all("pki", files)
 
     @property
     def service_account_public(self) -> bytes:
         return self.service_account_key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
 
     @property
     def identity(self) -> str:

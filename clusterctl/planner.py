@@ -107,7 +107,8 @@ class Plan:
 
     def limited(self, names: frozenset[str]) -> Plan:
         """Only what concerns these hosts."""
-        return Plan(tuple(StagePlan(stage.stage, tuple(part for part in stage.hosts if part.host.name in names)) for stage in self.stages))
+        return Plan(tuple(
+            StagePlan(stage.stage, tuple(part for part in stage.hosts if part.host.name in names)) for stage in self.stages))
 
 
 Known = dict[str, tuple[State | None, Change | None, Resource]]
@@ -167,7 +168,8 @@ def _matters(change: Change | None) -> bool:
 
 def restarts(changes: Iterable[Change]) -> tuple[str, ...]:
     """The units that these changes restart."""
-    return tuple(change.resource.unit for change in changes if isinstance(change.resource, Service) and change.action == "restart")
+    restarts = (change.resource for change in changes if change.action == "restart")
+    return tuple(resource.unit for resource in restarts if isinstance(resource, Service))
 
 
 def stamp(service: Service, known: Known) -> str:

@@ -24,6 +24,9 @@ CONTROL_PLANE_PORTS = (6443, 10257, 10259)
 ETCD_PORTS = (2379, 2380, 2381)
 NODE_PORTS = (10248, 10249, 10250, 10256)
 
+LONGEST_NAME = 64 - len("system:node:")
+"""X.509 allows 64 characters in a common name."""
+
 Fleet = Mapping[str, Facts]
 
 
@@ -55,6 +58,9 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         yield _refused(host, f"systemd {facts['systemd'] or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
     if facts["kmsg"] == "missing":
         yield _refused(host, "/dev/kmsg is missing, without which the kubelet does not start", "give the container /dev/kmsg")
+    if len(host.name) > LONGEST_NAME:
+        yield _refused(host, f"its name has {len(host.name)} characters, and its certificate has place for {LONGEST_NAME}",
+                       "give it a shorter name, on the machine and in the inventory")
     if facts["hostname"] != host.name:
         yield _refused(host, f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
                        f"on the machine: hostnamectl set-hostname {host.name}")
@@ -99,14 +105,16 @@ def ports(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
 
 
 OUR_UNITS = frozenset(f"{name}.service" for name in (
-    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd", "flanneld"))
+    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd",
+    "flanneld"))
 
 RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, resources, ports)
 
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
     """Two machines that say the same of themselves: cloned, or one machine named twice."""
-    for name, words in (("machine_id", "machine-id"), ("hostname", "hostname"), ("boot_id", "boot"), ("ssh_host_key", "SSH host key")):
+    kinds = {"machine_id": "machine-id", "hostname": "hostname", "boot_id": "boot", "ssh_host_key": "SSH host key"}
+    for name, words in kinds.items():
         owners: dict[str, list[str]] = defaultdict(list)
         for host in cluster.hosts:
             if host.name in fleet and fleet[host.name][name]:
@@ -114,7 +122,8 @@ def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
         for names in owners.values():
             if len(names) > 1:
                 yield Refused(f"they have the same {words}", where=" and ".join(names),
-                              hint="are they clones, or one machine twice? Give each its own (machine-id: rm /etc/machine-id; systemd-machine-id-setup)")
+                              hint="are they clones, or one machine twice? Give each its own "
+                                   "(machine-id: rm /etc/machine-id; systemd-machine-id-setup)")
 
 
 def clocks(fleet: Fleet) -> Iterator[Refused]:

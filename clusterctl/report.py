@@ -46,8 +46,15 @@ class Report(Events):
 
     def change_done(self, stage: str, host: Host, change: Change, seconds: float) -> None:
         self.done[host.name][change.action] += 1
-        self._tell("changed", stage=stage, host=host.name, resource=change.resource.id, action=change.action, reason=change.reason,
-                   seconds=round(seconds, 3))
+        self._tell(
+            "changed",
+            stage=stage,
+            host=host.name,
+            resource=change.resource.id,
+            action=change.action,
+            reason=change.reason,
+            seconds=round(seconds, 3),
+        )
 
     def change_failed(self, stage: str, host: Host, change: Change, message: str) -> None:
         self._tell("failed", stage=stage, host=host.name, resource=change.resource.id, action=change.action, message=message)
@@ -66,9 +73,16 @@ class Report(Events):
         self.emit("plan", **plan.as_dict())
 
     def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
-        self._tell("summary", changed=changed, hosts={name: dict(count) for name, count in self.done.items()},
-                   stages=[{"stage": name, "seconds": round(seconds, 3)} for name, seconds in self.stages],
-                   seconds=round(time.monotonic() - self.started, 3), trips=trips, bytes_sent=sent, next=list(next_steps))
+        self._tell(
+            "summary",
+            changed=changed,
+            hosts={name: dict(count) for name, count in self.done.items()},
+            stages=[{"stage": name, "seconds": round(seconds, 3)} for name, seconds in self.stages],
+            seconds=round(time.monotonic() - self.started, 3),
+            trips=trips,
+            bytes_sent=sent,
+            next=list(next_steps),
+        )
 
 
 class JsonReport(Report):
@@ -108,7 +122,9 @@ class TextReport(Report):
 
     def _show_changed(self, fields: dict[str, Any]) -> None:
         if self.verbose or fields["action"] in ("restart", "start", "stop") or fields["seconds"] > 2:
-            self._line(f"{self._clock()}    {fields['host']}: {fields['resource']} {fields['action']} ({fields['seconds']:.1f} s)")
+            self._line(
+                f"{self._clock()}    {fields['host']}: {fields['resource']} {fields['action']} ({fields['seconds']:.1f} s)"
+            )
 
     def _show_failed(self, fields: dict[str, Any]) -> None:
         self._line(f"{self._clock()}    {fields['host']}: {fields['resource']} FAILED", "bold red")
@@ -135,13 +151,17 @@ class TextReport(Report):
             style = "yellow" if change["disruptive"] else None
             self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
         for change in fields["objects"]:
-            self._line(f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip())
+            self._line(
+                f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()
+            )
         for node in fields["nodes"]:
             self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
         count = Counter(change["action"] for change in fields["changes"])
         count.update(change["action"] for change in fields["objects"])
         count.update("update" for _ in fields["nodes"])
-        self._line("plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold")
+        self._line(
+            "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
+        )
 
     def _show_summary(self, fields: dict[str, Any]) -> None:
         for name, actions in sorted(fields["hosts"].items()):
@@ -149,6 +169,9 @@ class TextReport(Report):
         if fields["stages"]:
             self._line("  stages: " + ", ".join(f"{entry['stage']} {entry['seconds']:.1f} s" for entry in fields["stages"]))
         what = "done" if fields["changed"] else "no changes"
-        self._line(f"{what} in {fields['seconds']:.1f} s, {fields['trips']} trips, {fields['bytes_sent'] / 2**20:.1f} MiB sent", "bold green")
+        self._line(
+            f"{what} in {fields['seconds']:.1f} s, {fields['trips']} trips, {fields['bytes_sent'] / 2**20:.1f} MiB sent",
+            "bold green",
+        )
         for step in fields["next"]:
             self._line(f"  next: {step}")

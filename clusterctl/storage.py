@@ -105,7 +105,7 @@ class StateFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
-                raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run this again") from None
+                raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run it again") from None
             text = f"pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text.encode(), 0)

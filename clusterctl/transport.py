@@ -14,8 +14,9 @@ from typing import Any
 import fabric
 import paramiko
 
-from clusterctl.errors import ClusterctlError, Stopped, Unreachable
+from clusterctl.errors import ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.forward import Forward
+from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import Pinned, expect
 from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
@@ -84,7 +85,8 @@ class Transport:
             raise
         except paramiko.BadHostKeyException as error:
             accept = f"clusterctl trust {self.host.name} --fingerprint {fingerprint(error.key)}"
-            raise Unreachable(f"its host key has changed: expected {fingerprint(error.expected_key)}, got {fingerprint(error.key)}; "
+            expected, got = fingerprint(error.expected_key), fingerprint(error.key)
+            raise Unreachable(f"its host key has changed: expected {expected}, got {got}; "
                               "nothing was sent to it", where=where, hint=f"if the machine was reinstalled: {accept}") from None
         except paramiko.PasswordRequiredException:
             raise Unreachable("its private key needs a passphrase", where=where,
@@ -129,7 +131,8 @@ class Transport:
             client.connect(
                 hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
                 auth_timeout=timeout, key_filename=str(own.private_key) if own.private_key else None,
-                passphrase=self._passphrase(), allow_agent=own.private_key is None, look_for_keys=own.private_key is None, sock=sock,
+                passphrase=self._passphrase(), allow_agent=own.private_key is None, look_for_keys=own.private_key is None,
+                sock=sock,
                 transport_factory=_make_transport)
         except BaseException:
             client.close()
@@ -301,9 +304,12 @@ class Transport:
         if self.host.ssh.become and not started and (code == 127 or (code == 1 and "sudo" in text)):
             return Unreachable(f"sudo cannot be used: {text.splitlines()[-1] if text else 'no message'}", where=where,
                                hint="give a password (CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password) or allow sudo without one")
+        if code in (73, 74) and not started:
+            return Refused(f"a program finds no place in /var/lib/clusterctl: {text or f'exit code {code}'}", where=where,
+                           hint="is there space left, and may it be written?")
         if 0 < code < 128 and not started:
             return Unreachable(f"the program could not be started (exit code {code}): {text or 'no message'}", where=where,
-                               hint="is there space left in /var/lib/clusterctl, and may it be written?")
+                               hint=f"try: ssh -p {self.host.ssh.port} {self.host.ssh.user}@{self.host.ssh.address}")
         self._drop()
         return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
 
@@ -331,13 +337,17 @@ class Transport:
         self._drop()
 
 
-def offered_key(host: Host) -> paramiko.PKey:
-    """The host key that a machine offers, without authenticating. Raises OSError, paramiko.SSHException."""
-    ssh = host.ssh
-    with contextlib.closing(Transport(host)) as way, contextlib.closing(_Transport(way.route(), disabled_algorithms=None)) as transport:
-        transport.banner_timeout = ssh.connect_timeout
-        transport.start_client(timeout=ssh.connect_timeout)
-        return transport.get_remote_server_key()
+def offered_key(host: Host) -> HostKey:
+    """The host key that a machine offers; nothing of ours is sent to it. Raises Unreachable."""
+    timeout = host.ssh.connect_timeout
+    try:
+        with contextlib.closing(Transport(host)) as way, contextlib.closing(_Transport(way.route())) as transport:
+            transport.banner_timeout = timeout
+            transport.start_client(timeout=timeout)
+            return transport.get_remote_server_key()
+    except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
+        raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=host.name,
+                          hint=f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address}") from None
 
 
 class _Sender(threading.Thread):

@@ -140,6 +140,11 @@ class Catalog:
                              hint=f"give it in the inventory: cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
         return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer)
 
+    def require(self, product: str, version: str) -> None:
+        """Raises InputError where no architecture's file is pinned: there is no need to ask a machine for its own then."""
+        if not any(PATHS[product].format(version=version, arch=arch) in self.pins for arch in ("amd64", "arm64")):
+            self.artifact(product, version, "amd64")
+
     def image(self, name: str, version: str, arch: str) -> Artifact | None:
         """An image's archive where the mirror has one; None: containerd pulls it from its registry."""
         path = image_path(name, version, arch)

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C or a SIGTERM. Not a KeyboardInterrupt, for which the command line's library has an exit code of its own."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Interrupted
 
 
 def _app() -> object:
@@ -12,9 +22,15 @@ def _app() -> object:
 
     from clusterctl.cli import cluster, day, inventory, lab, mirror
 
-    app = typer.Typer(name="clusterctl", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                      help="Turns bare Linux machines into a hardened, highly available, upstream Kubernetes cluster over SSH.",
-                      context_settings={"help_option_names": ["-h", "--help"]})
+    app = typer.Typer(
+        name="clusterctl",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Turns bare Linux machines into a hardened, highly available, upstream Kubernetes cluster over SSH.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     cluster.register(app)
     day.register(app)
     inventory.register(app)
@@ -24,32 +40,47 @@ def _app() -> object:
 
 
 def main() -> NoReturn:
-    """The console script. Exit codes are those of ``errors``; 130 after an interrupt."""
+    """The console script. Exit codes are those of ``errors``; an interrupt stops midway like anything else."""
     from clusterctl.errors import ClusterctlError
 
-    json_wanted = any(word in ("-ojson", "--output=json") for word in sys.argv) or any(
-        pair in (("-o", "json"), ("--output", "json")) for pair in zip(sys.argv, sys.argv[1:], strict=False))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    code = 0
     try:
         _app()()  # type: ignore[operator]
-        code = 0
     except ClusterctlError as error:
+        _say(str(error), {"event": "error", **error.as_dict()})
         code = error.exit_code
-        if json_wanted:
-            import json
-
-            print(json.dumps({"event": "error", **error.as_dict()}))
-        print(f"clusterctl: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("clusterctl: interrupted; run the same command again to continue", file=sys.stderr)
-        code = 4
+    except (_Interrupted, KeyboardInterrupt):
+        text = "interrupted; what a machine has begun it ends by itself"
+        _say(
+            f"{text}\n  next: run the same command again to continue",
+            {"event": "error", "error": "Interrupted", "exit_code": 4, "message": text},
+        )
+        # Threads that wait for machines are not waited for: all that they could lose is theirs to find again.
+        os._exit(4)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
-        if os.environ.get("CLUSTERCTL_DEBUG"):
-            raise
-        print(f"clusterctl: this is a bug: {type(error).__name__}: {error}\n  next: run it again with CLUSTERCTL_DEBUG=1 and report what "
-              "it prints; the same command may be run again", file=sys.stderr)
-        code = 1
+        code = _bug(error)
     sys.exit(code)
+
+
+def _say(text: str, event: dict[str, object]) -> None:
+    """An error, for people and, where they asked for it, for programs."""
+    words = list(zip(sys.argv, [*sys.argv[1:], ""], strict=True))
+    if any(pair in (("-o", "json"), ("--output", "json")) or pair[0] in ("-ojson", "--output=json") for pair in words):
+        import json
+
+        print(json.dumps(event), flush=True)
+    print(f"clusterctl: {text}", file=sys.stderr, flush=True)
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("CLUSTERCTL_DEBUG"):
+        raise error
+    hint = "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again"
+    text = f"this is a bug: {type(error).__name__}: {error}"
+    _say(f"{text}\n  next: {hint}", {"event": "error", "error": "Bug", "exit_code": 1, "message": text, "hint": hint})
+    return 1

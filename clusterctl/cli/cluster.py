@@ -39,8 +39,14 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20,
-    verbose: VerboseOption = False, ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None,
+    inventory: InventoryOption,
+    output: OutputOption = Output.text,
+    state: StateOption = None,
+    limit: LimitOption = "",
+    forks: ForksOption = 20,
+    verbose: VerboseOption = False,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
@@ -49,7 +55,15 @@ def plan(
     from clusterctl.operations.apply import make_plan
     from clusterctl.operations.base import session
 
-    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    options = gather(
+        inventory,
+        state=state,
+        limit=limit,
+        forks=forks,
+        ask=ask_sudo_password,
+        fd=sudo_password_fd,
+        command=sudo_password_command,
+    )
     report = make_report(output, verbose)
     with session(options, report) as opened:
         found = make_plan(opened, verify=verify)
@@ -59,13 +73,28 @@ def plan(
 
 
 def apply(
-    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20,
-    verbose: VerboseOption = False, yes: YesOption = False, ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None,
+    inventory: InventoryOption,
+    output: OutputOption = Output.text,
+    state: StateOption = None,
+    limit: LimitOption = "",
+    forks: ForksOption = 20,
+    verbose: VerboseOption = False,
+    yes: YesOption = False,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
-    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    options = gather(
+        inventory,
+        state=state,
+        limit=limit,
+        forks=forks,
+        ask=ask_sudo_password,
+        fd=sudo_password_fd,
+        command=sudo_password_command,
+    )
     _apply(options, make_report(output, verbose), yes=yes, verify=verify)
 
 
@@ -103,5 +132,9 @@ def _confirm(yes: bool) -> None:
 
 def _summarise(report: Report, opened: Session, *, changed: bool) -> None:
     statistics = [transport.statistics for transport in opened.engine.transports.values()]
-    report.summary(changed=changed, trips=sum(entry.trips for entry in statistics), sent=sum(entry.sent for entry in statistics),
-                   next_steps=["clusterctl status", "clusterctl kubeconfig"] if changed else [])
+    report.summary(
+        changed=changed,
+        trips=sum(entry.trips for entry in statistics),
+        sent=sum(entry.sent for entry in statistics),
+        next_steps=["clusterctl status", "clusterctl kubeconfig"] if changed else [],
+    )

@@ -59,16 +59,29 @@ def _images() -> None:
 
 
 def status(
-    inventory: InventoryOption, output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
-    state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20, ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None, sudo_password_command: CommandOption = None,
+    inventory: InventoryOption,
+    output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
+    state: StateOption = None,
+    limit: LimitOption = "",
+    forks: ForksOption = 20,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
+    sudo_password_command: CommandOption = None,
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
     from clusterctl.engine import Events
     from clusterctl.operations.base import session
     from clusterctl.operations.status import status as look
 
-    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    options = gather(
+        inventory,
+        state=state,
+        limit=limit,
+        forks=forks,
+        ask=ask_sudo_password,
+        fd=sudo_password_fd,
+        command=sudo_password_command,
+    )
     with session(options, Events()) as opened:
         found = look(opened)
     typer.echo(json.dumps(found.as_dict(), indent=2) if output is Shape.json else _text(found, wide=output is Shape.wide))
@@ -77,24 +90,39 @@ def status(
 
 
 def _text(found: ClusterStatus, *, wide: bool) -> str:
-    lines = [f"cluster {found.name}, Kubernetes {found.kubernetes}: API {'ready' if found.api else 'does not answer'}, "
-             f"etcd members {found.members}, {'healthy' if found.healthy else 'NOT healthy'}"]
+    lines = [
+        f"cluster {found.name}, Kubernetes {found.kubernetes}: API {'ready' if found.api else 'does not answer'}, "
+        f"etcd members {found.members}, {'healthy' if found.healthy else 'NOT healthy'}"
+    ]
     rows = [("HOST", "ROLES", "ADDRESS", "NODE", "VERSION", "SERVICES", "DRIFT", "CERTIFICATES")]
     for host in found.hosts:
         down = [f"{name} {state}" for name, state in host.services.items() if state != "active"]
         services = ", ".join(down) or f"{len(host.services)} active"
         if wide and host.services:
             services = ", ".join(f"{name} {state}" for name, state in host.services.items())
-        rows.append((host.name, ",".join(host.roles), host.address, host.node or "-", host.version or "-", host.error or services,
-                     str(host.drift), f"until {host.expires[:10]}" if host.expires else "-"))
+        rows.append(
+            (
+                host.name,
+                ",".join(host.roles),
+                host.address,
+                host.node or "-",
+                host.version or "-",
+                host.error or services,
+                str(host.drift),
+                f"until {host.expires[:10]}" if host.expires else "-",
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
 def kubeconfig(
-    inventory: InventoryOption, state: StateOption = None,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")] = None,
+    inventory: InventoryOption,
+    state: StateOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
+    ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
 ) -> None:
@@ -121,9 +149,15 @@ def kubeconfig(
 
 
 def execute(
-    context: typer.Context, hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
-    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, forks: ForksOption = 20,
-    ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None, sudo_password_command: CommandOption = None,
+    context: typer.Context,
+    hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
+    inventory: InventoryOption,
+    output: OutputOption = Output.text,
+    state: StateOption = None,
+    forks: ForksOption = 20,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
+    sudo_password_command: CommandOption = None,
 ) -> None:
     """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
@@ -134,7 +168,9 @@ def execute(
     if not context.args:
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
-    options = gather(inventory, state=state, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    options = gather(
+        inventory, state=state, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command
+    )
     with session(options, Events()) as opened:
         answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command)
     for name, answer in answers.items():
@@ -147,8 +183,14 @@ def execute(
 
 def image_load(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
-    inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None, limit: LimitOption = "", forks: ForksOption = 20,
-    verbose: VerboseOption = False, ask_sudo_password: AskOption = False, sudo_password_fd: FdOption = None,
+    inventory: InventoryOption,
+    output: OutputOption = Output.text,
+    state: StateOption = None,
+    limit: LimitOption = "",
+    forks: ForksOption = 20,
+    verbose: VerboseOption = False,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
 ) -> None:
     """Put an image archive onto all nodes: an app built with Docker runs without a registry."""
@@ -156,16 +198,30 @@ def image_load(
     from clusterctl.operations.base import session
 
     archive = operation.read(file)
-    options = gather(inventory, state=state, limit=limit, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    options = gather(
+        inventory,
+        state=state,
+        limit=limit,
+        forks=forks,
+        ask=ask_sudo_password,
+        fd=sudo_password_fd,
+        command=sudo_password_command,
+    )
     with session(options, make_report(output, verbose)) as opened:
         loaded = operation.load(opened, archive, opened.chosen)
     for name, images in loaded.items():
-        typer.echo(json.dumps({"event": "loaded", "host": name, "images": images}) if output is Output.json else f"{name}: {images}")
+        typer.echo(
+            json.dumps({"event": "loaded", "host": name, "images": images}) if output is Output.json else f"{name}: {images}"
+        )
 
 
 def trust(
-    host: Annotated[str, typer.Argument(metavar="HOST")], inventory: InventoryOption, state: StateOption = None,
-    expected: Annotated[str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")] = None,
+    host: Annotated[str, typer.Argument(metavar="HOST")],
+    inventory: InventoryOption,
+    state: StateOption = None,
+    expected: Annotated[
+        str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")
+    ] = None,
 ) -> None:
     """Accept a machine's host key on purpose, after you compared it."""
     from clusterctl.errors import InputError, Refused
@@ -178,12 +234,16 @@ def trust(
     try:
         found = cluster.host(host)
     except KeyError:
-        raise InputError(f"the inventory has no host {host!r}", hint=f"it has {', '.join(entry.name for entry in cluster.hosts)}") from None
+        raise InputError(
+            f"the inventory has no host {host!r}", hint=f"it has {', '.join(entry.name for entry in cluster.hosts)}"
+        ) from None
     key = operation.offered(found)
     if expected is None:
         typer.echo(f"{host} offers {key.get_name()} {fingerprint(key)}")
         if not sys.stdin.isatty() or not typer.confirm("Is it the one on its console?"):
-            raise Refused("nothing was accepted", where=host, hint=f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}")
+            raise Refused(
+                "nothing was accepted", where=host, hint=f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}"
+            )
     operation.accept(StateFolder.of(cluster.base, cluster.name, state), found, key, expected)
     typer.echo(f"{host}: accepted {fingerprint(key)}")
 

@@ -16,8 +16,13 @@ PKI = "/etc/kubernetes/pki"
 LOCAL_API = "https://127.0.0.1:6443"
 
 CIPHERS = (
-    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305")
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+)
 """What CIS 1.2.29 and 4.2.12 accept, without TLS 1.3's own, which Go does not let one choose."""
 
 
@@ -37,19 +42,44 @@ def unit(name: str, template: str, **values: object) -> File:
     return File(path=f"/etc/systemd/system/{name}.service", content=render(template, **values), mode="600")
 
 
-def issued(context: Context, path: str, common_name: str, *, authority: AuthorityName = "kubernetes", owner: str = "root:root",
-           organizations: tuple[str, ...] = (), dns: tuple[str, ...] = (), addresses: tuple[str, ...] = (),
-           server: bool = False, client: bool = False) -> Certificate:
+def issued(
+    context: Context,
+    path: str,
+    common_name: str,
+    *,
+    authority: AuthorityName = "kubernetes",
+    owner: str = "root:root",
+    organizations: tuple[str, ...] = (),
+    dns: tuple[str, ...] = (),
+    addresses: tuple[str, ...] = (),
+    server: bool = False,
+    client: bool = False,
+) -> Certificate:
     """A certificate of the cluster's with the lifetime that its settings give."""
-    spec = CertificateSpec(authority=authority, common_name=common_name, organizations=organizations, dns=dns, addresses=addresses,
-                           server=server, client=client, days=context.cluster.settings.certificate_days)
+    spec = CertificateSpec(
+        authority=authority,
+        common_name=common_name,
+        organizations=organizations,
+        dns=dns,
+        addresses=addresses,
+        server=server,
+        client=client,
+        days=context.cluster.settings.certificate_days,
+    )
     return Certificate(path=path, spec=spec, authority=context.pki.authorities[authority], owner=owner)
 
 
 def kubeconfig(context: Context, path: str, user: str, certificate: str, server: str = LOCAL_API) -> File:
     """A kubeconfig that names its certificate's files, which its reader loads anew when they change."""
-    content = render("kubeconfig/kubeconfig.j2", cluster=context.cluster.name, server=server, authority=f"{PKI}/ca.crt", user=user,
-                     certificate=f"{certificate}.crt", key=f"{certificate}.key")
+    content = render(
+        "kubeconfig/kubeconfig.j2",
+        cluster=context.cluster.name,
+        server=server,
+        authority=f"{PKI}/ca.crt",
+        user=user,
+        certificate=f"{certificate}.crt",
+        key=f"{certificate}.key",
+    )
     return File(path=path, content=content, mode="600")
 
 

@@ -29,7 +29,14 @@ def api_names(context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(DNS names, addresses) under which this machine's API server is known."""
     cluster, host = context.cluster, context.host
     domain = cluster.network.domain
-    names = [host.name, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
+    names = [
+        host.name,
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{domain}",
+    ]
     addresses = [str(cluster.network.api_address), str(host.address), "127.0.0.1"]
     endpoint = str(cluster.endpoint.address)
     (addresses if endpoint.replace(".", "").isdigit() else names).append(endpoint)
@@ -48,28 +55,48 @@ def etcd_servers(context: Context) -> str:
 def api_arguments(context: Context) -> dict[str, object]:
     cluster, network = context.cluster, context.cluster.network
     arguments: dict[str, object] = {
-        "advertise-address": context.host.address, "bind-address": "0.0.0.0", "secure-port": 6443, "allow-privileged": "true",
-        "authorization-mode": "Node,RBAC", "client-ca-file": f"{PKI}/ca.crt",
-        "tls-cert-file": f"{PKI}/apiserver.crt", "tls-private-key-file": f"{PKI}/apiserver.key",
-        "tls-min-version": "VersionTLS12", "tls-cipher-suites": ",".join(CIPHERS),
+        "advertise-address": context.host.address,
+        "bind-address": "0.0.0.0",
+        "secure-port": 6443,
+        "allow-privileged": "true",
+        "authorization-mode": "Node,RBAC",
+        "client-ca-file": f"{PKI}/ca.crt",
+        "tls-cert-file": f"{PKI}/apiserver.crt",
+        "tls-private-key-file": f"{PKI}/apiserver.key",
+        "tls-min-version": "VersionTLS12",
+        "tls-cipher-suites": ",".join(CIPHERS),
         "authentication-config": f"{ETC}/authentication.yaml",
-        "enable-admission-plugins": ADMISSION_PLUGINS, "admission-control-config-file": f"{ETC}/admission.yaml",
-        "etcd-servers": etcd_servers(context), "etcd-cafile": f"{PKI}/etcd-ca.crt",
-        "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt", "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
-        "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt", "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
-        "kubelet-certificate-authority": f"{PKI}/ca.crt", "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
-        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt", "requestheader-allowed-names": "front-proxy-client",
-        "requestheader-extra-headers-prefix": "X-Remote-Extra-", "requestheader-group-headers": "X-Remote-Group",
+        "enable-admission-plugins": ADMISSION_PLUGINS,
+        "admission-control-config-file": f"{ETC}/admission.yaml",
+        "etcd-servers": etcd_servers(context),
+        "etcd-cafile": f"{PKI}/etcd-ca.crt",
+        "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
+        "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
+        "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
+        "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
+        "kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+        "requestheader-allowed-names": "front-proxy-client",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "requestheader-group-headers": "X-Remote-Group",
         "requestheader-username-headers": "X-Remote-User",
-        "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt", "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
+        "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
+        "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
         "service-account-issuer": f"https://kubernetes.default.svc.{network.domain}",
-        "service-account-key-file": f"{PKI}/sa.pub", "service-account-signing-key-file": f"{PKI}/sa.key",
-        "service-account-extend-token-expiration": "false", "service-account-lookup": "true",
+        "service-account-key-file": f"{PKI}/sa.pub",
+        "service-account-signing-key-file": f"{PKI}/sa.key",
+        "service-account-extend-token-expiration": "false",
+        "service-account-lookup": "true",
         "service-cluster-ip-range": network.services,
         "encryption-provider-config": f"{ETC}/encryption.yaml",
-        "audit-policy-file": f"{ETC}/audit-policy.yaml", "audit-log-path": f"{AUDIT}/audit.log",
-        "audit-log-maxage": 30, "audit-log-maxbackup": 10, "audit-log-maxsize": 100,
-        "profiling": "false", "request-timeout": "1m0s",
+        "audit-policy-file": f"{ETC}/audit-policy.yaml",
+        "audit-log-path": f"{AUDIT}/audit.log",
+        "audit-log-maxage": 30,
+        "audit-log-maxbackup": 10,
+        "audit-log-maxsize": 100,
+        "profiling": "false",
+        "request-timeout": "1m0s",
         "shutdown-delay-duration": "2s" if len(cluster.control_planes) == 1 else "5s",
         # Without it a stop waits for open watches until they end by themselves.
         "shutdown-watch-termination-grace-period": "5s",
@@ -83,9 +110,12 @@ def shared(context: Context) -> list[Resource]:
     """What all three read: the keys that are the same on every control plane."""
     key = File(path=f"{PKI}/sa.key", content=key_pem(context.pki.service_account_key), mode="600", sensitive=True)
     return [
-        Folder(path="/var/log/kubernetes"), Folder(path=AUDIT, mode="700"),
-        ca_file(context, "front-proxy", f"{PKI}/front-proxy-ca.crt"), ca_file(context, "etcd", f"{PKI}/etcd-ca.crt"),
-        key, File(path=f"{PKI}/sa.pub", content=context.pki.service_account_public),
+        Folder(path="/var/log/kubernetes"),
+        Folder(path=AUDIT, mode="700"),
+        ca_file(context, "front-proxy", f"{PKI}/front-proxy-ca.crt"),
+        ca_file(context, "etcd", f"{PKI}/etcd-ca.crt"),
+        key,
+        File(path=f"{PKI}/sa.pub", content=context.pki.service_account_public),
         File(path=f"{PKI}/ca.key", content=key_pem(context.pki.authorities["kubernetes"].key), mode="600", sensitive=True),
     ]
 
@@ -105,54 +135,106 @@ def _api_server(context: Context) -> list[Resource]:
         issued(context, f"{PKI}/front-proxy-client", "front-proxy-client", authority="front-proxy", client=True),
         issued(context, f"{PKI}/apiserver-etcd-client", "kube-apiserver-etcd-client", authority="etcd", client=True),
     ]
-    configuration: list[Resource] = [encryption(context), *(
-        File(path=f"{ETC}/{name}", content=render(f"kube-apiserver/{name}.j2"), mode="600")
-        for name in ("admission.yaml", "authentication.yaml", "audit-policy.yaml"))]
+    configuration: list[Resource] = [
+        encryption(context),
+        *(
+            File(path=f"{ETC}/{name}", content=render(f"kube-apiserver/{name}.j2"), mode="600")
+            for name in ("admission.yaml", "authentication.yaml", "audit-policy.yaml")
+        ),
+    ]
     program = product(context, "kube-apiserver", context.cluster.versions.kubernetes)
     switch = links(program, "kube-apiserver")
-    service = unit("kube-apiserver", "kube-apiserver/kube-apiserver.service.j2", arguments=api_arguments(context),
-                   local_etcd=context.host.is_etcd, oom=context.facts.lowers_oom_score)
+    service = unit(
+        "kube-apiserver",
+        "kube-apiserver/kube-apiserver.service.j2",
+        arguments=api_arguments(context),
+        local_etcd=context.host.is_etcd,
+        oom=context.facts.lowers_oom_score,
+    )
     common = ids(*shared(context)[2:6])
-    return [*certificates, *configuration, *switch, service, Service(
-        unit="kube-apiserver.service", ready=("api_ready", f"{ETC}/admin.conf"), deadline=120,
-        inputs=(f"file:{PKI}/ca.crt", *common, *ids(program, *switch, *certificates, *configuration, service)))]
+    return [
+        *certificates,
+        *configuration,
+        *switch,
+        service,
+        Service(
+            unit="kube-apiserver.service",
+            ready=("api_ready", f"{ETC}/admin.conf"),
+            deadline=120,
+            inputs=(f"file:{PKI}/ca.crt", *common, *ids(program, *switch, *certificates, *configuration, service)),
+        ),
+    ]
 
 
 def manager_arguments(context: Context) -> dict[str, object]:
     cluster, network, conf = context.cluster, context.cluster.network, f"{ETC}/controller-manager.conf"
-    return with_extra({
-        "kubeconfig": conf, "authentication-kubeconfig": conf, "authorization-kubeconfig": conf,
-        "client-ca-file": f"{PKI}/ca.crt", "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt", "root-ca-file": f"{PKI}/ca.crt",
-        "cluster-signing-cert-file": f"{PKI}/ca.crt", "cluster-signing-key-file": f"{PKI}/ca.key", "cluster-signing-duration": "8760h",
-        "service-account-private-key-file": f"{PKI}/sa.key", "use-service-account-credentials": "true",
-        "leader-elect": "true", "bind-address": "127.0.0.1", "profiling": "false", "terminated-pod-gc-threshold": 1000,
-        "tls-cert-file": f"{PKI}/controller-manager-server.crt", "tls-private-key-file": f"{PKI}/controller-manager-server.key",
-        "tls-min-version": "VersionTLS12", "tls-cipher-suites": ",".join(CIPHERS),
-        "allocate-node-cidrs": "true", "cluster-cidr": network.pods, "node-cidr-mask-size": network.node_mask,
-        "service-cluster-ip-range": network.services, "cluster-name": cluster.name, "configure-cloud-routes": "false",
-    }, cluster.settings.controller_manager.extra_args)
+    return with_extra(
+        {
+            "kubeconfig": conf,
+            "authentication-kubeconfig": conf,
+            "authorization-kubeconfig": conf,
+            "client-ca-file": f"{PKI}/ca.crt",
+            "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+            "root-ca-file": f"{PKI}/ca.crt",
+            "cluster-signing-cert-file": f"{PKI}/ca.crt",
+            "cluster-signing-key-file": f"{PKI}/ca.key",
+            "cluster-signing-duration": "8760h",
+            "service-account-private-key-file": f"{PKI}/sa.key",
+            "use-service-account-credentials": "true",
+            "leader-elect": "true",
+            "bind-address": "127.0.0.1",
+            "profiling": "false",
+            "terminated-pod-gc-threshold": 1000,
+            "tls-cert-file": f"{PKI}/controller-manager-server.crt",
+            "tls-private-key-file": f"{PKI}/controller-manager-server.key",
+            "tls-min-version": "VersionTLS12",
+            "tls-cipher-suites": ",".join(CIPHERS),
+            "allocate-node-cidrs": "true",
+            "cluster-cidr": network.pods,
+            "node-cidr-mask-size": network.node_mask,
+            "service-cluster-ip-range": network.services,
+            "cluster-name": cluster.name,
+            "configure-cloud-routes": "false",
+        },
+        cluster.settings.controller_manager.extra_args,
+    )
 
 
 def scheduler_arguments(context: Context) -> dict[str, object]:
     conf = f"{ETC}/scheduler.conf"
-    return with_extra({
-        "config": f"{ETC}/scheduler.yaml", "authentication-kubeconfig": conf, "authorization-kubeconfig": conf,
-        "bind-address": "127.0.0.1", "profiling": "false", "client-ca-file": f"{PKI}/ca.crt",
-        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
-        "tls-cert-file": f"{PKI}/scheduler-server.crt", "tls-private-key-file": f"{PKI}/scheduler-server.key",
-        "tls-min-version": "VersionTLS12", "tls-cipher-suites": ",".join(CIPHERS),
-    }, context.cluster.settings.scheduler.extra_args)
+    return with_extra(
+        {
+            "config": f"{ETC}/scheduler.yaml",
+            "authentication-kubeconfig": conf,
+            "authorization-kubeconfig": conf,
+            "bind-address": "127.0.0.1",
+            "profiling": "false",
+            "client-ca-file": f"{PKI}/ca.crt",
+            "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+            "tls-cert-file": f"{PKI}/scheduler-server.crt",
+            "tls-private-key-file": f"{PKI}/scheduler-server.key",
+            "tls-min-version": "VersionTLS12",
+            "tls-cipher-suites": ",".join(CIPHERS),
+        },
+        context.cluster.settings.scheduler.extra_args,
+    )
 
 
 def _daemon(context: Context, name: str, short: str, arguments: dict[str, object], *more: Resource) -> list[Resource]:
     """The controller manager and the scheduler are alike: a kubeconfig, a serving certificate, a unit."""
     program = product(context, name, context.cluster.versions.kubernetes)
     client = issued(context, f"{PKI}/{short}", f"system:{name}", client=True)
-    server = issued(context, f"{PKI}/{short}-server", name, dns=("localhost", context.host.name), addresses=("127.0.0.1",), server=True)
+    server = issued(
+        context, f"{PKI}/{short}-server", name, dns=("localhost", context.host.name), addresses=("127.0.0.1",), server=True
+    )
     conf = kubeconfig(context, f"{ETC}/{short}.conf", f"system:{name}", client.path)
     switch = links(program, name)
     service = unit(name, f"{name}/{name}.service.j2", arguments=arguments)
-    inputs = (f"file:{PKI}/ca.crt", f"file:{PKI}/front-proxy-ca.crt", *ids(program, client, server, conf, *more, *switch, service))
+    inputs = (
+        f"file:{PKI}/ca.crt",
+        f"file:{PKI}/front-proxy-ca.crt",
+        *ids(program, client, server, conf, *more, *switch, service),
+    )
     if short == "controller-manager":
         inputs = (f"file:{PKI}/ca.key", f"file:{PKI}/sa.key", *inputs)
     return [client, server, conf, *more, *switch, service, Service(unit=f"{name}.service", inputs=inputs, deadline=60)]
@@ -163,7 +245,10 @@ def resources(context: Context) -> Sequence[Resource]:
     kubectl = product(context, "kubectl", context.cluster.versions.kubernetes)
     scheduler = File(path=f"{ETC}/scheduler.yaml", content=render("kube-scheduler/config.yaml.j2"), mode="600")
     return [
-        *shared(context), admin, kubeconfig(context, f"{ETC}/admin.conf", "kubernetes-admin", admin.path), *links(kubectl, "kubectl"),
+        *shared(context),
+        admin,
+        kubeconfig(context, f"{ETC}/admin.conf", "kubernetes-admin", admin.path),
+        *links(kubectl, "kubectl"),
         Link(path="/usr/local/bin/kubectl", target=f"{ROOT}/bin/kubectl"),
         *_api_server(context),
         *_daemon(context, "kube-controller-manager", "controller-manager", manager_arguments(context)),

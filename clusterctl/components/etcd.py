@@ -31,17 +31,31 @@ def arguments(context: Context) -> dict[str, object]:
     """The flags; on the command line, as a configuration file would make etcd ignore all flags and CIS reads flags."""
     host = context.host
     return {
-        "name": host.name, "data-dir": DATA,
-        "listen-client-urls": f"{client_url(host)},https://127.0.0.1:2379", "advertise-client-urls": client_url(host),
-        "listen-peer-urls": peer_url(host), "initial-advertise-peer-urls": peer_url(host),
-        "cert-file": f"{PKI}/server.crt", "key-file": f"{PKI}/server.key", "client-cert-auth": "true", "trusted-ca-file": f"{PKI}/ca.crt",
-        "peer-cert-file": f"{PKI}/peer.crt", "peer-key-file": f"{PKI}/peer.key", "peer-client-cert-auth": "true",
+        "name": host.name,
+        "data-dir": DATA,
+        "listen-client-urls": f"{client_url(host)},https://127.0.0.1:2379",
+        "advertise-client-urls": client_url(host),
+        "listen-peer-urls": peer_url(host),
+        "initial-advertise-peer-urls": peer_url(host),
+        "cert-file": f"{PKI}/server.crt",
+        "key-file": f"{PKI}/server.key",
+        "client-cert-auth": "true",
+        "trusted-ca-file": f"{PKI}/ca.crt",
+        "peer-cert-file": f"{PKI}/peer.crt",
+        "peer-key-file": f"{PKI}/peer.key",
+        "peer-client-cert-auth": "true",
         "peer-trusted-ca-file": f"{PKI}/ca.crt",
         # TLS 1.3 as the lowest version and a list of ciphers exclude each other (etcd-io/etcd#15156).
-        "tls-min-version": "TLS1.2", "cipher-suites": ",".join(CIPHERS),
-        "listen-metrics-urls": "http://127.0.0.1:2381", "quota-backend-bytes": 8 * 1024**3, "enable-pprof": "false",
-        "snapshot-count": 10000, "feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": "5s",
-        "auto-compaction-mode": "periodic", "auto-compaction-retention": "1h",
+        "tls-min-version": "TLS1.2",
+        "cipher-suites": ",".join(CIPHERS),
+        "listen-metrics-urls": "http://127.0.0.1:2381",
+        "quota-backend-bytes": 8 * 1024**3,
+        "enable-pprof": "false",
+        "snapshot-count": 10000,
+        "feature-gates": "InitialCorruptCheck=true",
+        "watch-progress-notify-interval": "5s",
+        "auto-compaction-mode": "periodic",
+        "auto-compaction-retention": "1h",
     }
 
 
@@ -52,23 +66,46 @@ def resources(context: Context) -> Sequence[Resource]:
     switch = links(program, "etcd", "etcdctl", "etcdutl")
     certificates: list[Resource] = [
         ca_file(context, "etcd", f"{PKI}/ca.crt", OWNER),
-        *(issued(context, f"{PKI}/{kind}", host.name, authority="etcd", owner=OWNER, dns=names, addresses=addresses, server=True, client=True)
-          for kind in ("server", "peer")),
+        *(
+            issued(
+                context,
+                f"{PKI}/{kind}",
+                host.name,
+                authority="etcd",
+                owner=OWNER,
+                dns=names,
+                addresses=addresses,
+                server=True,
+                client=True,
+            )
+            for kind in ("server", "peer")
+        ),
         issued(context, f"{PKI}/healthcheck-client", "kube-etcd-healthcheck-client", authority="etcd", owner=OWNER, client=True),
     ]
     service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), oom=context.facts.lowers_oom_score)
     return [
-        User(name="etcd", home=DATA), Folder(path=DATA, mode="700", owner=OWNER),
-        Folder(path="/etc/etcd"), Folder(path=PKI, mode="700", owner=OWNER),
-        *switch, *certificates, service, *_entrance(context),
-        Service(unit="etcd.service", inputs=ids(program, *switch, *certificates[:3], service), ready=("etcd_ready",), deadline=120),
-        *_vote(context), Seed(path="/etc/etcd/formed", content=b"This member has served.\n"),
+        User(name="etcd", home=DATA),
+        Folder(path=DATA, mode="700", owner=OWNER),
+        Folder(path="/etc/etcd"),
+        Folder(path=PKI, mode="700", owner=OWNER),
+        *switch,
+        *certificates,
+        service,
+        *_entrance(context),
+        Service(
+            unit="etcd.service", inputs=ids(program, *switch, *certificates[:3], service), ready=("etcd_ready",), deadline=120
+        ),
+        *_vote(context),
+        Seed(path="/etc/etcd/formed", content=b"This member has served.\n"),
     ]
 
 
 def _others(context: Context) -> tuple[str, ...]:
-    return tuple(client_url(member) for member in context.cluster.etcd_members
-                 if member.name in context.etcd_formed and member.name != context.host.name)
+    return tuple(
+        client_url(member)
+        for member in context.cluster.etcd_members
+        if member.name in context.etcd_formed and member.name != context.host.name
+    )
 
 
 def _entrance(context: Context) -> list[Resource]:
@@ -76,15 +113,21 @@ def _entrance(context: Context) -> list[Resource]:
     host = context.host
     if context.etcd_formed and host.name not in context.etcd_formed:
         return [Join(name=host.name, peer_url=peer_url(host), endpoints=_others(context), token=context.pki.identity)]
-    initial = render("etcd/initial.env.j2", state="new", token=context.pki.identity,
-                     members=[f"{member.name}={peer_url(member)}" for member in context.cluster.etcd_members])
+    initial = render(
+        "etcd/initial.env.j2",
+        state="new",
+        token=context.pki.identity,
+        members=[f"{member.name}={peer_url(member)}" for member in context.cluster.etcd_members],
+    )
     return [Seed(path="/etc/etcd/initial.env", content=initial, mode="600")]
 
 
 def _vote(context: Context) -> list[Resource]:
     """Promotion concerns only a member that came in as a learner, which the birth of a cluster has none of."""
     others = _others(context)
-    return [Voter(name=context.host.name, endpoints=others, joining=context.host.name not in context.etcd_formed)] if others else []
+    return (
+        [Voter(name=context.host.name, endpoints=others, joining=context.host.name not in context.etcd_formed)] if others else []
+    )
 
 
 ETCD = Component(name="etcd", on=etcd_members, resources=resources)

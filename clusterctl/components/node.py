@@ -26,8 +26,16 @@ def _api_proxy(context: Context) -> Sequence[Resource]:
     servers = [(host.name, str(host.address)) for host in context.cluster.control_planes]
     config = File(path="/etc/clusterctl/haproxy.cfg", content=render("api-proxy/haproxy.cfg.j2", servers=servers))
     service = unit("api-proxy", "api-proxy/api-proxy.service.j2")
-    return [config, service, Service(
-        unit="api-proxy.service", inputs=(f"file:{PKI}/ca.crt", *ids(config, service)), ready=("tcp_open", "127.0.0.1", "6443"), deadline=30)]
+    return [
+        config,
+        service,
+        Service(
+            unit="api-proxy.service",
+            inputs=(f"file:{PKI}/ca.crt", *ids(config, service)),
+            ready=("tcp_open", "127.0.0.1", "6443"),
+            deadline=30,
+        ),
+    ]
 
 
 API_PROXY = Component(name="api-proxy", on=workers_only, resources=_api_proxy)
@@ -37,18 +45,36 @@ def kubelet_config(context: Context) -> dict[str, object]:
     """The KubeletConfiguration, with the user's fields merged over ours."""
     cluster, facts = context.cluster, context.facts
     config: dict[str, object] = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "address": "0.0.0.0",
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{PKI}/ca.crt"}},
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": "0.0.0.0",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": f"{PKI}/ca.crt"},
+        },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs" if facts.cgroup_v1 else "systemd",
-        "clusterDNS": [str(cluster.network.dns_address)], "clusterDomain": cluster.network.domain,
+        "clusterDNS": [str(cluster.network.dns_address)],
+        "clusterDomain": cluster.network.domain,
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        "tlsCertFile": f"{PKI}/kubelet.crt", "tlsPrivateKeyFile": f"{PKI}/kubelet.key", "tlsMinVersion": "VersionTLS12",
-        "tlsCipherSuites": list(CIPHERS), "rotateCertificates": True, "readOnlyPort": 0,
-        "protectKernelDefaults": not in_container(context), "makeIPTablesUtilChains": True, "seccompDefault": True,
-        "podPidsLimit": 4096, "maxPods": cluster.settings.kubelet.max_pods, "eventRecordQPS": 50,
-        "streamingConnectionIdleTimeout": "5m0s", "failSwapOn": False, "nodeStatusUpdateFrequency": "4s",
-        "shutdownGracePeriod": "30s", "shutdownGracePeriodCriticalPods": "10s",
+        "tlsCertFile": f"{PKI}/kubelet.crt",
+        "tlsPrivateKeyFile": f"{PKI}/kubelet.key",
+        "tlsMinVersion": "VersionTLS12",
+        "tlsCipherSuites": list(CIPHERS),
+        "rotateCertificates": True,
+        "readOnlyPort": 0,
+        "protectKernelDefaults": not in_container(context),
+        "makeIPTablesUtilChains": True,
+        "seccompDefault": True,
+        "podPidsLimit": 4096,
+        "maxPods": cluster.settings.kubelet.max_pods,
+        "eventRecordQPS": 50,
+        "streamingConnectionIdleTimeout": "5m0s",
+        "failSwapOn": False,
+        "nodeStatusUpdateFrequency": "4s",
+        "shutdownGracePeriod": "30s",
+        "shutdownGracePeriodCriticalPods": "10s",
     }
     if facts.resolves_locally:
         config["resolvConf"] = "/run/systemd/resolve/resolv.conf"
@@ -72,18 +98,40 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 def _kubelet(context: Context) -> Sequence[Resource]:
     cluster, host = context.cluster, context.host
     name = f"system:node:{host.name}"
-    server = issued(context, f"{PKI}/kubelet", name, organizations=("system:nodes",), dns=(host.name,), addresses=(str(host.address),), server=True)
+    server = issued(
+        context,
+        f"{PKI}/kubelet",
+        name,
+        organizations=("system:nodes",),
+        dns=(host.name,),
+        addresses=(str(host.address),),
+        server=True,
+    )
     client = issued(context, f"{PKI}/kubelet-client", name, organizations=("system:nodes",), client=True)
     conf = kubeconfig(context, f"{ETC}/kubelet.conf", name, client.path)
     config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
     program = product(context, "kubelet", cluster.versions.kubernetes)
     switch = links(program, "kubelet")
-    arguments = with_extra({"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2},
-                           cluster.settings.kubelet.extra_args)
+    arguments = with_extra(
+        {"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2}, cluster.settings.kubelet.extra_args
+    )
     service = unit("kubelet", "kubelet/kubelet.service.j2", arguments=arguments)
-    return [Folder(path="/etc/cni/net.d"), Folder(path=f"{ETC}/manifests"), server, client, conf, config, *switch, service, Service(
-        unit="kubelet.service", inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
-        ready=("http_ok", "10248", "/healthz"), deadline=90)]
+    return [
+        Folder(path="/etc/cni/net.d"),
+        Folder(path=f"{ETC}/manifests"),
+        server,
+        client,
+        conf,
+        config,
+        *switch,
+        service,
+        Service(
+            unit="kubelet.service",
+            inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
+            ready=("http_ok", "10248", "/healthz"),
+            deadline=90,
+        ),
+    ]
 
 
 KUBELET = Component(name="kubelet", on=nodes, resources=_kubelet)
@@ -93,9 +141,14 @@ def proxy_config(context: Context) -> dict[str, object]:
     """The KubeProxyConfiguration."""
     network = context.cluster.network
     config: dict[str, object] = {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"}, "mode": network.proxy_mode, "clusterCIDR": str(network.pods),
-        "metricsBindAddress": "127.0.0.1:10249", "healthzBindAddress": "0.0.0.0:10256", "hostnameOverride": context.host.name,
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
+        "mode": network.proxy_mode,
+        "clusterCIDR": str(network.pods),
+        "metricsBindAddress": "127.0.0.1:10249",
+        "healthzBindAddress": "0.0.0.0:10256",
+        "hostnameOverride": context.host.name,
     }
     if in_container(context):
         # These sysctls belong to the kernel that the machine shares.
@@ -112,8 +165,18 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
     program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
     switch = links(program, "kube-proxy")
     service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
-    return [client, conf, config, *switch, service, Service(
-        unit="kube-proxy.service", inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)), deadline=60)]
+    return [
+        client,
+        conf,
+        config,
+        *switch,
+        service,
+        Service(
+            unit="kube-proxy.service",
+            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
+            deadline=60,
+        ),
+    ]
 
 
 KUBE_PROXY = Component(name="kube-proxy", on=nodes, resources=_kube_proxy)
@@ -123,17 +186,34 @@ def _flannel(context: Context) -> Sequence[Resource]:
     cluster, network = context.cluster, context.cluster.network
     if network.cni != "flannel":
         return []
-    program, plugin = product(context, "flannel", cluster.versions.flannel), product(context, "flannel-cni", cluster.versions.flannel_cni)
+    program, plugin = (
+        product(context, "flannel", cluster.versions.flannel),
+        product(context, "flannel-cni", cluster.versions.flannel_cni),
+    )
     client = issued(context, f"{PKI}/flannel", "system:flannel", client=True)
     conf = kubeconfig(context, f"{ETC}/flannel.conf", "system:flannel", client.path)
-    net = File(path="/etc/kube-flannel/net-conf.json", content=render(
-        "flannel/net-conf.json.j2", pods=str(network.pods), backend=network.backend, nftables=network.proxy_mode == "nftables"))
+    net = File(
+        path="/etc/kube-flannel/net-conf.json",
+        content=render(
+            "flannel/net-conf.json.j2", pods=str(network.pods), backend=network.backend, nftables=network.proxy_mode == "nftables"
+        ),
+    )
     switch = links(program, "flanneld")
     service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
     conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
-        client, conf, net, *switch, service, Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"), conflist,
-        Service(unit="flanneld.service", deadline=120, inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, *switch, service))),
+        client,
+        conf,
+        net,
+        *switch,
+        service,
+        Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"),
+        conflist,
+        Service(
+            unit="flanneld.service",
+            deadline=120,
+            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, *switch, service)),
+        ),
     ]
 
 

@@ -22,8 +22,15 @@ CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect":
 
 def bindings(cluster: Cluster) -> list[Object]:
     """Who may do what: needed before the nodes can be used."""
-    return _read(render("addons/rbac.yaml.j2", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT,
-                        flannel=cluster.network.cni == "flannel"), "rbac.yaml")
+    return _read(
+        render(
+            "addons/rbac.yaml.j2",
+            administrators=ADMINISTRATORS,
+            kubelet_client=KUBELET_CLIENT,
+            flannel=cluster.network.cni == "flannel",
+        ),
+        "rbac.yaml",
+    )
 
 
 def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
@@ -34,14 +41,29 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     wanted: list[Object] = []
     settings, versions = cluster.settings.addons, cluster.versions
     if settings.coredns:
-        wanted += _read(render("addons/coredns.yaml.j2", domain=cluster.network.domain, address=str(cluster.network.dns_address),
-                               replicas=min(2, len(cluster.nodes)), forward=forward,
-                               image=IMAGES["coredns"].format(version=versions.coredns)), "coredns.yaml")
+        wanted += _read(
+            render(
+                "addons/coredns.yaml.j2",
+                domain=cluster.network.domain,
+                address=str(cluster.network.dns_address),
+                replicas=min(2, len(cluster.nodes)),
+                forward=forward,
+                image=IMAGES["coredns"].format(version=versions.coredns),
+            ),
+            "coredns.yaml",
+        )
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(metrics_secret(cluster, pki))
-        wanted += _read(render("addons/metrics-server.yaml.j2", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
-                               image=IMAGES["metrics-server"].format(version=versions.metrics_server)), "metrics-server.yaml")
+        wanted += _read(
+            render(
+                "addons/metrics-server.yaml.j2",
+                authority=authority.decode(),
+                bundle=base64.b64encode(authority).decode(),
+                image=IMAGES["metrics-server"].format(version=versions.metrics_server),
+            ),
+            "metrics-server.yaml",
+        )
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:
@@ -53,14 +75,21 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
 
 def _metrics_spec(cluster: Cluster) -> CertificateSpec:
     names = ("metrics-server.kube-system.svc", f"metrics-server.kube-system.svc.{cluster.network.domain}")
-    return CertificateSpec(authority="kubernetes", common_name="metrics-server", dns=names, server=True, days=cluster.settings.certificate_days)
+    return CertificateSpec(
+        authority="kubernetes", common_name="metrics-server", dns=names, server=True, days=cluster.settings.certificate_days
+    )
 
 
 def metrics_secret(cluster: Cluster, pki: Pki) -> Object:
-    """What metrics-server proves itself with to the API servers; new at every call, so ``is_good`` decides whether it is needed."""
+    """What metrics-server proves itself with to the API servers; new at every call: ``is_good`` says whether it is needed."""
     certificate, key = pki.authorities["kubernetes"].issue(_metrics_spec(cluster))
-    return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": METRICS_SECRET, "namespace": "kube-system"},
-            "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": METRICS_SECRET, "namespace": "kube-system"},
+        "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()},
+    }
 
 
 def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
@@ -83,8 +112,11 @@ def _read(text: bytes, where: str) -> list[Object]:
     except yaml.YAMLError as error:
         raise InputError(f"not YAML: {error}", where=where) from None
     for document in documents:
-        if not isinstance(document, dict) or not all(key in document for key in ("apiVersion", "kind", "metadata")) \
-                or "name" not in document["metadata"]:
+        if (
+            not isinstance(document, dict)
+            or not all(key in document for key in ("apiVersion", "kind", "metadata"))
+            or "name" not in document["metadata"]
+        ):
             raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name", where=where)
     return documents
 
@@ -99,7 +131,9 @@ def node_labels(cluster: Cluster, host: Host) -> dict[str, str]:
 
 def node_taints(cluster: Cluster, host: Host) -> list[dict[str, str]]:
     """The taints that a node must have: control planes take no pods of users unless they are workers too."""
-    wanted = [{"key": taint.key, "effect": taint.effect, **({"value": taint.value} if taint.value else {})} for taint in host.taints]
+    wanted = [
+        {"key": taint.key, "effect": taint.effect, **({"value": taint.value} if taint.value else {})} for taint in host.taints
+    ]
     dedicated = host.is_control_plane and "worker" not in host.roles and not cluster.settings.schedule_on_control_plane
     return ([dict(CONTROL_PLANE_TAINT)] if dedicated else []) + wanted
 
@@ -110,20 +144,31 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
         node = nodes.get(host.name)
         if node is None:
             continue
-        labels = {key: value for key, value in node_labels(cluster, host).items() if node["metadata"].get("labels", {}).get(key) != value}
+        labels = {
+            key: value
+            for key, value in node_labels(cluster, host).items()
+            if node["metadata"].get("labels", {}).get(key) != value
+        }
         taints = node["spec"].get("taints", [])
         missing = [taint for taint in node_taints(cluster, host) if not any(_same(taint, other) for other in taints)]
         surplus = not _dedicated(cluster, host) and any(_same(CONTROL_PLANE_TAINT, taint) for taint in taints)
         if not labels and not missing and not surplus:
             continue
-        kept = [taint for taint in taints if not any(_place(taint) == _place(new) for new in missing)
-                and not (surplus and _same(CONTROL_PLANE_TAINT, taint))]
+        kept = [
+            taint
+            for taint in taints
+            if not any(_place(taint) == _place(new) for new in missing) and not (surplus and _same(CONTROL_PLANE_TAINT, taint))
+        ]
         patch: dict[str, dict[str, object]] = {"metadata": {"labels": labels}}
         if missing or surplus:
             # Others may be changing the taints: the list is replaced only in the version that was read.
             patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
             patch["spec"] = {"taints": [*kept, *missing]}
-        yield host.name, patch, (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []))
+        yield (
+            host.name,
+            patch,
+            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else [])),
+        )
 
 
 def _dedicated(cluster: Cluster, host: Host) -> bool:

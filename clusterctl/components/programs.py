@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from clusterctl.artifacts.catalog import CNI_PLUGINS, IMAGES
 from clusterctl.components.base import Component, Context, everywhere, nodes
 from clusterctl.components.common import ids, links, product, unit
+from clusterctl.model import Cluster
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -15,6 +16,16 @@ from clusterctl.resources.service import Service
 
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE = ("kubelet", "kube-proxy")
+
+
+def products(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """(product, version) of everything that some machine of this cluster gets."""
+    versions = cluster.versions
+    yield from ((name, versions.kubernetes) for name in (*CONTROL_PLANE, "kubectl", *NODE))
+    yield from (("etcd", versions.etcd), ("containerd", versions.containerd), ("runc", versions.runc))
+    yield from (("crictl", versions.crictl), ("cni-plugins", versions.cni_plugins))
+    if cluster.network.cni == "flannel":
+        yield from (("flannel", versions.flannel), ("flannel-cni", versions.flannel_cni))
 
 
 def _programs(context: Context) -> Sequence[Resource]:
@@ -26,8 +37,12 @@ def _programs(context: Context) -> Sequence[Resource]:
         found += [product(context, name, versions.kubernetes) for name in (*CONTROL_PLANE, "kubectl")]
     if host.is_node:
         found += [product(context, name, versions.kubernetes) for name in NODE]
-        found += [product(context, "containerd", versions.containerd), product(context, "runc", versions.runc),
-                  product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)]
+        found += [
+            product(context, "containerd", versions.containerd),
+            product(context, "runc", versions.runc),
+            product(context, "cni-plugins", versions.cni_plugins),
+            product(context, "crictl", versions.crictl),
+        ]
         if context.cluster.network.cni == "flannel":
             found += [product(context, "flannel", versions.flannel), product(context, "flannel-cni", versions.flannel_cni)]
     return found
@@ -42,17 +57,24 @@ def _containerd(context: Context) -> Sequence[Resource]:
     containerd, runc = product(context, "containerd", versions.containerd), product(context, "runc", versions.runc)
     plugins, crictl = product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)
     oom = context.facts.lowers_oom_score
-    config = File(path="/etc/containerd/config.toml", content=render(
-        "containerd/config.toml.j2", pause=pause, oom=oom, systemd_cgroup=not context.facts.cgroup_v1))
+    config = File(
+        path="/etc/containerd/config.toml",
+        content=render("containerd/config.toml.j2", pause=pause, oom=oom, systemd_cgroup=not context.facts.cgroup_v1),
+    )
     service = unit("containerd", "containerd/containerd.service.j2", oom=oom)
-    daemon = [*links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"), Link(
-        path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc")]
+    daemon = [
+        *links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"),
+        Link(path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc"),
+    ]
     wanted: list[Resource] = [
-        *daemon, *links(crictl, "crictl"), Link(path="/usr/local/bin/crictl", target=f"{ROOT}/bin/crictl"),
+        *daemon,
+        *links(crictl, "crictl"),
+        Link(path="/usr/local/bin/crictl", target=f"{ROOT}/bin/crictl"),
         Folder(path="/etc/containerd/certs.d"),
         File(path="/etc/crictl.yaml", content=render("containerd/crictl.yaml.j2")),
         *(Link(path=f"/opt/cni/bin/{name}", target=f"{plugins.folder}/{name}") for name in CNI_PLUGINS),
-        config, service,
+        config,
+        service,
         Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service), deadline=60),
     ]
     return [*wanted, *_images(context, pause=versions.pause)]
@@ -79,4 +101,3 @@ def _addon_images(context: Context) -> Sequence[Resource]:
 
 ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=_addon_images)
 """The images of what runs in the cluster: sent when the nodes are Ready, as nothing waits for them before."""
-

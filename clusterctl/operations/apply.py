@@ -14,7 +14,7 @@ from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS
+from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
 from clusterctl.engine import Gates
 from clusterctl.errors import Stopped
 from clusterctl.facts import Facts
@@ -42,7 +42,12 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
         Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1), together=True),
-        Stage(name="nodes", components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(max_unavailable(cluster)), together=True),
+        Stage(
+            name="nodes",
+            components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
+            strategy=Rolling(max_unavailable(cluster)),
+            together=True,
+        ),
         Stage(name="images", components=(ADDON_IMAGES,)),
     )
 
@@ -60,13 +65,19 @@ class ApplyPlan:
         return bool(self.machines or self.objects or self.nodes)
 
     def as_dict(self) -> dict[str, object]:
-        return {**self.machines.as_dict(), "objects": [change.as_dict() for change in self.objects],
-                "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes], "warnings": list(self.warnings)}
+        return {
+            **self.machines.as_dict(),
+            "objects": [change.as_dict() for change in self.objects],
+            "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes],
+            "warnings": list(self.warnings),
+        }
 
 
 def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     """Look once at every machine and at the API, and compare. Two trips to each machine; nothing is changed."""
     cluster, hosts = session.cluster, session.chosen
+    for product, version in products(cluster):
+        session.catalog.require(product, version)
     facts, warnings = session.facts(hosts)
     refuse_other_cluster(session, facts)
     order = stages(cluster, formed(facts))
@@ -81,7 +92,12 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     api = _running_api(session, seen)
     if api is None:
         return ApplyPlan(machines, tuple(ObjectChange(item, "create") for item in wanted_objects), (), tuple(warnings))
-    return ApplyPlan(machines, tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), tuple(warnings))
+    return ApplyPlan(
+        machines,
+        tuple(_compare(session, api, wanted_objects)),
+        tuple(objects.node_changes(cluster, dict(api.nodes()))),
+        tuple(warnings),
+    )
 
 
 def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
@@ -91,10 +107,24 @@ def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> li
         raise refuse(error, "the API's objects cannot be read") from None
 
 
-def wanted(session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]) -> dict[str, dict[str, tuple[Resource, ...]]]:
+def wanted(
+    session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
+) -> dict[str, dict[str, tuple[Resource, ...]]]:
     """All resources of all hosts, by stage."""
-    return {host.name: planner.wanted(order, Context(cluster=session.cluster, host=host, facts=facts[host.name], pki=session.pki,
-                                                     catalog=session.catalog, etcd_formed=formed(facts))) for host in hosts}
+    return {
+        host.name: planner.wanted(
+            order,
+            Context(
+                cluster=session.cluster,
+                host=host,
+                facts=facts[host.name],
+                pki=session.pki,
+                catalog=session.catalog,
+                etcd_formed=formed(facts),
+            ),
+        )
+        for host in hosts
+    }
 
 
 def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
@@ -104,8 +134,11 @@ def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
 
 def _running_api(session: Session, seen: Mapping[str, Observation]) -> Api | None:
     probe = Service(unit="kube-apiserver.service", inputs=())
-    running = [host for host in session.cluster.control_planes
-               if host.name in seen and (probe.parse(seen[host.name]) or {}).get("active") == "active"]
+    running = [
+        host
+        for host in session.cluster.control_planes
+        if host.name in seen and (probe.parse(seen[host.name]) or {}).get("active") == "active"
+    ]
     return session.any_api(running) if running else None
 
 
@@ -119,10 +152,12 @@ class Apply:
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
+        self._prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
-        self._prefetch()
-        self.session.engine.execute(self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes}))
+        self.session.engine.execute(
+            self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes})
+        )
         self._objects()
         self._nodes()
 
@@ -130,7 +165,9 @@ class Apply:
         """Have everything here, verified, before any machine is touched."""
         from clusterctl.artifacts.store import prefetch
 
-        sources = {change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)}
+        sources = {
+            change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)
+        }
         prefetch(source for source in sources if isinstance(source, Artifact))
 
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
@@ -145,7 +182,9 @@ class Apply:
         self._nodes()
 
     def _objects(self) -> None:
-        self._apply([change for change in self.plan.objects if not (self._bound and change.wanted["apiVersion"].startswith("rbac."))])
+        self._apply(
+            [change for change in self.plan.objects if not (self._bound and change.wanted["apiVersion"].startswith("rbac."))]
+        )
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
         if not changes:
@@ -157,7 +196,9 @@ class Apply:
             try:
                 self.api.apply(change.wanted)
             except ApiError as error:
-                raise Stopped(str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again") from None
+                raise Stopped(
+                    str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
+                ) from None
             events.note(f"{change.action} {change.id}")
         events.stage_ended("objects", time.monotonic() - started)
 

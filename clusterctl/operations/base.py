@@ -47,7 +47,11 @@ class Session:
     @property
     def chosen(self) -> tuple[Host, ...]:
         """The hosts that ``--limit`` leaves."""
-        return self.cluster.hosts if not self.options.limit else tuple(host for host in self.cluster.hosts if host.name in self.options.limit)
+        return (
+            self.cluster.hosts
+            if not self.options.limit
+            else tuple(host for host in self.cluster.hosts if host.name in self.options.limit)
+        )
 
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
@@ -60,7 +64,9 @@ class Session:
 
     def administrator(self) -> tuple[bytes, bytes]:
         """A certificate for this run alone, of a member of system:masters: (certificate, key) PEM, never written anywhere."""
-        spec = CertificateSpec(authority="kubernetes", common_name="clusterctl", organizations=("system:masters",), client=True, days=1)
+        spec = CertificateSpec(
+            authority="kubernetes", common_name="clusterctl", organizations=("system:masters",), client=True, days=1
+        )
         return self.pki.authorities["kubernetes"].issue(spec)
 
     def api(self, host: Host) -> Api:
@@ -96,14 +102,28 @@ def session(options: Options, events: Events) -> Iterator[Session]:
     cluster = load(options.inventory)
     unknown = [name for name in options.limit if name not in {host.name for host in cluster.hosts}]
     if unknown:
-        raise InputError(f"the inventory has no host {unknown[0]!r}", where="--limit", hint=f"it has {', '.join(host.name for host in cluster.hosts)}")
+        raise InputError(
+            f"the inventory has no host {unknown[0]!r}",
+            where="--limit",
+            hint=f"it has {', '.join(host.name for host in cluster.hosts)}",
+        )
     state = StateFolder.of(cluster.base, cluster.name, options.state)
     pki = Pki.load(state)
-    transports = {host.name: Transport(host, known_hosts=state.path / "known_hosts", sudo_password=options.sudo_password,
-                                       passphrase=options.passphrase) for host in cluster.hosts}
-    made = Session(cluster=cluster, state=state, pki=pki or Pki.create(), pki_is_new=pki is None,
-                   catalog=open_catalog(cluster.settings.artifacts, cluster.base),
-                   engine=Engine(transports, forks=options.forks, events=events), options=options)
+    transports = {
+        host.name: Transport(
+            host, known_hosts=state.path / "known_hosts", sudo_password=options.sudo_password, passphrase=options.passphrase
+        )
+        for host in cluster.hosts
+    }
+    made = Session(
+        cluster=cluster,
+        state=state,
+        pki=pki or Pki.create(),
+        pki_is_new=pki is None,
+        catalog=open_catalog(cluster.settings.artifacts, cluster.base),
+        engine=Engine(transports, forks=options.forks, events=events),
+        options=options,
+    )
     try:
         yield made
     finally:
@@ -114,5 +134,8 @@ def refuse_other_cluster(session: Session, facts: Mapping[str, Facts]) -> None:
     """Machines that carry a cluster whose keys we lack are not ours to touch."""
     marked = sorted(name for name, found in facts.items() if found["cluster"])
     if session.pki_is_new and marked:
-        raise Refused("these machines belong to a cluster whose keys are not here", where=", ".join(marked),
-                      hint=f"restore {session.state.path} from its backup, or name it with --state")
+        raise Refused(
+            "these machines belong to a cluster whose keys are not here",
+            where=", ".join(marked),
+            hint=f"restore {session.state.path} from its backup, or name it with --state",
+        )

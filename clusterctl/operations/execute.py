@@ -13,8 +13,12 @@ from clusterctl.operations.base import Session
 from clusterctl.shell import Program
 from clusterctl.transport import Cut
 
-GROUPS: Mapping[str, Callable[[Host], bool]] = {"all": lambda host: True, "control_plane": lambda host: host.is_control_plane, "etcd": lambda host: host.is_etcd,
-          "workers": lambda host: "worker" in host.roles}
+GROUPS: Mapping[str, Callable[[Host], bool]] = {
+    "all": lambda host: True,
+    "control_plane": lambda host: host.is_control_plane,
+    "etcd": lambda host: host.is_etcd,
+    "workers": lambda host: "worker" in host.roles,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,15 @@ def choose(cluster: Cluster, pattern: str) -> tuple[Host, ...]:
     """Hosts by name, group or glob, with commas between. Raises InputError for a part that names nobody."""
     chosen: dict[str, Host] = {}
     for part in pattern.split(","):
-        found = [host for host in cluster.hosts if (GROUPS[part](host) if part in GROUPS else fnmatch.fnmatchcase(host.name, part))]
+        found = [
+            host for host in cluster.hosts if (GROUPS[part](host) if part in GROUPS else fnmatch.fnmatchcase(host.name, part))
+        ]
         if not found:
-            raise InputError(f"no host or group is called {part!r}", where="HOSTS",
-                             hint=f"groups: {', '.join(GROUPS)}; hosts: {', '.join(host.name for host in cluster.hosts)}")
+            raise InputError(
+                f"no host or group is called {part!r}",
+                where="HOSTS",
+                hint=f"groups: {', '.join(GROUPS)}; hosts: {', '.join(host.name for host in cluster.hosts)}",
+            )
         chosen.update({host.name: host for host in found})
     return tuple(chosen.values())
 
@@ -50,8 +59,11 @@ def execute(session: Session, hosts: tuple[Host, ...], command: str, *, silence:
                 elif words[0] == "exit":
                     code = int(words[1])
         except Cut as error:
-            raise Stopped(f"the connection broke; whether the command ran to its end is not known: {error}", where=host.name,
-                          hint="look at the host before you run it again") from None
+            raise Stopped(
+                f"the connection broke; whether the command ran to its end is not known: {error}",
+                where=host.name,
+                hint="look at the host before you run it again",
+            ) from None
         return Answer("\n".join(lines), code)
 
     return fleet.each(hosts, run, limit=session.options.forks).or_raise()

@@ -39,9 +39,15 @@ def read(path: Path) -> Archive:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not an image archive: {error}", where=str(path), hint="make one with: docker save -o FILE IMAGE") from None
+        raise InputError(
+            f"not an image archive: {error}", where=str(path), hint="make one with: docker save -o FILE IMAGE"
+        ) from None
     if not names:
-        raise InputError("the image in it has no name", where=str(path), hint="save it by its name and not by its id: docker save -o FILE NAME:TAG")
+        raise InputError(
+            "the image in it has no name",
+            where=str(path),
+            hint="save it by its name and not by its id: docker save -o FILE NAME:TAG",
+        )
     return Archive(path, digest, names)
 
 
@@ -65,12 +71,17 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 def load(session: Session, archive: Archive, hosts: Sequence[Host]) -> dict[str, str]:
     """Send it to all nodes, a few at a time, and import it; what containerd said, by host. Raises Problems of all that failed."""
     nodes = [host for host in hosts if host.is_node]
-    return dict(fleet.each(nodes, lambda host: _import(session.engine, host, archive), limit=min(4, session.options.forks)).or_raise())
+    return dict(
+        fleet.each(nodes, lambda host: _import(session.engine, host, archive), limit=min(4, session.options.forks)).or_raise()
+    )
 
 
 def _import(engine: Engine, host: Host, archive: Archive) -> str:
-    program = Program(steps=(("put_image", archive.sha256, "image"),), blobs={"image": archive.path},
-                      probes=(("command", f"{ROOT}/bin/ctr --namespace k8s.io images ls -q"),))
+    program = Program(
+        steps=(("put_image", archive.sha256, "image"),),
+        blobs={"image": archive.path},
+        probes=(("command", f"{ROOT}/bin/ctr --namespace k8s.io images ls -q"),),
+    )
     images: list[str] = []
     try:
         for words in engine.transports[host.name].stream(program):

@@ -22,14 +22,29 @@ def make(session: Session, *, days: int = 1) -> dict[str, Any]:
         raise Refused("there is no cluster yet: its keys are not here", where=str(session.state.path), hint="clusterctl apply")
     name = session.cluster.name
     authority = session.pki.authorities["kubernetes"]
-    certificate, key = authority.issue(CertificateSpec(
-        authority="kubernetes", common_name="kubernetes-admin", organizations=(ADMINISTRATORS,), client=True, days=days))
+    certificate, key = authority.issue(
+        CertificateSpec(
+            authority="kubernetes", common_name="kubernetes-admin", organizations=(ADMINISTRATORS,), client=True, days=days
+        )
+    )
     endpoint = session.cluster.endpoint
     return {
-        "apiVersion": "v1", "kind": "Config", "current-context": name, "preferences": {},
-        "clusters": [{"name": name, "cluster": {"server": f"https://{endpoint.address}:{endpoint.port}",
-                                                "certificate-authority-data": _base64(authority.pem)}}],
-        "users": [{"name": f"{name}-admin", "user": {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}}],
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "preferences": {},
+        "clusters": [
+            {
+                "name": name,
+                "cluster": {
+                    "server": f"https://{endpoint.address}:{endpoint.port}",
+                    "certificate-authority-data": _base64(authority.pem),
+                },
+            }
+        ],
+        "users": [
+            {"name": f"{name}-admin", "user": {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}}
+        ],
         "contexts": [{"name": name, "context": {"cluster": name, "user": f"{name}-admin"}}],
     }
 
@@ -50,11 +65,12 @@ def merge(config: Mapping[str, Any], path: Path) -> None:
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"is not YAML: {error}", where=str(path), hint="mend it, or write to another file with --output") from None
+            raise InputError(
+                f"is not YAML: {error}", where=str(path), hint="mend it, or write to another file with --output"
+            ) from None
         if not isinstance(found, dict):
             raise InputError("is not a kubeconfig", where=str(path), hint="write to another file with --output")
     for kind in ("clusters", "users", "contexts"):
         ours = {entry["name"] for entry in config[kind]}
         found[kind] = [entry for entry in found.get(kind) or [] if entry.get("name") not in ours] + list(config[kind])
     write({**config, **found, "current-context": config["current-context"]}, path)
-

@@ -19,7 +19,7 @@ from clusterctl.shell import Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
-    """One machine. ``services`` by unit; ``drift``: how many resources differ from what is wanted; ``expires``: its first certificate to end."""
+    """One machine. ``services`` by unit; ``drift``: resources that differ; ``expires``: when its first certificate ends."""
 
     name: str
     roles: tuple[str, ...]
@@ -33,7 +33,12 @@ class HostStatus:
 
     @property
     def healthy(self) -> bool:
-        return not self.error and not self.drift and self.node in ("", "Ready") and all(state == "active" for state in self.services.values())
+        return (
+            not self.error
+            and not self.drift
+            and self.node in ("", "Ready")
+            and all(state == "active" for state in self.services.values())
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +70,25 @@ def status(session: Session) -> ClusterStatus:
     nodes, versions, api = _nodes(session, [host for host in reachable if host.is_control_plane])
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}
     found = tuple(
-        _unreachable(host, errors[host.name], nodes) if host.name in errors else
-        _host(host, [resource for stage in order for resource in resources[host.name][stage.name]], seen.results[host.name], nodes, versions)
-        for host in hosts)
+        _unreachable(host, errors[host.name], nodes)
+        if host.name in errors
+        else _host(
+            host,
+            [resource for stage in order for resource in resources[host.name][stage.name]],
+            seen.results[host.name],
+            nodes,
+            versions,
+        )
+        for host in hosts
+    )
     running = sum(1 for entry in found if entry.services.get("etcd") == "active")
-    return ClusterStatus(name=session.cluster.name, kubernetes=session.cluster.versions.kubernetes, api=api,
-                         members=f"{running}/{len(session.cluster.etcd_members)}", hosts=found)
+    return ClusterStatus(
+        name=session.cluster.name,
+        kubernetes=session.cluster.versions.kubernetes,
+        api=api,
+        members=f"{running}/{len(session.cluster.etcd_members)}",
+        hosts=found,
+    )
 
 
 def _nodes(session: Session, among: Sequence[Host]) -> tuple[dict[str, str], dict[str, str], bool]:
@@ -90,11 +108,18 @@ def _nodes(session: Session, among: Sequence[Host]) -> tuple[dict[str, str], dic
 
 
 def _unreachable(host: Host, error: ClusterctlError, nodes: Mapping[str, str]) -> HostStatus:
-    return HostStatus(name=host.name, roles=tuple(sorted(host.roles)), address=str(host.address), error=error.message,
-                      node=nodes.get(host.name, "not registered") if host.is_node else "")
+    return HostStatus(
+        name=host.name,
+        roles=tuple(sorted(host.roles)),
+        address=str(host.address),
+        error=error.message,
+        node=nodes.get(host.name, "not registered") if host.is_node else "",
+    )
 
 
-def _host(host: Host, resources: Sequence[Resource], seen: Observation, nodes: Mapping[str, str], versions: Mapping[str, str]) -> HostStatus:
+def _host(
+    host: Host, resources: Sequence[Resource], seen: Observation, nodes: Mapping[str, str], versions: Mapping[str, str]
+) -> HostStatus:
     services = {}
     ends = []
     for resource in resources:
@@ -104,6 +129,12 @@ def _host(host: Host, resources: Sequence[Resource], seen: Observation, nodes: M
         elif isinstance(resource, Certificate) and state and "ends" in state:
             ends.append(state["ends"])
     return HostStatus(
-        name=host.name, roles=tuple(sorted(host.roles)), address=str(host.address), services=services,
-        node=nodes.get(host.name, "not registered") if host.is_node else "", version=versions.get(host.name, ""),
-        drift=len(planner.compare(resources, seen, {})), expires=min(ends, default=""))
+        name=host.name,
+        roles=tuple(sorted(host.roles)),
+        address=str(host.address),
+        services=services,
+        node=nodes.get(host.name, "not registered") if host.is_node else "",
+        version=versions.get(host.name, ""),
+        drift=len(planner.compare(resources, seen, {})),
+        expires=min(ends, default=""),
+    )

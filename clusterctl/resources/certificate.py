@@ -36,11 +36,13 @@ class Certificate(Resource):
 
     def wanted(self) -> State:
         return {"subject": self.spec.subject, "names": self.spec.names, "usages": self.spec.usages, "validity": "long enough",
-                "issuer": self.authority.fingerprint, "pair": "intact", "certificate_mode": f"644 {self.owner}", "key_mode": f"600 {self.owner}"}
+                "issuer": self.authority.fingerprint, "pair": "intact", "certificate_mode": f"644 {self.owner}",
+                "key_mode": f"600 {self.owner}"}
 
     def probes(self) -> Sequence[Probe]:
         paths = (f"{self.path}.crt", f"{self.path}.key")
-        return (*(("stat", path) for path in paths), *(("sha", path) for path in paths), ("text", paths[0]), ("text", self._stamp))
+        looks = tuple((kind, path) for kind in ("stat", "sha") for path in paths)
+        return (*looks, ("text", paths[0]), ("text", self._stamp))
 
     def parse(self, seen: Observation) -> State | None:
         text = seen.get("text", f"{self.path}.crt")

@@ -40,7 +40,9 @@ class Join(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voter(Resource):
-    """A member that votes: a learner that has caught up is promoted. ``endpoints``: of the other members; ``deadline`` in seconds.
+    """A member that votes: a learner that has caught up is promoted.
+
+    ``endpoints``: of the other members; ``deadline`` in seconds.
 
     ``joining``: whether it comes into a cluster that runs, and so as a learner.
     """

@@ -26,7 +26,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Resource):
-    """One version of one product, unpacked to /opt/clusterctl/NAME/VERSION. ``members``: paths in the archive; none: the file is the program."""
+    """One version of one product, in /opt/clusterctl/NAME/VERSION. ``members``: paths in the archive; none: the file itself."""
 
     name: str
     version: str

@@ -54,8 +54,14 @@ def running(cluster: Cluster, app: str, count: int, seconds: float = 120) -> lis
     """Wait for exactly so many pods of an app that are ready; they."""
 
     def look() -> list[dict[str, Any]]:
-        pods = [pod for pod in cluster.json("get", "pods", "-l", f"app={app}")["items"] if "deletionTimestamp" not in pod["metadata"]]
-        ready = [pod for pod in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))]
+        pods = [
+            pod for pod in cluster.json("get", "pods", "-l", f"app={app}")["items"] if "deletionTimestamp" not in pod["metadata"]
+        ]
+        ready = [
+            pod
+            for pod in pods
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        ]
         assert len(pods) == len(ready) == count, [(pod["metadata"]["name"], pod["status"].get("phase")) for pod in pods]
         return ready
 
@@ -98,9 +104,11 @@ def service_from_nodes(cluster: Cluster) -> None:
     for node in cluster.json("get", "nodes")["items"]:
         answers = {http(cluster, node["metadata"]["name"], address, 80, "/hostname") for _ in range(8)}
         assert all(answer.startswith("everywhere-") for answer in answers), answers
-        query = r"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0aeverywhere\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01"
+        name = r"\x0aeverywhere\x07default\x03svc\x07cluster\x05local\x00"
+        query = rf"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00{name}\x00\x01\x00\x01"
         # cat sends the question in one datagram; bash would end one at the newline that is in it.
-        script = f"printf '{query}' >/run/question; exec 5<>/dev/udp/{dns}/53; cat /run/question >&5; timeout 2 dd bs=512 count=1 <&5 | od -An -v -tx1"
+        script = f"printf '{query}' >/run/question; exec 5<>/dev/udp/{dns}/53; cat /run/question >&5"
+        script += "; timeout 2 dd bs=512 count=1 <&5 | od -An -v -tx1"
         answer = cluster.on(node["metadata"]["name"], f"bash -c {shlex.quote(script)} | tr -d ' \\n'")
         assert "".join(f"{int(part):02x}" for part in address.split(".")) in answer, answer
 
@@ -118,14 +126,35 @@ def kubectl_streams(cluster: Cluster, pods: list[dict[str, Any]]) -> None:
         assert "Started HTTP server" in cluster.kubectl("logs", name)
         assert cluster.kubectl("exec", name, "--", "/agnhost", "--help")
     forward = subprocess.Popen(
-        [*CLI, "lab", "exec", "--name", cluster.lab.name, "--", str(cluster.work / "kubectl"), "--kubeconfig", str(cluster.work / "kubeconfig"),
-         "port-forward", "service/everywhere", "18080:80"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [
+            *CLI,
+            "lab",
+            "exec",
+            "--name",
+            cluster.lab.name,
+            "--",
+            str(cluster.work / "kubectl"),
+            "--kubeconfig",
+            str(cluster.work / "kubeconfig"),
+            "port-forward",
+            "service/everywhere",
+            "18080:80",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         assert forward.stdout is not None
         assert "Forwarding from" in forward.stdout.readline()
         script = "exec 5<>/dev/tcp/127.0.0.1/18080; printf 'GET /hostname HTTP/1.0\\r\\n\\r\\n' >&5; timeout 5 cat <&5"
-        done = subprocess.run([*CLI, "lab", "exec", "--name", cluster.lab.name, "--", "bash", "-c", script], capture_output=True, text=True, timeout=20,
-                              check=True)
+        done = subprocess.run(
+            [*CLI, "lab", "exec", "--name", cluster.lab.name, "--", "bash", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
         assert "everywhere-" in done.stdout
     finally:
         forward.kill()
@@ -144,7 +173,9 @@ def scale_by_hand(cluster: Cluster) -> None:
 def deleted_pod_returns(cluster: Cluster) -> None:
     before = {pod["metadata"]["name"] for pod in running(cluster, "scaled", 3)}
     cluster.kubectl("delete", "pod", sorted(before)[0], "--wait=false")
-    after = {pod["metadata"]["name"] for pod in until(lambda: _without(running(cluster, "scaled", 3), sorted(before)[0]), "a new pod")}
+    after = {
+        pod["metadata"]["name"] for pod in until(lambda: _without(running(cluster, "scaled", 3), sorted(before)[0]), "a new pod")
+    }
     assert len(after - before) == 1
 
 
@@ -159,7 +190,11 @@ def placed_by_resources(cluster: Cluster) -> None:
     def look() -> bool:
         pod = cluster.json("get", "pods", "-l", "app=greedy")["items"][0]
         condition = next(entry for entry in pod["status"]["conditions"] if entry["type"] == "PodScheduled")
-        return bool(pod["status"]["phase"] == "Pending" and condition["reason"] == "Unschedulable" and "Insufficient cpu" in condition["message"])
+        return bool(
+            pod["status"]["phase"] == "Pending"
+            and condition["reason"] == "Unschedulable"
+            and "Insufficient cpu" in condition["message"]
+        )
 
     until(look, "the greedy pod Pending")
     cluster.kubectl("delete", "deployment", "greedy", "--wait=false")
@@ -176,15 +211,26 @@ def autoscaled(cluster: Cluster) -> None:
     """A HorizontalPodAutoscaler goes up under load and down without."""
     burner = deployment("burner", args=("netexec", "--http-port=8080"), requests={"cpu": "20m", "memory": "16Mi"})
     quick = {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]}
-    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "burner"},
-              "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "burner"}, "minReplicas": 1, "maxReplicas": 3,
-                       "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
-                       "behavior": {"scaleUp": quick, "scaleDown": quick}}}
+    scaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "burner"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "burner"},
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}
+            ],
+            "behavior": {"scaleUp": quick, "scaleDown": quick},
+        },
+    }
     apply_objects(cluster, burner, service("burner"), scaler)
     running(cluster, "burner", 1)
     address = cluster.json("get", "service", "burner")["spec"]["clusterIP"]
     worker = cluster.workers[0]
-    script = f"while :; do exec 5<>/dev/tcp/{address}/80; printf 'GET /echo?msg=x HTTP/1.0\\r\\n\\r\\n' >&5; cat <&5 >/dev/null; exec 5>&-; done"
+    request = f"exec 5<>/dev/tcp/{address}/80; printf 'GET /echo?msg=x HTTP/1.0\\r\\n\\r\\n' >&5; cat <&5 >/dev/null; exec 5>&-"
+    script = f"while :; do {request}; done"
     cluster.on(worker, f"systemd-run --quiet --unit=load bash -c {shlex.quote(script)}")
     try:
         until(lambda: cluster.json("get", "deployment", "burner")["spec"]["replicas"] >= 2, "scaled up under load", 180)
@@ -196,8 +242,10 @@ def autoscaled(cluster: Cluster) -> None:
 
 def killed_machine(cluster: Cluster) -> None:
     """The pods of a machine that dies come back elsewhere; the machine comes back Ready by itself."""
-    quick = [{"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
-             for what in ("not-ready", "unreachable")]
+    quick = [
+        {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+        for what in ("not-ready", "unreachable")
+    ]
     apply_objects(cluster, deployment("survivor", replicas=2, tolerations=quick))
     running(cluster, "survivor", 2)
     victim = cluster.workers[-1]
@@ -205,7 +253,9 @@ def killed_machine(cluster: Cluster) -> None:
     started = time.monotonic()
 
     def look() -> bool:
-        pods = [pod for pod in cluster.json("get", "pods", "-l", "app=survivor")["items"] if pod["spec"].get("nodeName") != victim]
+        pods = [
+            pod for pod in cluster.json("get", "pods", "-l", "app=survivor")["items"] if pod["spec"].get("nodeName") != victim
+        ]
         return sum(pod["status"].get("phase") == "Running" for pod in pods) == 2
 
     until(look, "the dead machine's pods elsewhere", 180)

@@ -50,13 +50,27 @@ class Cluster:
         return [machine.name for machine in self.lab.machines.values() if machine.role == "worker"]
 
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen([*CLI, *words, "-i", str(self.inventory)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                stdin=subprocess.DEVNULL, env={**os.environ, **self.env}, **more)
+        return subprocess.Popen(
+            [*CLI, *words, "-i", str(self.inventory)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.env},
+            **more,
+        )
 
     def cli(self, *words: str, code: int = 0, timeout: float = 600, **env: str) -> str:
         """Run clusterctl; what it printed, both streams. Fails on another exit code."""
-        done = subprocess.run([*CLI, *words, "-i", str(self.inventory)], capture_output=True, text=True, timeout=timeout, check=False,
-                              stdin=subprocess.DEVNULL, env={**os.environ, **self.env, **env})
+        done = subprocess.run(
+            [*CLI, *words, "-i", str(self.inventory)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.env, **env},
+        )
         output = done.stdout + done.stderr
         assert "Traceback" not in output, output
         assert done.returncode == code, f"exit code {done.returncode}, expected {code}: {' '.join(words)}\n{output[-6000:]}"
@@ -79,8 +93,25 @@ class Cluster:
 
     def kubectl(self, *words: str, stdin: str | None = None, code: int | None = 0, timeout: float = 120) -> str:
         """kubectl in the lab's network, as the administrator."""
-        done = subprocess.run([*CLI, "lab", "exec", "--name", self.lab.name, "--", str(self._kubectl()), "--kubeconfig", str(self._config()), *words],
-                              capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
+        done = subprocess.run(
+            [
+                *CLI,
+                "lab",
+                "exec",
+                "--name",
+                self.lab.name,
+                "--",
+                str(self._kubectl()),
+                "--kubeconfig",
+                str(self._config()),
+                *words,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=stdin,
+            check=False,
+        )
         if code is not None:
             assert done.returncode == code, f"kubectl {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout if code == 0 else done.stdout + done.stderr
@@ -134,20 +165,54 @@ def until(look: Callable[[], object], what: str, seconds: float = 120) -> Any:
         time.sleep(0.3)
 
 
-def deployment(name: str, *, replicas: int = 1, args: Sequence[str] = ("netexec", "--http-port=8080"), spread: bool = True,
-               requests: dict[str, str] | None = None, **pod: Any) -> dict[str, Any]:
+def deployment(
+    name: str,
+    *,
+    replicas: int = 1,
+    args: Sequence[str] = ("netexec", "--http-port=8080"),
+    spread: bool = True,
+    requests: dict[str, str] | None = None,
+    **pod: Any,
+) -> dict[str, Any]:
     """A Deployment of agnhost."""
-    constraint = [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
-                   "labelSelector": {"matchLabels": {"app": name}}}]
-    container = {"name": "main", "image": APP, "imagePullPolicy": "Never", "args": list(args),
-                 "resources": {"requests": requests or {"cpu": "10m", "memory": "16Mi"}}}
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 1, **({"topologySpreadConstraints": constraint} if spread else {}), **pod}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": {"app": name}},
-            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
-                     "template": {"metadata": {"labels": {"app": name}}, "spec": spec}}}
+    constraint = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app": name}},
+        }
+    ]
+    container = {
+        "name": "main",
+        "image": APP,
+        "imagePullPolicy": "Never",
+        "args": list(args),
+        "resources": {"requests": requests or {"cpu": "10m", "memory": "16Mi"}},
+    }
+    spec = {
+        "containers": [container],
+        "terminationGracePeriodSeconds": 1,
+        **({"topologySpreadConstraints": constraint} if spread else {}),
+        **pod,
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
+        },
+    }
 
 
 def service(name: str, port: int = 80, target: int = 8080, **spec: Any) -> dict[str, Any]:
     """A Service in front of a Deployment of the same name."""
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-            "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}], **spec}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}], **spec},
+    }

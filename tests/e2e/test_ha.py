@@ -44,8 +44,10 @@ def test_etcd_has_three_voters(cluster: Cluster) -> None:
     assert not any(member.get("isLearner") for member in members)
 
 
-ETCDCTL = ("/opt/clusterctl/bin/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
-           "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key ")
+ETCDCTL = (
+    "/opt/clusterctl/bin/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
+    "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key "
+)
 
 
 def test_second_apply_changes_nothing(cluster: Cluster) -> None:
@@ -62,7 +64,11 @@ def test_the_api_answers_with_one_control_plane_dead(cluster: Cluster) -> None:
         # Writes succeed: the kubelet's own credentials renew its lease, and a pod that is asked for comes up.
         config = cluster.work / "second"
         if not config.exists():
-            text = (cluster.work / "kubeconfig").read_text().replace(cluster.lab.machines["cp-1"].address, cluster.lab.machines["cp-2"].address)
+            text = (
+                (cluster.work / "kubeconfig")
+                .read_text()
+                .replace(cluster.lab.machines["cp-1"].address, cluster.lab.machines["cp-2"].address)
+            )
             config.write_text(text)
         (cluster.work / "kubeconfig").rename(cluster.work / "first")
         config.rename(cluster.work / "kubeconfig")
@@ -77,5 +83,6 @@ def test_the_api_answers_with_one_control_plane_dead(cluster: Cluster) -> None:
 
 def api_from(cluster: Cluster, worker: str) -> str:
     """/readyz through the worker's own load balancer, with openssl as there is no curl."""
-    script = "printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' | timeout 5 openssl s_client -quiet -CAfile /etc/kubernetes/pki/ca.crt -connect 127.0.0.1:6443 2>/dev/null"
+    client = "timeout 5 openssl s_client -quiet -CAfile /etc/kubernetes/pki/ca.crt -connect 127.0.0.1:6443 2>/dev/null"
+    script = f"printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' | {client}"
     return cluster.on(worker, script, check=False).rpartition("\n")[2].strip()
