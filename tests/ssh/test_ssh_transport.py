@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ssh_server import PASSWORD, Server, keygen, until
 
-from clusterctl.errors import Stopped, Unreachable
+from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.shell import Program
 from clusterctl.transport import Cut, Transport, offered_key
 
@@ -116,6 +116,8 @@ def test_refused_and_silent(server: Server, connect: Connect) -> None:
         with pytest.raises(Unreachable, match="cannot be reached"):
             connect(server.host(port=port, connect_timeout=1)).connect()
         assert time.monotonic() - started < 4
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            offered_key(server.host(port=port, connect_timeout=1))
 
 
 def test_what_cannot_be_sent_is_told_and_does_not_hang(server: Server, connect: Connect, tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_a_killed_program_is_a_cut(connect: Connect) -> None:
 
 def test_no_place_for_the_program(another: Server, connect: Connect) -> None:
     (another.base / "state" / "clusterctl").write_text("a file in the way")
-    with pytest.raises(Unreachable, match="could not be started") as raised:
+    with pytest.raises(Refused, match="finds no place") as raised:
         steps(connect(another.host()), ("true",))
     assert "space" in raised.value.hint
 
