@@ -11,7 +11,6 @@ import paramiko
 from clusterctl.errors import Unreachable
 from clusterctl.model import Ssh
 
-
 HostKey = paramiko.PKey
 
 

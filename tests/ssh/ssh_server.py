@@ -144,7 +144,7 @@ class Server:
 
     def sessions(self) -> list[int]:
         """The processes of sshd that serve connections."""
-        return [pid for pid in self.descendants() if _name(pid).startswith("sshd")]
+        return [pid for pid in self.descendants() if name_of(pid).startswith("sshd")]
 
     def signal(self, number: int) -> None:
         for pid in self.sessions():
@@ -182,7 +182,8 @@ class Server:
         return not run.exists() or not any(run.iterdir())
 
 
-def _name(pid: int) -> str:
+def name_of(pid: int) -> str:
+    """A process's name; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

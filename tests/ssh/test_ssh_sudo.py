@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SUDOERS
-from ssh_server import PASSWORD, USER, Server, until
+from ssh_server import PASSWORD, USER, Server, name_of, until
 
 from clusterctl.errors import Unreachable
 from clusterctl.shell import Program
@@ -93,7 +93,7 @@ def test_pretended_sudo(tmp_path: Path, connect: Callable[..., Transport], sudo:
         expected = {"never satisfied": "refuses the password", "missing": "not found", "silent": "did not answer"}[sudo]
         assert expected in str(raised.value)
         if sudo == "never satisfied":
-            until(lambda: not [pid for pid in server.descendants() if "sudo" in Path(f"/proc/{pid}/comm").read_text()], "sudo has ended")
+            until(lambda: not [pid for pid in server.descendants() if name_of(pid) == "sudo"], "sudo has ended")
             assert log.read_text() == "attempt\n", "one attempt, and no byte of the program"
         else:
             assert not log.exists()

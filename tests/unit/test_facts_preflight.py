@@ -1,0 +1,144 @@
+"""Facts from records, and whether machines are fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterctl import preflight
+from clusterctl.errors import Problems
+from clusterctl.facts import Facts, Listener, Space, read_facts
+from clusterctl.model import Cluster, Host, Settings, Ssh, Versions
+
+SPACE = {path: Space(100_000, 1_000_000, True) for path in ("/opt", "/var/lib", "/etc")}
+IDENTITY = "ours"
+
+
+def host(name: str, number: int, *roles: str) -> Host:
+    return Host(name=name, address=f"192.0.2.{number}", roles=frozenset(roles), ssh=Ssh(address=name))  # type: ignore[arg-type]
+
+
+HOSTS = (host("cp-1", 1, "control_plane", "etcd"), host("w-1", 2, "worker"), host("e-1", 3, "etcd"))
+CLUSTER = Cluster.model_construct(hosts=HOSTS, versions=Versions.model_construct(), settings=Settings())
+
+
+def facts(one: Host, skew: float = 0.0, space: dict[str, Space] | None = None, ports: dict[int, Listener] | None = None, **values: str) -> Facts:
+    """A machine that is fit, but for what is given."""
+    good = {"arch": "x86_64", "systemd": "252", "hostname": one.name, "addresses": f"127.0.0.1 {one.address}", "memory_kib": "8000000",
+            "cpus": "2", "swap_kib": "0", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "resolv_conf": "0", "kmsg": "there", "cluster": "",
+            "machine_id": f"id-{one.name}", "boot_id": f"boot-{one.name}", "ssh_host_key": f"key-{one.name}", "nameservers": "192.0.2.53"}
+    return Facts(values=good | values, space=SPACE | (space or {}), ports=ports or {}, skew=skew)
+
+
+def check(**odd: Facts) -> tuple[list[str], list[str]]:
+    """(errors, warnings)"""
+    fleet = {one.name: odd.get(one.name.replace("-", "_"), facts(one)) for one in HOSTS}
+    try:
+        return [], preflight.check(CLUSTER, fleet, IDENTITY)
+    except Problems as problems:
+        assert problems.exit_code == 3 and all(error.hint and error.where for error in problems.errors)
+        return [f"{error.where}: {error.message}" for error in problems.errors], []
+
+
+def test_all_fit() -> None:
+    assert check() == ([], [])
+
+
+W = HOSTS[1]
+NOBODY = Listener("77", "python3", "")
+
+
+@pytest.mark.parametrize(("odd", "said"), [
+    (facts(W, arch="riscv64"), "its processor is riscv64"),
+    (facts(W, systemd="244"), "systemd 244"),
+    (facts(W, systemd=""), "systemd is missing"),
+    (facts(W, kmsg="missing"), "/dev/kmsg is missing"),
+    (facts(W, hostname="localhost"), "its hostname is 'localhost'"),
+    (facts(W, addresses="10.0.0.1"), "it does not have the address 192.0.2.2 (it has 10.0.0.1)"),
+    (facts(W, cluster="theirs"), "it belongs to another cluster"),
+    (facts(W, memory_kib="500000"), "it has 488 MiB of memory"),
+    (facts(W, memory_kib=""), "it has 0 MiB of memory"),
+    (facts(W, space={"/etc": Space(100_000, 1_000_000, False)}), "the file system of /etc is read-only"),
+    (facts(W, space={"/opt": Space(1499, 1_000_000, True)}), "1499 MiB are free on the file system of /opt"),
+    (facts(W, cluster=IDENTITY, space={"/opt": Space(49, None, True)}), "49 MiB are free on the file system of /opt"),
+    (facts(W, space={"/opt": Space(100_000, 4999, True)}), "4999 inodes are free on the file system of /opt"),
+    (facts(W, ports={10250: NOBODY}), "port 10250 is taken by python3 (pid 77)"),
+    (facts(W, ports={6443: NOBODY}), "port 6443 is taken by python3 (pid 77)"),
+    (facts(W, ports={10256: Listener("", "", "")}), "port 10256 is taken by a process of another namespace"),
+    (facts(W, skew=31.0), "its clock is 31 s ahead of this machine's"),
+    (facts(W, skew=-40.0), "its clock is 40 s behind this machine's"),
+])
+def test_unfit(odd: Facts, said: str) -> None:
+    errors, _ = check(w_1=odd)
+    assert len(errors) == 1 and errors[0].startswith(f"w-1: {said}")
+
+
+@pytest.mark.parametrize("odd", [
+    facts(W, arch="aarch64"), facts(W, systemd="245"), facts(W, cluster=IDENTITY), facts(W, skew=4.9),
+    facts(W, cluster=IDENTITY, space={"/opt": Space(51, 1_000_000, True)}), facts(W, space={"/opt": Space(1500, None, True)}),
+    facts(W, ports={2379: NOBODY, 22: NOBODY}), facts(W, ports={10250: Listener("1", "kubelet", "kubelet.service")}),
+])
+def test_fit(odd: Facts) -> None:
+    assert check(w_1=odd) == ([], [])
+
+
+@pytest.mark.parametrize(("odd", "said"), [
+    (facts(W, skew=6.0), "its clock is +6 s off"), (facts(W, skew=-29.0), "its clock is -29 s off"), (facts(W, cgroup="tmpfs"), "cgroup v1"),
+    (facts(W, oom_score_adj="fixed"), "oom_score_adj"), (facts(W, swap_kib="1048576"), "swap is on (1024 MiB)"),
+    (facts(W, resolv_conf="missing"), "/etc/resolv.conf is missing"),
+])
+def test_warnings(odd: Facts, said: str) -> None:
+    errors, warnings = check(w_1=odd)
+    assert errors == [] and len(warnings) == 1 and said in warnings[0] and warnings[0].startswith("w-1: ")
+
+
+def test_roles_have_their_ports() -> None:
+    taken = {port: NOBODY for port in (2379, 6443, 10250, 10257)}
+    errors, _ = check(cp_1=facts(HOSTS[0], ports=taken), e_1=facts(HOSTS[2], ports=taken))
+    assert [error.split(" is taken")[0] for error in errors] == [
+        "cp-1: port 2379", "cp-1: port 6443", "cp-1: port 10257", "cp-1: port 10250", "e-1: port 2379"]
+
+
+def test_everything_is_told_at_once() -> None:
+    errors, _ = check(w_1=facts(W, arch="s390x", kmsg="missing", memory_kib="1"), cp_1=facts(HOSTS[0], hostname="x", skew=100))
+    assert len(errors) == 5
+
+
+@pytest.mark.parametrize("name", ["machine_id", "boot_id", "ssh_host_key"])
+def test_duplicates(name: str) -> None:
+    errors, _ = check(w_1=facts(W, **{name: "same"}), e_1=facts(HOSTS[2], **{name: "same"}))
+    assert len(errors) == 1 and errors[0].startswith("w-1 and e-1: they have the same ")
+
+
+def test_a_machine_that_was_not_asked_is_not_judged() -> None:
+    assert preflight.check(CLUSTER, {"w-1": facts(W)}, IDENTITY) == [] and list(preflight.clocks({})) == []
+
+
+def test_a_name_too_long_for_a_certificate() -> None:
+    """A node's certificate says system:node:NAME, and X.509 allows 64 characters there."""
+    for length, fits in ((52, True), (53, False)):
+        one = host("n" * length, 9, "worker")
+        assert (not list(preflight.system(one, facts(one), IDENTITY))) is fits
+
+
+def read(*records: list[str], asked: float = 100.0, answered: float = 101.0) -> Facts:
+    return read_facts(records, asked=asked, answered=answered)
+
+
+@pytest.mark.parametrize(("time", "skew"), [("100.5", 0), ("100", 0), ("101", 0), ("111", 10), ("90", -10), ("", 0), ("junk", 0), ("1.N", 0)])
+def test_skew_within_the_round_trip_is_none(time: str, skew: float) -> None:
+    assert read(["fact", "time", time]).skew == (skew if time != "1.N" else 0)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("2097152 1000 rw", Space(2048, 1000, True)), ("2097152 0 ro", Space(2048, None, False)), ("2097152 - rw", Space(2048, None, True)),
+    ("", Space(0, None, True)), ("1024", Space(1, None, True))])
+def test_space(text: str, expected: Space) -> None:
+    assert read(["fact", "free /opt", text]).space == {"/opt": expected}
+
+
+def test_reading() -> None:
+    found = read(["fact", "arch", "aarch64"], ["fact", "memory_kib", "2048000"], ["fact", "empty", ""], ["fact", "none"], ["fact", "cpus", "x"],
+                 ["fact", "addresses", "127.0.0.1 192.0.2.1 "], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
+    assert (found.arch, found.memory_mib, found["empty"], found["none"], found["nothing"], found.cpus) == ("arm64", 2000, "", "", "", 0)
+    assert found.addresses == ("127.0.0.1", "192.0.2.1")
+    assert found.ports == {22: Listener("1", "sshd", "ssh.service"), 80: Listener("", "", "")}

@@ -1,0 +1,62 @@
+"""What is wanted of the API's objects, against what it shows."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from clusterctl.errors import Stopped
+from clusterctl.kube import differences, node_ready, object_id, wait_for
+
+
+@pytest.mark.parametrize(("wanted", "found", "expected"), [
+    ({}, {}, []),
+    ({"a": 1}, {"a": 1, "status": {"x": 1}}, []),
+    ({"a": 1}, {"a": 2}, ["a"]),
+    ({"a": 1}, {}, ["a"]),
+    ({"a": {"b": {"c": "x"}}}, {"a": {"b": {"c": "y"}}}, ["a.b.c"]),
+    ({"a": {"b": 1}}, {"a": None}, ["a"]),
+    ({"a": {}}, {}, []),
+    ({"a": None}, {}, []),
+    ({"a": ""}, {}, []),
+    ({"a": []}, {}, []),
+    ({"a": False}, {}, ["a"]),
+    ({"a": [1, 2]}, {"a": [1, 2]}, []),
+    ({"a": [1, 2]}, {"a": [2, 1]}, ["a[0]", "a[1]"]),
+    ({"a": [1, 2]}, {"a": [1]}, ["a"]),
+    ({"a": [{"name": "x", "image": "1"}]}, {"a": [{"name": "x", "image": "2", "pull": "Always"}]}, ["a[0].image"]),
+    ({"a": "1"}, {"a": 1}, ["a"]),
+    ("x", "x", []),
+])
+def test_differences(wanted: object, found: object, expected: list[str]) -> None:
+    assert differences(wanted, found) == expected
+
+
+@pytest.mark.parametrize(("item", "expected"), [
+    ({"kind": "Node", "metadata": {"name": "n"}}, "Node n"),
+    ({"kind": "Service", "metadata": {"name": "dns", "namespace": "kube-system"}}, "Service kube-system/dns"),
+    ({"kind": "Service", "metadata": {"name": "dns", "namespace": ""}}, "Service dns"),
+])
+def test_object_id(item: dict[str, object], expected: str) -> None:
+    assert object_id(item) == expected
+
+
+def ready(status: str) -> dict[str, object]:
+    return {"status": {"conditions": [{"type": "Other", "status": "True"}, {"type": "Ready", "status": status, "reason": "Why", "message": "so"}]}}
+
+
+@pytest.mark.parametrize(("node", "expected"), [
+    (None, "is not registered"), ({"status": {}}, "has no condition Ready"), (ready("True"), "True"), (ready("False"), "False (Why: so)"),
+    (ready("Unknown"), "Unknown (Why: so)")])
+def test_node_ready(node: dict[str, object] | None, expected: str) -> None:
+    assert node_ready(node) == expected
+
+
+def test_wait_for_tells_what_it_saw_last() -> None:
+    answers = iter(["no", "True"])
+    wait_for(lambda: next(answers), what="x", deadline=5)
+    started = time.monotonic()
+    with pytest.raises(Stopped, match="x: not within 0 s; last seen: not yet"):
+        wait_for(lambda: "not yet", what="x", deadline=0.2)
+    assert time.monotonic() - started < 2
