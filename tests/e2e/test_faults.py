@@ -221,22 +221,29 @@ def test_corrupt_download(bare: Cluster) -> None:
 
 
 def test_no_source(bare: Cluster) -> None:
-    """A mirror that does not answer; and upstream behind a proxy that does not, with an empty cache."""
+    """A mirror that does not answer; and upstream behind a proxy that does not, with a mirror that lacks the files."""
     with edited(bare, settings(artifacts={"mirror": "http://127.0.0.1:9"})):
         refused(bare, 6, "127.0.0.1:9", "mirror", seconds=60)
     proxy = "http://127.0.0.1:9"
-    with edited(bare, settings(artifacts={})):
+    hollow = bare.work / "hollow"
+    hollow.mkdir()
+    shutil.copy(default_mirror() / "catalog.json", hollow)
+    with edited(bare, settings(artifacts={"mirror": str(hollow)})):
         refused(bare, 6, "cannot be had", "cluster.artifacts.mirror", seconds=60, https_proxy=proxy, HTTPS_PROXY=proxy)
 
 
 def test_two_operators(bare: Cluster) -> None:
     """The second one is told who is at work; the lock goes with its holder."""
-    bare.lab.freeze("w-1")
-    first = bare.start("apply", "--yes")
-    try:
-        state = bare.inventory.parent / ".clusterctl" / "e2efault" / "lock"
+    state = bare.inventory.parent / ".clusterctl" / "e2efault" / "lock"
+    with edited(bare, lambda content: content["all"]["vars"].update(ansible_timeout=60)):
+        bare.lab.freeze("w-1")
+        first = bare.start("apply", "--yes")
         until(lambda: f"pid {first.pid}" in state.read_text(), "the first operator's lock", 10)
-        refused(bare, 5, f"pid {first.pid}", "apply", "since", seconds=5)
+    try:
+        started = time.monotonic()
+        output = bare.cli("apply", "--yes", code=5)
+        assert time.monotonic() - started < 5
+        assert re.search(f"held by .*pid {first.pid}, apply, since .* UTC\n  next: ", output), output
     finally:
         first.kill()
         first.communicate()
@@ -254,7 +261,7 @@ def test_disk_that_fills_midway(bare: Cluster) -> None:
         lines.append(line)
         event = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "changed" and event["host"] == "w-1" and event["resource"].startswith("program:"):
-            bare.on("w-1", "fallocate -l $(($(df -Pk /opt | awk 'NR == 2 {print $4}') - 1000))k /opt/fill")
+            bare.on("w-1", "dd if=/dev/zero of=/opt/fill bs=64k 2>/dev/null; :")
             break
     rest, _ = process.communicate(timeout=120)
     output = "".join(lines) + rest
