@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
@@ -52,54 +52,60 @@ def etcd_servers(context: Context) -> str:
     return ",".join(etcd.client_url(host) for host in context.cluster.etcd_members)
 
 
+API_FLAGS: Mapping[str, object] = {
+    "bind-address": "0.0.0.0",
+    "secure-port": 6443,
+    "allow-privileged": "true",
+    "authorization-mode": "Node,RBAC",
+    "client-ca-file": f"{PKI}/ca.crt",
+    "tls-cert-file": f"{PKI}/apiserver.crt",
+    "tls-private-key-file": f"{PKI}/apiserver.key",
+    "tls-min-version": "VersionTLS12",
+    "tls-cipher-suites": ",".join(CIPHERS),
+    "authentication-config": f"{ETC}/authentication.yaml",
+    "enable-admission-plugins": ADMISSION_PLUGINS,
+    "admission-control-config-file": f"{ETC}/admission.yaml",
+    "etcd-cafile": f"{PKI}/etcd-ca.crt",
+    "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
+    "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
+    "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
+    "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
+    "kubelet-certificate-authority": f"{PKI}/ca.crt",
+    "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+    "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
+    "requestheader-allowed-names": "front-proxy-client",
+    "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+    "requestheader-group-headers": "X-Remote-Group",
+    "requestheader-username-headers": "X-Remote-User",
+    "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
+    "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
+    "service-account-key-file": f"{PKI}/sa.pub",
+    "service-account-signing-key-file": f"{PKI}/sa.key",
+    "service-account-extend-token-expiration": "false",
+    "service-account-lookup": "true",
+    "encryption-provider-config": f"{ETC}/encryption.yaml",
+    "audit-policy-file": f"{ETC}/audit-policy.yaml",
+    "audit-log-path": f"{AUDIT}/audit.log",
+    "audit-log-maxage": 30,
+    "audit-log-maxbackup": 10,
+    "audit-log-maxsize": 100,
+    "profiling": "false",
+    "request-timeout": "1m0s",
+    # Without it a stop waits for open watches until they end by themselves.
+    "shutdown-watch-termination-grace-period": "5s",
+}
+"""The flags of every API server, whatever its cluster and machine."""
+
+
 def api_arguments(context: Context) -> dict[str, object]:
     cluster, network = context.cluster, context.cluster.network
     arguments: dict[str, object] = {
+        **API_FLAGS,
         "advertise-address": context.host.address,
-        "bind-address": "0.0.0.0",
-        "secure-port": 6443,
-        "allow-privileged": "true",
-        "authorization-mode": "Node,RBAC",
-        "client-ca-file": f"{PKI}/ca.crt",
-        "tls-cert-file": f"{PKI}/apiserver.crt",
-        "tls-private-key-file": f"{PKI}/apiserver.key",
-        "tls-min-version": "VersionTLS12",
-        "tls-cipher-suites": ",".join(CIPHERS),
-        "authentication-config": f"{ETC}/authentication.yaml",
-        "enable-admission-plugins": ADMISSION_PLUGINS,
-        "admission-control-config-file": f"{ETC}/admission.yaml",
         "etcd-servers": etcd_servers(context),
-        "etcd-cafile": f"{PKI}/etcd-ca.crt",
-        "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
-        "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
-        "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
-        "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
-        "kubelet-certificate-authority": f"{PKI}/ca.crt",
-        "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
-        "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
-        "requestheader-allowed-names": "front-proxy-client",
-        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-        "requestheader-group-headers": "X-Remote-Group",
-        "requestheader-username-headers": "X-Remote-User",
-        "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
-        "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
         "service-account-issuer": f"https://kubernetes.default.svc.{network.domain}",
-        "service-account-key-file": f"{PKI}/sa.pub",
-        "service-account-signing-key-file": f"{PKI}/sa.key",
-        "service-account-extend-token-expiration": "false",
-        "service-account-lookup": "true",
         "service-cluster-ip-range": network.services,
-        "encryption-provider-config": f"{ETC}/encryption.yaml",
-        "audit-policy-file": f"{ETC}/audit-policy.yaml",
-        "audit-log-path": f"{AUDIT}/audit.log",
-        "audit-log-maxage": 30,
-        "audit-log-maxbackup": 10,
-        "audit-log-maxsize": 100,
-        "profiling": "false",
-        "request-timeout": "1m0s",
         "shutdown-delay-duration": "2s" if len(cluster.control_planes) == 1 else "5s",
-        # Without it a stop waits for open watches until they end by themselves.
-        "shutdown-watch-termination-grace-period": "5s",
     }
     if len(cluster.control_planes) > 1:
         arguments["goaway-chance"] = "0.001"

@@ -87,7 +87,7 @@ def resources(context: Context) -> Sequence[Resource]:
         User(name="etcd", home=DATA),
         Folder(path=DATA, mode="700", owner=OWNER),
         Folder(path="/etc/etcd"),
-        Folder(path=PKI, mode="700", owner=OWNER),
+        Folder(path=PKI, mode="750", owner="root:etcd"),
         *switch,
         *certificates,
         service,
