@@ -34,7 +34,7 @@ class Pinned(paramiko.MissingHostKeyPolicy):
         raise Unreachable(
             f"its host key {fingerprint(key)} {what}; nothing was sent to it", where=self.name,
             hint=f"compare with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on its console, then: clusterctl trust "
-                 f"{self.name} --fingerprint {fingerprint(key)}")
+                 f"{self.name.removeprefix('bastion ')} --fingerprint {fingerprint(key)}")
 
 
 def short(pin: str) -> str:

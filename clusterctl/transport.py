@@ -84,9 +84,11 @@ class Transport:
         except Unreachable:
             raise
         except paramiko.BadHostKeyException as error:
-            accept = f"clusterctl trust {self.host.name} --fingerprint {fingerprint(error.key)}"
+            named = error.hostname.lstrip("[").partition("]")[0]
+            accept = f"clusterctl trust {self.host.name if named == ssh.address else named} --fingerprint {fingerprint(error.key)}"
             expected, got = fingerprint(error.expected_key), fingerprint(error.key)
-            raise Unreachable(f"its host key has changed: expected {expected}, got {got}; "
+            who = "its" if named == ssh.address else f"the bastion {named}'s"
+            raise Unreachable(f"{who} host key has changed: expected {expected}, got {got}; "
                               "nothing was sent to it", where=where, hint=f"if the machine was reinstalled: {accept}") from None
         except paramiko.PasswordRequiredException:
             raise Unreachable("its private key needs a passphrase", where=where,
@@ -100,13 +102,7 @@ class Transport:
 
     def route(self) -> Any:
         """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
-        ssh = self.host.ssh
-        options = ssh_options(ssh.common_args)
-        jump, proxy = options.get("proxyjump"), options.get("proxycommand")
-        if jump is None and proxy is None and ssh.network_namespace is None:
-            looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
-            jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
-        return self._socket(ssh, None if jump == "none" else jump, None if proxy == "none" else proxy)
+        return self._socket(self.host.ssh, *_way(self.host.ssh))
 
     def _open(self, ssh: Ssh) -> fabric.Connection:
         config = fabric.Config(overrides={"load_ssh_configs": False, "timeouts": {"connect": ssh.connect_timeout}})
@@ -140,9 +136,12 @@ class Transport:
             raise
 
     def _load_known(self, client: paramiko.SSHClient) -> None:
-        for path in (self._known_hosts, Path("~/.ssh/known_hosts").expanduser()):
-            if path is not None and path.exists():
-                client.load_host_keys(str(path)) if path == self._known_hosts else client.load_system_host_keys(str(path))
+        # What paramiko calls the system's keys it asks first: what was accepted for this cluster goes over the user's own.
+        users = Path("~/.ssh/known_hosts").expanduser()
+        if self._known_hosts is not None and self._known_hosts.exists():
+            client.load_system_host_keys(str(self._known_hosts))
+        if users.exists():
+            client.load_host_keys(str(users))
 
     def _socket(self, ssh: Ssh, jump: str | None, proxy: str | None) -> Any:
         if proxy:
@@ -337,11 +336,31 @@ class Transport:
         self._drop()
 
 
-def offered_key(host: Host) -> HostKey:
-    """The host key that a machine offers; nothing of ours is sent to it. Raises Unreachable."""
+def bastions(host: Host) -> Iterator[Host]:
+    """The machines on the way to a host, each named by its address, so that its key can be asked for."""
+    jumps = (_way(host.ssh)[0] or "").split(",")
+    for index, jump in enumerate(filter(None, jumps)):
+        before = ("-J", ",".join(jumps[:index])) if index else ("-J", "none")
+        hop = _hop(jump, host.ssh).model_dump(exclude_unset=True)
+        yield host.model_copy(update={"name": hop["address"], "ssh": host.ssh.model_copy(update={
+            "port": 22, **hop, "host_key": None, "common_args": before})})
+
+
+def _way(ssh: Ssh) -> tuple[str | None, str | None]:
+    """(bastions, proxy command) of inventory and ssh_config, None where there are none."""
+    options = ssh_options(ssh.common_args)
+    jump, proxy = options.get("proxyjump"), options.get("proxycommand")
+    if jump is None and proxy is None and ssh.network_namespace is None:
+        looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
+        jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
+    return None if jump == "none" else jump, None if proxy == "none" else proxy
+
+
+def offered_key(host: Host, known_hosts: Path | None = None) -> HostKey:
+    """The host key that a machine offers; nothing of ours is sent to it. ``known_hosts``: of bastions. Raises Unreachable."""
     timeout = host.ssh.connect_timeout
     try:
-        with contextlib.closing(Transport(host)) as way, contextlib.closing(_Transport(way.route())) as transport:
+        with contextlib.closing(Transport(host, known_hosts=known_hosts)) as way, contextlib.closing(_Transport(way.route())) as transport:
             transport.banner_timeout = timeout
             transport.start_client(timeout=timeout)
             return transport.get_remote_server_key()

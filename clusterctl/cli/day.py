@@ -216,7 +216,7 @@ def image_load(
 
 
 def trust(
-    host: Annotated[str, typer.Argument(metavar="HOST")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the inventory, or a bastion's address.")],
     inventory: InventoryOption,
     state: StateOption = None,
     expected: Annotated[
@@ -224,27 +224,23 @@ def trust(
     ] = None,
 ) -> None:
     """Accept a machine's host key on purpose, after you compared it."""
-    from clusterctl.errors import InputError, Refused
+    from clusterctl.errors import Refused
     from clusterctl.inventory import load
     from clusterctl.operations import trust as operation
     from clusterctl.storage import StateFolder
     from clusterctl.transport import fingerprint
 
     cluster = load(inventory)
-    try:
-        found = cluster.host(host)
-    except KeyError:
-        raise InputError(
-            f"the inventory has no host {host!r}", hint=f"it has {', '.join(entry.name for entry in cluster.hosts)}"
-        ) from None
-    key = operation.offered(found)
+    folder = StateFolder.of(cluster.base, cluster.name, state)
+    found = operation.find(cluster, host)
+    key = operation.offered(folder, found)
     if expected is None:
         typer.echo(f"{host} offers {key.get_name()} {fingerprint(key)}")
         if not sys.stdin.isatty() or not typer.confirm("Is it the one on its console?"):
             raise Refused(
                 "nothing was accepted", where=host, hint=f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}"
             )
-    operation.accept(StateFolder.of(cluster.base, cluster.name, state), found, key, expected)
+    operation.accept(folder, found, key, expected)
     typer.echo(f"{host}: accepted {fingerprint(key)}")
 
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from clusterctl.errors import InputError, Refused
-from clusterctl.model import Host
+from clusterctl.model import Cluster, Host
 from clusterctl.storage import StateFolder
-from clusterctl.transport import HostKey, fingerprint, offered_key
+from clusterctl.transport import HostKey, bastions, fingerprint, offered_key
 
-offered = offered_key
+
+def find(cluster: Cluster, name: str) -> Host:
+    """A host of the inventory by its name, or a bastion on the way to one by its address. Raises InputError."""
+    ways = {bastion.name: bastion for host in cluster.hosts for bastion in bastions(host)}
+    known = {**ways, **{host.name: host for host in cluster.hosts}}
+    if name not in known:
+        raise InputError(f"the inventory has no host or bastion {name!r}", hint=f"it has {', '.join(known)}")
+    return known[name]
+
+
+def offered(state: StateFolder, host: Host) -> HostKey:
+    """The key that a machine offers; the bastions before it must be trusted already. Raises Unreachable."""
+    return offered_key(host, state.path / "known_hosts")
 
 
 def accept(state: StateFolder, host: Host, key: HostKey, expected: str | None) -> None:
