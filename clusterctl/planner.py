@@ -102,8 +102,13 @@ class Plan:
                 for change in part.changes:
                     yield stage.stage.name, part.host, change
 
-    def as_dict(self) -> dict[str, object]:
-        return {"changes": [{"stage": stage, "host": host.name, **change.as_dict()} for stage, host, change in self.changes]}
+    def as_dict(self, differences: Mapping[tuple[str, str], str] | None = None) -> dict[str, object]:
+        """For ``-o json``. ``differences``: what changes within resources, by (host, id)."""
+        texts = differences or {}
+        return {"changes": [
+            {"stage": stage, "host": host.name, **change.as_dict(),
+             **({"diff": texts[host.name, change.resource.id]} if (host.name, change.resource.id) in texts else {})}
+            for stage, host, change in self.changes]}
 
     def limited(self, names: frozenset[str]) -> Plan:
         """Only what concerns these hosts."""

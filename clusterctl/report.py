@@ -150,6 +150,8 @@ class TextReport(Report):
                 self._line(f"  {host}")
             style = "yellow" if change["disruptive"] else None
             self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
+            for line in change.get("diff", "").splitlines():
+                self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
         for change in fields["objects"]:
             self._line(
                 f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()

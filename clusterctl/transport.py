@@ -85,7 +85,8 @@ class Transport:
             raise
         except paramiko.BadHostKeyException as error:
             named = error.hostname.lstrip("[").partition("]")[0]
-            accept = f"clusterctl trust {self.host.name if named == ssh.address else named} --fingerprint {fingerprint(error.key)}"
+            whom = self.host.name if named == ssh.address else named
+            accept = f"clusterctl trust {whom} --fingerprint {fingerprint(error.key)}"
             expected, got = fingerprint(error.expected_key), fingerprint(error.key)
             who = "its" if named == ssh.address else f"the bastion {named}'s"
             raise Unreachable(f"{who} host key has changed: expected {expected}, got {got}; "
@@ -360,7 +361,8 @@ def offered_key(host: Host, known_hosts: Path | None = None) -> HostKey:
     """The host key that a machine offers; nothing of ours is sent to it. ``known_hosts``: of bastions. Raises Unreachable."""
     timeout = host.ssh.connect_timeout
     try:
-        with contextlib.closing(Transport(host, known_hosts=known_hosts)) as way, contextlib.closing(_Transport(way.route())) as transport:
+        way = Transport(host, known_hosts=known_hosts)
+        with contextlib.closing(way), contextlib.closing(_Transport(way.route())) as transport:
             transport.banner_timeout = timeout
             transport.start_client(timeout=timeout)
             return transport.get_remote_server_key()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clusterctl.report import Report
 
 CHANGES = 10
+DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +50,7 @@ def plan(
     sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
+    diff: DiffOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
@@ -67,7 +69,7 @@ def plan(
     report = make_report(output, verbose)
     with session(options, report) as opened:
         found = make_plan(opened, verify=verify)
-        _show(report, found)
+        _show(report, opened, found, diff=diff)
     if exit_code and found:
         raise typer.Exit(CHANGES)
 
@@ -84,6 +86,7 @@ def apply(
     sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
+    diff: DiffOption = False,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
     options = gather(
@@ -95,17 +98,17 @@ def apply(
         fd=sudo_password_fd,
         command=sudo_password_command,
     )
-    _apply(options, make_report(output, verbose), yes=yes, verify=verify)
+    _apply(options, make_report(output, verbose), yes=yes, verify=verify, diff=diff)
 
 
-def _apply(options: Options, report: Report, *, yes: bool, verify: bool) -> None:
+def _apply(options: Options, report: Report, *, yes: bool, verify: bool, diff: bool) -> None:
     from clusterctl.operations.apply import Apply, make_plan
     from clusterctl.operations.base import session
     from clusterctl.storage import Journal
 
     with session(options, report) as opened, opened.state.locked("apply"):
         found = make_plan(opened, verify=verify)
-        _show(report, found)
+        _show(report, opened, found, diff=diff)
         if found:
             _confirm(yes)
             report.journal = Journal(opened.state, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-apply")
@@ -113,10 +116,12 @@ def _apply(options: Options, report: Report, *, yes: bool, verify: bool) -> None
         _summarise(report, opened, changed=bool(found))
 
 
-def _show(report: Report, found: ApplyPlan) -> None:
+def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
+    from clusterctl.operations.difference import with_differences
+
     for warning in found.warnings:
         report.warn(warning)
-    report.plan(found)
+    report.plan(with_differences(opened, found) if diff else found)
 
 
 def _confirm(yes: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
@@ -60,13 +60,15 @@ class ApplyPlan:
     objects: tuple[ObjectChange, ...]
     nodes: tuple[tuple[str, Object, tuple[str, ...]], ...]
     warnings: tuple[str, ...] = ()
+    differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """What changes within a resource, by (host, id), where somebody asked for it."""
 
     def __bool__(self) -> bool:
         return bool(self.machines or self.objects or self.nodes)
 
     def as_dict(self) -> dict[str, object]:
         return {
-            **self.machines.as_dict(),
+            **self.machines.as_dict(self.differences),
             "objects": [change.as_dict() for change in self.objects],
             "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes],
             "warnings": list(self.warnings),

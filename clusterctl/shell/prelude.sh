@@ -79,6 +79,13 @@ observe_text() {
 	[ $# -eq 0 ] || grep -H '' -- "$@" 2>/dev/null | emit_lines text
 }
 
+# observe_content PATH...: whole files, for people who want to see what changes in them.
+observe_content() {
+	for path; do
+		[ ! -f "$path" ] || emit content "$path" "$(head -c 262144 -- "$path" | base64 | tr -d '\n')"
+	done
+}
+
 observe_link() {
 	for path; do
 		[ -L "$path" ] || continue

@@ -142,6 +142,23 @@ def test_drift_in_the_api(cluster: Cluster) -> None:
     assert "kubernetes cluster.local" in cluster.json("get", "configmap", "-n", "kube-system", "coredns")["data"]["Corefile"]
 
 
+def test_differences_are_shown(cluster: Cluster) -> None:
+    """Line by line in files, field by field in certificates; of secrets nothing."""
+    cluster.on("cp-1", "cp -p /etc/kubernetes/scheduler.yaml /run/kept && echo '# by hand' >>/etc/kubernetes/scheduler.yaml && "
+                       f"echo '# by hand' >>/etc/kubernetes/encryption.yaml && chmod 640 {PKI}/apiserver.key")
+    text = cluster.cli("plan", "--diff")
+    assert "-# by hand\n" in text
+    assert "content not shown" in text
+    assert "key_mode: 640 root:root -> 600 root:root" in text
+    assert cluster.on("cp-1", "sed -n 's/.*secret: //p' /etc/kubernetes/encryption.yaml").strip(' "\n') not in text
+    plan = next(event for event in map(json.loads, cluster.cli("plan", "--diff", "-o", "json").splitlines()) if event["event"] == "plan")
+    shown = {change["resource"]: change.get("diff") for change in plan["changes"]}
+    assert shown["file:/etc/kubernetes/scheduler.yaml"].splitlines()[-1] == "-# by hand"
+    assert shown["file:/etc/kubernetes/encryption.yaml"] == "content not shown"
+    assert "diff" not in cluster.cli("plan", "-o", "json")
+    cluster.apply()
+
+
 def test_what_others_set_stays(cluster: Cluster) -> None:
     """Labels, taints and fields that nobody asked us for are somebody else's business."""
     cluster.kubectl("label", "node", "w-1", "team=red")
