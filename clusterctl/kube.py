@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from clusterctl.errors import Refused, Stopped
@@ -89,53 +90,66 @@ class Api:
     """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM; they never touch a disk."""
 
     def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
+        self._host = f"https://127.0.0.1:{port}"
+        self._files = [_memory_file(content) for content in (authority, certificate, key)]
+        self._kinds = dict(PLURALS)
+
+    @cached_property
+    def _reader(self) -> Any:
+        """For looking alone: the package takes half a second to load, and most looks find nothing to change."""
+        import ssl
+
+        import urllib3
+
+        authority, certificate, key = (f"/proc/self/fd/{descriptor}" for descriptor in self._files)
+        context = ssl.create_default_context(cafile=authority)
+        context.load_cert_chain(certificate, key)
+        return urllib3.PoolManager(ssl_context=context, retries=False, maxsize=4)
+
+    @cached_property
+    def _client(self) -> Any:
         from kubernetes import client
 
-        self._files = [_memory_file(content) for content in (authority, certificate, key)]
         configuration = client.Configuration()
-        configuration.host = f"https://127.0.0.1:{port}"
+        configuration.host = self._host
         configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file = (f"/proc/self/fd/{fd}" for fd in self._files)
         configuration.retries = False
         configuration.proxy = None
-        self._host = configuration.host
-        self._client: Any = client.ApiClient(configuration)
-        self._kinds = dict(PLURALS)
+        return client.ApiClient(configuration)
 
     def close(self) -> None:
-        self._client.close()
+        if "_client" in self.__dict__:
+            self._client.close()
+        if "_reader" in self.__dict__:
+            self._reader.clear()
         for descriptor in self._files:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        content: str = "application/json",
-        timeout: float = 20.0,
-    ) -> Any:
-        """One request; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
-        from urllib.parse import urlencode
+    def look(self, path: str, *, timeout: float = 20.0) -> Any:
+        """A GET; the answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
+        from urllib3.exceptions import HTTPError
 
+        try:
+            answer = self._reader.request("GET", f"{self._host}{path}", headers={"Accept": "application/json"}, timeout=timeout)
+        except (HTTPError, OSError) as error:
+            raise ApiError(0, str(error)) from None
+        return _result(answer.status, answer.data, str(answer.reason))
+
+    def call(self, method: str, path: str, body: object, *, content: str, timeout: float = 20.0) -> Any:
+        """A request that changes something; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        url = f"{self._host}{path}" + (f"?{urlencode(list(query))}" if query else "")
+        headers = {"Content-Type": content, "Accept": "application/json"}
         try:
-            answer = self._client.call_api(
-                method, url, {"Content-Type": content, "Accept": "application/json"}, body, _request_timeout=timeout
-            )
+            answer = self._client.call_api(method, f"{self._host}{path}", headers, body, _request_timeout=timeout)
             data = answer.read()
         except ApiException as error:
             raise ApiError(error.status or 0, _message(error.body) or str(error.reason)) from None
         except (HTTPError, OSError) as error:
             raise ApiError(0, str(error)) from None
-        if not 200 <= answer.status <= 299:
-            raise ApiError(answer.status, _message(data) or str(answer.reason))
-        return json.loads(data) if data[:1] in (b"{", b"[") else data.decode(errors="replace")
+        return _result(answer.status, data, str(answer.reason))
 
     def path(self, item: Object) -> str:
         """Where an object is."""
@@ -148,7 +162,7 @@ class Api:
     def _kind(self, version: str, kind: str) -> tuple[str, bool]:
         if (version, kind) not in self._kinds:
             base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
-            for found in self.call("GET", base)["resources"]:
+            for found in self.look(base)["resources"]:
                 if "/" not in found["name"]:
                     self._kinds[version, found["kind"]] = (found["name"], found["namespaced"])
         if (version, kind) not in self._kinds:
@@ -158,7 +172,7 @@ class Api:
     def get(self, item: Object) -> Object | None:
         """The object as it is; None where there is none."""
         try:
-            found: Object = self.call("GET", self.path(item))
+            found: Object = self.look(self.path(item))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -178,17 +192,12 @@ class Api:
 
     def apply(self, item: Object) -> None:
         """Server-side apply, as the field manager ``clusterctl``."""
-        self.call(
-            "PATCH",
-            self.path(item),
-            item,
-            query=(("fieldManager", MANAGER), ("force", "true")),
-            content="application/apply-patch+yaml",
-        )
+        path = f"{self.path(item)}?fieldManager={MANAGER}&force=true"
+        self.call("PATCH", path, item, content="application/apply-patch+yaml")
 
     def nodes(self) -> dict[str, Object]:
         """All nodes by name."""
-        return {node["metadata"]["name"]: node for node in self.call("GET", "/api/v1/nodes")["items"]}
+        return {node["metadata"]["name"]: node for node in self.look("/api/v1/nodes")["items"]}
 
     def patch_node(self, name: str, patch: Object) -> None:
         """Merge into a node (RFC 7386: lists are replaced whole); 409 where ``resourceVersion`` is no longer current."""
@@ -197,7 +206,7 @@ class Api:
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
         try:
-            self.call("GET", "/readyz", timeout=5)
+            self.look("/readyz", timeout=5)
         except ApiError:
             return False
         return True
@@ -207,6 +216,12 @@ def _memory_file(content: bytes) -> int:
     descriptor = os.memfd_create("clusterctl", os.MFD_CLOEXEC)
     os.write(descriptor, content)
     return descriptor
+
+
+def _result(status: int, data: bytes, reason: str) -> Any:
+    if not 200 <= status <= 299:
+        raise ApiError(status, _message(data) or reason)
+    return json.loads(data) if data[:1] in (b"{", b"[") else data.decode(errors="replace")
 
 
 def _message(body: object) -> str:

@@ -5,12 +5,18 @@ fact() {
 	emit fact "$1" "$2"
 }
 
-first_line() {
-	# An unreadable or missing file is an empty fact.
-	if [ -r "$1" ]; then
-		read -r line <"$1" || :
-		printf '%s' "${line:-}"
-	fi
+# The first line of a file into the variable 'line'; empty where there is none. No fork: a look should cost little.
+take_line() {
+	line=
+	if [ -r "$1" ]; then read -r line <"$1" || :; fi
+}
+
+# The number behind a name in /proc/meminfo, into 'line'.
+take_memory() {
+	line=0
+	while read -r name value _; do
+		if [ "$name" = "$1:" ]; then line=$value; fi
+	done </proc/meminfo
 }
 
 observe_facts() {
@@ -18,34 +24,65 @@ observe_facts() {
 	fact os "$(. /etc/os-release && printf '%s' "$ID")"
 	# shellcheck disable=SC1091
 	fact os_version "$(. /etc/os-release && printf '%s' "${VERSION_ID:-}")"
-	fact arch "$(uname -m)"
-	fact kernel "$(uname -r)"
-	fact hostname "$(hostname 2>/dev/null || first_line /proc/sys/kernel/hostname)"
-	fact machine_id "$(first_line /etc/machine-id)"
-	fact boot_id "$(first_line /proc/sys/kernel/random/boot_id)"
+	# shellcheck disable=SC2046 # three words: hostname, kernel, processor
+	set -- $(uname -nrm)
+	fact hostname "$1"
+	fact kernel "$2"
+	fact arch "$3"
+	take_line /etc/machine-id
+	fact machine_id "$line"
+	take_line /proc/sys/kernel/random/boot_id
+	fact boot_id "$line"
 	fact time "$(date +%s.%N)"
 	fact systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
 	fact cpus "$(nproc)"
-	fact memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
-	fact swap_kib "$(sed -n 's/^SwapTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
+	take_memory MemTotal
+	fact memory_kib "$line"
+	take_memory SwapTotal
+	fact swap_kib "$line"
 	fact cgroup "$(stat -fc %T /sys/fs/cgroup)"
 	fact addresses "$(ip -4 -o addr show | awk '{split($4, a, "/"); printf "%s ", a[1]}')"
-	fact default_interface "$(ip -4 route show default | sed -n '1s/.* dev \([^ ]*\).*/\1/p')"
-	fact resolv_conf "$(if [ -e /etc/resolv.conf ]; then grep -c '^nameserver 127\.0\.0\.53' /etc/resolv.conf; else echo missing; fi)"
-	fact nameservers "$(sed -n 's/^nameserver[[:space:]]*\([^[:space:]]*\).*/\1/p' /etc/resolv.conf 2>/dev/null | tr '\n' ' ')"
-	fact oom_score_adj "$(if sh -c 'echo -500 >/proc/self/oom_score_adj' 2>/dev/null; then echo lowers; else echo fixed; fi)"
+	resolver
+	fact oom_score_adj "$(if (echo -500 >/proc/self/oom_score_adj) 2>/dev/null; then echo lowers; else echo fixed; fi)"
 	fact container "$(systemd-detect-virt --container 2>/dev/null || :)"
 	fact kmsg "$(if [ -e /dev/kmsg ]; then echo there; else echo missing; fi)"
-	fact packages "$(command -v apt-get || command -v dnf || echo none)"
-	for path in /opt /var/lib /etc; do
-		fact "free $path" "$(df -Pk "$path" | awk 'NR == 2 {print $4}') $(df -Pi "$path" | awk 'NR == 2 {print $4}') $(awk -v p="$(df -P "$path" | awk 'NR == 2 {print $6}')" '$2 == p {split($4, o, ","); m = o[1]} END {print m}' /proc/mounts)"
-	done
-	cluster=$(first_line /etc/clusterctl/cluster)
+	free_space /opt /var/lib /etc
+	take_line /etc/clusterctl/cluster
+	cluster=$line
 	fact cluster "$cluster"
 	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; fi)"
-	fact ssh_host_key "$(first_line /etc/ssh/ssh_host_ed25519_key.pub)"
+	take_line /etc/ssh/ssh_host_ed25519_key.pub
+	fact ssh_host_key "$line"
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
+}
+
+# Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.
+resolver() {
+	local=0 servers=
+	if [ ! -e /etc/resolv.conf ]; then
+		fact resolv_conf missing
+		return 0
+	fi
+	while read -r name value _ || [ -n "$name" ]; do
+		[ "$name" = nameserver ] || continue
+		servers="$servers$value "
+		[ "$value" != 127.0.0.53 ] || local=$((local + 1))
+	done </etc/resolv.conf
+	fact resolv_conf "$local"
+	fact nameservers "$servers"
+}
+
+# free_space PATH...: what is left where each lies: KiB, inodes, and whether it can be written.
+free_space() {
+	df -Pk "$@" | awk 'NR > 1 {print $4}' >"$work/blocks"
+	df -Pi "$@" | awk 'NR > 1 {print $4}' >"$work/inodes"
+	while read -r blocks && read -r inodes <&4; do
+		access=ro
+		if [ -w "$1" ]; then access=rw; fi
+		fact "free $1" "$blocks $inodes $access"
+		shift
+	done <"$work/blocks" 4<"$work/inodes"
 }
 
 # The ports that something listens on, with the process behind each.
@@ -60,6 +97,7 @@ listening() {
 	done >"$work/inodes"
 	awk 'NR == FNR {pid[$1] = $2; next} {print $1, pid[$2]}' "$work/inodes" "$work/ports" | while read -r port pid; do
 		unit=$(sed -n 's/.*\/\([^/]*\.service\)$/\1/p' "/proc/${pid:-none}/cgroup" 2>/dev/null | head -n 1)
-		emit port "$((0x$port))" "${pid:-}" "$(first_line "/proc/${pid:-none}/comm")" "$unit"
+		take_line "/proc/${pid:-none}/comm"
+		emit port "$((0x$port))" "${pid:-}" "$line" "$unit"
 	done
 }
