@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -15,6 +16,8 @@ from clusterctl.resources.base import Change
 from clusterctl.storage import Journal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from clusterctl.operations.apply import ApplyPlan
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
@@ -98,12 +101,18 @@ class TextReport(Report):
 
     def __init__(self, *, verbose: bool = False) -> None:
         super().__init__(verbose=verbose)
-        from rich.console import Console
+        self._console: Console | None = None
+        if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+            from rich.console import Console
 
-        self._console = Console(highlight=False, soft_wrap=True)
+            self._console = Console(highlight=False, soft_wrap=True)
 
     def _line(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False)
+        if self._console is None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        else:
+            self._console.print(text, style=style, markup=False)
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self.started:7.1f}s"

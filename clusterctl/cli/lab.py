@@ -57,6 +57,24 @@ def _say(message: str) -> None:
     print(message, flush=True)
 
 
+def _mirror() -> dict[str, object]:
+    """The settings that name this host's mirror, where it has one: machines of a lab reach nothing else."""
+    from clusterctl.artifacts.places import default_mirror
+
+    place = default_mirror()
+    return {"artifacts": {"mirror": str(place)}} if (place / "catalog.json").is_file() else {}
+
+
+def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int, dict[str, object]]:
+    """(machines, control planes, machines for etcd alone, settings) of an inventory. Raises InputError."""
+    from clusterctl.inventory import load
+
+    cluster = load(inventory)
+    alone = sum(not host.is_node for host in cluster.hosts)
+    wanted = cluster.settings.model_dump(mode="json", exclude_unset=True)
+    return len(cluster.hosts), len(cluster.control_planes), alone, {**settings, **wanted}
+
+
 @app.command()
 def up(
     name: Name = "lab",
@@ -67,11 +85,15 @@ def up(
     user: Annotated[str, typer.Option(help="Who the inventory logs in as: root, or admin, who uses sudo.")] = "root",
     sudo_password: Annotated[bool, typer.Option("--sudo-password", help="sudo asks admin for a (generated) password.")] = False,
     inventory: Annotated[Path | None, typer.Option(help="Write the inventory to this file, too.")] = None,
+    like: Annotated[Path | None, typer.Option(help="As many machines as this inventory has, and its settings.")] = None,
 ) -> None:
     """Raise a lab and write its inventory."""
     from clusterctl.lab import Lab, LabSpec
 
-    spec = LabSpec(name=name, machines=machines, control_planes=control_planes, etcd=etcd, user=user,
+    settings = _mirror()
+    if like is not None:
+        machines, control_planes, etcd, settings = _shape(like, settings)
+    spec = LabSpec(name=name, machines=machines, control_planes=control_planes, etcd=etcd, user=user, cluster=settings,
                    memory=parse_size(memory) if memory else None, sudo_password=sudo_password)
     lab = Lab.up(spec, inventory=inventory, progress=_say)
     if sudo_password:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
@@ -24,8 +26,6 @@ from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
-from clusterctl.resources.service import Service
-from clusterctl.shell import Observation
 
 READY_SECONDS = 180.0
 
@@ -62,9 +62,11 @@ class ApplyPlan:
     warnings: tuple[str, ...] = ()
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """What changes within a resource, by (host, id), where somebody asked for it."""
+    later: tuple[Object, ...] = ()
+    """The objects of an API that did not answer: they are compared when the machines are as wanted."""
 
     def __bool__(self) -> bool:
-        return bool(self.machines or self.objects or self.nodes)
+        return bool(self.machines or self.objects or self.nodes or self.later)
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -84,22 +86,40 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     refuse_other_cluster(session, facts)
     order = stages(cluster, formed(facts))
     resources = wanted(session, order, hosts, facts)
-    seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="api") as pool:
+        look = pool.submit(_look_at_api, session, facts)
+        seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
+        objects_changed, nodes_changed, later = look.result()
     machines = planner.make(order, hosts, resources, seen)
+    if later:
+        warnings.append("no API server answers: what runs in the cluster is compared once one does")
+    return ApplyPlan(machines, objects_changed, nodes_changed, tuple(warnings), later=later)
+
+
+NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
+
+
+def _look_at_api(
+    session: Session, facts: Mapping[str, Facts]
+) -> tuple[tuple[ObjectChange, ...], NodeChanges, tuple[Object, ...]]:
+    """What differs in the API, what on its nodes, and what could not be looked at. A cluster that is not born yet has nothing."""
+    cluster = session.cluster
     if session.options.limit:
-        return ApplyPlan(machines, (), (), tuple(warnings))
-    # CoreDNS does not start with a forward to nobody.
-    forward = all(facts[host.name]["nameservers"] for host in cluster.nodes)
-    wanted_objects = [*objects.bindings(cluster), *objects.addons(cluster, session.pki, forward=forward)]
-    api = _running_api(session, seen)
+        return (), (), ()
+    wanted_objects = _objects(session, facts)
+    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
+    if not born or not formed(facts):
+        return tuple(ObjectChange(item, "create") for item in wanted_objects), (), ()
+    api = session.any_api(born)
     if api is None:
-        return ApplyPlan(machines, tuple(ObjectChange(item, "create") for item in wanted_objects), (), tuple(warnings))
-    return ApplyPlan(
-        machines,
-        tuple(_compare(session, api, wanted_objects)),
-        tuple(objects.node_changes(cluster, dict(api.nodes()))),
-        tuple(warnings),
-    )
+        return (), (), tuple(wanted_objects)
+    return tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), ()
+
+
+def _objects(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
+    # CoreDNS does not start with a forward to nobody.
+    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
+    return [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
 
 
 def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
@@ -134,16 +154,6 @@ def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
     return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")
 
 
-def _running_api(session: Session, seen: Mapping[str, Observation]) -> Api | None:
-    probe = Service(unit="kube-apiserver.service", inputs=())
-    running = [
-        host
-        for host in session.cluster.control_planes
-        if host.name in seen and (probe.parse(seen[host.name]) or {}).get("active") == "active"
-    ]
-    return session.any_api(running) if running else None
-
-
 class Apply:
     """Carries an ApplyPlan out."""
 
@@ -160,8 +170,14 @@ class Apply:
         self.session.engine.execute(
             self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes})
         )
-        self._objects()
-        self._nodes()
+        self._apply([change for change in self._changes if not (self._bound and _binds(change))])
+        if self.plan.nodes or self.plan.later:
+            self._nodes()
+
+    @cached_property
+    def _changes(self) -> Sequence[ObjectChange]:
+        """The planned changes in the API; what could not be looked at then is compared now."""
+        return _compare(self.session, self.api, self.plan.later) if self.plan.later else self.plan.objects
 
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""
@@ -175,18 +191,13 @@ class Apply:
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
         if not self._bound:
-            self._apply([change for change in self.plan.objects if change.wanted["apiVersion"].startswith("rbac.")])
+            self._apply([change for change in self._changes if _binds(change)])
             self._bound = True
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """A batch is done when its nodes are Ready, labelled and tainted."""
         wait_nodes(self.api, [host for host in batch if host.is_node])
         self._nodes()
-
-    def _objects(self) -> None:
-        self._apply(
-            [change for change in self.plan.objects if not (self._bound and change.wanted["apiVersion"].startswith("rbac."))]
-        )
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
         if not changes:
@@ -237,6 +248,10 @@ class Apply:
             wait_for(look, what="the API", deadline=60)
             self._api = found[-1]
         return self._api
+
+
+def _binds(change: ObjectChange) -> bool:
+    return str(change.wanted["apiVersion"]).startswith("rbac.")
 
 
 def wait_nodes(api: Api, hosts: Sequence[Host]) -> None:

@@ -21,9 +21,9 @@ emit() {
 	printf '%s\n' "$line" >&3 || exit 1
 }
 
-# Each line of stdin becomes a record of the given kind.
+# Each line of stdin becomes a record of the given kind, the last one too where it does not end.
 emit_lines() {
-	sed "s/^/$nonce$tab$1$tab/" >&3
+	awk -v mark="$nonce$tab$1$tab" '{print mark $0}' >&3
 }
 
 # step INDEX FUNCTION ARG...: run in a subshell; the first failure ends the program.
