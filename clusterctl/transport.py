@@ -14,12 +14,13 @@ from typing import Any
 import fabric
 import paramiko
 
-from clusterctl.errors import ClusterctlError, Refused, Stopped, Unreachable
+from clusterctl.errors import Refused, Unreachable
 from clusterctl.forward import Forward
 from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import Pinned, expect
 from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
+from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import BOOTSTRAP, Program, read_record
 from clusterctl.sockets import open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
@@ -47,15 +48,6 @@ class _Transport(paramiko.Transport):
 def _make_transport(sock: Any, *, gss_kex: bool = False, gss_deleg_creds: bool = True,
                     disabled_algorithms: Any = None) -> paramiko.Transport:
     return _Transport(sock, disabled_algorithms=disabled_algorithms)
-
-
-class Statistics:
-    """What a connection cost: programs run, bytes sent and received."""
-
-    def __init__(self) -> None:
-        self.trips = 0
-        self.sent = 0
-        self.received = 0
 
 
 class Transport:
@@ -182,7 +174,7 @@ class Transport:
             yield from self._converse(channel, program, silence)
 
     def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
-        sender = _Sender(channel, program, self.statistics)
+        sender = Sender(channel, program, self.statistics)
         try:
             self._start(channel)
             sender.start()
@@ -269,7 +261,7 @@ class Transport:
                 channel.status_event.wait(0.01)
         return out, err
 
-    def _lines(self, channel: paramiko.Channel, sender: _Sender, silence: float) -> Iterator[str]:
+    def _lines(self, channel: paramiko.Channel, sender: Sender, silence: float) -> Iterator[str]:
         """Whole lines as they come. Bytes that the machine takes from us are a sign of life too. Raises TimeoutError."""
         rest = b""
         heard = time.monotonic()
@@ -369,47 +361,6 @@ def offered_key(host: Host, known_hosts: Path | None = None) -> HostKey:
     except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
         raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=host.name,
                           hint=f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address}") from None
-
-
-class _Sender(threading.Thread):
-    """Sends a program while its records are read. ``moved``: when the machine last took bytes; ``error``: why it cannot."""
-
-    def __init__(self, channel: paramiko.Channel, program: Program, statistics: Statistics) -> None:
-        super().__init__(daemon=True)
-        self._channel, self._program, self._statistics = channel, program, statistics
-        self.moved = time.monotonic()
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            for piece in self._program.chunks():
-                self._send(piece)
-            self._channel.shutdown_write()
-        except _Broken:
-            pass
-        except Exception as error:
-            # Nothing of ours may wait for the rest of a program that will never come.
-            self.error = error if isinstance(error, ClusterctlError) else Stopped(f"the program cannot be sent: {error}")
-            self._channel.close()
-
-    def _send(self, piece: bytes) -> None:
-        while piece:
-            try:
-                count = self._channel.send(piece)
-            except TimeoutError:
-                # The reader's: it alone decides when a machine counts as dead, and closes the channel then.
-                continue
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                raise _Broken from error
-            if count == 0:
-                raise _Broken
-            piece = piece[count:]
-            self.moved = time.monotonic()
-            self._statistics.sent += count
-
-
-class _Broken(Exception):
-    """The connection broke while a program was sent; its reader says so."""
 
 
 def _hop(jump: str, ssh: Ssh) -> Ssh:

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors"},
     {"model", "versions", "forward", "render", "storage", "kube"},
     {"shell", "sockets", "hostkeys", "pki"},
-    {"facts", "transport", "fleet", "resources", "preflight", "etcd"},
+    {"facts", "transport", "sender", "fleet", "resources", "preflight", "etcd"},
     {"inventory", "secrets", "artifacts"},
     {"components"},
     {"planner"},
@@ -26,7 +26,7 @@ LAYERS = (
 """From the lowest up; within a layer everybody may use the others, as long as nobody uses itself in a circle."""
 
 OWNERS = {
-    "paramiko": {"transport", "hostkeys"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"},
+    "paramiko": {"transport", "sender", "hostkeys"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"},
     "rich": {"report", "cli"}, "typer": {"cli"},
 }
 """A library has one user. The lab makes SSH keys for its machines, which are no concern of a cluster's own keys."""
