@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ def kill_after(cluster: Cluster, count: int, number: signal.Signals = signal.SIG
     try:
         read_until(process, enough)
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=15)
+        rest, _ = process.communicate(timeout=10)
     finally:
         process.kill()
         process.wait()
@@ -154,22 +153,19 @@ def test_ten_kills(cluster: Cluster, reference: tuple[dict[str, object], list[st
 
 
 def wounded(cluster: Cluster) -> None:
-    """Enough work for a run of some seconds: programs gone, configurations changed."""
-    for machine in cluster.lab.machines:
-        cluster.on(machine, "rm -rf /opt/clusterctl/kubelet /opt/clusterctl/kube-proxy /opt/clusterctl/containerd; "
-                            "echo '# by hand' >>/var/lib/kubelet/config.yaml")
+    """Enough work for a run of some seconds: programs gone, a configuration changed."""
+    cluster.on("w-1", "rm -rf /opt/clusterctl/kubelet /opt/clusterctl/kube-proxy /opt/clusterctl/containerd; "
+                      "echo '# by hand' >>/var/lib/kubelet/config.yaml")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_midway(cluster: Cluster, number: signal.Signals) -> None:
-    """Exit code 4 within ten seconds, with what to do next; the same command goes on."""
-    wounded(cluster)
-    started = time.monotonic()
-    code, rest = kill_after(cluster, 1, number)
-    assert code == 4, rest
-    assert "run the same command again" in rest
-    assert "Traceback" not in rest
-    assert time.monotonic() - started < 30
+def test_signals_stop_midway(cluster: Cluster) -> None:
+    """Exit code 4 at once, with what to do next; the same command goes on."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        wounded(cluster)
+        code, rest = kill_after(cluster, 1, number)
+        assert code == 4, rest
+        assert "run the same command again" in rest
+        assert "Traceback" not in rest
     cluster.apply()
     assert not cluster.apply()["changed"]
     no_leftovers(cluster)
