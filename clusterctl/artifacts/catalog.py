@@ -66,6 +66,8 @@ class Artifact:
     members: tuple[str, ...]
     fetcher: Callable[[Artifact], Path]
     packer: Callable[[Artifact], Path] | None = None
+    url: str | None = None
+    """Where machines get it by themselves: from an HTTP mirror. What they get must still have the pinned sha256."""
 
     @property
     def is_program(self) -> bool:
@@ -138,7 +140,7 @@ class Catalog:
         if pin is None:
             raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path,
                              hint=f"give it in the inventory: cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
-        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer)
+        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer, self._url(path))
 
     def require(self, product: str, version: str) -> None:
         """Raises InputError where no architecture's file is pinned: there is no need to ask a machine for its own then."""
@@ -149,8 +151,9 @@ class Catalog:
         """An image's archive where the mirror has one; None: containerd pulls it from its registry."""
         path = image_path(name, version, arch)
         pin = self.pins.get(path)
-        return None if pin is None else Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher, self.packer)
+        if pin is None:
+            return None
+        return Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher, self.packer, self._url(path))
 
-    def url(self, artifact: Artifact) -> str | None:
-        """Where a machine itself gets the file from an HTTP mirror; what it gets must still have the pinned sha256."""
-        return f"{self.mirror_url}/{artifact.path}" if self.mirror_url else None
+    def _url(self, path: str) -> str | None:
+        return f"{self.mirror_url}/{path}" if self.mirror_url else None

@@ -205,7 +205,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     """Have verified copies of all of these here, before any machine is touched. Raises the errors of all of them together."""
     def attempt(artifact: Artifact) -> ClusterctlError | None:
         try:
-            if artifact.is_program and artifact.packer is not None:
+            if artifact.is_program and artifact.packer is not None and artifact.url is None:
                 artifact.packed()
             else:
                 artifact.fetch()

@@ -23,6 +23,10 @@ class Source(Protocol):
 
     def packed(self) -> Path: ...
 
+    @property
+    def url(self) -> str | None:
+        """Where machines get it by themselves; None: it is sent to them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Resource):
@@ -52,10 +56,13 @@ class Program(Resource):
         return {"source": words[1], "files": words[0]} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
-        kind = "tar" if self.members else "zst"
-        return (("put_program", self.folder, self.source.sha256, kind, self.source.sha256, *(self.members or (self.name,))),)
+        kind = "tar" if self.members else "zst" if self.source.url is None else "file"
+        where = self.source.url or self.source.sha256
+        return (("put_program", self.folder, self.source.sha256, kind, where, *(self.members or (self.name,))),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
+        if self.source.url is not None:
+            return {}
         return {self.source.sha256: self.source.fetch() if self.members else self.source.packed()}
 
 
@@ -80,7 +87,7 @@ class Image(Resource):
         return None if seen.get("image", self.reference) is None else {"reference": self.reference}
 
     def apply(self, change: Change) -> Sequence[Call]:
-        return (("put_image", self.source.sha256, self.source.sha256),)
+        return (("put_image", self.source.sha256, self.source.url or self.source.sha256),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
-        return {self.source.sha256: self.source.fetch()}
+        return {} if self.source.url is not None else {self.source.sha256: self.source.fetch()}

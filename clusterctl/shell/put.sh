@@ -104,9 +104,37 @@ install_packages() {
 	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends install "$@"
 }
 
-# put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed. KIND: zst (one program) or tar (an archive).
+# take BLOB: the path of what was sent, or of what is fetched now where BLOB is a URL, into 'taken'.
+take() {
+	taken=$work/blobs/$1
+	case $1 in
+	http://* | https://*)
+		taken=$work/fetched
+		fetch "$1" "$taken"
+		;;
+	esac
+}
+
+# fetch URL FILE: with whatever the machine has; apt's own downloader is on every Debian.
+fetch() {
+	helper=/usr/lib/apt/apt-helper
+	if command -v curl >/dev/null 2>&1; then
+		curl -fsSL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -o "$2" -- "$1"
+	elif command -v wget >/dev/null 2>&1; then
+		wget -q -T 60 -O "$2" -- "$1"
+	elif [ -x "$helper" ]; then
+		"$helper" -q -o APT::Sandbox::User=root -o Acquire::http::Timeout=60 download-file "$1" "$2"
+	else
+		die "nothing here can fetch $1: install curl"
+	fi
+}
+
+# put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed.
+# KIND: zst or file (one program, compressed or not), tar (an archive). BLOB: what was sent, or a URL.
 put_program() {
-	folder=$1 sum=$2 kind=$3 blob=$work/blobs/$4
+	folder=$1 sum=$2 kind=$3
+	take "$4"
+	blob=$taken
 	shift 4
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
@@ -118,7 +146,10 @@ put_program() {
 		arrived=$(sha256 "$blob")
 	fi
 	[ "$arrived" = "$sum" ] || die "integrity: what arrived for $folder has the sha256 $arrived and not $sum"
-	[ "$kind" = zst ] || unpack "$blob" "$folder.new" "$@"
+	case $kind in
+	tar) unpack "$blob" "$folder.new" "$@" ;;
+	file) mv -- "$blob" "$folder.new/$1" ;;
+	esac
 	cd "$folder.new" || exit
 	chown 0:0 -- *
 	chmod 0755 -- *
@@ -132,7 +163,7 @@ put_program() {
 		echo "$sum"
 		for name in *; do
 			own=$sum
-			[ "$kind" = zst ] || own=$(sha256 "$name")
+			[ "$kind" != tar ] || own=$(sha256 "$name")
 			echo "$own $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"
 		done
 	} >.stamp.new
@@ -154,8 +185,9 @@ unpack() {
 }
 
 put_image() {
-	[ "$(sha256 "$work/blobs/$2")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
-	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$work/blobs/$2" || "$root/bin/ctr" --namespace k8s.io images import "$work/blobs/$2"
+	take "$2"
+	[ "$(sha256 "$taken")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
+	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$taken" || "$root/bin/ctr" --namespace k8s.io images import "$taken"
 }
 
 # put_pair PATH OWNER BLOB STAMP: a key and its certificate; the stamp, written last, says that they belong together.

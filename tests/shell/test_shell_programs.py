@@ -27,6 +27,7 @@ class Source:
 
     path: Path
     sha256: str
+    url: str | None = None
 
     def fetch(self) -> Path:
         return self.path
