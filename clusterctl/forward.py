@@ -9,6 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+BROKEN = (OSError, EOFError)
+"""What a socket says that has ended, and what a channel says whose connection has."""
+
+
 class Forward:
     """A listening socket on 127.0.0.1; each connection goes through a channel of its own. ``port`` is where it listens.
 
@@ -31,7 +35,7 @@ class Forward:
 
     def _pipe(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, contextlib.suppress(OSError), contextlib.closing(self._open_channel()) as channel:
+        with connection, contextlib.suppress(*BROKEN), contextlib.closing(self._open_channel()) as channel:
             # One thread for each direction: one that waits to write must not keep the other from reading.
             back = threading.Thread(target=_copy, args=(channel, connection, channel, connection), name="forward", daemon=True)
             back.start()
@@ -52,7 +56,8 @@ def _copy(source: Any, sink: Any, channel: Any, connection: socket.socket) -> No
         while piece := source.recv(65536):
             sink.sendall(piece)
         sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        channel.close()
+    except BROKEN:
+        with contextlib.suppress(*BROKEN):
+            channel.close()
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
