@@ -32,6 +32,7 @@ class Report(Events):
         self.started = time.monotonic()
         self.done: dict[str, Counter[str]] = defaultdict(Counter)
         self.stages: list[tuple[str, float]] = []
+        self._told = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
         """One event, to whoever wants it."""
@@ -68,6 +69,13 @@ class Report(Events):
 
     def note(self, text: str) -> None:
         self._tell("note", text=text)
+
+    def fetched(self, path: str, done: int, total: int | None) -> None:
+        """A download's progress, told every other second and when it is done."""
+        now = time.monotonic()
+        if done == total or now - self._told > 2:
+            self._told = now
+            self.emit("fetched", path=path, done=done, total=total)
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
@@ -144,6 +152,10 @@ class TextReport(Report):
     def _show_note(self, fields: dict[str, Any]) -> None:
         if self.verbose:
             self._line(f"{self._clock()}    {fields['text']}", "dim")
+
+    def _show_fetched(self, fields: dict[str, Any]) -> None:
+        total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""
+        self._line(f"{self._clock()}  fetching {fields['path'].rsplit('/', 1)[-1]}: {fields['done'] / 2**20:.0f}{total} MiB")
 
     def _show_warning(self, fields: dict[str, Any]) -> None:
         self._line(f"warning: {fields['text']}", "yellow")

@@ -120,7 +120,7 @@ def session(options: Options, events: Events) -> Iterator[Session]:
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
-        catalog=open_catalog(cluster.settings.artifacts, cluster.base),
+        catalog=open_catalog(cluster.settings.artifacts, cluster.base, events.fetched),
         engine=Engine(transports, forks=options.forks, events=events),
         options=options,
     )
