@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-
 BROKEN = (OSError, EOFError)
 """What a socket says that has ended, and what a channel says whose connection has."""
 
