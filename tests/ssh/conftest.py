@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ssh_server import PASSWORD, USER, Server, until
+from ssh_server import PASSWORD, SUDOERS, USER, Server, until
 
 from clusterctl.model import Host
 from clusterctl.transport import Transport
-
-SUDOERS = f"root ALL=(ALL:ALL) ALL\n{USER} ALL=(ALL:ALL) ALL"
 
 
 @pytest.fixture(scope="session")

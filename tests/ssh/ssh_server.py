@@ -18,6 +18,7 @@ from clusterctl.model import Host, Ssh
 
 DEADLINE = 15.0
 USER = "operator"
+SUDOERS = f"root ALL=(ALL:ALL) ALL\n{USER} ALL=(ALL:ALL) ALL"
 
 SETUP = """
 set -e

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SUDOERS
-from ssh_server import PASSWORD, USER, Server, name_of, until
+from ssh_server import PASSWORD, SUDOERS, USER, Server, name_of, until
 
 from clusterctl.errors import Unreachable
 from clusterctl.shell import Program
