@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -106,7 +108,8 @@ class StateFolder:
             except BlockingIOError:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
                 raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run it again") from None
-            text = f"pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+            who = f"{getpass.getuser()}@{socket.gethostname()}"
+            text = f"{who}, pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text.encode(), 0)
             yield

@@ -1,0 +1,71 @@
+"""What lands on machines, file by file, beside tests/golden. UPDATE_GOLDEN=1 writes it anew: read the difference before you commit it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterctl import planner
+from clusterctl.artifacts.catalog import Artifact, Catalog, Pin
+from clusterctl.components.base import Context
+from clusterctl.facts import Facts
+from clusterctl.inventory import load
+from clusterctl.operations.apply import stages
+from clusterctl.pki import Pki
+from clusterctl.resources.file import File
+
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+VM = Facts(values={"arch": "x86_64", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "container": "none", "resolv_conf": "1", "nameservers": "10.0.0.2"})
+CONTAINER = Facts(values={"arch": "x86_64", "cgroup": "tmpfs", "oom_score_adj": "fixed", "container": "systemd-nspawn", "resolv_conf": "missing"})
+
+CASES = [
+    # inventory           host      facts
+    ("single", "all-in-one", VM),
+    ("ha", "first control plane", VM),
+    ("ha", "last worker", VM),
+    ("external-etcd", "first etcd", VM),
+    ("external-etcd", "first control plane", VM),
+    ("lab", "last worker", CONTAINER),
+]
+
+
+class Pins(dict[str, Pin]):
+    """Pins everything: what is pinned to what does not show in files."""
+
+    def get(self, path: str, default: object = None) -> Pin | None:  # type: ignore[override]
+        return None if path.startswith("images/") else Pin("0" * 64)
+
+
+def nothing(artifact: Artifact) -> Path:
+    raise AssertionError("a rendering fetches nothing")
+
+
+def files(inventory: str, which: str, facts: Facts) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of all files of one host whose content is the same for all keys."""
+    cluster = load(ROOT / "inventories" / f"{inventory}.yaml")
+    hosts = {"all-in-one": cluster.hosts, "first control plane": cluster.control_planes, "first etcd": cluster.etcd_members,
+             "last worker": cluster.with_role("worker")[-1:]}
+    context = Context(cluster=cluster, host=hosts[which][0], facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
+    for stage in planner.wanted(stages(cluster), context).values():
+        for resource in stage:
+            if isinstance(resource, File) and not resource.sensitive and context.pki.identity.encode() not in resource.content \
+                    and b"-----BEGIN" not in resource.content:
+                yield resource.path, f"# mode {resource.mode} {resource.owner}\n".encode() + resource.content
+
+
+@pytest.mark.parametrize(("inventory", "which", "facts"), CASES, ids=[f"{name}-{which}".replace(" ", "-") for name, which, _ in CASES])
+def test_what_lands_on_a_machine(inventory: str, which: str, facts: Facts) -> None:
+    folder = GOLDEN / inventory / which.replace(" ", "-")
+    made = {path.strip("/").replace("/", "_"): content for path, content in files(inventory, which, facts)}
+    if os.environ.get("UPDATE_GOLDEN"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
+        for name, content in made.items():
+            (folder / name).write_bytes(content)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
