@@ -36,10 +36,15 @@ step() {
 	) >"$work/output" 2>&1 </dev/null 3>&- 9>&-
 	code=$?
 	if [ "$code" -ne 0 ]; then
-		emit failed "$index" "$code" "$(tail -c 2048 "$work/output" | base64 | tr -d '\n')"
+		emit failed "$index" "$code" "$({ tail -c 1900 "$work/output"; full_disks; } | base64 | tr -d '\n')"
 		exit 0
 	fi
 	emit ok "$index"
+}
+
+# Programs have many words for a full disk, and some none: it is said here.
+full_disks() {
+	df -Pk /opt /var/lib /etc 2>/dev/null | awk 'NR > 1 && $4 < 1024 && !seen[$6]++ {print "no space is left on the file system " $6}'
 }
 
 die() {

@@ -176,8 +176,7 @@ unpack() {
 	archive=$1 into=$2
 	shift 2
 	mkdir "$into/.all"
-	tar -xzf "$archive" -C "$into/.all" --no-same-owner -- "$@" ||
-		die "the archive cannot be unpacked; $(df -Pk "$into" | awk 'NR == 2 {print $4}') KiB are left on its file system"
+	tar -xzf "$archive" -C "$into/.all" --no-same-owner -- "$@"
 	for member; do
 		if [ -L "$into/.all/$member" ] || [ ! -f "$into/.all/$member" ]; then die "integrity: $member is not a file in the archive"; fi
 		mv -- "$into/.all/$member" "$into/${member##*/}"
