@@ -1,4 +1,4 @@
-"""The floor of bringing a cluster up: the same bytes copied in parallel, the same daemons started, nothing checked."""
+"""The floor of bringing a cluster up: the same files copied in parallel, the same daemons started, nothing checked."""
 
 from __future__ import annotations
 

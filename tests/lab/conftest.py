@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from lab_leftovers import own_name
 
-from clusterctl.errors import Refused
 from clusterctl.lab import Lab, LabSpec, remove_lab
 from clusterctl.lab.base import ensure_base
 from clusterctl.lab.host import check_host
@@ -16,10 +15,8 @@ from clusterctl.lab.host import check_host
 @pytest.fixture(scope="session")
 def host() -> None:
     """A host that can have labs, with the base in its cache."""
-    try:
-        check_host()
-    except Refused as error:
-        pytest.skip(str(error))
+    # A host that is unfit fails these tests: a suite that is left out in silence proves nothing.
+    check_host()
     ensure_base(print)
 
 
