@@ -57,6 +57,8 @@ class Engine:
         self.transports = transports
         self.forks = forks
         self.events = events
+        self.guard: Callable[[], None] = lambda: None
+        """Asked before each batch; raises where nothing more may be done."""
 
     def facts(self, hosts: Sequence[Host]) -> Outcome[Facts]:
         """Ask all hosts for their facts: one trip each; the unreachable are told together."""
@@ -120,6 +122,7 @@ class Engine:
             disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
             parts = {part.host.name: part for part in stage.hosts}
             for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
+                self.guard()
                 gates.before.get(stage.stage.name, _nothing)(stage, batch)
                 self._batch(stage.stage.name, [parts[host.name] for host in batch])
                 gates.after.get(stage.stage.name, _nothing)(stage, batch)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from clusterctl.errors import Refused, Stopped
+from clusterctl.https import ApiError as ApiError
+from clusterctl.https import Https, message_of, result
 
 Object = Mapping[str, Any]
 """A Kubernetes object, as its YAML says it."""
@@ -78,41 +77,21 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     return [] if wanted == found or (wanted in (None, "") and found in (None, "")) else [path]
 
 
-class ApiError(Exception):
-    """The API said no. ``status`` is HTTP's; 0 where there was no answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status}: {message}" if status else message)
-        self.status = status
-
-
 class Api:
     """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM; they never touch a disk."""
 
     def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-        self._host = f"https://127.0.0.1:{port}"
-        self._files = [_memory_file(content) for content in (authority, certificate, key)]
+        self._https = Https(port, authority=authority, certificate=certificate, key=key)
         self._kinds = dict(PLURALS)
 
     @cached_property
-    def _reader(self) -> Any:
-        """For looking alone: the package takes half a second to load, and most looks find nothing to change."""
-        import ssl
-
-        import urllib3
-
-        authority, certificate, key = (f"/proc/self/fd/{descriptor}" for descriptor in self._files)
-        context = ssl.create_default_context(cafile=authority)
-        context.load_cert_chain(certificate, key)
-        return urllib3.PoolManager(ssl_context=context, retries=False, maxsize=4)
-
-    @cached_property
     def _client(self) -> Any:
+        """For changes alone: the package takes half a second to load, and most looks find nothing to change."""
         from kubernetes import client
 
         configuration = client.Configuration()
-        configuration.host = self._host
-        configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file = (f"/proc/self/fd/{fd}" for fd in self._files)
+        configuration.host = self._https.base
+        configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file = self._https.files
         configuration.retries = False
         configuration.proxy = None
         return client.ApiClient(configuration)
@@ -120,36 +99,26 @@ class Api:
     def close(self) -> None:
         if "_client" in self.__dict__:
             self._client.close()
-        if "_reader" in self.__dict__:
-            self._reader.clear()
-        for descriptor in self._files:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        self._https.close()
 
     def look(self, path: str, *, timeout: float = 20.0) -> Any:
         """A GET; the answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        from urllib3.exceptions import HTTPError
+        return self._https.request("GET", path, timeout=timeout)
 
-        try:
-            answer = self._reader.request("GET", f"{self._host}{path}", headers={"Accept": "application/json"}, timeout=timeout)
-        except (HTTPError, OSError) as error:
-            raise ApiError(0, str(error)) from None
-        return _result(answer.status, answer.data, str(answer.reason))
-
-    def call(self, method: str, path: str, body: object, *, content: str, timeout: float = 20.0) -> Any:
+    def call(self, method: str, path: str, body: object, *, content: str = "application/json", timeout: float = 20.0) -> Any:
         """A request that changes something; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
         headers = {"Content-Type": content, "Accept": "application/json"}
         try:
-            answer = self._client.call_api(method, f"{self._host}{path}", headers, body, _request_timeout=timeout)
+            answer = self._client.call_api(method, f"{self._https.base}{path}", headers, body, _request_timeout=timeout)
             data = answer.read()
         except ApiException as error:
-            raise ApiError(error.status or 0, _message(error.body) or str(error.reason)) from None
+            raise ApiError(error.status or 0, message_of(error.body) or str(error.reason)) from None
         except (HTTPError, OSError) as error:
             raise ApiError(0, str(error)) from None
-        return _result(answer.status, data, str(answer.reason))
+        return result(answer.status, data, str(answer.reason))
 
     def path(self, item: Object) -> str:
         """Where an object is."""
@@ -203,6 +172,16 @@ class Api:
         """Merge into a node (RFC 7386: lists are replaced whole); 409 where ``resourceVersion`` is no longer current."""
         self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/merge-patch+json")
 
+    def delete(self, path: str) -> bool:
+        """Delete what is at a path; False where nothing was there. Raises ApiError."""
+        try:
+            self.call("DELETE", path, None)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
         try:
@@ -210,25 +189,6 @@ class Api:
         except ApiError:
             return False
         return True
-
-
-def _memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("clusterctl", os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    return descriptor
-
-
-def _result(status: int, data: bytes, reason: str) -> Any:
-    if not 200 <= status <= 299:
-        raise ApiError(status, _message(data) or reason)
-    return json.loads(data) if data[:1] in (b"{", b"[") else data.decode(errors="replace")
-
-
-def _message(body: object) -> str:
-    try:
-        return str(json.loads(body if isinstance(body, str | bytes) else "{}").get("message", ""))
-    except (ValueError, AttributeError):
-        return str(body)[:300]
 
 
 def node_ready(node: Object | None) -> str:

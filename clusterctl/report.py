@@ -18,6 +18,7 @@ from clusterctl.storage import Journal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from clusterctl.disruption import Drain
     from clusterctl.operations.apply import ApplyPlan
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
@@ -76,6 +77,14 @@ class Report(Events):
         if done == total or now - self._told > 2:
             self._told = now
             self.emit("fetched", path=path, done=done, total=total)
+
+    def progress(self, text: str) -> None:
+        """Something that people want to follow."""
+        self._tell("progress", text=text)
+
+    def drains(self, drains: Sequence[Drain]) -> None:
+        """What draining nodes would do."""
+        self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
@@ -152,6 +161,22 @@ class TextReport(Report):
     def _show_note(self, fields: dict[str, Any]) -> None:
         if self.verbose:
             self._line(f"{self._clock()}    {fields['text']}", "dim")
+
+    def _show_progress(self, fields: dict[str, Any]) -> None:
+        self._line(f"{self._clock()}    {fields['text']}")
+
+    def _show_drain_plan(self, fields: dict[str, Any]) -> None:
+        for drain in fields["drains"]:
+            by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
+            self._line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
+            for name in drain["evict"]:
+                self._line(f"    - {name}", "yellow")
+            for entry in drain["blocked"]:
+                self._line(f"    ! {entry['pod']} cannot be evicted now: PodDisruptionBudget {', '.join(entry['budgets'])}", "red")
+            for entry in drain["refused"]:
+                self._line(f"    x {entry['pod']}: {entry['why']}", "red")
+            for text in drain["warnings"]:
+                self._line(f"    warning: {text}", "yellow")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

@@ -61,13 +61,21 @@ class Transport:
         self._sudo_password = sudo_password
         self._passphrase = passphrase
         self._connection: fabric.Connection | None = None
-        self._forwards: list[Forward] = []
+        self._forwards: dict[tuple[str, int], Forward] = {}
+        self._connecting = threading.RLock()
         self._bastions: list[paramiko.SSHClient] = []
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and bool(self._connection.is_connected)
 
     def connect(self) -> None:
         """Connect and authenticate, once. Raises Unreachable, saying why."""
-        if self._connection is not None and self._connection.is_connected:
-            return
+        with self._connecting:
+            if not self.connected:
+                self._connect()
+
+    def _connect(self) -> None:
         ssh = self.host.ssh
         where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
         self._drop()
@@ -176,7 +184,7 @@ class Transport:
     def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
         sender = Sender(channel, program, self.statistics)
         try:
-            self._start(channel)
+            self._start(channel, BOOTSTRAP)
             sender.start()
             started = ended = False
             for line in self._lines(channel, sender, silence):
@@ -208,15 +216,15 @@ class Transport:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 end.close()
 
-    def _start(self, channel: paramiko.Channel) -> None:
+    def _start(self, channel: paramiko.Channel, command: str) -> None:
         password = self._sudo_password() if self.host.ssh.become else None
         if not self.host.ssh.become:
-            self._execute(channel, f"exec sh -c {shlex.quote(BOOTSTRAP)}")
+            self._execute(channel, f"exec sh -c {shlex.quote(command)}")
         elif password is None:
-            self._execute(channel, f"exec sudo -n -- sh -c {shlex.quote(BOOTSTRAP)}")
+            self._execute(channel, f"exec sudo -n -- sh -c {shlex.quote(command)}")
         else:
             # The program follows only once sudo took the password, or a wrong one would be retried with the program's bytes.
-            self._execute(channel, f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + BOOTSTRAP)}")
+            self._execute(channel, f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + command)}")
             self._authorise(channel, password)
 
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
@@ -306,24 +314,44 @@ class Transport:
         return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
 
     def forward(self, address: str, port: int) -> Forward:
-        """A local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport."""
+        """A local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport.
+
+        It outlives the SSH connection: the next one carries what comes later. Raises Unreachable.
+        """
         self.connect()
-        assert self._connection is not None
-        transport: paramiko.Transport = self._connection.transport
         timeout = self.host.ssh.connect_timeout
 
         def open_channel() -> paramiko.Channel:
             try:
+                self.connect()
+                assert self._connection is not None
+                transport: paramiko.Transport = self._connection.transport
                 return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout)
-            except (EOFError, paramiko.SSHException) as error:
+            except (EOFError, paramiko.SSHException, Unreachable) as error:
                 raise OSError(str(error)) from None
 
-        forward = Forward(open_channel)
-        self._forwards.append(forward)
-        return forward
+        if (address, port) not in self._forwards:
+            self._forwards[address, port] = Forward(open_channel)
+        return self._forwards[address, port]
+
+    def hold(self, command: str, greeting: str) -> paramiko.Channel:
+        """Start a constant command whose standard input stays open, and tell it one line; raises Unreachable.
+
+        The command ends when the channel does, or the connection, or this process.
+        """
+        self.connect()
+        assert self._connection is not None
+        try:
+            channel: paramiko.Channel = self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout)
+            self._start(channel, command)
+            channel.sendall(greeting.encode() + b"\n")
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            self._drop()
+            raise Unreachable(f"the connection broke: {error}", where=self.host.name, hint="run the same command again") from None
+        return channel
 
     def close(self) -> None:
-        for forward in self._forwards:
+        for forward in self._forwards.values():
             forward.close()
         self._forwards.clear()
         self._drop()

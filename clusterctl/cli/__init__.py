@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, inventory, lab, mirror
+    from clusterctl.cli import cluster, day, inventory, lab, mirror, node
 
     app = typer.Typer(
         name="clusterctl",
@@ -32,6 +32,7 @@ def _app() -> object:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     cluster.register(app)
+    node.register(app)
     day.register(app)
     inventory.register(app)
     mirror.register(app)

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.options import (
-    AskOption,
-    CommandOption,
-    FdOption,
-    ForksOption,
-    InventoryOption,
-    LimitOption,
-    Output,
-    OutputOption,
-    StateOption,
-    VerboseOption,
-    YesOption,
-    gather,
-    make_report,
-)
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.steps import begin_journal, confirm, summarise
 
 if TYPE_CHECKING:
     from clusterctl.operations.apply import ApplyPlan
-    from clusterctl.operations.base import Options, Session
+    from clusterctl.operations.base import Session
     from clusterctl.report import Report
 
 CHANGES = 10
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")]
 DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
 
 
@@ -39,81 +25,45 @@ def register(app: typer.Typer) -> None:
     app.command("apply")(apply)
 
 
+@verb
 def plan(
-    inventory: InventoryOption,
-    output: OutputOption = Output.text,
-    state: StateOption = None,
+    call: Invocation,
     limit: LimitOption = "",
-    forks: ForksOption = 20,
-    verbose: VerboseOption = False,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
+    verify: VerifyOption = False,
     diff: DiffOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
     from clusterctl.operations.apply import make_plan
-    from clusterctl.operations.base import session
 
-    options = gather(
-        inventory,
-        state=state,
-        limit=limit,
-        forks=forks,
-        ask=ask_sudo_password,
-        fd=sudo_password_fd,
-        command=sudo_password_command,
-    )
-    report = make_report(output, verbose)
-    with session(options, report) as opened:
+    report = call.report()
+    with call.session(report) as opened:
         found = make_plan(opened, verify=verify)
         _show(report, opened, found, diff=diff)
     if exit_code and found:
         raise typer.Exit(CHANGES)
 
 
+@verb
 def apply(
-    inventory: InventoryOption,
-    output: OutputOption = Output.text,
-    state: StateOption = None,
-    limit: LimitOption = "",
-    forks: ForksOption = 20,
-    verbose: VerboseOption = False,
-    yes: YesOption = False,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")] = False,
-    diff: DiffOption = False,
+    call: Invocation, limit: LimitOption = "", yes: YesOption = False, verify: VerifyOption = False, diff: DiffOption = False
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
-    options = gather(
-        inventory,
-        state=state,
-        limit=limit,
-        forks=forks,
-        ask=ask_sudo_password,
-        fd=sudo_password_fd,
-        command=sudo_password_command,
-    )
-    _apply(options, make_report(output, verbose), yes=yes, verify=verify, diff=diff)
-
-
-def _apply(options: Options, report: Report, *, yes: bool, verify: bool, diff: bool) -> None:
     from clusterctl.operations.apply import Apply, make_plan
-    from clusterctl.operations.base import session
-    from clusterctl.storage import Journal
+    from clusterctl.operations.lock import locked
 
-    with session(options, report) as opened, opened.state.locked("apply"):
-        found = make_plan(opened, verify=verify)
-        _show(report, opened, found, diff=diff)
-        if found:
-            _confirm(yes)
-            report.journal = Journal(opened.state, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-apply")
-            Apply(opened, found).run()
-        _summarise(report, opened, changed=bool(found))
+    report = call.report()
+    with call.session(report) as opened:
+        # All who cannot be reached are told together.
+        opened.connect(opened.chosen)
+        with locked(opened, "apply"):
+            found = make_plan(opened, verify=verify)
+            _show(report, opened, found, diff=diff)
+            if found:
+                confirm(yes)
+                begin_journal(report, opened, "apply")
+                Apply(opened, found).run()
+            summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", "clusterctl kubeconfig"])
 
 
 def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
@@ -124,22 +74,3 @@ def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> N
     report.plan(with_differences(opened, found) if diff else found)
 
 
-def _confirm(yes: bool) -> None:
-    from clusterctl.errors import Refused
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Refused("nobody is there to ask", hint="say --yes to carry the plan out")
-    if not typer.confirm("Carry this out?"):
-        raise Refused("you said no; nothing was changed")
-
-
-def _summarise(report: Report, opened: Session, *, changed: bool) -> None:
-    statistics = [transport.statistics for transport in opened.engine.transports.values()]
-    report.summary(
-        changed=changed,
-        trips=sum(entry.trips for entry in statistics),
-        sent=sum(entry.sent for entry in statistics),
-        next_steps=["clusterctl status", "clusterctl kubeconfig"] if changed else [],
-    )

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli.options import (
-    AskOption,
-    CommandOption,
-    FdOption,
-    ForksOption,
     InventoryOption,
+    Invocation,
     LimitOption,
     Output,
     OutputOption,
     StateOption,
-    VerboseOption,
     gather,
-    make_report,
+    verb,
 )
 
 if TYPE_CHECKING:
@@ -58,31 +54,17 @@ def _images() -> None:
     """Images on the nodes."""
 
 
+@verb
 def status(
-    inventory: InventoryOption,
+    call: Invocation,
     output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
-    state: StateOption = None,
     limit: LimitOption = "",
-    forks: ForksOption = 20,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
     from clusterctl.engine import Events
-    from clusterctl.operations.base import session
     from clusterctl.operations.status import status as look
 
-    options = gather(
-        inventory,
-        state=state,
-        limit=limit,
-        forks=forks,
-        ask=ask_sudo_password,
-        fd=sudo_password_fd,
-        command=sudo_password_command,
-    )
-    with session(options, Events()) as opened:
+    with call.session(Events()) as opened:
         found = look(opened)
     typer.echo(json.dumps(found.as_dict(), indent=2) if output is Shape.json else _text(found, wide=output is Shape.wide))
     if not found.healthy:
@@ -148,71 +130,45 @@ def kubeconfig(
         typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
 
 
+@verb
 def execute(
+    call: Invocation,
     context: typer.Context,
     hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
-    inventory: InventoryOption,
-    output: OutputOption = Output.text,
-    state: StateOption = None,
-    forks: ForksOption = 20,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
 ) -> None:
     """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
     from clusterctl.errors import InputError
     from clusterctl.operations import execute as operation
-    from clusterctl.operations.base import session
 
     if not context.args:
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
-    options = gather(
-        inventory, state=state, forks=forks, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command
-    )
-    with session(options, Events()) as opened:
+    with call.session(Events()) as opened:
         answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command)
     for name, answer in answers.items():
-        if output is Output.json:
+        if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))
         else:
             typer.echo(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else ""))
     raise typer.Exit(max(answer.code for answer in answers.values()))
 
 
+@verb
 def image_load(
+    call: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
-    inventory: InventoryOption,
-    output: OutputOption = Output.text,
-    state: StateOption = None,
     limit: LimitOption = "",
-    forks: ForksOption = 20,
-    verbose: VerboseOption = False,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
 ) -> None:
     """Put an image archive onto all nodes: an app built with Docker runs without a registry."""
     from clusterctl.operations import image as operation
-    from clusterctl.operations.base import session
 
     archive = operation.read(file)
-    options = gather(
-        inventory,
-        state=state,
-        limit=limit,
-        forks=forks,
-        ask=ask_sudo_password,
-        fd=sudo_password_fd,
-        command=sudo_password_command,
-    )
-    with session(options, make_report(output, verbose)) as opened:
+    with call.session(call.report()) as opened:
         loaded = operation.load(opened, archive, opened.chosen)
     for name, images in loaded.items():
-        typer.echo(
-            json.dumps({"event": "loaded", "host": name, "images": images}) if output is Output.json else f"{name}: {images}"
-        )
+        as_json = json.dumps({"event": "loaded", "host": name, "images": images})
+        typer.echo(as_json if call.output is Output.json else f"{name}: {images}")
 
 
 def trust(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from clusterctl.cli.inventory import InventoryOption, Output, OutputOption
+from clusterctl.cli.inventory import InventoryOption as InventoryOption
+from clusterctl.cli.inventory import Output as Output
+from clusterctl.cli.inventory import OutputOption as OutputOption
 
 if TYPE_CHECKING:
-    from clusterctl.operations.base import Options
+    from clusterctl.engine import Events
+    from clusterctl.operations.base import Options, Session
     from clusterctl.report import Report
 
 StateOption = Annotated[
@@ -32,21 +39,81 @@ CommandOption = Annotated[
     str | None, typer.Option("--sudo-password-command", metavar="CMD", help="A command that prints the sudo password.")
 ]
 
-__all__ = [
-    "AskOption",
-    "CommandOption",
-    "FdOption",
-    "ForksOption",
-    "InventoryOption",
-    "LimitOption",
-    "Output",
-    "OutputOption",
-    "StateOption",
-    "VerboseOption",
-    "YesOption",
-    "gather",
-    "make_report",
-]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a verb: what people gave, as operations know it, and how they want to be told."""
+
+    options: Options
+    output: Output
+    verbose: bool
+
+    def report(self) -> Report:
+        """The report for the output format."""
+        from clusterctl.report import JsonReport, TextReport
+
+        return (JsonReport if self.output is Output.json else TextReport)(verbose=self.verbose)
+
+    @contextmanager
+    def session(self, report: Events) -> Iterator[Session]:
+        """Everything that the verb needs. Raises InputError."""
+        from clusterctl.operations.base import session
+
+        with session(self.options, report) as opened:
+            yield opened
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A verb that talks to machines: the options that all of them share become the ``Invocation`` that it gets first."""
+    hints = get_type_hints(function, localns={"Invocation": Invocation}, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in list(signature(function).parameters.items())[1:]
+    ]
+    named = {parameter.name for parameter in own}
+    common = [parameter for parameter in _common() if parameter.name not in named]
+
+    @wraps(function)
+    def run(**given: Any) -> None:
+        mine = {name: given[name] for name in named}
+        values = {parameter.name: parameter.default for parameter in common} | {
+            name: value for name, value in given.items() if name in {parameter.name for parameter in common}
+        }
+        function(_invocation(values, given), **mine)
+
+    run.__signature__ = Signature(sorted([*own, *common], key=lambda one: one.default is not Parameter.empty))  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
+    return run
+
+
+def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocation:
+    options = gather(
+        values["inventory"],
+        state=values["state"],
+        limit=str(given.get("limit", "")),
+        forks=values["forks"],
+        ask=values["ask_sudo_password"],
+        fd=values["sudo_password_fd"],
+        command=values["sudo_password_command"],
+    )
+    output = values.get("output", Output.text)
+    return Invocation(options, output if isinstance(output, Output) else Output.text, bool(values.get("verbose")))
+
+
+def _common() -> tuple[Parameter, ...]:
+    """The options of every verb that talks to machines."""
+    table: tuple[tuple[str, Any, Any], ...] = (
+        ("inventory", InventoryOption, Parameter.empty),
+        ("output", OutputOption, Output.text),
+        ("state", StateOption, None),
+        ("forks", ForksOption, 20),
+        ("verbose", VerboseOption, False),
+        ("ask_sudo_password", AskOption, False),
+        ("sudo_password_fd", FdOption, None),
+        ("sudo_password_command", CommandOption, None),
+    )
+    return tuple(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind) for name, kind, default in table)
 
 
 def gather(
@@ -79,10 +146,3 @@ def _reveal(secret: object) -> Callable[[], str | None]:
     from clusterctl.secrets import Secret
 
     return lambda: secret.reveal() if isinstance(secret, Secret) else None
-
-
-def make_report(output: Output, verbose: bool) -> Report:
-    """The report for an output format."""
-    from clusterctl.report import JsonReport, TextReport
-
-    return JsonReport(verbose=verbose) if output is Output.json else TextReport(verbose=verbose)

@@ -159,7 +159,6 @@ class Apply:
 
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
-        self._api: Api | None = None
         self._bound = False
 
     def run(self) -> None:
@@ -177,7 +176,7 @@ class Apply:
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:
         """The planned changes in the API; what could not be looked at then is compared now."""
-        return _compare(self.session, self.api, self.plan.later) if self.plan.later else self.plan.objects
+        return _compare(self.session, self.session.ready_api(), self.plan.later) if self.plan.later else self.plan.objects
 
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""
@@ -196,7 +195,7 @@ class Apply:
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """A batch is done when its nodes are Ready, labelled and tainted."""
-        wait_nodes(self.api, [host for host in batch if host.is_node])
+        wait_nodes(self.session, [host for host in batch if host.is_node])
         self._nodes()
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
@@ -204,10 +203,11 @@ class Apply:
             return
         started = time.monotonic()
         events = self.session.engine.events
+        api = self.session.ready_api()
         events.stage_started("objects", ["the API"])
         for change in changes:
             try:
-                self.api.apply(change.wanted)
+                api.apply(change.wanted)
             except ApiError as error:
                 raise Stopped(
                     str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
@@ -220,8 +220,9 @@ class Apply:
 
         def patch() -> str:
             try:
-                for name, wanted_patch, fields in objects.node_changes(self.session.cluster, dict(self.api.nodes())):
-                    self.api.patch_node(name, wanted_patch)
+                api = self.session.ready_api()
+                for name, wanted_patch, fields in objects.node_changes(self.session.cluster, dict(api.nodes())):
+                    api.patch_node(name, wanted_patch)
                     self.session.engine.events.note(f"node {name}: {', '.join(fields)}")
             except ApiError as error:
                 if error.status not in (0, 409):
@@ -232,37 +233,20 @@ class Apply:
         if self.session.cluster.nodes:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
 
-    @property
-    def api(self) -> Api:
-        """An API server that is ready. Raises Stopped where none becomes so."""
-        if self._api is None or not self._api.ready():
-            found: list[Api] = []
-
-            def look() -> str:
-                api = self.session.any_api()
-                if api is None:
-                    return "no API server answers /readyz"
-                found.append(api)
-                return "True"
-
-            wait_for(look, what="the API", deadline=60)
-            self._api = found[-1]
-        return self._api
-
 
 def _binds(change: ObjectChange) -> bool:
     return str(change.wanted["apiVersion"]).startswith("rbac.")
 
 
-def wait_nodes(api: Api, hosts: Sequence[Host]) -> None:
+def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS) -> None:
     """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not."""
 
     def look() -> str:
         try:
-            nodes = api.nodes()
+            nodes = session.ready_api(deadline=10).nodes()
         except ApiError as error:
             return str(error)
         late = {host.name: state for host in hosts if (state := node_ready(nodes.get(host.name))) != "True"}
         return "; ".join(f"{name} {state}" for name, state in late.items()) or "True"
 
-    wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=READY_SECONDS)
+    wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=deadline)

@@ -11,8 +11,9 @@ from clusterctl import fleet, preflight
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.engine import Engine, Events
 from clusterctl.errors import InputError, Refused, Unreachable
+from clusterctl.etcd import Etcd
 from clusterctl.facts import Facts
-from clusterctl.kube import Api
+from clusterctl.kube import Api, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.pki import CertificateSpec, Pki
 from clusterctl.storage import StateFolder
@@ -42,7 +43,9 @@ class Session:
     catalog: Catalog
     engine: Engine
     options: Options
-    _apis: list[Api] = field(default_factory=list)
+    _apis: dict[str, Api] = field(default_factory=dict)
+    _etcds: dict[str, Etcd] = field(default_factory=dict)
+    _current: Api | None = None
 
     @property
     def chosen(self) -> tuple[Host, ...]:
@@ -70,16 +73,46 @@ class Session:
         return self.pki.authorities["kubernetes"].issue(spec)
 
     def api(self, host: Host) -> Api:
-        """The API server of one control plane, through its SSH connection."""
-        forward = self.engine.transports[host.name].forward("127.0.0.1", 6443)
-        certificate, key = self.administrator()
-        made = Api(forward.port, authority=self.pki.authorities["kubernetes"].pem, certificate=certificate, key=key)
-        self._apis.append(made)
-        return made
+        """The API server of one control plane, through its SSH connection. Raises Unreachable."""
+        if host.name not in self._apis:
+            forward = self.engine.transports[host.name].forward("127.0.0.1", 6443)
+            certificate, key = self.administrator()
+            self._apis[host.name] = Api(
+                forward.port, authority=self.pki.authorities["kubernetes"].pem, certificate=certificate, key=key
+            )
+        return self._apis[host.name]
+
+    def etcd(self, host: Host) -> Etcd:
+        """One member's API, through its machine's SSH connection, with a certificate for this run alone. Raises Unreachable."""
+        if host.name not in self._etcds:
+            forward = self.engine.transports[host.name].forward("127.0.0.1", 2379)
+            spec = CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1)
+            certificate, key = self.pki.authorities["etcd"].issue(spec)
+            authority = self.pki.authorities["etcd"].pem
+            self._etcds[host.name] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
+        return self._etcds[host.name]
+
+    def ready_api(self, *, deadline: float = 60.0) -> Api:
+        """An API server that is ready: the one that was before, where it still is. Raises Stopped where none becomes so."""
+        if self._current is None or not self._current.ready():
+            found: list[Api] = []
+
+            def look() -> str:
+                api = self.any_api()
+                if api is None:
+                    return "no API server answers /readyz"
+                found.append(api)
+                return "True"
+
+            wait_for(look, what="the API", deadline=deadline)
+            self._current = found[-1]
+        return self._current
 
     def any_api(self, among: Iterable[Host] | None = None) -> Api | None:
         """The first API server that is ready; None where none is."""
-        for host in among if among is not None else self.cluster.control_planes:
+        asked = list(among if among is not None else self.cluster.control_planes)
+        # A machine that is dead costs a time-out: those that we talk to already come first.
+        for host in sorted(asked, key=lambda one: not self.engine.transports[one.name].connected):
             with contextlib.suppress(Unreachable):
                 found = self.api(host)
                 if found.ready():
@@ -87,8 +120,10 @@ class Session:
         return None
 
     def close(self) -> None:
-        for api in self._apis:
+        for api in self._apis.values():
             api.close()
+        for member in self._etcds.values():
+            member.close()
         for transport in self.engine.transports.values():
             transport.close()
 

@@ -1,0 +1,123 @@
+"""One operator at a time for each cluster, from whatever controller. Nothing is ever left to clean: a lock dies with its holder.
+
+A process on a majority of the control planes holds flock for as long as its standard input stays open and somebody there
+says a word every few seconds. No clock is compared with another machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from clusterctl.errors import ClusterctlError, Locked, Problems, Stopped, Unreachable
+from clusterctl.model import Host
+from clusterctl.operations.base import Session
+
+BEAT = 5.0
+"""Seconds between two words of a holder."""
+
+HOLD = (
+    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 74; IFS= read -r who || exit 1; "
+    "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then printf '%s\\n' \"$who\" >$f; echo held; "
+    "while [ \"$(timeout 20 dd bs=1 count=1 2>/dev/null)\" = . ]; do :; done; rm -f $f; "
+    "else printf 'busy '; cat $f; echo; fi"
+)
+"""The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
+
+20 seconds without a word count as dead. A file that was removed while we waited for it is not the lock.
+"""
+
+
+class OperatorLock:
+    """The lock on a majority of the control planes. ``check`` says whether it is still ours."""
+
+    def __init__(self) -> None:
+        self._channels: list[Any] = []
+        self._needed = 0
+        self._ended = threading.Event()
+
+    def take(self, session: Session, hosts: Sequence[Host], operation: str) -> None:
+        """One control plane after the other, in the order of their names, so that of two operators one always wins.
+
+        Raises Locked; Unreachable (or Problems) where no majority can be asked.
+        """
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        who = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {operation}, since {since}"
+        self._needed = len(hosts) // 2 + 1
+        errors: list[ClusterctlError] = []
+        for host in sorted(hosts, key=lambda one: one.name):
+            try:
+                self._channels.append(_hold(session, host, who))
+            except Unreachable as error:
+                errors.append(error)
+        if len(self._channels) < self._needed:
+            raise errors[0] if len(errors) == 1 else Problems(errors)
+        threading.Thread(target=self._beat, name="lock", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            for channel in self._channels:
+                with contextlib.suppress(OSError, EOFError):
+                    channel.send(b".")
+
+    def check(self) -> None:
+        """Raises Stopped where the lock was lost: the connections broke, or this process slept."""
+        alive = sum(not (channel.closed or channel.eof_received or channel.exit_status_ready()) for channel in self._channels)
+        if alive < self._needed:
+            raise Stopped(f"the cluster's lock is held on {alive} machines only and {self._needed} are needed",
+                          hint="run the same command again to continue")
+
+    def release(self) -> None:
+        self._ended.set()
+        for channel in self._channels:
+            with contextlib.suppress(OSError, EOFError):
+                channel.close()
+
+
+def _hold(session: Session, host: Host, who: str) -> Any:
+    channel = session.engine.transports[host.name].hold(HOLD, who)
+    deadline = time.monotonic() + host.ssh.connect_timeout
+    said = b""
+    while b"\n" not in said:
+        channel.settimeout(max(0.1, deadline - time.monotonic()))
+        try:
+            piece = channel.recv(4096)
+        except TimeoutError:
+            piece = b""
+        if not piece:
+            channel.close()
+            why = said.decode(errors="replace").strip() or "no answer"
+            raise Unreachable(f"its lock cannot be taken: {why}", where=host.name,
+                              hint="is there place in /run, and is flock there?")
+        said += piece
+    text = said.decode(errors="replace").strip()
+    if text != "held":
+        channel.close()
+        raise Locked(f"held by {text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
+                     hint="wait until it is done, then run it again")
+    return channel
+
+
+@contextlib.contextmanager
+def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None) -> Iterator[None]:
+    """Hold the cluster for one operation. ``hosts``: the control planes that hold the lock; all of the inventory's by default.
+
+    Raises Locked within seconds where somebody else operates; the unreachable are told together with all others.
+    """
+    chosen = tuple(hosts if hosts is not None else session.cluster.control_planes)
+    with session.state.locked(operation):
+        lock = OperatorLock()
+        try:
+            lock.take(session, chosen, operation)
+            session.engine.guard = lock.check
+            yield
+        finally:
+            session.engine.guard = lambda: None
+            lock.release()
