@@ -172,7 +172,7 @@ class TextReport(Report):
             for name in drain["evict"]:
                 self._line(f"    - {name}", "yellow")
             for entry in drain["blocked"]:
-                self._line(f"    ! {entry['pod']} cannot be evicted now: PodDisruptionBudget {', '.join(entry['budgets'])}", "red")
+                self._line(f"    ! {entry['pod']} cannot be evicted now: budget {', '.join(entry['budgets'])}", "red")
             for entry in drain["refused"]:
                 self._line(f"    x {entry['pod']}: {entry['why']}", "red")
             for text in drain["warnings"]:
