@@ -174,6 +174,7 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
         Service(
             unit="kube-proxy.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
+            ready=("http_ok", "10256", "/healthz"),
             deadline=60,
         ),
     ]

@@ -53,6 +53,12 @@ def prelude() -> str:
     return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in PRELUDE)
 
 
+@cache
+def functions(name: str) -> str:
+    """The text of functions that only some programs need."""
+    return Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One program for one host: steps in order, then a look at the probes.
