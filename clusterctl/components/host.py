@@ -28,8 +28,11 @@ KERNEL_SETTINGS = {
     "kernel.panic_on_oops": "1",
     "kernel.keys.root_maxkeys": "1000000",
     "kernel.keys.root_maxbytes": "25000000",
+    # Each daemon and many a pod watches files; the default of 128 for all of root's is soon used up.
+    "fs.inotify.max_user_instances": "8192",
+    "fs.inotify.max_user_watches": "524288",
 }
-"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults)."""
+"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults), and room for watching files."""
 
 
 def packages(context: Context) -> tuple[str, ...]:
