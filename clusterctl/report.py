@@ -206,7 +206,10 @@ class TextReport(Report):
             self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
         count = Counter(change["action"] for change in fields["changes"])
         count.update(change["action"] for change in fields["objects"])
+        for entry in fields["etcd_members"]:
+            self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
         count.update("update" for _ in fields["nodes"])
+        count.update(entry["action"] for entry in fields["etcd_members"])
         self._line(
             "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
         )

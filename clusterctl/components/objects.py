@@ -10,6 +10,7 @@ import yaml
 
 from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
+from clusterctl.disruption import CORDONED_FOR, cordoned_for
 from clusterctl.errors import InputError
 from clusterctl.kube import ROLE_LABEL, Object
 from clusterctl.model import Cluster, Host
@@ -152,7 +153,8 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
         taints = node["spec"].get("taints", [])
         missing = [taint for taint in node_taints(cluster, host) if not any(_same(taint, other) for other in taints)]
         surplus = not _dedicated(cluster, host) and any(_same(CONTROL_PLANE_TAINT, taint) for taint in taints)
-        if not labels and not missing and not surplus:
+        forgotten = cordoned_for(node)
+        if not labels and not missing and not surplus and not forgotten:
             continue
         kept = [
             taint
@@ -164,10 +166,15 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
             # Others may be changing the taints: the list is replaced only in the version that was read.
             patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
             patch["spec"] = {"taints": [*kept, *missing]}
+        if forgotten:
+            # Whoever holds the lock now is the only operator: what was begun before has ended.
+            patch["metadata"]["annotations"] = {CORDONED_FOR: None}
+            patch.setdefault("spec", {})["unschedulable"] = None
         yield (
             host.name,
             patch,
-            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else [])),
+            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []),
+             *([f"uncordoned: {forgotten} cordoned it"] if forgotten else [])),
         )
 
 

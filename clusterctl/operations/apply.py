@@ -18,11 +18,14 @@ from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
 from clusterctl.engine import Gates
-from clusterctl.errors import Stopped
+from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, refuse, wait_for
 from clusterctl.model import Cluster, Host
+from clusterctl.operations import members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
+from clusterctl.operations.gates import Serving
+from clusterctl.operations.members import Membership, MemberState
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
@@ -41,7 +44,7 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
     return (
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1), together=True),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
         Stage(
             name="nodes",
             components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
@@ -60,60 +63,125 @@ class ApplyPlan:
     objects: tuple[ObjectChange, ...]
     nodes: tuple[tuple[str, Object, tuple[str, ...]], ...]
     warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Facts] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """What changes within a resource, by (host, id), where somebody asked for it."""
+    strays: tuple[MemberState, ...] = ()
+    """etcd members of no machine, which are taken out first."""
     later: tuple[Object, ...] = ()
     """The objects of an API that did not answer: they are compared when the machines are as wanted."""
 
     def __bool__(self) -> bool:
-        return bool(self.machines or self.objects or self.nodes or self.later)
+        return bool(self.machines or self.objects or self.nodes or self.strays or self.later)
 
     def as_dict(self) -> dict[str, object]:
         return {
             **self.machines.as_dict(self.differences),
             "objects": [change.as_dict() for change in self.objects],
             "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes],
+            "etcd_members": [
+                {"member": state.name, "action": "remove", "reason": state.error or "a learner"} for state in self.strays
+            ],
             "warnings": list(self.warnings),
         }
 
 
 def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
-    """Look once at every machine and at the API, and compare. Two trips to each machine; nothing is changed."""
-    cluster, hosts = session.cluster, session.chosen
-    for product, version in products(cluster):
+    """Look once at every machine, at etcd and at the API, and compare. Two trips to each machine; nothing is changed.
+
+    From here on the session's cluster has the versions that run, where the inventory names none.
+    """
+    if session.pki_is_new or session.cluster.settings.kubernetes:
+        # What cannot be had is told before any machine is asked.
+        require(session)
+    facts, warnings = gather(session)
+    session.cluster = running.settle(session.cluster, facts)
+    running.refuse_differences(session.cluster, facts)
+    require(session)
+    return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
+
+
+def require(session: Session) -> None:
+    """Raises InputError unless every product is pinned."""
+    for product, version in products(session.cluster):
         session.catalog.require(product, version)
+
+
+def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
+    """Facts of the chosen hosts, and warnings; whether etcd serves is asked of all members where one of them is chosen."""
+    hosts = session.chosen
+    if any(host.is_etcd for host in hosts):
+        hosts = (*hosts, *(host for host in session.cluster.etcd_members if host not in hosts))
     facts, warnings = session.facts(hosts)
     refuse_other_cluster(session, facts)
-    order = stages(cluster, formed(facts))
+    return facts, warnings
+
+
+def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
+            verify: bool = False) -> ApplyPlan:
+    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage."""
+    hosts = session.chosen
     resources = wanted(session, order, hosts, facts)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="api") as pool:
-        look = pool.submit(_look_at_api, session, facts)
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="api") as pool:
+        api = pool.submit(_look_at_api, session, facts)
+        etcd = pool.submit(_look_at_etcd, session, facts)
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
-        objects_changed, nodes_changed, later = look.result()
+        found, membership = api.result(), etcd.result()
     machines = planner.make(order, hosts, resources, seen)
-    if later:
-        warnings.append("no API server answers: what runs in the cluster is compared once one does")
-    return ApplyPlan(machines, objects_changed, nodes_changed, tuple(warnings), later=later)
+    told = [*warnings, *found.warnings]
+    strays: tuple[MemberState, ...] = ()
+    if isinstance(membership, Membership):
+        fresh = [host.name for host in session.cluster.etcd_members if host.name in facts and not facts[host.name]["etcd"]]
+        members.refuse_reborn(membership, fresh)
+        strays = () if session.options.limit else members.strays(membership)
+    elif membership is not None:
+        if not any(stage == "etcd" for stage, _, _ in machines.changes):
+            raise membership
+        told.append(membership.message)
+    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later)
+
+
+def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
+    """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
+    if not hosts:
+        return None
+    try:
+        return members.look(session, hosts)
+    except Refused as error:
+        return error
 
 
 NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
 
 
-def _look_at_api(
-    session: Session, facts: Mapping[str, Facts]
-) -> tuple[tuple[ObjectChange, ...], NodeChanges, tuple[Object, ...]]:
-    """What differs in the API, what on its nodes, and what could not be looked at. A cluster that is not born yet has nothing."""
+@dataclass(frozen=True, slots=True)
+class ApiState:
+    """What differs in the API, what on its nodes, and what could not be looked at."""
+
+    objects: tuple[ObjectChange, ...] = ()
+    nodes: NodeChanges = ()
+    later: tuple[Object, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _look_at_api(session: Session, facts: Mapping[str, Facts]) -> ApiState:
+    """A cluster that is not born yet has nothing."""
     cluster = session.cluster
     if session.options.limit:
-        return (), (), ()
+        return ApiState()
     wanted_objects = _objects(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
     if not born or not formed(facts):
-        return tuple(ObjectChange(item, "create") for item in wanted_objects), (), ()
+        return ApiState(tuple(ObjectChange(item, "create") for item in wanted_objects))
     api = session.any_api(born)
     if api is None:
-        return (), (), tuple(wanted_objects)
-    return tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), ()
+        return ApiState(later=tuple(wanted_objects),
+                        warnings=("no API server answers: what runs in the cluster is compared once one does",))
+    nodes = dict(api.nodes())
+    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes})
+    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name}" for name in unknown)
+    return ApiState(tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
 
 
 def _objects(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
@@ -159,19 +227,33 @@ class Apply:
 
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
+        self.serving = Serving(session, plan.facts)
         self._bound = False
+
+    def gates(self) -> Gates:
+        """What must hold around each batch."""
+        serving = self.serving
+        return Gates(
+            before={"etcd": serving.before_etcd, "control-plane": serving.before_control_plane, "nodes": self._before_nodes},
+            after={"control-plane": serving.after_control_plane, "nodes": self._after_nodes},
+        )
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
         self._prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
-        self.session.engine.execute(
-            self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes})
-        )
+        self._clean()
+        self.session.engine.execute(self.plan.machines, self.gates())
         self._apply([change for change in self._changes if not (self._bound and _binds(change))])
         if self.plan.nodes or self.plan.later:
             self._nodes()
+
+    def _clean(self) -> None:
+        """Members of no machine go before others are asked to join."""
+        for stray in self.plan.strays:
+            members.clean(self.session, stray, self.serving.members)
+            self.session.engine.events.note(f"etcd member {stray.name} is taken out")
 
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:

@@ -44,7 +44,7 @@ class Session:
     engine: Engine
     options: Options
     _apis: dict[str, Api] = field(default_factory=dict)
-    _etcds: dict[str, Etcd] = field(default_factory=dict)
+    _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
 
     @property
@@ -82,15 +82,18 @@ class Session:
             )
         return self._apis[host.name]
 
-    def etcd(self, host: Host) -> Etcd:
-        """One member's API, through its machine's SSH connection, with a certificate for this run alone. Raises Unreachable."""
-        if host.name not in self._etcds:
-            forward = self.engine.transports[host.name].forward("127.0.0.1", 2379)
+    def etcd(self, host: Host, address: str = "127.0.0.1") -> Etcd:
+        """One member's API, with a certificate for this run alone. Raises Unreachable.
+
+        The way there is the SSH connection of ``host``; ``address``: of another member, as it is reached from there.
+        """
+        if (host.name, address) not in self._etcds:
+            forward = self.engine.transports[host.name].forward(address, 2379)
             spec = CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1)
             certificate, key = self.pki.authorities["etcd"].issue(spec)
             authority = self.pki.authorities["etcd"].pem
-            self._etcds[host.name] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
-        return self._etcds[host.name]
+            self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
+        return self._etcds[host.name, address]
 
     def ready_api(self, *, deadline: float = 60.0) -> Api:
         """An API server that is ready: the one that was before, where it still is. Raises Stopped where none becomes so."""
