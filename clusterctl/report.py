@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from clusterctl.disruption import Drain
     from clusterctl.operations.apply import ApplyPlan
+    from clusterctl.operations.upgrade import UpgradePlan
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
@@ -85,6 +86,9 @@ class Report(Events):
     def drains(self, drains: Sequence[Drain]) -> None:
         """What draining nodes would do."""
         self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
+
+    def upgrade(self, plan: UpgradePlan) -> None:
+        self.emit("plan", **plan.as_dict())
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
@@ -185,9 +189,38 @@ class TextReport(Report):
     def _show_warning(self, fields: dict[str, Any]) -> None:
         self._line(f"warning: {fields['text']}", "yellow")
 
+    def _show_upgrade(self, fields: dict[str, Any]) -> None:
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        for product, pair in fields["versions"].items():
+            self._line(f"{product.replace('_', '-')}: {pair['from']} -> {pair['to']}", "bold")
+        if len(fields["hops"]) > 1:
+            self._line(f"after that, each as an upgrade of its own: {', '.join(fields['hops'][1:])}")
+        if fields["etcd_snapshot"]:
+            self._line("a snapshot of etcd is saved and proven before anything is interrupted")
+
     def _show_plan(self, fields: dict[str, Any]) -> None:
+        if "hops" in fields:
+            self._show_upgrade(fields)
+        self._show_machines(fields["changes"])
+        for change in fields["objects"]:
+            self._line(
+                f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()
+            )
+        for node in fields["nodes"]:
+            self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
+        for entry in fields["etcd_members"]:
+            self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
+        self._show_drain_plan({"drains": fields.get("drains", ())})
+        count = Counter(change["action"] for kind in ("changes", "objects", "etcd_members") for change in fields[kind])
+        count.update("update" for _ in fields["nodes"])
+        self._line(
+            "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
+        )
+
+    def _show_machines(self, changes: Sequence[dict[str, Any]]) -> None:
         stage = host = ""
-        for change in fields["changes"]:
+        for change in changes:
             if change["stage"] != stage:
                 stage, host = change["stage"], ""
                 self._line(f"stage {stage}", "bold")
@@ -198,21 +231,6 @@ class TextReport(Report):
             self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
             for line in change.get("diff", "").splitlines():
                 self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
-        for change in fields["objects"]:
-            self._line(
-                f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()
-            )
-        for node in fields["nodes"]:
-            self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
-        count = Counter(change["action"] for change in fields["changes"])
-        count.update(change["action"] for change in fields["objects"])
-        for entry in fields["etcd_members"]:
-            self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
-        count.update("update" for _ in fields["nodes"])
-        count.update(entry["action"] for entry in fields["etcd_members"])
-        self._line(
-            "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
-        )
 
     def _show_summary(self, fields: dict[str, Any]) -> None:
         for name, actions in sorted(fields["hosts"].items()):

@@ -26,7 +26,7 @@ def refuse_path(running: Iterable[str], to: str, through: Sequence[str]) -> str:
     if not found:
         return "no machine runs Kubernetes yet: clusterctl apply"
     lowest, highest = found[0], found[-1]
-    if len(found) > 1 and highest not in (to, *through):
+    if len(found) > 1 and highest != hops(found, to, through)[0]:
         return f"an upgrade to {highest} is in progress ({', '.join(found[:-1])} still runs): finish it first (--to {highest})"
     if order(to) < order(highest):
         return f"{highest} runs, and {to} is older: Kubernetes does not go back"
@@ -51,7 +51,7 @@ def hops(running: Iterable[str], to: str, through: Sequence[str]) -> tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one minor no longer knows, by component; ``gates``: of all components; ``apis``: group/version, never stored after it."""
+    """What one minor no longer knows: flags by component, ``gates`` of all components, ``apis`` as group/version."""
 
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gates: tuple[str, ...] = ()
@@ -68,7 +68,8 @@ REMOVED: Mapping[str, Removed] = {
         "AppArmor", "AppArmorFields", "CPUManager", "DisableCloudProviders", "DisableKubeletCloudCredentialProviders",
         "JobPodFailurePolicy", "KubeProxyDrainingTerminatingNodes", "PDBUnhealthyPodEvictionPolicy",
         "PersistentVolumeLastPhaseTransitionTime")),
-    "1.34": Removed({"kubelet": ("cloud-config",)}, ("DevicePluginCDIDevices", "LegacySidecarContainers", "PodDisruptionConditions")),
+    "1.34": Removed({"kubelet": ("cloud-config",)}, (
+        "DevicePluginCDIDevices", "LegacySidecarContainers", "PodDisruptionConditions")),
     "1.35": Removed({"kubelet": ("pod-infra-container-image",)}, (
         "SizeMemoryBackedVolumes", "UserNamespacesHostNetworkSupport", "StrictCostEnforcementForVAP",
         "StrictCostEnforcementForWebhooks"), ("storagemigration.k8s.io/v1alpha1",)),

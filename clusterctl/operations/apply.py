@@ -201,20 +201,19 @@ def wanted(
     session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
 ) -> dict[str, dict[str, tuple[Resource, ...]]]:
     """All resources of all hosts, by stage."""
-    return {
-        host.name: planner.wanted(
-            order,
-            Context(
-                cluster=session.cluster,
-                host=host,
-                facts=facts[host.name],
-                pki=session.pki,
-                catalog=session.catalog,
-                etcd_formed=formed(facts),
-            ),
-        )
-        for host in hosts
-    }
+    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:
+    """All that components may know of one host."""
+    return Context(
+        cluster=session.cluster,
+        host=host,
+        facts=facts[host.name],
+        pki=session.pki,
+        catalog=session.catalog,
+        etcd_formed=formed(facts),
+    )
 
 
 def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
@@ -245,7 +244,7 @@ class Apply:
             self.session.pki.save(self.session.state)
         self._clean()
         self.session.engine.execute(self.plan.machines, self.gates())
-        self._apply([change for change in self._changes if not (self._bound and _binds(change))])
+        self._apply([change for change in self._changes if not (self._bound and self.binds(change))])
         if self.plan.nodes or self.plan.later:
             self._nodes()
 
@@ -269,10 +268,15 @@ class Apply:
         }
         prefetch(source for source in sources if isinstance(source, Artifact))
 
+    @staticmethod
+    def binds(change: ObjectChange) -> bool:
+        """Whether an object says who may do what."""
+        return str(change.wanted["apiVersion"]).startswith("rbac.")
+
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
         if not self._bound:
-            self._apply([change for change in self._changes if _binds(change)])
+            self._apply([change for change in self._changes if self.binds(change)])
             self._bound = True
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
@@ -314,10 +318,6 @@ class Apply:
 
         if self.session.cluster.nodes:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
-
-
-def _binds(change: ObjectChange) -> bool:
-    return str(change.wanted["apiVersion"]).startswith("rbac.")
 
 
 def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clusterctl import fleet, preflight
@@ -121,6 +121,16 @@ class Session:
                 if found.ready():
                     return found
         return None
+
+    def forget_versions(self) -> None:
+        """What is wanted is again what the inventory says: an upgrade to the next version is planned anew."""
+        from clusterctl.inventory import load
+
+        self.cluster = load(self.options.inventory)
+
+    def limit(self, names: tuple[str, ...]) -> None:
+        """Concern only these hosts from now on."""
+        self.options = replace(self.options, limit=names)
 
     def close(self) -> None:
         for api in self._apis.values():

@@ -184,6 +184,14 @@ unpack() {
 	rm -rf -- "$into/.all"
 }
 
+# accepts PROGRAM FLAG...: whether a program that nothing runs yet knows its flags; asked for its version, it does nothing else.
+accepts() {
+	said=$("$@" --version 2>&1) || {
+		printf '%s does not take its flags: %s\n' "$1" "$(printf '%s\n' "$said" | tail -n 3)" >&2
+		exit 1
+	}
+}
+
 put_image() {
 	take "$2"
 	[ "$(sha256 "$taken")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
