@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ToOption = Annotated[str | None, typer.Option("--to", metavar="X.Y.Z", help="Of Kubernetes; else what the inventory names.")]
 ThroughOption = Annotated[
-    list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between, an upgrade of its own; may be repeated.")
+    list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
 ]
 ComponentOption = Annotated[
     list[str] | None, typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd.")
@@ -26,7 +26,10 @@ ComponentOption = Annotated[
 UnavailableOption = Annotated[
     str | None, typer.Option("--max-unavailable", metavar="N|P%", help="Workers at once; else what the inventory says.")
 ]
-PauseOption = Annotated[str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after staging, etcd, control-plane.")]
+PauseOption = Annotated[
+    str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this: staging, etcd, control-plane.")
+]
+FileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="What `upgrade plan --out` wrote: that or nothing.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -93,7 +96,7 @@ def plan(
 @verb
 def apply(
     call: Invocation,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="What `upgrade plan --out` wrote: that or nothing.")] = None,
+    file: FileArgument = None,
     to: ToOption = None,
     through: ThroughOption = None,
     component: ComponentOption = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -72,6 +72,23 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
         except OSError as error:
             raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
     return wanted
+
+
+REMOVED_NODES = "clusterctl-removed-nodes"
+REMOVED_NAMES = "clusterctl.dev/removed-nodes"
+
+
+def removed_nodes(names: Iterable[str]) -> list[Object]:
+    """Keeps machines out that were removed while nobody could reach them: whatever they ask to be changed is denied."""
+    chosen = sorted(names)
+    users = [f"'system:node:{name}'" for name in chosen]
+    return _read(render("addons/removed-nodes.yaml.j2", policy=REMOVED_NODES, names=chosen, users=users), "removed-nodes.yaml")
+
+
+def removed_names(policy: Object | None) -> frozenset[str]:
+    """The names that such a policy keeps out."""
+    text = ((policy or {}).get("metadata", {}).get("annotations") or {}).get(REMOVED_NAMES, "")
+    return frozenset(filter(None, str(text).split(",")))
 
 
 def _metrics_spec(cluster: Cluster) -> CertificateSpec:

@@ -20,9 +20,9 @@ from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, p
 from clusterctl.engine import Gates
 from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, refuse, wait_for
+from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, wait_for
 from clusterctl.model import Cluster, Host
-from clusterctl.operations import members, running
+from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
@@ -61,7 +61,7 @@ class ApplyPlan:
 
     machines: Plan
     objects: tuple[ObjectChange, ...]
-    nodes: tuple[tuple[str, Object, tuple[str, ...]], ...]
+    nodes: api_state.NodeChanges
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Facts] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     hosts = session.chosen
     resources = wanted(session, order, hosts, facts)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="api") as pool:
-        api = pool.submit(_look_at_api, session, facts)
+        api = pool.submit(api_state.look, session, facts)
         etcd = pool.submit(_look_at_etcd, session, facts)
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
         found, membership = api.result(), etcd.result()
@@ -133,7 +133,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     if isinstance(membership, Membership):
         fresh = [host.name for host in session.cluster.etcd_members if host.name in facts and not facts[host.name]["etcd"]]
         members.refuse_reborn(membership, fresh)
-        strays = () if session.options.limit else members.strays(membership)
+        strays = () if session.options.limit else members.strays(membership, session.leaving)
     elif membership is not None:
         if not any(stage == "etcd" for stage, _, _ in machines.changes):
             raise membership
@@ -150,51 +150,6 @@ def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | 
         return members.look(session, hosts)
     except Refused as error:
         return error
-
-
-NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiState:
-    """What differs in the API, what on its nodes, and what could not be looked at."""
-
-    objects: tuple[ObjectChange, ...] = ()
-    nodes: NodeChanges = ()
-    later: tuple[Object, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def _look_at_api(session: Session, facts: Mapping[str, Facts]) -> ApiState:
-    """A cluster that is not born yet has nothing."""
-    cluster = session.cluster
-    if session.options.limit:
-        return ApiState()
-    wanted_objects = _objects(session, facts)
-    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
-    if not born or not formed(facts):
-        return ApiState(tuple(ObjectChange(item, "create") for item in wanted_objects))
-    api = session.any_api(born)
-    if api is None:
-        return ApiState(later=tuple(wanted_objects),
-                        warnings=("no API server answers: what runs in the cluster is compared once one does",))
-    nodes = dict(api.nodes())
-    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes})
-    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name}" for name in unknown)
-    return ApiState(tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
-
-
-def _objects(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
-    # CoreDNS does not start with a forward to nobody.
-    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
-    return [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
-
-
-def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
-    try:
-        return api.compare(wanted_objects, lambda item, found: objects.is_good(session.cluster, session.pki, item, found))
-    except ApiError as error:
-        raise refuse(error, "the API's objects cannot be read") from None
 
 
 def wanted(
@@ -257,7 +212,8 @@ class Apply:
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:
         """The planned changes in the API; what could not be looked at then is compared now."""
-        return _compare(self.session, self.session.ready_api(), self.plan.later) if self.plan.later else self.plan.objects
+        later = self.plan.later
+        return api_state.compare_objects(self.session, self.session.ready_api(), later) if later else self.plan.objects
 
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""

@@ -43,6 +43,8 @@ class Session:
     catalog: Catalog
     engine: Engine
     options: Options
+    leaving: frozenset[str] = frozenset()
+    """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
     _apis: dict[str, Api] = field(default_factory=dict)
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None

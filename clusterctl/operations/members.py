@@ -135,16 +135,19 @@ def refuse_unhealthy(found: Membership) -> None:
                       "clusterctl node replace NAME")
 
 
-def strays(found: Membership) -> tuple[MemberState, ...]:
+def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
     """Members of no machine of the inventory that ``apply`` cleans away: they are dead, learners, or have never started.
+
+    ``leaving``: hosts whose members are somebody else's business.
 
     Raises Refused for one that votes and is well: only an explicit verb takes such a one out.
     """
-    for state in found.orphans:
+    found_orphans = tuple(state for state in found.orphans if state.member.name not in leaving)
+    for state in found_orphans:
         if state.healthy and not state.member.learner:
             raise Refused("it votes and is well, and the inventory has no machine for it", where=f"etcd member {state.name}",
                           hint=f"put the machine back into the inventory, then: clusterctl node remove {state.name}")
-    return found.orphans
+    return found_orphans
 
 
 def refuse_reborn(found: Membership, fresh: Sequence[str]) -> None:
