@@ -203,6 +203,14 @@ class Api:
         """Merge into a node (RFC 7386: lists are replaced whole); 409 where ``resourceVersion`` is no longer current."""
         self.call("PATCH", f"/api/v1/nodes/{name}", patch, content="application/merge-patch+json")
 
+    def delete_node(self, name: str) -> None:
+        """Delete a Node; one that is gone already is no error. Raises ApiError."""
+        try:
+            self.call("DELETE", f"/api/v1/nodes/{name}", None, content="application/json")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
         try:

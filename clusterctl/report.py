@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clusterctl.engine import Events
 from clusterctl.model import Host
@@ -18,7 +18,12 @@ from clusterctl.storage import Journal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clusterctl.operations.apply import ApplyPlan
+
+class Printable(Protocol):
+    """A plan, whatever it is of. Its dictionary has ``changes``, ``objects`` and ``nodes``."""
+
+    def as_dict(self) -> dict[str, object]: ...
+
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
@@ -80,7 +85,7 @@ class Report(Events):
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
-    def plan(self, plan: ApplyPlan) -> None:
+    def plan(self, plan: Printable) -> None:
         self.emit("plan", **plan.as_dict())
 
     def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
@@ -168,11 +173,13 @@ class TextReport(Report):
                 self._line(f"stage {stage}", "bold")
             if change["host"] != host:
                 host = change["host"]
-                self._line(f"  {host}")
+                self._line(f"  {host}" + (f" ({why})" if (why := fields.get("safe", {}).get(host)) else ""))
             style = "yellow" if change["disruptive"] else None
             self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
             for line in change.get("diff", "").splitlines():
                 self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
+        for name in fields.get("clean", ()):
+            self._line(f"  {name}: nothing of clusterctl is on it; nothing is done to it")
         for change in fields["objects"]:
             self._line(
                 f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()

@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, inventory, lab, mirror
+    from clusterctl.cli import cluster, day, inventory, lab, mirror, reset
 
     app = typer.Typer(
         name="clusterctl",
@@ -33,6 +33,7 @@ def _app() -> object:
     )
     cluster.register(app)
     day.register(app)
+    reset.register(app)
     inventory.register(app)
     mirror.register(app)
     app.add_typer(lab.app, name="lab")
