@@ -178,7 +178,7 @@ class Engine:
                 raise _failed(stage, host, change, result.output or f"exit code {result.code}")
             if result.index + 1 == len(owners) or owners[result.index + 1] is not change:
                 self.events.change_done(stage, host, change, now - started)
-            started = now
+                started = now
         self._verify(stage, host, changes, seen)
 
     def _verify(self, stage: str, host: Host, changes: Sequence[Change], seen: Observation) -> None:

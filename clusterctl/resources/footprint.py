@@ -10,7 +10,7 @@ from clusterctl.shell import Call, Observation, Probe
 
 MARK = "/etc/clusterctl/cluster"
 BEFORE = "/var/lib/clusterctl/before"
-MOST_NAMES = 6
+MOST_NAMES = 40
 """How many names a reason has at most."""
 
 
@@ -89,7 +89,7 @@ class Remains(Resource):
     def diff(self, seen: State | None) -> Change | None:
         if seen is None:
             return None
-        return Change(resource=self, action=KINDS[self.kind], reason=_told(seen), before=seen)
+        return Change(resource=self, action=KINDS[self.kind], reason=_told(self.kind, seen), before=seen)
 
     def apply(self, change: Change) -> Sequence[Call]:
         calls: Mapping[str, Sequence[Call]] = {
@@ -118,7 +118,17 @@ KINDS: Mapping[str, Action] = {
 """What may be left, in the order in which it goes; the mark last, so that a reset that was killed is seen and goes on."""
 
 
-def _told(seen: State) -> str:
-    names = [f"{name}: {detail}" if detail and len(seen) == 1 else name for name, detail in seen.items()]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+def _told(kind: str, seen: State) -> str:
+    """What goes, in few words; ``-o json`` has all of it."""
+    if kind in ("mounts", "packages"):
+        return f"{len(seen)} {kind}: {_some(list(seen), 3 if kind == 'mounts' else 20)}"
+    if kind == "mark":
+        return "the cluster's mark and the record of what was there before, last of all"
+    if kind in ("processes", "settings"):
+        return _some([f"{name}: {detail}" for name, detail in seen.items()], MOST_NAMES)
+    return _some(list(seen), MOST_NAMES)
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

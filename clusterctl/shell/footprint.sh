@@ -15,6 +15,8 @@ our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-
 # Too large to keep aside: what was in use before stays as it is.
 our_data="/opt/clusterctl /opt/containerd /var/lib/containerd /var/lib/kubelet /var/lib/kube-proxy /var/lib/etcd /var/lib/cni"
 our_runtime="/run/containerd /run/flannel /run/nri /run/cdi /run/xtables.lock"
+# What haproxy's package leaves until the next boot.
+haproxy_runtime="/run/haproxy /run/adduser"
 
 # Made on the way; they go where nothing else is in them.
 our_parents="/opt /usr/local/bin /usr/libexec /etc/modules-load.d /etc/sysctl.d /etc/systemd/logind.conf.d /run/netns"
@@ -87,7 +89,7 @@ record_before() {
 	installed_packages >packages
 	cut -d : -f 1 /etc/passwd >users
 	cut -d : -f 1 /etc/group >groups
-	cut -d ' ' -f 1 /proc/modules >modules
+	ls -A /sys/module >modules
 	link_names >links
 	ip -4 route show >routes
 	mount_points >mounts
@@ -101,7 +103,7 @@ record_before() {
 
 # Modes and owners of what is there, which data folders are in use, and copies of configuration.
 record_paths() {
-	existing $our_configuration $our_data $our_runtime $our_parents /usr/sbin/policy-rc.d | while read -r path; do
+	existing $our_configuration $our_data $our_runtime $haproxy_runtime $our_parents /usr/sbin/policy-rc.d | while read -r path; do
 		stat -c '%a %u:%g %n' -- "$path"
 	done >paths
 	for path in $our_data; do

@@ -108,7 +108,9 @@ remaining_files() {
 		! folder_stays "$path" || ! is_empty "$path" || continue
 		printf '%s\n' "$path"
 	done
-	for path in $our_runtime $(ours_if_same /usr/sbin/policy-rc.d "$no_services"); do
+	leftover=$(ours_if_same /usr/sbin/policy-rc.d "$no_services")
+	! package_gone haproxy || leftover="$leftover $haproxy_runtime"
+	for path in $our_runtime $leftover; do
 		if [ -e "$path" ] && ! was_there "$path"; then printf '%s\n' "$path"; fi
 	done
 	for path in $our_parents; do
@@ -157,17 +159,15 @@ clear_path() {
 
 remaining_users() {
 	for name in $our_users; do
-		if grep -q "^$name:.*:/var/lib/$name:" /etc/passwd && ! recorded users "$name" && package_gone "$name"; then echo "$name"; fi
+		if ! grep -q "^$name:.*:/var/lib/$name:" /etc/passwd || recorded users "$name"; then continue; fi
+		# A user that a package has made is the package's as long as that is there.
+		if [ "$name" = etcd ] || package_gone "$name"; then echo "$name"; fi
 	done
 }
 
-# A user that a package has made is the package's as long as that is there.
+# package_gone NAME: it came with us and is there no more.
 package_gone() {
-	[ "$1" = etcd ] || { recorded_as_ours "$1" && ! installed_packages | grep -qxF -- "$1"; }
-}
-
-recorded_as_ours() {
-	grep -qxF -- "$1" "$state/packages" 2>/dev/null
+	grep -qxF -- "$1" "$state/packages" 2>/dev/null && ! installed_packages | grep -qxF -- "$1"
 }
 
 undo_users() {
