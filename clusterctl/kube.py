@@ -184,6 +184,10 @@ class Api:
             return False
         return True
 
+    def delete_node(self, name: str) -> None:
+        """Delete a Node; one that is gone already is no error. Raises ApiError."""
+        self.delete(f"/api/v1/nodes/{name}")
+
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
         try:

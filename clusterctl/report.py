@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clusterctl.engine import Events
 from clusterctl.model import Host
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clusterctl.disruption import Drain
-    from clusterctl.operations.apply import ApplyPlan
     from clusterctl.operations.upgrade import UpgradePlan
+
+
+class Printable(Protocol):
+    """A plan, whatever it is of. Its dictionary has ``changes``, ``objects`` and ``nodes``."""
+
+    def as_dict(self) -> dict[str, object]: ...
+
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
@@ -93,7 +99,7 @@ class Report(Events):
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
-    def plan(self, plan: ApplyPlan) -> None:
+    def plan(self, plan: Printable) -> None:
         self.emit("plan", **plan.as_dict())
 
     def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
@@ -202,23 +208,25 @@ class TextReport(Report):
     def _show_plan(self, fields: dict[str, Any]) -> None:
         if "hops" in fields:
             self._show_upgrade(fields)
-        self._show_machines(fields["changes"])
+        self._show_machines(fields["changes"], fields.get("safe", {}))
+        for name in fields.get("clean", ()):
+            self._line(f"  {name}: nothing of clusterctl is on it; nothing is done to it")
         for change in fields["objects"]:
             self._line(
                 f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()
             )
         for node in fields["nodes"]:
             self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
-        for entry in fields["etcd_members"]:
+        for entry in fields.get("etcd_members", ()):
             self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
         self._show_drain_plan({"drains": fields.get("drains", ())})
-        count = Counter(change["action"] for kind in ("changes", "objects", "etcd_members") for change in fields[kind])
+        count = Counter(change["action"] for kind in ("changes", "objects", "etcd_members") for change in fields.get(kind, ()))
         count.update("update" for _ in fields["nodes"])
         self._line(
             "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
         )
 
-    def _show_machines(self, changes: Sequence[dict[str, Any]]) -> None:
+    def _show_machines(self, changes: Sequence[dict[str, Any]], safe: Mapping[str, str]) -> None:
         stage = host = ""
         for change in changes:
             if change["stage"] != stage:
@@ -226,7 +234,7 @@ class TextReport(Report):
                 self._line(f"stage {stage}", "bold")
             if change["host"] != host:
                 host = change["host"]
-                self._line(f"  {host}")
+                self._line(f"  {host}" + (f" ({why})" if (why := safe.get(host)) else ""))
             style = "yellow" if change["disruptive"] else None
             self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
             for line in change.get("diff", "").splitlines():

@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, etcd, inventory, lab, mirror, node, upgrade
+    from clusterctl.cli import cluster, day, etcd, inventory, lab, mirror, node, reset, upgrade
 
     app = typer.Typer(
         name="clusterctl",
@@ -36,6 +36,7 @@ def _app() -> object:
     upgrade.register(app)
     etcd.register(app)
     day.register(app)
+    reset.register(app)
     inventory.register(app)
     mirror.register(app)
     app.add_typer(lab.app, name="lab")

@@ -8,6 +8,7 @@ from clusterctl.components.base import Component, Context, everywhere
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
+from clusterctl.resources.footprint import Before, FirewallBefore
 from clusterctl.resources.system import Module, Packages, Sysctl
 
 MODULES = {
@@ -33,6 +34,10 @@ KERNEL_SETTINGS = {
     "fs.inotify.max_user_watches": "524288",
 }
 """What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults), and room for watching files."""
+
+CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_tcp_timeout_established",
+                      "net.netfilter.nf_conntrack_tcp_timeout_close_wait")
+"""What kube-proxy sets by itself."""
 
 
 def packages(context: Context) -> tuple[str, ...]:
@@ -62,12 +67,15 @@ def _kernel(context: Context) -> list[Resource]:
 
 
 def resources(context: Context) -> Sequence[Resource]:
+    ours = NETWORK_SETTINGS if in_container(context) else (*NETWORK_SETTINGS, *KERNEL_SETTINGS, *CONNTRACK_SETTINGS)
     wanted: list[Resource] = [
+        Before(identity=context.pki.identity, sysctls=tuple(ours)),
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
     wanted.append(Packages(names=packages(context)))
     if context.host.is_node:
+        wanted.append(FirewallBefore())
         wanted += _kernel(context)
     if context.facts["resolv_conf"] == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
