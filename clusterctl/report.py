@@ -93,6 +93,10 @@ class Report(Events):
         """What draining nodes would do."""
         self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
 
+    def removal(self, plan: Printable) -> None:
+        """A plan of machines that leave, or of what follows from it."""
+        self.emit("plan", **plan.as_dict())
+
     def upgrade(self, plan: UpgradePlan) -> None:
         self.emit("plan", **plan.as_dict())
 
@@ -208,6 +212,7 @@ class TextReport(Report):
     def _show_plan(self, fields: dict[str, Any]) -> None:
         if "hops" in fields:
             self._show_upgrade(fields)
+        self._show_departures(fields.get("departures", ()))
         self._show_machines(fields["changes"], fields.get("safe", {}))
         for name in fields.get("clean", ()):
             self._line(f"  {name}: nothing of clusterctl is on it; nothing is done to it")
@@ -225,6 +230,15 @@ class TextReport(Report):
         self._line(
             "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
         )
+
+    def _show_departures(self, departures: Sequence[dict[str, Any]]) -> None:
+        for one in departures:
+            words = "never contacted, and kept out from now on" if one["offline"] else "drained, and what was installed undone"
+            roles = f" ({', '.join(one['roles'])})" if one["roles"] else ""
+            self._line(f"{one['node']}{roles} leaves: {words}", "yellow")
+            self._line(f"    safe because {one['why_safe']}")
+            if one["drain"]:
+                self._show_drain_plan({"drains": [one["drain"]]})
 
     def _show_machines(self, changes: Sequence[dict[str, Any]], safe: Mapping[str, str]) -> None:
         stage = host = ""
