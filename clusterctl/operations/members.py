@@ -212,17 +212,20 @@ def remove(session: Session, name: str, hosts: Sequence[Host]) -> bool:
 def _hand_on(session: Session, leader: MemberState, found: Membership, others: Sequence[Host]) -> None:
     heir = found.of(others[0].name)
     assert heir is not None
+    address = next((urlsplit(url).hostname for url in leader.member.peer_urls), None) or ""
+    # A leader that cannot be asked any more is removed all the same, and the others choose another one.
     with contextlib.suppress(ApiError):
-        session.etcd(session.cluster.host(leader.host)).lead(heir.member.id)
+        session.etcd(others[0], address).lead(heir.member.id)
 
     def led() -> str:
         try:
             now = session.etcd(others[0]).status().leader
         except ApiError as error:
             return str(error)
-        return "True" if now not in ("0", leader.member.id) else f"the leader is {now}"
+        return "True" if now not in ("0", leader.member.id) else f"the leader is still {leader.name}"
 
-    wait_for(led, what="another leader of etcd", deadline=15)
+    with contextlib.suppress(Stopped):
+        wait_for(led, what="another leader of etcd", deadline=5)
 
 
 def await_all(session: Session, hosts: Sequence[Host], *, deadline: float = 60.0) -> None:

@@ -10,7 +10,8 @@ put_file() {
 	# What a program that was killed left behind; the lock says that none is at work.
 	rm -f -- "$folder"/.clusterctl.?????? 2>/dev/null || :
 	temporary=$(mktemp "$folder/.clusterctl.XXXXXX")
-	trap 'rm -f -- "$temporary"' EXIT
+	# A full disk is looked at before what did not fit is taken away again.
+	trap 'full_disks; rm -f -- "$temporary"' EXIT
 	cat "$work/blobs/$4" >"$temporary"
 	chown -h -- "$3" "$temporary"
 	chmod -- "$2" "$temporary"
@@ -160,7 +161,7 @@ put_program() {
 	shift 4
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
-	trap 'rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
+	trap 'full_disks; rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
 	if [ "$kind" = zst ]; then
 		zstd -d -q -o "$folder.new/$1" -- "$blob"
 		arrived=$(sha256 "$folder.new/$1")
