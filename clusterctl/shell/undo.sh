@@ -155,7 +155,7 @@ our_routes() {
 	[ ! -e "$before/routes" ] || known=$before/routes
 	ip -4 route show | grep -vxF -f "$known" | awk -v network="$1" '
 		function number(address,   part) {split(address, part, "."); return ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4]}
-		BEGIN {split(network, n, "/"); size = 2 ^ (32 - n[2])}
+		BEGIN {split(network, n, "/"); for (size = 1; n[2] < 32; n[2]++) size *= 2}
 		$1 ~ /^[0-9.]+(\/[0-9]+)?$/ {split($1, d, "/"); if (int(number(d[1]) / size) == int(number(n[1]) / size)) print $1}'
 }
 

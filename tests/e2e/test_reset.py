@@ -137,29 +137,31 @@ def test_apply_again(machines: Machines) -> None:
     assert not machines.cluster.apply()["changed"]
 
 
+def killed(cluster: Cluster, changes: int) -> int:
+    """Start a reset and kill it once it has told of so many changes; how it ended."""
+    process = cluster.start("reset", *YES, "-o", "json")
+    seen = 0
+
+    def enough(event: dict[str, Any]) -> bool:
+        nonlocal seen
+        seen += event["event"] == "changed"
+        return event["event"] in ("stage-started", "changed") and seen >= changes
+
+    try:
+        read_until(process, enough)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
+
+
 def test_killed_at_several_moments(machines: Machines) -> None:
     """Each run goes on where the one before it was killed, and the last reaches the end."""
-    cluster = machines.cluster
-    ends = []
-    for count in KILLS:
-        process = cluster.start("reset", *YES, "-o", "json")
-        left = count
-
-        def enough(event: dict[str, Any]) -> bool:
-            nonlocal left
-            left -= event["event"] == "changed"
-            return event["event"] == "stage-started" and count == 0 or event["event"] == "changed" and left <= 0
-
-        try:
-            read_until(process, enough)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=10)
-        finally:
-            process.kill()
-            process.wait()
-        ends.append(process.returncode)
+    ends = [killed(machines.cluster, changes) for changes in KILLS]
     assert ends.count(-signal.SIGKILL) >= 4, ends
-    reset(cluster)
+    reset(machines.cluster)
     machines.unchanged("cp-1", "w-1")
 
 
