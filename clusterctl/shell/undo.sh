@@ -63,9 +63,10 @@ remaining_units() {
 	done
 }
 
-# undo_units UNIT...: in systemd's own order; what does not stop in time is killed.
+# undo_units UNIT...: in systemd's own order; what does not stop in time is killed. An API server would wait for requests of nodes
+# that are gone, and what it or etcd could still write goes anyway.
 undo_units() {
-	timeout 120 systemctl stop -- "$@" || {
+	timeout 20 systemctl stop -- "$@" || {
 		systemctl kill --signal=KILL -- "$@" 2>/dev/null || :
 		timeout 30 systemctl stop -- "$@" || :
 	}
