@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clusterctl import planner
+from clusterctl import fleet, planner
 from clusterctl.engine import Gates
 from clusterctl.errors import Problems, Refused, Stopped
 from clusterctl.kube import ApiError, refuse
@@ -65,6 +65,21 @@ def refuse_members(cluster: Cluster, chosen: Sequence[Host]) -> None:
         )
 
 
+def refuse_orphans(session: Session) -> list[str]:
+    """Warnings for machines that a cluster that ends leaves behind. Raises Refused for those that could be reset with it."""
+    left = [host for host in session.cluster.hosts if host not in session.chosen]
+    if not left or survivors(session.cluster, session.chosen):
+        return []
+    answered = fleet.each(left, lambda host: session.engine.transports[host.name].connect(), limit=session.options.forks)
+    if answered.results:
+        raise Refused(
+            "the last control planes are not reset while other machines of the cluster stay",
+            where=", ".join(answered.results),
+            hint=f"add them to --limit; to take one machine out of the cluster: clusterctl node remove {left[0].name}",
+        )
+    return [f"{host.name} is left out and keeps what it has; later: clusterctl reset --limit {host.name}" for host in left]
+
+
 def make_plan(session: Session) -> ResetPlan:
     """Look once at every chosen machine and, where the cluster lives on, at its API. Nothing is changed.
 
@@ -74,21 +89,15 @@ def make_plan(session: Session) -> ResetPlan:
     refuse_members(cluster, hosts)
     machines, seen = look(session, hosts)
     staying = survivors(cluster, hosts)
-    warnings = [line for host in hosts for line in _warnings(host, seen[host.name])]
-    nodes: tuple[str, ...] = ()
-    if staying:
-        found, unanswered = _nodes(session, staying, hosts)
-        nodes, warnings = found, [*warnings, *unanswered]
-    else:
-        left = [host.name for host in cluster.hosts if host not in hosts]
-        warnings += [f"{name} is left out and keeps what it has; later: clusterctl reset --limit {name}" for name in left]
+    warnings = refuse_orphans(session) + [line for host in hosts for line in _warnings(host, seen[host.name])]
+    nodes, unanswered = _nodes(session, staying, hosts)
     busy = {host.name for _, host, _ in machines.changes}
     return ResetPlan(
         machines,
         clean=tuple(host.name for host in hosts if host.name not in busy),
         nodes=nodes,
         safe={host.name: WORKER if staying else WHOLE for host in hosts if host.name in busy},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *unanswered),
     )
 
 
@@ -142,7 +151,7 @@ def _warnings(host: Host, seen: Observation) -> Iterator[str]:
 
 def _nodes(session: Session, staying: Sequence[Host], hosts: Sequence[Host]) -> tuple[tuple[str, ...], list[str]]:
     """The Node objects of these hosts, asked of those that stay; a warning where none answers."""
-    if session.pki_is_new:
+    if session.pki_is_new or not staying:
         return (), []
     api = session.any_api(host for host in staying if host.is_control_plane)
     if api is None:

@@ -112,7 +112,8 @@ record_paths() {
 	# shellcheck disable=SC2094 # a file and a function of one name
 	contents $our_configuration >contents
 	existing $our_configuration >kept
-	[ ! -s kept ] || tar -cf kept.tar -T kept
+	kept=$(cat kept)
+	[ -z "$kept" ] || tar -cf kept.tar $kept
 }
 
 # record_firewall: once the programs that can list rules are there, and before any of ours writes one.

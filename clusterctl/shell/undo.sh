@@ -63,9 +63,10 @@ remaining_units() {
 	done
 }
 
-# undo_units UNIT...: in systemd's own order; what does not stop in time is killed.
+# undo_units UNIT...: in systemd's own order; what does not stop in time is killed. An API server would wait for requests of nodes
+# that are gone, and what it or etcd could still write goes anyway.
 undo_units() {
-	timeout 120 systemctl stop -- "$@" || {
+	timeout 20 systemctl stop -- "$@" || {
 		systemctl kill --signal=KILL -- "$@" 2>/dev/null || :
 		timeout 30 systemctl stop -- "$@" || :
 	}
@@ -155,7 +156,7 @@ our_routes() {
 	[ ! -e "$before/routes" ] || known=$before/routes
 	ip -4 route show | grep -vxF -f "$known" | awk -v network="$1" '
 		function number(address,   part) {split(address, part, "."); return ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4]}
-		BEGIN {split(network, n, "/"); size = 2 ^ (32 - n[2])}
+		BEGIN {split(network, n, "/"); for (size = 1; n[2] < 32; n[2]++) size *= 2}
 		$1 ~ /^[0-9.]+(\/[0-9]+)?$/ {split($1, d, "/"); if (int(number(d[1]) / size) == int(number(n[1]) / size)) print $1}'
 }
 
