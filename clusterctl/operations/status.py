@@ -89,12 +89,12 @@ def status(session: Session) -> ClusterStatus:
         )
         for host in hosts
     )
-    running = sum(1 for entry in found if entry.services.get("etcd") == "active")
+    serving = sum(1 for entry in found if entry.services.get("etcd") == "active")
     return ClusterStatus(
         name=session.cluster.name,
         kubernetes=session.cluster.versions.kubernetes,
         api=api,
-        members=f"{running}/{len(session.cluster.etcd_members)}",
+        members=f"{serving}/{len(session.cluster.etcd_members)}",
         hosts=found,
         problems=tuple(_problems(session, facts.results, nodes)),
     )
@@ -109,8 +109,12 @@ def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, 
     for name, node in nodes.items():
         if cordoned_for(node):
             yield f"node {name} is cordoned for {cordoned_for(node)}, which did not end: run that again, or clusterctl apply"
-    asked = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
-    if session.pki_is_new or session.options.limit or not asked:
+    if not session.pki_is_new and not session.options.limit:
+        yield from _strays(session, [host for host in session.cluster.etcd_members if host.name in formed(facts)])
+
+
+def _strays(session: Session, asked: Sequence[Host]) -> Iterator[str]:
+    if not asked:
         return
     try:
         membership = members.look(session, asked)
