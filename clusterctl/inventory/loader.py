@@ -45,6 +45,8 @@ def read(path: Path) -> Inventory:
         raise InputError("the settings cannot be used", where=str(path))
     cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=path.parent.absolute())
     _check_rules(cluster, tree, (cluster_node, start), findings)
+    if note := rules.even_members(len(cluster.etcd_members))[0]:
+        findings.note(note)
     findings.raise_problems()
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes))
 

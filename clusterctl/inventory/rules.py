@@ -26,16 +26,24 @@ def broken(cluster: Cluster) -> list[Broken]:
     return [found for rule in RULES for found in rule(cluster)]
 
 
+def even_members(count: int) -> tuple[str, str]:
+    """Why so many etcd members are no good number, and what to do; two empty texts where they are.
+
+    No cluster is born so; one that runs passes through it when a member leaves or comes.
+    """
+    if count % 2 or not count:
+        return "", ""
+    why = (f"{count} etcd members: a majority of {count} is {count // 2 + 1}, so that {count} tolerate the loss of "
+           f"{(count - 1) // 2}, as {count - 1} do: an even number tolerates no more failures")
+    return why, f"make it {count - 1} or {count + 1}"
+
+
 def role_counts(cluster: Cluster) -> Iterator[Broken]:
-    """Somebody must be the control plane, and etcd's members must be of an odd number."""
+    """Somebody must be the control plane, and etcd's members are few."""
     if not cluster.control_planes:
         yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it")
     count = len(cluster.etcd_members)
-    if count and count % 2 == 0:
-        yield Broken((), f"{count} etcd members: a majority of {count} is {count // 2 + 1}, so that {count} tolerate the loss of "
-                     f"{(count - 1) // 2}, as {count - 1} do: an even number tolerates no more failures",
-                     f"make it {count - 1} or {count + 1}")
-    elif count > 5:
+    if count > 6:
         yield Broken((), f"{count} etcd members: each write waits for {count // 2 + 1} machines; at most 5 are supported",
                      "take 3 or 5 of them for the group etcd")
 

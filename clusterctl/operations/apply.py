@@ -18,8 +18,9 @@ from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
 from clusterctl.engine import Gates
-from clusterctl.errors import Refused, Stopped
+from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
+from clusterctl.inventory.rules import even_members
 from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import api_state, members, running
@@ -94,7 +95,11 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
     if session.pki_is_new or session.cluster.settings.kubernetes:
         # What cannot be had is told before any machine is asked.
         require(session)
+    why, what = even_members(len(session.cluster.etcd_members))
+    if why and session.pki_is_new:
+        raise InputError(why, where=str(session.options.inventory), hint=what)
     facts, warnings = gather(session)
+    warnings += [why] if why else []
     session.cluster = running.settle(session.cluster, facts)
     running.refuse_differences(session.cluster, facts)
     require(session)

@@ -1,0 +1,217 @@
+"""Machines come and go: drain, remove, replace, strays of etcd, one operator at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import checks
+import pytest
+from cluster import CLI, Cluster, deployment, until
+
+from clusterctl.lab import LabSpec
+from clusterctl.lab.inventory import write_inventory
+
+pytestmark = pytest.mark.lab
+
+ETCDCTL = (
+    "/opt/clusterctl/bin/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
+    "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key"
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="e2enode", machines=5, control_planes=3), Path(tmp_path_factory.mktemp("nodes")))
+    try:
+        made.apply()
+        checks.load_image(made)
+        yield made
+    finally:
+        made.down()
+
+
+def members(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    found = cluster.cli("etcd", "members", "-o", "json")
+    return {state["name"]: state for state in json.loads(found)["members"]}
+
+
+def unschedulable(cluster: Cluster) -> set[str]:
+    return {node["metadata"]["name"] for node in cluster.json("get", "nodes")["items"] if node["spec"].get("unschedulable")}
+
+
+def budget(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": {"app": name}}, **spec}}
+
+
+def test_drain_respects_budgets(cluster: Cluster) -> None:
+    """Blocked, it says by what and for how long, and takes its cordon back; a person's cordon stays; unsafe pods are refused."""
+    checks.apply_objects(cluster, deployment("guarded", replicas=2), budget("guarded", minAvailable=2))
+    pods = checks.running(cluster, "guarded", 2)
+    node = pods[0]["spec"]["nodeName"]
+    until(lambda: cluster.json("get", "pdb", "guarded")["status"].get("expectedPods") == 2, "the budget knows its pods")
+    output = cluster.cli("node", "drain", node, "--yes", "--drain-timeout", "4", code=4)
+    for needle in (pods[0]["metadata"]["name"], "PodDisruptionBudget default/guarded", "has waited", "next: "):
+        assert needle in output, output
+    assert not unschedulable(cluster)
+    cluster.kubectl("delete", "pdb", "guarded")
+    cluster.kubectl("cordon", node)
+    cluster.cli("node", "drain", node, "--yes")
+    assert unschedulable(cluster) == {node}
+    assert all(pod["spec"]["nodeName"] != node for pod in checks.running(cluster, "guarded", 2))
+    cluster.cli("apply", "--yes")
+    assert unschedulable(cluster) == {node}, "a person's cordon is not apply's to lift"
+    cluster.cli("node", "uncordon", node)
+    assert not unschedulable(cluster)
+
+
+def test_drain_refuses_what_would_be_lost(cluster: Cluster) -> None:
+    bare = {**deployment("bare")["spec"]["template"], "apiVersion": "v1", "kind": "Pod"}
+    bare["metadata"] = {"name": "bare", "labels": {"app": "bare"}}
+    kept = deployment("kept")
+    kept["spec"]["template"]["spec"] |= {"volumes": [{"name": "data", "emptyDir": {}}]}
+    for item in (bare, kept["spec"]["template"]):
+        item["spec"]["nodeName"] = "w-1"
+    checks.apply_objects(cluster, bare, kept)
+    checks.running(cluster, "kept", 1)
+    checks.running(cluster, "bare", 1)
+    output = cluster.cli("node", "drain", "w-1", "--yes", code=3)
+    assert "default/bare" in output and "--force" in output and "--delete-emptydir-data" in output
+    assert not unschedulable(cluster)
+    cluster.kubectl("delete", "deployment", "kept")
+    cluster.kubectl("delete", "pod", "bare", "--now")
+
+
+def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
+    """From another controller, with a state folder of its own: told within 5 s by whom, since when, for what. Nothing to clean."""
+    other = tmp_path / "inventory.yaml"
+    shutil.copy(cluster.inventory, other)
+    shutil.copytree(cluster.inventory.parent / ".clusterctl", tmp_path / ".clusterctl")
+    checks.apply_objects(cluster, deployment("held", replicas=2), budget("held", minAvailable=2))
+    node = checks.running(cluster, "held", 2)[0]["spec"]["nodeName"]
+    holder = cluster.start("node", "drain", node, "--yes", "--drain-timeout", "60")
+    try:
+        until(lambda: unschedulable(cluster), "the drain has begun")
+        started = time.monotonic()
+        done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=60, check=False)
+        seconds = time.monotonic() - started
+        assert done.returncode == 5, done.stdout + done.stderr
+        assert seconds < 5, f"it took {seconds:.1f} s to say so"
+        for needle in ("node drain", f"pid {holder.pid}", "since 20", "@"):
+            assert needle in done.stderr, done.stderr
+        assert subprocess.run([*CLI, "status", "-i", str(other)], capture_output=True, timeout=60, check=False).returncode == 3
+    finally:
+        holder.kill()
+        holder.wait()
+    # Killed, it leaves a node that is cordoned for a person's drain: the next verb works at once, and nothing has to be unlocked.
+    cluster.kubectl("delete", "pdb,deployment", "held")
+    cluster.cli("node", "uncordon", node)
+    done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(f"the second operator is told in {seconds:.1f} s")
+
+
+def test_a_worker_leaves(cluster: Cluster) -> None:
+    """Drained, undone, deleted; its line goes out of the inventory, comments stay. A machine that left takes apply again."""
+    text = cluster.inventory.read_text()
+    cluster.inventory.write_text(text.replace("        w-1:\n", "        # the first one\n        w-1:\n"))
+    output = cluster.cli("node", "remove", "w-2", "--yes", "--edit-inventory")
+    assert "w-2 is taken out" in output
+    assert "w-2:" not in cluster.inventory.read_text() and "# the first one" in cluster.inventory.read_text()
+    checks.nodes_ready(cluster, {"cp-1", "cp-2", "cp-3", "w-1"})
+    assert not cluster.on("w-2", "pgrep -x kubelet; ls -d /opt/clusterctl /etc/kubernetes 2>/dev/null; :")
+    assert "w-2" not in cluster.kubectl("get", "leases", "-n", "kube-node-lease")
+    assert not cluster.apply()["changed"]
+    cluster.inventory.write_text(text)
+    summary = cluster.apply()
+    assert set(summary["hosts"]) == {"w-2"}, summary["hosts"]
+
+
+def test_quorum_and_the_last_control_plane_are_kept(cluster: Cluster) -> None:
+    output = cluster.cli("node", "remove", "cp-1", "cp-2", "cp-3", "--yes", code=3)
+    assert "last control plane" in output
+    output = cluster.cli("node", "remove", "cp-1", "cp-2", "--yes", code=3)
+    assert "one at a time" in output
+    cluster.on("cp-2", "systemctl stop etcd")
+    try:
+        # Two healthy of three: taking one of these out would leave one of two.
+        output = cluster.cli("node", "remove", "cp-3", "--yes", "--offline", code=3)
+        assert "of the 2 etcd members that are left 1 would be healthy, and 2 must be" in output
+        assert cluster.cli("etcd", "members", code=3)
+    finally:
+        cluster.on("cp-2", "systemctl start etcd")
+    until(lambda: all(state["healthy"] for state in members(cluster).values()), "cp-2's etcd")
+
+
+def test_the_leader_and_first_control_plane_leaves(cluster: Cluster) -> None:
+    """Whoever leads: leadership is handed on. Its machine can come in again, as a learner first."""
+    leader = next(name for name, state in members(cluster).items() if state["leader"])
+    if leader != "cp-1":
+        own = members(cluster)["cp-1"]["id"]
+        cluster.on(leader, f"{ETCDCTL} move-leader {own}")
+    cluster.cli("node", "remove", "cp-1", "--yes")
+    config = cluster.work / "kubeconfig"
+    config.unlink(missing_ok=True)
+    cluster.edit(lambda content: [content["all"]["children"][group]["hosts"].pop("cp-1") for group in ("control_plane", "etcd")])
+    checks.nodes_ready(cluster, {"cp-2", "cp-3", "w-1", "w-2"})
+    assert set(members(cluster)) == {"cp-2", "cp-3"}
+    assert not cluster.apply()["changed"]
+
+
+def test_strays_are_found_and_cleaned(cluster: Cluster) -> None:
+    """A learner that somebody added and forgot: status says so, apply takes it out."""
+    cluster.on("cp-2", f"{ETCDCTL} member add forgotten --learner --peer-urls=https://10.9.9.9:2380")
+    assert "is of no machine of the inventory" in cluster.cli("status", code=3)
+    plan = cluster.plan()
+    assert len(plan["etcd_members"]) == 1 and not plan["changes"]
+    cluster.apply()
+    assert set(members(cluster)) == {"cp-2", "cp-3"}
+    cluster.cli("status")
+
+
+def test_a_dead_machine_is_replaced(cluster: Cluster) -> None:
+    """Back to three; one dies; a fresh machine of its name takes its place in one verb. apply alone refuses and says how."""
+    write_inventory(cluster.lab.state)
+    cluster.apply()
+    assert set(members(cluster)) == {"cp-1", "cp-2", "cp-3"}
+    cluster.lab.kill("cp-3")
+    cluster.lab.reinstall("cp-3")
+    output = cluster.cli("apply", "--yes", code=3)
+    assert "clusterctl node replace cp-3" in output, output
+    cluster.cli("node", "replace", "cp-3", "--yes")
+    found = members(cluster)
+    assert set(found) == {"cp-1", "cp-2", "cp-3"} and all(state["healthy"] and not state["learner"] for state in found.values())
+    checks.nodes_ready(cluster)
+    assert not cluster.apply()["changed"]
+
+
+def test_removed_unreachable_it_cannot_rejoin(cluster: Cluster) -> None:
+    """Never contacted; when it comes back it stays out; reset, it may come in again."""
+    cluster.lab.kill("w-2")
+    output = cluster.cli("node", "remove", "w-2", "--yes", code=6)
+    assert "w-2" in output
+    cluster.cli("node", "remove", "w-2", "--offline", "--yes")
+    checks.nodes_ready(cluster, {"cp-1", "cp-2", "cp-3", "w-1"})
+    cluster.lab.start("w-2")
+    until(lambda: "was removed from the cluster" in cluster.on("w-2", "journalctl -u kubelet -b --no-pager -o cat | tail -n 200"), "the kubelet is told", 90)
+    assert "w-2" not in cluster.kubectl("get", "nodes")
+    output = cluster.cli("apply", "--yes", code=3)
+    assert "clusterctl reset --limit w-2" in output, output
+    cluster.cli("reset", "--limit", "w-2", "--yes", "--confirm", "e2enode")
+    cluster.apply()
+    checks.nodes_ready(cluster)
+
+
+def test_a_new_machine_takes_the_place_of_one_that_is_well(cluster: Cluster) -> None:
+    [added] = cluster.lab.add(1, "control_plane")
+    cluster.cli("node", "replace", "cp-2", added.name, "--yes", "--edit-inventory")
+    assert set(members(cluster)) == {"cp-1", "cp-3", added.name}
+    assert "cp-2:" not in cluster.inventory.read_text()
+    checks.nodes_ready(cluster, {"cp-1", "cp-3", added.name, "w-1", "w-2"})
+    assert not cluster.apply()["changed"]
