@@ -74,9 +74,14 @@ sysctl_path() {
 	printf '/proc/sys/%s\n' "$1" | tr . /
 }
 
-# record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that carries a mark: it is changed already.
+# Whether something of ours is on this machine, also where somebody has removed the mark.
+is_ours() {
+	[ -e "$mark" ] || [ -e "$state/packages" ] || [ -d "$state/stamps" ]
+}
+
+# record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that is changed already.
 record_before() {
-	[ ! -e "$mark" ] || return 0
+	! is_ours || return 0
 	rm -rf -- "$before" "$before.new"
 	mkdir -- "$before.new"
 	printf '%s\n' "$1" >"$before.new/cluster"
@@ -118,7 +123,7 @@ record_paths() {
 
 # record_firewall: once the programs that can list rules are there, and before any of ours writes one.
 record_firewall() {
-	[ -d "$before" ] || return 0
+	if [ ! -d "$before" ] || { [ -e "$before/tables" ] && [ -d "$state/stamps" ]; }; then return 0; fi
 	nft list tables >"$before/tables.new"
 	mv -- "$before/tables.new" "$before/tables"
 }

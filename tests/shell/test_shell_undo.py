@@ -106,6 +106,17 @@ def test_a_record_is_made_once(machine: Machine) -> None:
     assert (before / "cluster").read_text() == "two\n"
 
 
+def test_a_mark_that_somebody_removed(machine: Machine) -> None:
+    """The record is not made anew of what is ours by now, and a reset still finds it."""
+    machine.record("one")
+    (machine.state / "stamps").mkdir()
+    (machine.etc / "kubernetes").mkdir()
+    machine.record("two")
+    seen = machine.remains()
+    assert seen.get("remains", "mark") == ["one\trecorded"]
+    assert [Path(line).name for line in seen.get("remains", "files") or ()] == ["kubernetes"]
+
+
 def test_a_machine_without_a_mark_has_nothing(machine: Machine) -> None:
     (machine.etc / "kubernetes").mkdir()
     assert machine.look(("remains", "10.244.0.0/16"), ("leave", "")).get("remains", "files") is None
