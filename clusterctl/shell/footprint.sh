@@ -12,7 +12,7 @@ our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-
 /etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
 /opt/cni /usr/libexec/kubernetes /usr/local/bin/kubectl /usr/local/bin/crictl"
 
-# Too large to keep aside: what was in use before stays as it is.
+# Too large to keep aside: what was in them before stays as it is.
 our_data="/opt/clusterctl /opt/containerd /var/lib/containerd /var/lib/kubelet /var/lib/kube-proxy /var/lib/etcd /var/lib/cni"
 our_runtime="/run/containerd /run/flannel /run/nri /run/cdi /run/xtables.lock"
 # What haproxy's package leaves until the next boot.
@@ -36,9 +36,9 @@ existing() {
 	done
 }
 
-# is_empty FOLDER: a file system of its own has a lost+found.
-is_empty() {
-	[ -z "$(find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found)" ]
+# entries FOLDER: what is in it, one a line. A file system of its own has a lost+found.
+entries() {
+	find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found
 }
 
 # contents PATH...: a line for every file with its digest, link with its target and folder below them, sorted.
@@ -74,9 +74,14 @@ sysctl_path() {
 	printf '/proc/sys/%s\n' "$1" | tr . /
 }
 
-# record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that carries a mark: it is changed already.
+# Whether something of ours is on this machine, also where somebody has removed the mark.
+is_ours() {
+	[ -e "$mark" ] || [ -e "$state/packages" ] || [ -d "$state/stamps" ]
+}
+
+# record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that is changed already.
 record_before() {
-	[ ! -e "$mark" ] || return 0
+	! is_ours || return 0
 	rm -rf -- "$before" "$before.new"
 	mkdir -- "$before.new"
 	printf '%s\n' "$1" >"$before.new/cluster"
@@ -101,13 +106,13 @@ record_before() {
 	mv -- "$before.new" "$before"
 }
 
-# Modes and owners of what is there, which data folders are in use, and copies of configuration.
+# Modes and owners of what is there, what is in data folders, and copies of configuration.
 record_paths() {
 	existing $our_configuration $our_data $our_runtime $haproxy_runtime $our_parents /usr/sbin/policy-rc.d | while read -r path; do
 		stat -c '%a %u:%g %n' -- "$path"
 	done >paths
 	for path in $our_data; do
-		[ ! -d "$path" ] || is_empty "$path" || printf '%s\n' "$path"
+		[ ! -d "$path" ] || entries "$path"
 	done >used
 	# shellcheck disable=SC2094 # a file and a function of one name
 	contents $our_configuration >contents
@@ -118,7 +123,7 @@ record_paths() {
 
 # record_firewall: once the programs that can list rules are there, and before any of ours writes one.
 record_firewall() {
-	[ -d "$before" ] || return 0
+	if [ ! -d "$before" ] || { [ -e "$before/tables" ] && [ -d "$state/stamps" ]; }; then return 0; fi
 	nft list tables >"$before/tables.new"
 	mv -- "$before/tables.new" "$before/tables"
 }

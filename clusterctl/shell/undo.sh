@@ -8,17 +8,17 @@ observe_remains() {
 
 # A look leaves nothing behind where nothing is ours: every program has made our state folder.
 observe_leave() {
-	if [ -e "$mark" ] || [ -d "$before" ]; then return 0; fi
+	if is_ours || [ -d "$before" ]; then return 0; fi
 	[ -n "$(find "$state" -mindepth 1 -maxdepth 1 ! -name run ! -name lock 2>/dev/null)" ] || rm -rf -- "$state"
 }
 
-# remains NETWORK: 'KIND<tab>NAME<tab>DETAIL' a line. The mark goes last: without it there is nothing of ours.
+# remains NETWORK: 'KIND<tab>NAME<tab>DETAIL' a line. A record alone is of an apply that has not begun, or of a reset that is done.
 remains() {
-	if [ ! -e "$mark" ] && [ ! -d "$before" ]; then return 0; fi
+	if ! is_ours && [ ! -d "$before" ]; then return 0; fi
 	identity=$(cat "$mark" 2>/dev/null || :)
 	[ -n "$identity" ] || identity=$(cat "$before/cluster" 2>/dev/null || :)
 	printf 'mark\t%s\t%s\n' "$identity" "$([ ! -d "$before" ] || echo recorded)"
-	[ -e "$mark" ] || return 0
+	is_ours || return 0
 	remaining_units | tagged units
 	our_processes all | wc -l | sed -n "s/^ *\([1-9].*\)/processes${tab}of pods and programs$tab\1/p"
 	our_mounts | tagged mounts
@@ -43,6 +43,7 @@ undo_check() {
 
 undo_mark() {
 	find /etc/clusterctl -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf -- {} + 2>/dev/null || :
+	rm -rf -- "$state/stamps" "$state/packages"
 	sync -f /etc /var/lib 2>/dev/null || sync
 	rm -f -- "$mark"
 	rm -rf -- /etc/clusterctl

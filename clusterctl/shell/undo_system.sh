@@ -9,6 +9,16 @@ came_packages() {
 	installed_packages | grep -xF -f "$state/packages" | grep -vxF -f "$before/packages" || :
 }
 
+# Tables that are neither ours nor iptables' nor were there before us.
+foreign_tables() {
+	nft list tables 2>/dev/null | while read -r what family table; do
+		case " $our_tables filter nat mangle raw security " in
+		*" $table "*) ;;
+		*) recorded tables "$what $family $table" || echo "$family $table" ;;
+		esac
+	done
+}
+
 # would_remove NAME...: all that goes when these go.
 would_remove() {
 	if command -v apt-get >/dev/null 2>&1; then
@@ -18,8 +28,9 @@ would_remove() {
 	fi
 }
 
-# Somebody has taken a service of the package into use.
+# Somebody has taken a service of the package into use, or has rules of his own that nobody could list without it.
 package_in_use() {
+	if [ "$1" = nftables ] && [ -n "$(foreign_tables)" ]; then return 0; fi
 	for unit in $(package_units "$1"); do
 		if systemctl is-enabled --quiet -- "$unit" 2>/dev/null || systemctl is-active --quiet -- "$unit"; then return 0; fi
 	done
@@ -30,7 +41,7 @@ package_in_use() {
 remaining_packages() {
 	list=
 	for name in $(came_packages); do
-		if package_in_use "$name"; then printf 'kept\t%s\tits service is in use\n' "$name"; else list="$list $name"; fi
+		if package_in_use "$name"; then printf 'kept\t%s\tit is in use\n' "$name"; else list="$list $name"; fi
 	done
 	while [ -n "$list" ] && takes_others "$list" $list; do
 		rest=
@@ -82,9 +93,11 @@ undo_packages() {
 
 # --- files ---
 
-# data_stays FOLDER: it was in use before us.
-data_stays() {
-	recorded used "$1"
+# new_entries FOLDER: what is in it and was not before us.
+new_entries() {
+	known=/dev/null
+	[ ! -e "$before/used" ] || known=$before/used
+	entries "$1" | grep -vxF -f "$known"
 }
 
 # folder_stays FOLDER: it is emptied and left, as it was there before us or is a file system of its own.
@@ -104,8 +117,8 @@ changed_configuration() {
 remaining_files() {
 	changed_configuration
 	for path in $our_data; do
-		if data_stays "$path" || [ ! -e "$path" ]; then continue; fi
-		! folder_stays "$path" || ! is_empty "$path" || continue
+		[ -e "$path" ] || continue
+		! folder_stays "$path" || [ -n "$(new_entries "$path")" ] || continue
 		printf '%s\n' "$path"
 	done
 	leftover=$(ours_if_same /usr/sbin/policy-rc.d "$no_services")
@@ -149,7 +162,7 @@ clear_path() {
 	within=$(mount_points | awk -v place="$place/" 'index($0, place) == 1')
 	[ -z "$within" ] || die "not removed: $within is mounted in $1"
 	if [ -d "$1" ] && folder_stays "$1"; then
-		find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf -- {} +
+		new_entries "$1" | while IFS= read -r entry; do rm -rf -- "$entry"; done
 	else
 		rm -rf -- "$1"
 	fi

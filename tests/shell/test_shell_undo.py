@@ -106,6 +106,17 @@ def test_a_record_is_made_once(machine: Machine) -> None:
     assert (before / "cluster").read_text() == "two\n"
 
 
+def test_a_mark_that_somebody_removed(machine: Machine) -> None:
+    """The record is not made anew of what is ours by now, and a reset still finds it."""
+    machine.record("one")
+    (machine.state / "stamps").mkdir()
+    (machine.etc / "kubernetes").mkdir()
+    machine.record("two")
+    seen = machine.remains()
+    assert seen.get("remains", "mark") == ["one\trecorded"]
+    assert [Path(line).name for line in seen.get("remains", "files") or ()] == ["kubernetes"]
+
+
 def test_a_machine_without_a_mark_has_nothing(machine: Machine) -> None:
     (machine.etc / "kubernetes").mkdir()
     assert machine.look(("remains", "10.244.0.0/16"), ("leave", "")).get("remains", "files") is None
@@ -134,14 +145,14 @@ def test_files_go_and_what_was_there_comes_back(machine: Machine) -> None:
     (lib / "kubelet").mkdir()
     (lib / "containerd/ours").write_text("ours\n")
     seen = {Path(line).name for line in machine.remains().get("remains", "files") or ()}
-    assert seen == {"cni", "kubernetes", "clusterctl.conf", "kubectl", "etcd", "kubelet"}
+    assert seen == {"cni", "kubernetes", "clusterctl.conf", "kubectl", "etcd", "kubelet", "containerd"}
     machine.done("undo_files")
     assert machine.remains().get("remains", "files") is None
     assert sorted(path.name for path in etc.iterdir()) == ["clusterctl", "cni", "group", "passwd", "systemd"]
     assert [path.name for path in (etc / "cni/net.d").iterdir()] == ["mine.conf"]
     assert (etc / "cni/net.d/mine.conf").read_text() == "mine\n" and (etc / "cni/net.d/mine.conf").stat().st_mode & 0o777 == 0o640
     assert list((lib / "etcd").iterdir()) == [] and (lib / "etcd").stat().st_mode & 0o777 == 0o755
-    assert (lib / "containerd/theirs").exists() and not (lib / "kubelet").exists()
+    assert [path.name for path in (lib / "containerd").iterdir()] == ["theirs"] and not (lib / "kubelet").exists()
     machine.done("undo_check", "10.244.0.0/16")
     machine.done("undo_mark")
     assert not (etc / "clusterctl").exists() and not machine.state.exists()
