@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
-from clusterctl.shell import Program
+from clusterctl.shell import Program, functions
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -93,14 +91,9 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-@cache
-def _functions() -> str:
-    return (Path(__file__).parent / "shell" / "facts.sh").read_text(encoding="utf-8")
-
-
 def probe_program() -> Program:
     """The program that asks a machine for its facts."""
-    return Program(probes=(("facts", "all"),), functions=_functions())
+    return Program(probes=(("facts", "all"),), functions=functions("facts"))
 
 
 def read_facts(records: Iterable[list[str]], *, asked: float, answered: float) -> Facts:

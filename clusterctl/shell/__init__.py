@@ -48,9 +48,15 @@ PRELUDE = ("prelude", "put", "service", "etcd")
 
 
 @cache
+def functions(name: str) -> str:
+    """The text of one file of functions: those that only some programs have are given to them one by one."""
+    return Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8")
+
+
+@cache
 def prelude() -> str:
     """The text of the functions that every program starts with."""
-    return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in PRELUDE)
+    return "\n".join(functions(name) for name in PRELUDE)
 
 
 @dataclass(frozen=True, slots=True)
