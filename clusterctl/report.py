@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from clusterctl.disruption import Drain
     from clusterctl.operations.apply import ApplyPlan
+    from clusterctl.operations.os_update import UpdatePlan
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
@@ -85,6 +86,10 @@ class Report(Events):
     def drains(self, drains: Sequence[Drain]) -> None:
         """What draining nodes would do."""
         self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
+
+    def os_update(self, plan: UpdatePlan) -> None:
+        """What an os-update would do."""
+        self._tell("os-update-plan", **plan.as_dict())
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
@@ -167,16 +172,40 @@ class TextReport(Report):
 
     def _show_drain_plan(self, fields: dict[str, Any]) -> None:
         for drain in fields["drains"]:
-            by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
-            self._line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
-            for name in drain["evict"]:
-                self._line(f"    - {name}", "yellow")
-            for entry in drain["blocked"]:
-                self._line(f"    ! {entry['pod']} cannot be evicted now: budget {', '.join(entry['budgets'])}", "red")
-            for entry in drain["refused"]:
-                self._line(f"    x {entry['pod']}: {entry['why']}", "red")
-            for text in drain["warnings"]:
-                self._line(f"    warning: {text}", "yellow")
+            self._show_drain(drain)
+
+    def _show_drain(self, drain: dict[str, Any]) -> None:
+        by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
+        self._line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
+        for name in drain["evict"]:
+            self._line(f"    - {name}", "yellow")
+        for entry in drain["blocked"]:
+            self._line(f"    ! {entry['pod']} cannot be evicted now: budget {', '.join(entry['budgets'])}", "red")
+        for entry in drain["refused"]:
+            self._line(f"    x {entry['pod']}: {entry['why']}", "red")
+        for text in drain["warnings"]:
+            self._line(f"    warning: {text}", "yellow")
+
+    def _show_os_update_plan(self, fields: dict[str, Any]) -> None:
+        for part in fields["machines"]:
+            if not part["work"]:
+                self._line(f"{part['host']}: nothing to do ({part['why']})")
+                continue
+            again = ", goes on where the last run ended" if part["resumed"] else ""
+            self._line(f"{part['host']}: {len(part['updates'])} updates, reboot: {part['reboot']} ({part['why']}){again}", "bold")
+            if part["interrupted"]:
+                self._line("    ! its package manager was interrupted: that is finished first", "red")
+            for package in part["updates"]:
+                self._line(f"    ~ {package['package']} {package['from'] or '(new)'} -> {package['to']}")
+            for package in part["held_back"]:
+                self._line(f"    = {package['package']} is the cluster's own: {package['to']} is held back")
+            if part["drain"]:
+                self._show_drain(part["drain"])
+            self._line(f"    safe because: {part['safe']}")
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        order = "; then ".join(" and ".join(batch) for batch in fields["batches"])
+        self._line(f"plan: {order}" if order else "plan: no changes", "bold")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

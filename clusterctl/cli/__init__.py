@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, inventory, lab, mirror, node
+    from clusterctl.cli import cluster, day, inventory, lab, mirror, node, os_update
 
     app = typer.Typer(
         name="clusterctl",
@@ -33,6 +33,7 @@ def _app() -> object:
     )
     cluster.register(app)
     node.register(app)
+    os_update.register(app)
     day.register(app)
     inventory.register(app)
     mirror.register(app)
