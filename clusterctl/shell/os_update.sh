@@ -145,7 +145,7 @@ reboot_reasons() {
 	fi
 	# A container has no kernel of its own.
 	if ! systemd-detect-virt --container --quiet 2>/dev/null; then
-		emit os kernel "$(uname -r)"
+		emit os kernel "$(cat /proc/sys/kernel/osrelease)"
 		for file in /boot/vmlinuz-*; do
 			if [ -e "$file" ]; then emit kernel "${file#/boot/vmlinuz-}"; fi
 		done
