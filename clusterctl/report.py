@@ -188,24 +188,29 @@ class TextReport(Report):
 
     def _show_os_update_plan(self, fields: dict[str, Any]) -> None:
         for part in fields["machines"]:
-            if not part["work"]:
-                self._line(f"{part['host']}: nothing to do ({part['why']})")
-                continue
-            again = ", goes on where the last run ended" if part["resumed"] else ""
-            self._line(f"{part['host']}: {len(part['updates'])} updates, reboot: {part['reboot']} ({part['why']}){again}", "bold")
-            if part["interrupted"]:
-                self._line("    ! its package manager was interrupted: that is finished first", "red")
-            for package in part["updates"]:
-                self._line(f"    ~ {package['package']} {package['from'] or '(new)'} -> {package['to']}")
-            for package in part["held_back"]:
-                self._line(f"    = {package['package']} is the cluster's own: {package['to']} is held back")
-            if part["drain"]:
-                self._show_drain(part["drain"])
-            self._line(f"    safe because: {part['safe']}")
+            self._show_os_update(part)
         for text in fields["warnings"]:
             self._line(f"warning: {text}", "yellow")
-        order = "; then ".join(" and ".join(batch) for batch in fields["batches"])
-        self._line(f"plan: {order}" if order else "plan: no changes", "bold")
+        order = [" and ".join(batch) for batch in fields["batches"]]
+        if fields["markers"]:
+            order.append(f"the markers of reboots go from {', '.join(fields['markers'])}")
+        self._line(f"plan: {'; then '.join(order) or 'no changes'}", "bold")
+
+    def _show_os_update(self, part: dict[str, Any]) -> None:
+        if not part["work"]:
+            self._line(f"{part['host']}: nothing to do ({part['why']})")
+            return
+        again = ", goes on where the last run ended" if part["resumed"] else ""
+        self._line(f"{part['host']}: {len(part['updates'])} updates, reboot: {part['reboot']} ({part['why']}){again}", "bold")
+        if part["interrupted"]:
+            self._line("    ! its package manager was interrupted: that is finished first", "red")
+        for package in part["updates"]:
+            self._line(f"    ~ {package['package']} {package['from'] or '(new)'} -> {package['to']}")
+        for package in part["held_back"]:
+            self._line(f"    = {package['package']} is the cluster's own: {package['to']} is held back")
+        if part["drain"]:
+            self._show_drain(part["drain"])
+        self._line(f"    safe because: {part['safe']}")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

@@ -82,7 +82,7 @@ class Rollout:
                  note: Callable[[str], None]) -> None:
         self.session, self.plan, self.policy, self.lock, self.note = session, plan, policy, lock, note
         self.late = {part.host.name for part in plan.machines if part.machine.reboot and part.reboot != YES}
-        self._marked = {part.host.name for part in plan.machines if part.machine.marker}
+        self._marked = set(plan.markers)
         self._rebooting: set[str] = set()
         self._writing = threading.Lock()
 

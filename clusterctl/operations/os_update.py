@@ -85,7 +85,12 @@ class UpdatePlan:
     warnings: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.batches) or any(part.machine.marker for part in self.machines)
+        return bool(self.batches or self.markers)
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """The machines with a marker of a reboot, which goes at the end."""
+        return tuple(part.host.name for part in self.machines if part.machine.marker)
 
     @property
     def drains(self) -> tuple[Drain, ...]:
@@ -95,6 +100,7 @@ class UpdatePlan:
         return {
             "operation": self.operation,
             "machines": [part.as_dict() for part in self.machines],
+            "markers": list(self.markers),
             "batches": [[part.host.name for part in batch] for batch in self.batches],
             "warnings": list(self.warnings),
         }
