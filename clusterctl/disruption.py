@@ -75,6 +75,11 @@ class Drain:
         }
 
 
+def cordoned_for(node: Object) -> str:
+    """The operation that a node is cordoned for by us; empty where it is not."""
+    return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
+
+
 def plan(node: Object, pods: Iterable[Object], budgets: Sequence[Object], policy: Policy) -> Drain:
     """What draining a node would do, from the node, its pods and all PodDisruptionBudgets."""
     meta = node["metadata"]

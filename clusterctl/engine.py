@@ -14,7 +14,7 @@ from clusterctl.model import Host
 from clusterctl.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.service import Service
-from clusterctl.shell import Blob, Call, Observation, Program, step_result
+from clusterctl.shell import Blob, Call, Observation, Program, functions, step_result
 from clusterctl.transport import Cut, Transport
 
 RECONNECTS = 3
@@ -48,6 +48,8 @@ class Gates:
 
     before: Mapping[str, Gate] = field(default_factory=dict)
     after: Mapping[str, Gate] = field(default_factory=dict)
+    failed: Mapping[str, Gate] = field(default_factory=dict)
+    """What is to be done when a batch failed, before the whole stops."""
 
 
 class Engine:
@@ -100,10 +102,14 @@ class Engine:
             raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
         return seen
 
-    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300) -> list[list[str]]:
-        """Run calls of the prelude on one host; the records that they print. Raises Stopped where one fails."""
+    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300, more: str = "") -> list[list[str]]:
+        """Run calls of the prelude on one host; the records that they print. Raises Stopped where one fails.
+
+        ``silence``: seconds; ``more``: functions beside the prelude's.
+        """
         try:
-            records = list(self.transports[host.name].stream(Program(steps=steps), silence=silence))
+            program = Program(steps=steps, functions=more)
+            records = list(self.transports[host.name].stream(program, silence=silence))
         except Cut as error:
             raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
         for words in records:
@@ -123,10 +129,34 @@ class Engine:
             parts = {part.host.name: part for part in stage.hosts}
             for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
                 self.guard()
-                gates.before.get(stage.stage.name, _nothing)(stage, batch)
-                self._batch(stage.stage.name, [parts[host.name] for host in batch])
-                gates.after.get(stage.stage.name, _nothing)(stage, batch)
+                try:
+                    self._pass(stage, batch, [parts[host.name] for host in batch], gates)
+                except ClusterctlError:
+                    gates.failed.get(stage.stage.name, _nothing)(stage, batch)
+                    raise
             self.events.stage_ended(stage.stage.name, time.monotonic() - started)
+
+    def _pass(self, stage: StagePlan, batch: Sequence[Host], parts: Sequence[HostChanges], gates: Gates) -> None:
+        """One batch between its gates. Machines that are not well afterwards go back to what they were."""
+        name = stage.stage.name
+        gates.before.get(name, _nothing)(stage, batch)
+        self._batch(name, parts)
+        try:
+            gates.after.get(name, _nothing)(stage, batch)
+        except ClusterctlError as error:
+            disrupted = [part.host for part in parts if part.disruptive]
+            outcome = fleet.each(disrupted, self._put_back, limit=self.forks)
+            for host in disrupted:
+                failed = outcome.errors.get(host.name)
+                self.events.note(f"{host.name}: {failed.message if failed else 'what was there before runs again'}")
+            if disrupted and not outcome.errors:
+                names = ", ".join(host.name for host in disrupted)
+                raise Stopped(f"{error.message}\n{names}: what was there before runs again", where=error.where,
+                              hint=error.hint) from None
+            raise
+
+    def _put_back(self, host: Host) -> None:
+        self.run(host, [("put_back", "60")], more=functions("rollback"))
 
     def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
         by_name = {part.host.name: part for part in parts}
@@ -170,18 +200,23 @@ class Engine:
         program, owners = compile_program(changes, stale)
         seen = Observation()
         started = time.monotonic()
+        failure: tuple[Change, str] | None = None
         for words in self.transports[host.name].stream(program):
-            if words[0] not in ("ok", "failed"):
+            if words[0] == "back" and failure:
+                failure = (failure[0], f"{failure[1]}\n{_said_of_return(words)}")
+            elif words[0] == "failed":
+                result = step_result(words)
+                failure = (owners[result.index], result.output or f"exit code {result.code}")
+            elif words[0] == "ok":
+                index, now = int(words[1]), time.monotonic()
+                if index + 1 == len(owners) or owners[index + 1] is not owners[index]:
+                    self.events.change_done(stage, host, owners[index], now - started)
+                started = now
+            else:
                 seen.add(words[0], words[1:])
-                continue
-            result = step_result(words)
-            change, now = owners[result.index], time.monotonic()
-            if words[0] == "failed":
-                self.events.change_failed(stage, host, change, result.output)
-                raise _failed(stage, host, change, result.output or f"exit code {result.code}")
-            if result.index + 1 == len(owners) or owners[result.index + 1] is not change:
-                self.events.change_done(stage, host, change, now - started)
-            started = now
+        if failure:
+            self.events.change_failed(stage, host, *failure)
+            raise _failed(stage, host, *failure)
         self._verify(stage, host, changes, seen)
 
     def _verify(self, stage: str, host: Host, changes: Sequence[Change], seen: Observation) -> None:
@@ -199,8 +234,9 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
 
     ``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early.
     """
-    steps: list[Call] = [("forget_stamps", *stale)] if stale else []
-    owners: list[Change] = [*changes[:1]] if stale else []
+    kept = _keep(changes, stale)
+    steps: list[Call] = [*kept, *([("forget_stamps", *stale)] if stale else [])]
+    owners: list[Change] = [*changes[:1]] * len(steps)
     blobs: dict[str, Blob] = {}
     first, last = _starting(changes)
     for place, change in enumerate(changes):
@@ -213,7 +249,24 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
         steps += calls
         owners += [change] * len(calls)
         blobs |= change.resource.payload(change)
-    return Program(steps=steps, blobs=blobs, probes=planner.probes([change.resource for change in changes])), owners
+    seen = planner.probes([change.resource for change in changes])
+    return Program(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
+
+
+def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
+    """The call that keeps what is there, where something that runs is about to be interrupted."""
+    running = [change.resource for change in changes if change.action == "restart"]
+    units = [" ".join((resource.unit, *resource.ready)) for resource in running if isinstance(resource, Service)]
+    paths = (path for change in changes for path in change.resource.paths())
+    stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in stale)
+    return [("keep", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []
+
+
+def _said_of_return(words: Sequence[str]) -> str:
+    result = step_result(["failed", "0", *words[1:]])
+    if result.code == 0:
+        return "what was there before runs again"
+    return f"what was there before could not be put back: {result.output}"
 
 
 def _starting(changes: Sequence[Change]) -> tuple[int, int]:

@@ -14,12 +14,21 @@ from clusterctl.https import Https
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One entry of the list of members. ``id`` as etcd writes it in JSON: decimal. No name: it has never started."""
+    """One entry of the list of members. ``id`` as etcd writes it in JSON: decimal.
+
+    One that was added has no name before it has started; those of a cluster's birth have theirs from the beginning.
+    """
 
     id: str
     name: str
     peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...] = ()
     learner: bool = False
+
+    @property
+    def started(self) -> bool:
+        """Whether it has ever served: only then is it known where."""
+        return bool(self.client_urls)
 
     @property
     def hexadecimal(self) -> str:
@@ -130,6 +139,7 @@ def read_members(entries: object) -> tuple[Member, ...]:
             id=str(entry["ID"]),
             name=str(entry.get("name", "")),
             peer_urls=tuple(str(url) for url in entry.get("peerURLs", ())),
+            client_urls=tuple(str(url) for url in entry.get("clientURLs", ())),
             learner=bool(entry.get("isLearner", False)),
         )
         for entry in _list(entries)

@@ -76,6 +76,12 @@ class Facts:
         return _number(self["swap_kib"]) // 1024
 
     @property
+    def running(self) -> Mapping[str, str]:
+        """The version of each product that is switched on here, by the product's name in the catalog."""
+        found = (target.split("/")[-3:-1] for target in self["running"].split())
+        return {words[0]: words[1] for words in found if len(words) == 2}
+
+    @property
     def systemd(self) -> int:
         return _number(self["systemd"])
 

@@ -34,6 +34,8 @@ PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("rbac.authorization.k8s.io/v1", "Role"): ("roles", True),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): ("rolebindings", True),
     ("apiregistration.k8s.io/v1", "APIService"): ("apiservices", False),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"): ("validatingadmissionpolicies", False),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"): ("validatingadmissionpolicybindings", False),
 }
 """(apiVersion, kind) -> (name in paths, namespaced); other kinds are asked of the API."""
 
@@ -181,6 +183,10 @@ class Api:
                 raise
             return False
         return True
+
+    def delete_node(self, name: str) -> None:
+        """Delete a Node; one that is gone already is no error. Raises ApiError."""
+        self.delete(f"/api/v1/nodes/{name}")
 
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""

@@ -25,7 +25,10 @@ class Parallel:
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """Hosts where something that runs is interrupted go ``max_unavailable`` at a time; the others first and together."""
+    """Hosts where something that runs is interrupted go ``max_unavailable`` at a time; the others first and together.
+
+    Control planes and etcd members are interrupted one at a time, and before the workers, whatever ``max_unavailable`` says.
+    """
 
     max_unavailable: int = 1
 
@@ -34,8 +37,10 @@ class Rolling:
         if quiet:
             yield quiet
         rest = [host for host in hosts if host.name in disruptive]
-        for start in range(0, len(rest), self.max_unavailable):
-            yield rest[start : start + self.max_unavailable]
+        yield from ([host] for host in rest if host.is_control_plane or host.is_etcd)
+        workers = [host for host in rest if not (host.is_control_plane or host.is_etcd)]
+        for start in range(0, len(workers), self.max_unavailable):
+            yield workers[start : start + self.max_unavailable]
 
 
 @dataclass(frozen=True, slots=True)

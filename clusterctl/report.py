@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clusterctl.engine import Events
 from clusterctl.model import Host
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clusterctl.disruption import Drain
-    from clusterctl.operations.apply import ApplyPlan
     from clusterctl.operations.os_update import UpdatePlan
+    from clusterctl.operations.upgrade import UpgradePlan
+
+
+class Printable(Protocol):
+    """A plan, whatever it is of. Its dictionary has ``changes``, ``objects`` and ``nodes``."""
+
+    def as_dict(self) -> dict[str, object]: ...
+
 
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
@@ -91,10 +98,17 @@ class Report(Events):
         """What an os-update would do."""
         self._tell("os-update-plan", **plan.as_dict())
 
+    def removal(self, plan: Printable) -> None:
+        """A plan of machines that leave, or of what follows from it."""
+        self.emit("plan", **plan.as_dict())
+
+    def upgrade(self, plan: UpgradePlan) -> None:
+        self.emit("plan", **plan.as_dict())
+
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
-    def plan(self, plan: ApplyPlan) -> None:
+    def plan(self, plan: Printable) -> None:
         self.emit("plan", **plan.as_dict())
 
     def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
@@ -219,31 +233,60 @@ class TextReport(Report):
     def _show_warning(self, fields: dict[str, Any]) -> None:
         self._line(f"warning: {fields['text']}", "yellow")
 
+    def _show_upgrade(self, fields: dict[str, Any]) -> None:
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        for product, pair in fields["versions"].items():
+            self._line(f"{product.replace('_', '-')}: {pair['from']} -> {pair['to']}", "bold")
+        if len(fields["hops"]) > 1:
+            self._line(f"after that, each as an upgrade of its own: {', '.join(fields['hops'][1:])}")
+        if fields["etcd_snapshot"]:
+            self._line("a snapshot of etcd is saved and proven before anything is interrupted")
+
     def _show_plan(self, fields: dict[str, Any]) -> None:
-        stage = host = ""
-        for change in fields["changes"]:
-            if change["stage"] != stage:
-                stage, host = change["stage"], ""
-                self._line(f"stage {stage}", "bold")
-            if change["host"] != host:
-                host = change["host"]
-                self._line(f"  {host}")
-            style = "yellow" if change["disruptive"] else None
-            self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
-            for line in change.get("diff", "").splitlines():
-                self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
+        if "hops" in fields:
+            self._show_upgrade(fields)
+        self._show_departures(fields.get("departures", ()))
+        self._show_machines(fields["changes"], fields.get("safe", {}))
+        for name in fields.get("clean", ()):
+            self._line(f"  {name}: nothing of clusterctl is on it; nothing is done to it")
         for change in fields["objects"]:
             self._line(
                 f"  {SIGNS[change['action']]} {change['object']}  {change['action']} {', '.join(change['fields'][:4])}".rstrip()
             )
         for node in fields["nodes"]:
             self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
-        count = Counter(change["action"] for change in fields["changes"])
-        count.update(change["action"] for change in fields["objects"])
+        for entry in fields.get("etcd_members", ()):
+            self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
+        self._show_drain_plan({"drains": fields.get("drains", ())})
+        count = Counter(change["action"] for kind in ("changes", "objects", "etcd_members") for change in fields.get(kind, ()))
         count.update("update" for _ in fields["nodes"])
         self._line(
             "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
         )
+
+    def _show_departures(self, departures: Sequence[dict[str, Any]]) -> None:
+        for one in departures:
+            words = "never contacted, and kept out from now on" if one["offline"] else "drained, and what was installed undone"
+            roles = f" ({', '.join(one['roles'])})" if one["roles"] else ""
+            self._line(f"{one['node']}{roles} leaves: {words}", "yellow")
+            self._line(f"    safe because {one['why_safe']}")
+            if one["drain"]:
+                self._show_drain_plan({"drains": [one["drain"]]})
+
+    def _show_machines(self, changes: Sequence[dict[str, Any]], safe: Mapping[str, str]) -> None:
+        stage = host = ""
+        for change in changes:
+            if change["stage"] != stage:
+                stage, host = change["stage"], ""
+                self._line(f"stage {stage}", "bold")
+            if change["host"] != host:
+                host = change["host"]
+                self._line(f"  {host}" + (f" ({why})" if (why := safe.get(host)) else ""))
+            style = "yellow" if change["disruptive"] else None
+            self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
+            for line in change.get("diff", "").splitlines():
+                self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
 
     def _show_summary(self, fields: dict[str, Any]) -> None:
         for name, actions in sorted(fields["hosts"].items()):

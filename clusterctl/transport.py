@@ -196,7 +196,7 @@ class Transport:
                     ended = True
                     break
                 yield words
-                ended = words[0] == "failed"
+                ended = words[0] in ("failed", "back")
             if not ended:
                 raise sender.error or self._unfinished(channel, started)
         except TimeoutError:

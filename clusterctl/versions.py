@@ -34,6 +34,12 @@ def minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
+def order(version: str) -> tuple[tuple[int, ...], bool, str]:
+    """A key that sorts versions: 1.36.4 before 1.36.10, 1.37.0-rc.1 before 1.37.0."""
+    release, _, pre = version.partition("-")
+    return tuple(int(part) for part in release.split(".") if part.isdigit()), not pre, pre
+
+
 def known_versions(kubernetes: str | None = None, **overrides: str) -> Versions:
     """The versions that belong to a Kubernetes version, with overrides by product name.
 

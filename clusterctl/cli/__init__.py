@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, inventory, lab, mirror, node, os_update
+    from clusterctl.cli import cluster, day, etcd, inventory, lab, mirror, node, os_update, reset, upgrade
 
     app = typer.Typer(
         name="clusterctl",
@@ -34,7 +34,10 @@ def _app() -> object:
     cluster.register(app)
     node.register(app)
     os_update.register(app)
+    upgrade.register(app)
+    etcd.register(app)
     day.register(app)
+    reset.register(app)
     inventory.register(app)
     mirror.register(app)
     app.add_typer(lab.app, name="lab")
@@ -45,7 +48,7 @@ def main() -> NoReturn:
     """The console script. Exit codes are those of ``errors``; an interrupt stops midway like anything else."""
     from clusterctl.errors import ClusterctlError
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _interrupt)
     code = 0
     try:

@@ -1,4 +1,4 @@
-"""The verbs about single nodes: drain, cordon, uncordon."""
+"""The verbs about single machines: drain, cordon, uncordon, remove, replace."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clusterctl.cli.steps import begin_journal, confirm, summarise
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
     from clusterctl.operations.base import Session
+    from clusterctl.report import Report
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="Nodes of the inventory.")]
 TimeoutOption = Annotated[float, typer.Option("--drain-timeout", min=1, help="Seconds that each node's drain may take.")]
@@ -31,6 +32,8 @@ def register(app: typer.Typer) -> None:
     node.command("drain")(drain)
     node.command("cordon")(cordon)
     node.command("uncordon")(uncordon)
+    node.command("remove")(remove)
+    node.command("replace")(replace)
     app.add_typer(node, name="node")
 
 
@@ -102,3 +105,82 @@ def uncordon(call: Invocation, names: NamesArgument) -> None:
         for name in nodes_of(opened, names):
             done = operation.uncordon(opened.ready_api(), name, ours=False)
             report.progress(f"{name}: {'uncordoned' if done else 'is not cordoned'}")
+
+
+EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lines out of the inventory file, comments kept.")]
+
+
+@verb
+def remove(
+    call: Invocation,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Machines that leave.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Never contact it: it is dead, and cannot rejoin.")] = False,
+    edit_inventory: EditOption = False,
+    yes: YesOption = False,
+    drain_timeout: TimeoutOption = 300,
+    grace_period: GraceOption = None,
+    delete_emptydir_data: EmptyDirOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Take machines out of the cluster: drained, out of etcd, undone, deleted from the API. Any but the last control plane."""
+    from clusterctl.operations.lock import locked
+    from clusterctl.operations.remove import Remove, make, next_steps
+
+    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+    report = call.report()
+    with call.session(report) as opened:
+        whole, chosen = opened.cluster, list(dict.fromkeys(names))
+        staying = [host for host in whole.control_planes if host.name not in chosen]
+        opened.connect([host for host in whole.hosts if not offline or host.name not in chosen])
+        with locked(opened, "node remove", hosts=staying or whole.control_planes):
+            found = make(opened, chosen, offline=offline, policy=policy)
+            report.removal(found)
+            confirm(yes)
+            begin_journal(report, opened, "node-remove")
+            Remove(opened, found, policy, report.progress).run()
+        named = [host.name for host in whole.hosts if host.name in chosen]
+        edited = edit_inventory and _edit(opened, named, report)
+        summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
+
+
+def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
+    from clusterctl.inventory.edit import remove_host
+
+    path = opened.options.inventory
+    for name in names:
+        if remove_host(path, name):
+            report.progress(f"{path}: {name} is taken out")
+    return True
+
+
+@verb
+def replace(
+    call: Invocation,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The machine that goes, dead or alive.")],
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="Who comes; else a fresh machine of its name.")] = None,
+    edit_inventory: EditOption = False,
+    yes: YesOption = False,
+    drain_timeout: TimeoutOption = 300,
+    grace_period: GraceOption = None,
+    delete_emptydir_data: EmptyDirOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
+    from clusterctl.operations.lock import locked
+    from clusterctl.operations.replace import decide
+    from clusterctl.operations.replace import replace as operate
+
+    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+    report = call.report()
+    with call.session(report) as opened:
+        whole = opened.cluster
+        staying = [host for host in whole.control_planes if host.name not in (old, new)]
+        opened.connect([host for host in whole.hosts if host.name != old or new is None])
+        with locked(opened, "node replace", hosts=staying or whole.control_planes):
+            found = decide(opened, old, new)
+            begin_journal(report, opened, "node-replace")
+            operate(opened, found, policy, show=report.removal, ask=lambda: confirm(yes), say=report.progress)
+        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
+        edited = edit_inventory and _edit(opened, named, report)
+        left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
+        summarise(report, opened, changed=True, next_steps=[*left, "clusterctl status"])

@@ -226,6 +226,9 @@ def scheduler_arguments(context: Context) -> dict[str, object]:
     )
 
 
+PORTS = {"kube-controller-manager": "10257", "kube-scheduler": "10259"}
+
+
 def _daemon(context: Context, name: str, short: str, arguments: dict[str, object], *more: Resource) -> list[Resource]:
     """The controller manager and the scheduler are alike: a kubeconfig, a serving certificate, a unit."""
     program = product(context, name, context.cluster.versions.kubernetes)
@@ -243,7 +246,8 @@ def _daemon(context: Context, name: str, short: str, arguments: dict[str, object
     )
     if short == "controller-manager":
         inputs = (f"file:{PKI}/ca.key", f"file:{PKI}/sa.key", *inputs)
-    return [client, server, conf, *more, *switch, service, Service(unit=f"{name}.service", inputs=inputs, deadline=60)]
+    daemon = Service(unit=f"{name}.service", inputs=inputs, deadline=60, ready=("tcp_open", "127.0.0.1", PORTS[name]))
+    return [client, server, conf, *more, *switch, service, daemon]
 
 
 def resources(context: Context) -> Sequence[Resource]:

@@ -9,6 +9,7 @@ from clusterctl.model import Host
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
+from clusterctl.resources.footprint import Before, FirewallBefore
 from clusterctl.resources.system import Module, Packages, Sysctl
 
 MODULES = {
@@ -29,8 +30,15 @@ KERNEL_SETTINGS = {
     "kernel.panic_on_oops": "1",
     "kernel.keys.root_maxkeys": "1000000",
     "kernel.keys.root_maxbytes": "25000000",
+    # Each daemon and many a pod watches files; the default of 128 for all of root's is soon used up.
+    "fs.inotify.max_user_instances": "8192",
+    "fs.inotify.max_user_watches": "524288",
 }
-"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults)."""
+"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults), and room for watching files."""
+
+CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_tcp_timeout_established",
+                      "net.netfilter.nf_conntrack_tcp_timeout_close_wait")
+"""What kube-proxy sets by itself."""
 
 
 def packages(host: Host) -> tuple[str, ...]:
@@ -60,12 +68,15 @@ def _kernel(context: Context) -> list[Resource]:
 
 
 def resources(context: Context) -> Sequence[Resource]:
+    ours = NETWORK_SETTINGS if in_container(context) else (*NETWORK_SETTINGS, *KERNEL_SETTINGS, *CONNTRACK_SETTINGS)
     wanted: list[Resource] = [
+        Before(identity=context.pki.identity, sysctls=tuple(ours)),
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
     wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:
+        wanted.append(FirewallBefore())
         wanted += _kernel(context)
     if context.facts["resolv_conf"] == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))

@@ -174,6 +174,8 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
         Service(
             unit="kube-proxy.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
+            # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
+            ready=("tcp_open", "127.0.0.1", "10256"),
             deadline=60,
         ),
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
 from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
+from clusterctl.disruption import CORDONED_FOR, cordoned_for
 from clusterctl.errors import InputError
 from clusterctl.kube import ROLE_LABEL, Object
 from clusterctl.model import Cluster, Host
@@ -71,6 +72,23 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
         except OSError as error:
             raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
     return wanted
+
+
+REMOVED_NODES = "clusterctl-removed-nodes"
+REMOVED_NAMES = "clusterctl.dev/removed-nodes"
+
+
+def removed_nodes(names: Iterable[str]) -> list[Object]:
+    """Keeps machines out that were removed while nobody could reach them: whatever they ask to be changed is denied."""
+    chosen = sorted(names)
+    users = [f"'system:node:{name}'" for name in chosen]
+    return _read(render("addons/removed-nodes.yaml.j2", policy=REMOVED_NODES, names=chosen, users=users), "removed-nodes.yaml")
+
+
+def removed_names(policy: Object | None) -> frozenset[str]:
+    """The names that such a policy keeps out."""
+    text = ((policy or {}).get("metadata", {}).get("annotations") or {}).get(REMOVED_NAMES, "")
+    return frozenset(filter(None, str(text).split(",")))
 
 
 def _metrics_spec(cluster: Cluster) -> CertificateSpec:
@@ -152,7 +170,8 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
         taints = node["spec"].get("taints", [])
         missing = [taint for taint in node_taints(cluster, host) if not any(_same(taint, other) for other in taints)]
         surplus = not _dedicated(cluster, host) and any(_same(CONTROL_PLANE_TAINT, taint) for taint in taints)
-        if not labels and not missing and not surplus:
+        forgotten = cordoned_for(node)
+        if not labels and not missing and not surplus and not forgotten:
             continue
         kept = [
             taint
@@ -164,10 +183,15 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
             # Others may be changing the taints: the list is replaced only in the version that was read.
             patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
             patch["spec"] = {"taints": [*kept, *missing]}
+        if forgotten:
+            # Whoever holds the lock now is the only operator: what was begun before has ended.
+            patch["metadata"]["annotations"] = {CORDONED_FOR: None}
+            patch.setdefault("spec", {})["unschedulable"] = None
         yield (
             host.name,
             patch,
-            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else [])),
+            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []),
+             *([f"uncordoned: {forgotten} cordoned it"] if forgotten else [])),
         )
 
 

@@ -119,6 +119,9 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
     if "\t" in line[:len(line) - len(line.lstrip())]:
         return InputError("is indented with a tab; YAML wants spaces", where=str(place))
     problem = error.problem or "cannot be parsed"
+    if "nesting depth" in problem:
+        # libyaml has a limit of its own, and comes to it first where a document is one long line.
+        return InputError(f"is nested more than {MOST_DEPTH} deep", where=str(place))
     return InputError(f"is not YAML: {problem}" + (f" ({error.context})" if error.context else ""), where=str(place))
 
 

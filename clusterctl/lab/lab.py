@@ -13,7 +13,7 @@ from clusterctl.lab import machine as machines
 from clusterctl.lab import network, repository
 from clusterctl.lab.base import Base, ensure_base
 from clusterctl.lab.cgroup import Cgroup
-from clusterctl.lab.host import LabError, check_host
+from clusterctl.lab.host import LabError, check_host, make_room
 from clusterctl.lab.inventory import write_inventory, write_known_hosts
 from clusterctl.lab.removal import exists, remove_lab, remove_parts
 from clusterctl.lab.state import LabSpec, Machine, State, lock_of, write_atomically
@@ -104,6 +104,7 @@ class Lab:
 
     def _raise(self, base: Base, progress: Progress, deadline: float) -> None:
         progress(f"raising {len(self.machines)} machines in {self.namespace}")
+        make_room()
         write_atomically(self.directory / "base", f"{base.directory}\n", 0o600)
         machines.new_key(self.key, f"clusterctl-lab-{self.name}")
         if self.state.spec.sudo_password:

@@ -18,11 +18,14 @@ from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
 from clusterctl.engine import Gates
-from clusterctl.errors import Stopped
+from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import Api, ApiError, Object, ObjectChange, node_ready, refuse, wait_for
+from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, wait_for
 from clusterctl.model import Cluster, Host
+from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
+from clusterctl.operations.gates import Serving
+from clusterctl.operations.members import Membership, MemberState
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
@@ -44,7 +47,7 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
     return (
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=Rolling(1), together=True),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
         Stage(
             name="nodes",
             components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
@@ -61,95 +64,114 @@ class ApplyPlan:
 
     machines: Plan
     objects: tuple[ObjectChange, ...]
-    nodes: tuple[tuple[str, Object, tuple[str, ...]], ...]
+    nodes: api_state.NodeChanges
     warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Facts] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """What changes within a resource, by (host, id), where somebody asked for it."""
+    strays: tuple[MemberState, ...] = ()
+    """etcd members of no machine, which are taken out first."""
     later: tuple[Object, ...] = ()
     """The objects of an API that did not answer: they are compared when the machines are as wanted."""
 
     def __bool__(self) -> bool:
-        return bool(self.machines or self.objects or self.nodes or self.later)
+        return bool(self.machines or self.objects or self.nodes or self.strays or self.later)
 
     def as_dict(self) -> dict[str, object]:
         return {
             **self.machines.as_dict(self.differences),
             "objects": [change.as_dict() for change in self.objects],
             "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes],
+            "etcd_members": [
+                {"member": state.name, "action": "remove", "reason": state.error or "a learner"} for state in self.strays
+            ],
             "warnings": list(self.warnings),
         }
 
 
 def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
-    """Look once at every machine and at the API, and compare. Two trips to each machine; nothing is changed."""
-    cluster, hosts = session.cluster, session.chosen
-    for product, version in products(cluster):
+    """Look once at every machine, at etcd and at the API, and compare. Two trips to each machine; nothing is changed.
+
+    From here on the session's cluster has the versions that run, where the inventory names none.
+    """
+    if session.pki_is_new or session.cluster.settings.kubernetes:
+        # What cannot be had is told before any machine is asked.
+        require(session)
+    facts, warnings = gather(session)
+    session.cluster = running.settle(session.cluster, facts)
+    running.refuse_differences(session.cluster, facts)
+    require(session)
+    return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
+
+
+def require(session: Session) -> None:
+    """Raises InputError unless every product is pinned."""
+    for product, version in products(session.cluster):
         session.catalog.require(product, version)
+
+
+def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
+    """Facts of the chosen hosts, and warnings; whether etcd serves is asked of all members where one of them is chosen."""
+    hosts = session.chosen
+    if any(host.is_etcd for host in hosts):
+        hosts = (*hosts, *(host for host in session.cluster.etcd_members if host not in hosts))
     facts, warnings = session.facts(hosts)
     refuse_other_cluster(session, facts)
-    order = stages(cluster, formed(facts))
+    return facts, warnings
+
+
+def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
+            verify: bool = False) -> ApplyPlan:
+    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage."""
+    hosts = session.chosen
     resources = wanted(session, order, hosts, facts)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="api") as pool:
-        look = pool.submit(_look_at_api, session, facts)
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="api") as pool:
+        api = pool.submit(api_state.look, session, facts)
+        etcd = pool.submit(_look_at_etcd, session, facts)
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
-        objects_changed, nodes_changed, later = look.result()
+        found, membership = api.result(), etcd.result()
     machines = planner.make(order, hosts, resources, seen)
-    if later:
-        warnings.append("no API server answers: what runs in the cluster is compared once one does")
-    return ApplyPlan(machines, objects_changed, nodes_changed, tuple(warnings), later=later)
+    told = [*warnings, *found.warnings]
+    strays: tuple[MemberState, ...] = ()
+    if isinstance(membership, Membership):
+        fresh = [host.name for host in session.cluster.etcd_members if host.name in facts and not facts[host.name]["etcd"]]
+        members.refuse_reborn(membership, fresh)
+        strays = () if session.options.limit else members.strays(membership, session.leaving)
+    elif membership is not None:
+        if not any(stage == "etcd" for stage, _, _ in machines.changes):
+            raise membership
+        told.append(membership.message)
+    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later)
 
 
-NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
-
-
-def _look_at_api(
-    session: Session, facts: Mapping[str, Facts]
-) -> tuple[tuple[ObjectChange, ...], NodeChanges, tuple[Object, ...]]:
-    """What differs in the API, what on its nodes, and what could not be looked at. A cluster that is not born yet has nothing."""
-    cluster = session.cluster
-    if session.options.limit:
-        return (), (), ()
-    wanted_objects = _objects(session, facts)
-    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
-    if not born or not formed(facts):
-        return tuple(ObjectChange(item, "create") for item in wanted_objects), (), ()
-    api = session.any_api(born)
-    if api is None:
-        return (), (), tuple(wanted_objects)
-    return tuple(_compare(session, api, wanted_objects)), tuple(objects.node_changes(cluster, dict(api.nodes()))), ()
-
-
-def _objects(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
-    # CoreDNS does not start with a forward to nobody.
-    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
-    return [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
-
-
-def _compare(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
+def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
+    """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
+    if not hosts:
+        return None
     try:
-        return api.compare(wanted_objects, lambda item, found: objects.is_good(session.cluster, session.pki, item, found))
-    except ApiError as error:
-        raise refuse(error, "the API's objects cannot be read") from None
+        return members.look(session, hosts)
+    except Refused as error:
+        return error
 
 
 def wanted(
     session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
 ) -> dict[str, dict[str, tuple[Resource, ...]]]:
     """All resources of all hosts, by stage."""
-    return {
-        host.name: planner.wanted(
-            order,
-            Context(
-                cluster=session.cluster,
-                host=host,
-                facts=facts[host.name],
-                pki=session.pki,
-                catalog=session.catalog,
-                etcd_formed=formed(facts),
-            ),
-        )
-        for host in hosts
-    }
+    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:
+    """All that components may know of one host."""
+    return Context(
+        cluster=session.cluster,
+        host=host,
+        facts=facts[host.name],
+        pki=session.pki,
+        catalog=session.catalog,
+        etcd_formed=formed(facts),
+    )
 
 
 def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
@@ -162,24 +184,39 @@ class Apply:
 
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
+        self.serving = Serving(session, plan.facts)
         self._bound = False
+
+    def gates(self) -> Gates:
+        """What must hold around each batch."""
+        serving = self.serving
+        return Gates(
+            before={"etcd": serving.before_etcd, "control-plane": serving.before_control_plane, "nodes": self._before_nodes},
+            after={"control-plane": serving.after_control_plane, "nodes": self._after_nodes},
+        )
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
         self._prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
-        self.session.engine.execute(
-            self.plan.machines, Gates(before={"nodes": self._before_nodes}, after={"nodes": self._after_nodes})
-        )
-        self._apply([change for change in self._changes if not (self._bound and _binds(change))])
+        self._clean()
+        self.session.engine.execute(self.plan.machines, self.gates())
+        self._apply([change for change in self._changes if not (self._bound and self.binds(change))])
         if self.plan.nodes or self.plan.later:
             self._nodes()
+
+    def _clean(self) -> None:
+        """Members of no machine go before others are asked to join."""
+        for stray in self.plan.strays:
+            members.clean(self.session, stray, self.serving.members)
+            self.session.engine.events.note(f"etcd member {stray.name} is taken out")
 
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:
         """The planned changes in the API; what could not be looked at then is compared now."""
-        return _compare(self.session, self.session.ready_api(), self.plan.later) if self.plan.later else self.plan.objects
+        later = self.plan.later
+        return api_state.compare_objects(self.session, self.session.ready_api(), later) if later else self.plan.objects
 
     def _prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched."""
@@ -190,10 +227,15 @@ class Apply:
         }
         prefetch(source for source in sources if isinstance(source, Artifact))
 
+    @staticmethod
+    def binds(change: ObjectChange) -> bool:
+        """Whether an object says who may do what."""
+        return str(change.wanted["apiVersion"]).startswith("rbac.")
+
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
         if not self._bound:
-            self._apply([change for change in self._changes if _binds(change)])
+            self._apply([change for change in self._changes if self.binds(change)])
             self._bound = True
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
@@ -235,10 +277,6 @@ class Apply:
 
         if self.session.cluster.nodes:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
-
-
-def _binds(change: ObjectChange) -> bool:
-    return str(change.wanted["apiVersion"]).startswith("rbac.")
 
 
 def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clusterctl import fleet, preflight
@@ -43,8 +43,10 @@ class Session:
     catalog: Catalog
     engine: Engine
     options: Options
+    leaving: frozenset[str] = frozenset()
+    """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
     _apis: dict[str, Api] = field(default_factory=dict)
-    _etcds: dict[str, Etcd] = field(default_factory=dict)
+    _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
 
     @property
@@ -82,15 +84,18 @@ class Session:
             )
         return self._apis[host.name]
 
-    def etcd(self, host: Host) -> Etcd:
-        """One member's API, through its machine's SSH connection, with a certificate for this run alone. Raises Unreachable."""
-        if host.name not in self._etcds:
-            forward = self.engine.transports[host.name].forward("127.0.0.1", 2379)
+    def etcd(self, host: Host, address: str = "127.0.0.1") -> Etcd:
+        """One member's API, with a certificate for this run alone. Raises Unreachable.
+
+        The way there is the SSH connection of ``host``; ``address``: of another member, as it is reached from there.
+        """
+        if (host.name, address) not in self._etcds:
+            forward = self.engine.transports[host.name].forward(address, 2379)
             spec = CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1)
             certificate, key = self.pki.authorities["etcd"].issue(spec)
             authority = self.pki.authorities["etcd"].pem
-            self._etcds[host.name] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
-        return self._etcds[host.name]
+            self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
+        return self._etcds[host.name, address]
 
     def ready_api(self, *, deadline: float = 60.0) -> Api:
         """An API server that is ready: the one that was before, where it still is. Raises Stopped where none becomes so."""
@@ -118,6 +123,16 @@ class Session:
                 if found.ready():
                     return found
         return None
+
+    def forget_versions(self) -> None:
+        """What is wanted is again what the inventory says: an upgrade to the next version is planned anew."""
+        from clusterctl.inventory import load
+
+        self.cluster = load(self.options.inventory)
+
+    def limit(self, names: tuple[str, ...]) -> None:
+        """Concern only these hosts from now on."""
+        self.options = replace(self.options, limit=names)
 
     def close(self) -> None:
         for api in self._apis.values():

@@ -9,6 +9,7 @@ from typing import Any
 
 from clusterctl import disruption
 from clusterctl.disruption import CORDONED_FOR, Drain, Pod, Policy
+from clusterctl.disruption import cordoned_for as cordoned_for
 from clusterctl.errors import InputError, Problems, Refused, Stopped
 from clusterctl.kube import Api, ApiError, Object
 
@@ -65,11 +66,6 @@ def uncordon(api: Api, name: str, *, ours: bool) -> bool:
         return False
     api.patch_node(name, {"spec": {"unschedulable": None}, "metadata": {"annotations": {CORDONED_FOR: None}}})
     return True
-
-
-def cordoned_for(node: Object) -> str:
-    """The operation that a node is cordoned for by us; empty where it is not."""
-    return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
 
 
 @dataclass

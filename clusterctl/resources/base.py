@@ -63,6 +63,10 @@ class Resource(ABC):
     def apply(self, change: Change) -> Sequence[Call]:
         """The calls that carry a change out."""
 
+    def paths(self) -> Sequence[str]:
+        """The files that a change touches: copied before something that runs is interrupted, to find the way back."""
+        return ()
+
     def payload(self, change: Change) -> Mapping[str, Blob]:
         """Files that must travel beside the program, by the names that ``apply`` uses."""
         return {}

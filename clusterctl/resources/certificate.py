@@ -34,6 +34,9 @@ class Certificate(Resource):
     def _stamp(self) -> str:
         return f"/var/lib/clusterctl/stamps/pair-{self.path.strip('/').replace('/', '-')}"
 
+    def paths(self) -> Sequence[str]:
+        return (f"{self.path}.crt", f"{self.path}.key", self._stamp)
+
     def wanted(self) -> State:
         return {"subject": self.spec.subject, "names": self.spec.names, "usages": self.spec.usages, "validity": "long enough",
                 "issuer": self.authority.fingerprint, "pair": "intact", "certificate_mode": f"644 {self.owner}",

@@ -35,6 +35,9 @@ class File(Resource):
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
+    def paths(self) -> Sequence[str]:
+        return (self.path,)
+
     def wanted(self) -> State:
         return {"content": self.sha256, "mode": self.mode, "owner": self.owner}
 
@@ -112,6 +115,9 @@ class Link(Resource):
     @property
     def id(self) -> str:
         return f"link:{self.path}"
+
+    def paths(self) -> Sequence[str]:
+        return (self.path,)
 
     def wanted(self) -> State:
         return {"target": self.target}

@@ -28,6 +28,9 @@ class Service(Resource):
     def id(self) -> str:
         return f"service:{self.unit}"
 
+    def paths(self) -> Sequence[str]:
+        return (f"/var/lib/clusterctl/stamps/{self.unit}",)
+
     def wanted(self) -> State:
         return {"active": "active", "enabled": "enabled", "stamp": self.stamp}
 

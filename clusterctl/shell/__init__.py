@@ -46,17 +46,19 @@ def quote(word: str) -> str:
 PRELUDE = ("prelude", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-
-@cache
-def functions(name: str) -> str:
-    """The text of one file of functions: those that only some programs have are given to them one by one."""
-    return Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8")
+UNDOING = ("footprint", "undo", "undo_system")
+"""Those of the few programs that note what was there before us, or take away what is ours."""
 
 
 @cache
+def functions(*names: str) -> str:
+    """The text of files of functions."""
+    return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in names)
+
+
 def prelude() -> str:
     """The text of the functions that every program starts with."""
-    return "\n".join(functions(name) for name in PRELUDE)
+    return functions(*PRELUDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,19 @@ class Program:
     def text(self) -> str:
         """The program itself, as sh reads it."""
         lines = [f"set -- {self.nonce} \"$1\"", prelude(), self.functions]
+        if self._undoes:
+            lines.append(functions(*UNDOING))
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
         lines += list(_observations(self.probes))
         lines.append("emit end")
         return "\n".join(lines) + "\n"
+
+    @property
+    def _undoes(self) -> bool:
+        steps = any(call[0].startswith(("undo_", "record_", "return_")) for call in self.steps)
+        return steps or any(kind == "remains" for kind, _ in self.probes)
 
     def chunks(self, size: int = 32768) -> Iterator[bytes]:
         """The tar of program and blobs, in slices of at most ``size`` bytes; files are streamed, never held."""
@@ -143,6 +152,8 @@ class Observation:
             self._tables[kind].setdefault(path, []).append(line)
         elif kind == "unit":
             self._add_unit(words[0] if words else "")
+        elif kind == "remains":
+            self._tables[kind].setdefault(words[0], []).append("\t".join(words[1:]))
         elif kind == "user":
             self._tables[kind][words[0].split(":")[0]] = words[0].split(":")
         else:

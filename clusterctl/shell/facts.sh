@@ -50,11 +50,18 @@ observe_facts() {
 	take_line /etc/clusterctl/cluster
 	cluster=$line
 	fact cluster "$cluster"
-	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; fi)"
+	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; elif [ -e /var/lib/etcd/member ]; then echo begun; fi)"
+	running
 	take_line /etc/ssh/ssh_host_ed25519_key.pub
 	fact ssh_host_key "$line"
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
+}
+
+# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM.
+running() {
+	[ -n "$cluster" ] || return 0
+	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')"
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.

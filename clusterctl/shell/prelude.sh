@@ -37,9 +37,19 @@ step() {
 	code=$?
 	if [ "$code" -ne 0 ]; then
 		emit failed "$index" "$code" "$({ tail -c 1900 "$work/output"; full_disks; } | base64 | tr -d '\n')"
+		if [ -e "$work/kept" ]; then go_back; fi
 		exit 0
 	fi
 	emit ok "$index"
+}
+
+# What runs was interrupted and does not come up with what is new: what was there before stands again.
+go_back() {
+	(
+		set -e
+		put_back 60
+	) >"$work/output" 2>&1 </dev/null 3>&- 9>&-
+	emit back "$?" "$(tail -c 1900 "$work/output" | base64 | tr -d '\n')"
 }
 
 # Programs have many words for a full disk, and some none: it is said here.

@@ -10,7 +10,8 @@ put_file() {
 	# What a program that was killed left behind; the lock says that none is at work.
 	rm -f -- "$folder"/.clusterctl.?????? 2>/dev/null || :
 	temporary=$(mktemp "$folder/.clusterctl.XXXXXX")
-	trap 'rm -f -- "$temporary"' EXIT
+	# A full disk is looked at before what did not fit is taken away again.
+	trap 'full_disks; rm -f -- "$temporary"' EXIT
 	cat "$work/blobs/$4" >"$temporary"
 	chown -h -- "$3" "$temporary"
 	chmod -- "$2" "$temporary"
@@ -68,15 +69,34 @@ put_user() {
 }
 
 # put_packages NAME...: nothing else is upgraded; what the packages bring along as services neither starts nor is enabled.
+# What comes along is noted in $state/packages, so that it can go again.
 put_packages() {
+	installed_packages >"$work/installed"
 	if command -v apt-get >/dev/null 2>&1; then
 		quiet_apt "$@"
 	elif command -v dnf >/dev/null 2>&1; then
 		dnf -y install "$@"
+		installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 	else
 		die "no package manager that clusterctl knows (apt-get, dnf): install by hand: $*"
 	fi
 }
+
+installed_packages() {
+	if command -v dpkg-query >/dev/null 2>&1; then
+		dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p' | sort -u
+	else
+		rpm -qa --queryformat '%{NAME}\n' | sort -u
+	fi
+}
+
+# package_units NAME: the services that a package has.
+package_units() {
+	{ dpkg-query -L "$1" || rpm -ql "$1"; } 2>/dev/null | sed -n 's/^\(\/usr\)\{0,1\}\/lib\/systemd\/system\/\([^/@]*\.service\)$/\2/p'
+}
+
+no_services="#!/bin/sh
+exit 101"
 
 quiet_apt() {
 	# A machine that never fetched the lists would fail first and fetch them then.
@@ -86,7 +106,7 @@ quiet_apt() {
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e "$policy" ]; then
 		trap 'rm -f -- "$policy"' EXIT
-		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		printf '%s\n' "$no_services" >"$policy"
 		chmod 755 "$policy"
 	fi
 	install_packages "$@" || {
@@ -94,14 +114,17 @@ quiet_apt() {
 		install_packages "$@"
 	}
 	for name; do
-		for unit in $(dpkg-query -L "$name" | sed -n 's/^\(\/usr\)\{0,1\}\/lib\/systemd\/system\/\([^/@]*\.service\)$/\2/p'); do
+		for unit in $(package_units "$name"); do
 			systemctl disable --quiet -- "$unit" 2>/dev/null || :
 		done
 	done
 }
 
+# apt says what it is about to unpack before it does so: a note that a kill cannot lose.
 install_packages() {
-	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends install "$@"
+	note="sed 's|.*/||; s/_.*//' | grep -vxF -f $work/installed >>$state/packages || :"
+	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \
+		-o APT::Keep-Downloaded-Packages=false -o "DPkg::Pre-Install-Pkgs::=$note" --no-install-recommends install "$@"
 }
 
 # take BLOB: the path of what was sent, or of what is fetched now where BLOB is a URL, into 'taken'.
@@ -138,7 +161,7 @@ put_program() {
 	shift 4
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
-	trap 'rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
+	trap 'full_disks; rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
 	if [ "$kind" = zst ]; then
 		zstd -d -q -o "$folder.new/$1" -- "$blob"
 		arrived=$(sha256 "$folder.new/$1")
@@ -182,6 +205,14 @@ unpack() {
 		mv -- "$into/.all/$member" "$into/${member##*/}"
 	done
 	rm -rf -- "$into/.all"
+}
+
+# accepts PROGRAM FLAG...: whether a program that nothing runs yet knows its flags; asked for its version, it does nothing else.
+accepts() {
+	said=$("$@" --version 2>&1) || {
+		printf '%s does not take its flags: %s\n' "$1" "$(printf '%s\n' "$said" | tail -n 3)" >&2
+		exit 1
+	}
 }
 
 put_image() {

@@ -21,6 +21,8 @@ begin_services() {
 put_service() {
 	unit=$1 digest=$2 verb=$3 seconds=$4
 	shift 4
+	# Where there is a way back, it is taken in time for others not to notice.
+	if [ -e "$work/kept" ] && [ "$seconds" -gt 75 ]; then seconds=75; fi
 	deadline=$(($(date +%s) + seconds))
 	if [ "$verb" != await ]; then
 		make_folders "$state/stamps"
@@ -39,8 +41,14 @@ put_service() {
 until_ready() {
 	unit=$1 deadline=$2
 	shift 2
-	[ $# -gt 0 ] || set -- true
+	if [ $# -eq 0 ]; then
+		set -- true
+		[ ! -e "$work/kept" ] || set -- stays_up "$unit"
+	fi
+	# Where there is a way back, one that falls over and over again is not waited for.
+	before=$(restarts_of "$unit")
 	until systemctl is-active --quiet -- "$unit" && "$@" >"$work/probe" 2>&1; do
+		if [ -e "$work/kept" ] && [ "$(($(restarts_of "$unit") - before))" -ge 4 ]; then unit_failed "$unit" "does not stay up"; fi
 		if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$unit"; then
 			unit_failed "$unit" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
 		fi
@@ -48,9 +56,24 @@ until_ready() {
 	done
 }
 
+# stays_up UNIT: a program that serves nothing that could be asked must at least not fall again at once.
+stays_up() {
+	first=$(systemctl show --property=MainPID --value -- "$1")
+	sleep 3
+	[ "$(systemctl show --property=MainPID --value -- "$1")" = "$first" ] || die "it was restarted within 3 s"
+}
+
+restarts_of() {
+	systemctl show --property=NRestarts --value -- "$1" 2>/dev/null | grep -E '^[0-9]+$' || echo 0
+}
+
+# unit_failed UNIT WHAT: with the line of its log that matters most likely, and the last ones.
 unit_failed() {
 	printf '%s %s (%s)\n' "$1" "$2" "$(systemctl show --property=ActiveState,SubState,Result --value -- "$1" | tr '\n' ' ')"
-	journalctl --unit "$1" --lines 12 --no-pager --output cat 2>/dev/null | tail -c 1500
+	log=$(journalctl --unit "$1" --lines 60 --no-pager --output cat 2>/dev/null)
+	matters=$(printf '%s\n' "$log" | grep -iE 'unknown flag|unrecognized|invalid argument|^Error|"command failed"|panic:|fatal|cannot|denied|refused' | tail -n 1)
+	[ -z "$matters" ] || printf 'its log says: %s\n' "$(printf '%s' "$matters" | cut -c 1-400)"
+	printf '%s\n' "$log" | tail -n 12 | tail -c 1200
 	exit 1
 }
 

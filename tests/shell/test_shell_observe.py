@@ -165,8 +165,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_noticed(tmp_path: Path) -> None
     blob = tmp_path / "blob"
     blob.write_bytes(b"x" * 100_000)
     chunks = Program(blobs={"blob": blob}).chunks(1000)
-    for _ in range(20):
-        next(chunks)
+    assert any(b"xxx" in chunk for chunk in chunks)
     blob.write_bytes(b"")
     with pytest.raises(OSError, match="shorter"):
         list(chunks)

@@ -11,16 +11,17 @@ import pytest
 from shell_box import SHELLS
 
 from clusterctl import facts
-from clusterctl.shell import PRELUDE, Program, functions, prelude
+from clusterctl.shell import PRELUDE, UNDOING, Program, functions, prelude
 
-ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - set(PRELUDE))
+ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
+"""The files of functions that only some programs have."""
 
 
-def shellcheck(text: str) -> str:
+def shellcheck(text: str, but: str = "SC2317,SC2329") -> str:
     if shutil.which("shellcheck") is None:
         pytest.fail("shellcheck is missing: apt-get install shellcheck")
     # 2317, 2329: not all functions are called by every program.
-    found = subprocess.run(["shellcheck", "-s", "sh", "-e", "SC2317,SC2329", "-"], input=text, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(["shellcheck", "-s", "sh", "-e", but, "-"], input=text, capture_output=True, text=True, timeout=60)
     return found.stdout + found.stderr
 
 
@@ -29,19 +30,34 @@ def test_functions_of_some_programs(name: str) -> None:
     assert shellcheck(functions(name)) == ""
 
 
+def program_with(names: list[str]) -> Program:
+    observing = [name.removeprefix("observe_") for name in names if name.startswith("observe_")]
+    doing = [name for name in names if name.startswith(("put_", "remove_", "stop_", "forget_", "record_", "undo_", "return_"))]
+    assert len(observing) > 1 and len(doing) > 8
+    return Program(probes=[(name, "a 'b'; c") for name in observing] + [("facts", "all")], verify=True, functions=facts.probe_program().functions,
+                   steps=[(name, "one", "two 'three'", "; four", "5", "six") for name in doing])
+
+
+def without_directives(program: Program) -> str:
+    """A directive belongs in front of the first command alone."""
+    return re.sub(r"# shellcheck shell=sh.*\n", "", program.text)
+
+
+def names_of(text: str) -> list[str]:
+    return re.findall(r"^(\w+)\(\) \{", text, re.MULTILINE)
+
+
 def test_a_program_with_everything() -> None:
-    functions = re.findall(r"^(\w+)\(\) \{", prelude(), re.MULTILINE)
-    observing = [name.removeprefix("observe_") for name in functions if name.startswith("observe_")]
-    doing = [name for name in functions if name.startswith(("put_", "remove_", "stop_", "forget_"))]
-    assert len(observing) > 8 and len(doing) > 8
-    program = Program(probes=[(name, "a 'b'; c") for name in observing] + [("facts", "all")], verify=True, functions=facts.probe_program().functions,
-                      steps=[(name, "one", "two 'three'", "; four", "5", "six") for name in doing])
-    # A directive belongs in front of the first command alone.
-    assert shellcheck(re.sub(r"# shellcheck shell=sh.*\n", "", program.text)) == ""
+    assert shellcheck(without_directives(program_with(names_of(prelude())))) == ""
+
+
+def test_a_program_that_undoes() -> None:
+    # 2086: the footprint's lists are words on purpose; 2034: not every program uses all of them.
+    assert shellcheck(without_directives(program_with(names_of(functions(*UNDOING)))), "SC2317,SC2329,SC2086,SC2034") == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_can_read_it(shell: str) -> None:
-    text = Program(functions="\n".join(functions(name) for name in ADDED)).text
+    text = Program(functions=functions(*ADDED), probes=(("remains", ""),)).text
     found = subprocess.run([*SHELLS[shell], "-n"], input=text, capture_output=True, text=True, timeout=10)
     assert (found.returncode, found.stderr) == (0, "")

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
     {"errors"},
-    {"model", "versions", "forward", "render", "storage", "kube", "https", "disruption"},
+    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "disruption"},
     {"shell", "sockets", "hostkeys", "pki"},
     {"facts", "transport", "sender", "fleet", "resources", "preflight", "etcd"},
     {"inventory", "secrets", "artifacts"},

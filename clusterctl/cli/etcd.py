@@ -1,0 +1,119 @@
+"""The verbs about etcd: members, defrag, snapshots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clusterctl.cli.options import InventoryOption, Invocation, LimitOption, Output, OutputOption, StateOption, gather, verb
+from clusterctl.cli.steps import begin_journal
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    etcd = typer.Typer(help="etcd's members and snapshots.", no_args_is_help=True, rich_markup_mode=None)
+    etcd.command("members")(members)
+    etcd.command("defrag")(defrag)
+    snapshot = typer.Typer(help="Snapshots of etcd.", no_args_is_help=True, rich_markup_mode=None)
+    snapshot.command("save")(save)
+    snapshot.command("list")(list_saved)
+    snapshot.command("verify")(verify)
+    etcd.add_typer(snapshot, name="snapshot")
+    app.add_typer(etcd, name="etcd")
+
+
+@verb
+def members(call: Invocation) -> None:
+    """Show etcd's members. Exits with 3 where one is not well."""
+    from clusterctl.engine import Events
+    from clusterctl.operations import members as operation
+
+    with call.session(Events()) as opened:
+        found = operation.look(opened)
+    if call.output is Output.json:
+        listed = [state.as_dict() for state in found.members]
+        typer.echo(json.dumps({"cluster_id": found.cluster_id, "members": listed}, indent=2))
+    else:
+        rows = [("ID", "NAME", "ROLE", "VERSION", "SIZE", "IN USE", "STATE")]
+        for state in found.members:
+            role = "learner" if state.member.learner else "leader" if state.leader else "voter"
+            where = "" if state.host else ", of no machine of the inventory"
+            size, used = (f"{number / 2**20:.1f} MiB" if number else "-" for number in (state.size, state.in_use))
+            rows.append((state.member.hexadecimal, state.name, role, state.version or "-", size, used,
+                         (state.error or "healthy") + where))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+    if not all(state.healthy and state.host for state in found.members):
+        raise typer.Exit(3)
+
+
+@verb
+def defrag(call: Invocation, limit: LimitOption = "") -> None:
+    """Give free space of etcd's databases back, one member after the other, the leader last."""
+    from clusterctl.operations import members as operation
+    from clusterctl.operations.lock import locked
+
+    report = call.report()
+    with call.session(report) as opened, locked(opened, "etcd defrag"):
+        chosen = [host for host in opened.cluster.etcd_members if host in opened.chosen]
+        for name, (before, after) in operation.defragment(opened, chosen).items():
+            report.progress(f"{name}: {before / 2**20:.1f} MiB -> {after / 2**20:.1f} MiB")
+
+
+@verb
+def save(call: Invocation) -> None:
+    """Save a snapshot of etcd beside the cluster's keys, proven by a restore into a scratch member."""
+    from dataclasses import asdict
+
+    from clusterctl.operations import snapshot as operation
+    from clusterctl.operations.lock import locked
+
+    report = call.report()
+    with call.session(report) as opened, locked(opened, "etcd snapshot save"):
+        begin_journal(report, opened, "snapshot")
+        made = operation.save(opened, report.progress)
+        path = operation.folder(opened.state) / made.file
+    if call.output is Output.json:
+        typer.echo(json.dumps({"event": "snapshot", **asdict(made), "path": str(path)}))
+    else:
+        typer.echo(f"{path}: {made.size / 2**20:.1f} MiB, revision {made.revision}, {made.keys} keys, proven")
+        typer.echo("  next: copy it elsewhere together with the state folder: without its keys it cannot be read")
+
+
+def list_saved(inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None) -> None:
+    """Show the snapshots that are kept. No machine is contacted."""
+    from dataclasses import asdict
+
+    from clusterctl.engine import Events
+    from clusterctl.operations import snapshot as operation
+    from clusterctl.operations.base import session
+
+    with session(gather(inventory, state=state), Events()) as opened:
+        found = operation.saved(opened.state)
+        place = operation.folder(opened.state)
+    if output is Output.json:
+        typer.echo(json.dumps([asdict(entry) for entry in found], indent=2))
+        return
+    for entry in found:
+        typer.echo(f"{place / entry.file}  {entry.size / 2**20:.1f} MiB  revision {entry.revision}  etcd {entry.etcd}")
+    if not found:
+        typer.echo(f"none in {place}")
+
+
+@verb
+def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")]) -> None:
+    """Prove a snapshot: its digest, and a restore into a scratch member on a machine of the cluster."""
+    from clusterctl.operations import snapshot as operation
+
+    report = call.report()
+    with call.session(report) as opened:
+        found = operation.verify(opened, file, report.progress)
+    if call.output is Output.json:
+        typer.echo(json.dumps({"event": "verified", **found}))
+    else:
+        origin = "of this cluster" if found["of_this_cluster"] else "with no description beside it of which cluster it is"
+        typer.echo(f"{file}: whole, revision {found['revision']}, {found['keys']} keys, {origin}")

@@ -1,0 +1,60 @@
+"""The verb that takes everything away again."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.steps import begin_journal, summarise
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command("reset")(reset)
+
+
+@verb
+def reset(
+    call: Invocation,
+    limit: LimitOption = "",
+    yes: YesOption = False,
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
+) -> None:
+    """Take away everything that clusterctl put on machines, and nothing else. Run it again whenever it stopped."""
+    from clusterctl.operations.lock import locked
+    from clusterctl.operations.reset import Reset, make_plan
+
+    report = call.report()
+    with call.session(report) as opened:
+        opened.connect(opened.chosen)
+        with locked(opened, "reset"):
+            found = make_plan(opened)
+            for warning in found.warnings:
+                report.warn(warning)
+            report.plan(found)
+            operation = Reset(opened, found)
+            if found:
+                _confirm(opened.cluster.name, yes=yes, given=confirm)
+                begin_journal(report, opened, "reset")
+                operation.run()
+            summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
+
+
+def _confirm(name: str, *, yes: bool, given: str | None) -> None:
+    """The cluster's name, typed or given together with --yes. Raises Refused."""
+    from clusterctl.errors import Refused
+
+    hint = f"clusterctl reset --yes --confirm {name}"
+    if given is None and not sys.stdin.isatty():
+        raise Refused("nobody is there to type the cluster's name; nothing was changed", hint=hint)
+    if given is not None and not yes:
+        raise Refused("--confirm goes together with --yes; nothing was changed", hint=hint)
+    try:
+        typed = given if given is not None else typer.prompt("Type the cluster's name to carry this out")
+    except typer.Abort:
+        typed = ""
+    if typed != name:
+        raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")

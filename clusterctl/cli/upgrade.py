@@ -1,0 +1,159 @@
+"""The verbs ``upgrade plan`` and ``upgrade apply``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, confirm, limit_time, summarise, summary_file
+
+if TYPE_CHECKING:
+    from clusterctl.operations.base import Session
+    from clusterctl.operations.upgrade import UpgradePlan, Wish
+    from clusterctl.report import Report
+
+ToOption = Annotated[str | None, typer.Option("--to", metavar="X.Y.Z", help="Of Kubernetes; else what the inventory names.")]
+ThroughOption = Annotated[
+    list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
+]
+ComponentOption = Annotated[
+    list[str] | None, typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd.")
+]
+UnavailableOption = Annotated[
+    str | None, typer.Option("--max-unavailable", metavar="N|P%", help="Workers at once; else what the inventory says.")
+]
+PauseOption = Annotated[
+    str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this: staging, etcd, control-plane.")
+]
+FileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="What `upgrade plan --out` wrote: that or nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    upgrade = typer.Typer(help="Other versions for a cluster that runs.", no_args_is_help=True, rich_markup_mode=None)
+    upgrade.command("plan")(plan)
+    upgrade.command("apply")(apply)
+    app.add_typer(upgrade, name="upgrade")
+
+
+def _wish(to: str | None, through: list[str] | None, component: list[str] | None, unavailable: str | None, pause: str | None,
+          policy: object) -> Wish:
+    from clusterctl.disruption import Policy
+    from clusterctl.errors import InputError
+    from clusterctl.operations.upgrade import PAUSES, Wish
+
+    assert isinstance(policy, Policy)
+    if pause is not None and pause not in PAUSES:
+        raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
+    components = {}
+    for entry in component or ():
+        name, equals, version = entry.partition("=")
+        if not equals:
+            raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
+        components[name.replace("-", "_")] = version
+    return Wish(to=to, through=tuple(through or ()), components=components, unavailable=unavailable, pause_after=pause,
+                policy=policy)
+
+
+@verb
+def plan(
+    call: Invocation,
+    to: ToOption = None,
+    through: ThroughOption = None,
+    component: ComponentOption = None,
+    max_unavailable: UnavailableOption = None,
+    pause_after: PauseOption = None,
+    limit: LimitOption = "",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
+    drain_timeout: TimeoutOption = 300,
+    grace_period: GraceOption = None,
+    delete_emptydir_data: EmptyDirOption = False,
+    force: ForceOption = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
+) -> None:
+    """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
+    from clusterctl.operations import plan_file
+    from clusterctl.operations.apply import gather
+    from clusterctl.operations.upgrade import make
+
+    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+    wish = _wish(to, through, component, max_unavailable, pause_after, policy)
+    report = call.report()
+    with call.session(report) as opened:
+        found = make(opened, *gather(opened), wish)
+        report.upgrade(found)
+        if out is not None:
+            plan_file.write(out, opened, wish, found)
+            report.progress(f"wrote {out}: clusterctl upgrade apply {out}")
+    if exit_code and found:
+        raise typer.Exit(10)
+
+
+@verb
+def apply(
+    call: Invocation,
+    file: FileArgument = None,
+    to: ToOption = None,
+    through: ThroughOption = None,
+    component: ComponentOption = None,
+    max_unavailable: UnavailableOption = None,
+    pause_after: PauseOption = None,
+    limit: LimitOption = "",
+    yes: YesOption = False,
+    drain_timeout: TimeoutOption = 300,
+    grace_period: GraceOption = None,
+    delete_emptydir_data: EmptyDirOption = False,
+    force: ForceOption = False,
+    timeout: TimeLimitOption = None,
+    summary: SummaryOption = None,
+) -> None:
+    """Upgrade: stage everywhere, snapshot, etcd, control planes one by one, nodes drained in batches. Run it again to go on."""
+    from clusterctl.operations import plan_file
+    from clusterctl.operations.lock import locked
+
+    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+    wish = _wish(to, through, component, max_unavailable, pause_after, policy)
+    report = call.report()
+    with limit_time(timeout), summary_file(summary, report, "upgrade"), call.session(report) as opened:
+        reviewed = plan_file.read(file, opened, wish) if file is not None else None
+        opened.connect(opened.chosen)
+        with locked(opened, "upgrade"):
+            _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
+
+
+def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: object) -> None:
+    """One upgrade after the other, each planned when it is its turn."""
+    from clusterctl.operations.apply import gather
+    from clusterctl.operations.plan_file import Reviewed
+    from clusterctl.operations.upgrade import Upgrade, make
+
+    changed = False
+    while True:
+        found = make(opened, *gather(opened), wish)
+        report.upgrade(found)
+        if isinstance(reviewed, Reviewed):
+            reviewed.refuse_other(found)
+            reviewed = None
+        if found:
+            confirm(yes)
+            if not changed:
+                begin_journal(report, opened, "upgrade")
+            changed = True
+            Upgrade(opened, found, wish, report.progress).run()
+        if wish.pause_after is not None or len(found.hops) == 1:
+            break
+        opened.forget_versions()
+    summarise(report, opened, changed=changed, next_steps=_next_steps(opened, found, wish))
+
+
+def _next_steps(opened: Session, found: UpgradePlan, wish: Wish) -> list[str]:
+    if wish.pause_after is not None:
+        return [f"the same command without --pause-after {wish.pause_after} goes on"]
+    named = opened.cluster.settings.kubernetes
+    wanted = opened.cluster.versions.kubernetes
+    inventory = [f"in the inventory: cluster.kubernetes: \"{wanted}\" (it says {named})"] if named not in (None, wanted) else []
+    return [*inventory, "clusterctl status"]

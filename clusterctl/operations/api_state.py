@@ -1,0 +1,81 @@
+"""What differs in the API, on its nodes, and what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clusterctl.components import objects
+from clusterctl.errors import Refused
+from clusterctl.facts import Facts
+from clusterctl.kube import Api, ApiError, Object, ObjectChange, refuse
+from clusterctl.operations import running
+from clusterctl.operations.base import Session
+
+NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiState:
+    """What differs in the API, what on its nodes, and what could not be looked at."""
+
+    objects: tuple[ObjectChange, ...] = ()
+    nodes: NodeChanges = ()
+    later: tuple[Object, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
+    """A cluster that is not born yet has nothing."""
+    cluster = session.cluster
+    if session.options.limit:
+        return ApiState()
+    wanted_objects = _wanted(session, facts)
+    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
+    if not born or not running.live(facts):
+        return ApiState(tuple(ObjectChange(item, "create") for item in wanted_objects))
+    api = session.any_api(born)
+    if api is None:
+        return ApiState(later=tuple(wanted_objects),
+                        warnings=("no API server answers: what runs in the cluster is compared once one does",))
+    try:
+        nodes = dict(api.nodes())
+    except ApiError as error:
+        raise refuse(error, "the nodes cannot be read") from None
+    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.leaving)
+    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name}" for name in unknown)
+    wanted_objects += _returned(session, api, facts)
+    changes = tuple(compare_objects(session, api, wanted_objects))
+    return ApiState(changes, tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
+
+
+def removed_names(api: Api) -> frozenset[str]:
+    """Nodes that were removed while nobody could reach them, and are kept out since. Raises ApiError."""
+    return objects.removed_names(api.get(objects.removed_nodes(())[0]))
+
+
+def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Object]:
+    """Machines of the inventory that are kept out come in again where they are bare. Raises Refused where they are not."""
+    try:
+        names = removed_names(api)
+    except ApiError as error:
+        raise refuse(error, "the nodes that are kept out cannot be read") from None
+    returned = sorted(names & {host.name for host in session.cluster.hosts})
+    for name in returned:
+        if name in facts and facts[name]["cluster"]:
+            raise Refused("it was removed while it could not be reached, and has come back as it was", where=name,
+                          hint=f"clusterctl reset --limit {name}, then this again")
+    return objects.removed_nodes(names - set(returned)) if returned else []
+
+
+def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
+    # CoreDNS does not start with a forward to nobody.
+    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
+    return [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
+
+
+def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
+    try:
+        return api.compare(wanted_objects, lambda item, found: objects.is_good(session.cluster, session.pki, item, found))
+    except ApiError as error:
+        raise refuse(error, "the API's objects cannot be read") from None

@@ -1,0 +1,67 @@
+"""What must hold before and after each batch of a live cluster: never two control planes down, never a member too few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from clusterctl.errors import Unreachable
+from clusterctl.etcd import ApiError
+from clusterctl.facts import Facts
+from clusterctl.kube import wait_for
+from clusterctl.model import Host
+from clusterctl.operations.base import Session
+from clusterctl.planner import StagePlan
+
+OTHERS_SECONDS = 60.0
+"""How long the others may take to be well before the next one is interrupted, in seconds."""
+
+
+class Serving:
+    """Asks the control planes and members that serve already. ``fleet``: facts of the hosts that were looked at."""
+
+    def __init__(self, session: Session, fleet: Mapping[str, Facts]) -> None:
+        self.session = session
+        cluster = session.cluster
+        self.members = [host for host in cluster.etcd_members if host.name in fleet and fleet[host.name]["etcd"] == "formed"]
+        self.control_planes = [
+            host for host in cluster.control_planes if host.name in fleet and "kube-apiserver" in fleet[host.name].running]
+
+    def before_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """A member that serves is interrupted only while all others do. Raises Stopped."""
+        names = {host.name for host in batch}
+        own = [host for host in self.members if host.name in names]
+        others = [host for host in self.members if host.name not in names]
+        if others and any(self._answers(host) == "True" for host in own):
+            self._wait("etcd", others, self._answers)
+
+    def before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """An API server that serves is interrupted only while all others do. Raises Stopped."""
+        disruptive = {part.host.name for part in stage.hosts if part.disruptive}
+        own = [host for host in self.control_planes if host in batch and host.name in disruptive]
+        others = [host for host in self.control_planes if host not in batch]
+        if others and any(self._ready(host) == "True" for host in own):
+            self._wait("the API", others, self._ready)
+
+    def after_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """Each API server of the batch serves, seen from here. Raises Stopped."""
+        self._wait("the API", batch, self._ready)
+
+    def _wait(self, what: str, hosts: Sequence[Host], ask: Callable[[Host], str]) -> None:
+        def look() -> str:
+            late = [f"{host.name} {said}" for host in hosts if (said := ask(host)) != "True"]
+            return "; ".join(late) or "True"
+
+        wait_for(look, what=f"{what} on {', '.join(host.name for host in hosts)}", deadline=OTHERS_SECONDS)
+
+    def _answers(self, host: Host) -> str:
+        try:
+            self.session.etcd(host).answers()
+        except (ApiError, Unreachable) as error:
+            return str(error)
+        return "True"
+
+    def _ready(self, host: Host) -> str:
+        try:
+            return "True" if self.session.api(host).ready() else "is not ready"
+        except Unreachable as error:
+            return error.message

@@ -1,0 +1,264 @@
+"""etcd's members: what they are and how they are, and what may be done to them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from urllib.parse import urlsplit
+
+from clusterctl import fleet
+from clusterctl.components.etcd import peer_url
+from clusterctl.errors import Refused, Stopped, Unreachable
+from clusterctl.etcd import ApiError, EndpointStatus, Etcd, Member, refuse_removal
+from clusterctl.fleet import Outcome
+from clusterctl.kube import wait_for
+from clusterctl.model import Host
+from clusterctl.operations.base import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberState:
+    """One member. ``host``: the inventory's, empty where it has none; ``error``: why it does not answer. Sizes in bytes."""
+
+    member: Member
+    host: str
+    leader: bool = False
+    version: str = ""
+    size: int = 0
+    in_use: int = 0
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.member.name or self.host or "(never started)"
+
+    @property
+    def healthy(self) -> bool:
+        return not self.error
+
+    def as_dict(self) -> dict[str, object]:
+        own = asdict(self)
+        del own["member"]
+        return {"id": self.member.hexadecimal, "name": self.name, "learner": self.member.learner,
+                "peer_urls": list(self.member.peer_urls), **own, "healthy": self.healthy}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """All members, as a majority knows them. ``cluster_id`` hexadecimal."""
+
+    cluster_id: str
+    members: tuple[MemberState, ...]
+
+    @property
+    def voters(self) -> tuple[MemberState, ...]:
+        return tuple(state for state in self.members if not state.member.learner)
+
+    @property
+    def healthy(self) -> int:
+        """Healthy voters."""
+        return sum(state.healthy for state in self.voters)
+
+    @property
+    def orphans(self) -> tuple[MemberState, ...]:
+        """Members of no machine of the inventory."""
+        return tuple(state for state in self.members if not state.host)
+
+    def of(self, name: str) -> MemberState | None:
+        """The member of a host, or the one that calls itself so."""
+        return next((state for state in self.members if name in (state.host, state.member.name)), None)
+
+
+def look(session: Session, hosts: Sequence[Host] | None = None) -> Membership:
+    """Ask the members of these hosts (all of the inventory's by default). Raises Refused where no majority answers."""
+    asked = tuple(hosts if hosts is not None else session.cluster.etcd_members)
+
+    def ask(host: Host) -> tuple[EndpointStatus, tuple[Member, ...]]:
+        try:
+            member = session.etcd(host)
+            status = member.status()
+            # A learner knows the list, but may not answer for the majority.
+            return status, () if status.learner else member.members()
+        except ApiError as error:
+            raise Unreachable(f"its etcd does not answer: {error}", where=host.name) from None
+
+    found = fleet.each(asked, ask, limit=session.options.forks)
+    voters = [host for host in asked if host.name in found.results and found.results[host.name][1]]
+    if not voters:
+        lines = "; ".join(f"{name}: {error.message}" for name, error in found.errors.items())
+        raise Refused(f"no majority of etcd's members answers: {lines}", where="etcd",
+                      hint="bring its machines back; nothing is changed without a majority of etcd's members")
+    status, members = found.results[voters[0].name]
+    return Membership(
+        cluster_id=f"{int(status.cluster_id):x}",
+        members=tuple(_state(session, voters[0], member, found) for member in members),
+    )
+
+
+def _state(session: Session, way: Host, member: Member, found: Outcome[tuple[EndpointStatus, tuple[Member, ...]]]) -> MemberState:
+    for name, (status, _) in found.results.items():
+        if status.member_id == member.id:
+            return _answered(member, name, status)
+    host = next((host.name for host in session.cluster.etcd_members if peer_url(host) in member.peer_urls), "")
+    if not member.started:
+        return MemberState(member=member, host=host, error="has never started")
+    if host in found.errors:
+        return MemberState(member=member, host=host, error=found.errors[host].message)
+    return _stranger(session, way, member, host)
+
+
+def _answered(member: Member, host: str, status: EndpointStatus) -> MemberState:
+    return MemberState(member=member, host=host, leader=status.leader == member.id, version=status.version, size=status.size,
+                       in_use=status.in_use, error="; ".join(status.errors))
+
+
+def _stranger(session: Session, way: Host, member: Member, host: str) -> MemberState:
+    """A member that was not asked itself: it is, out of one that answers."""
+    for url in member.peer_urls:
+        try:
+            status = session.etcd(way, urlsplit(url).hostname or "").status()
+        except (ApiError, Unreachable):
+            continue
+        if status.member_id == member.id:
+            return _answered(member, host, status)
+    return MemberState(member=member, host=host, error="does not answer")
+
+
+def refuse_unhealthy(found: Membership) -> None:
+    """Raises Refused, with a line for each, unless all members are healthy voters of the inventory."""
+    bad = [f"{state.name}: {state.error}" for state in found.members if not state.healthy]
+    bad += [f"{state.name} is a learner still" for state in found.members if state.member.learner and state.healthy]
+    bad += [f"{state.name} is not in the inventory" for state in found.orphans if state.healthy and not state.member.learner]
+    if bad:
+        raise Refused("; ".join(bad), where="etcd", hint="clusterctl etcd members; bring it back or replace it: "
+                      "clusterctl node replace NAME")
+
+
+def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
+    """Members of no machine of the inventory that ``apply`` cleans away: they are dead, learners, or have never started.
+
+    ``leaving``: hosts whose members are somebody else's business.
+
+    Raises Refused for one that votes and is well: only an explicit verb takes such a one out.
+    """
+    found_orphans = tuple(state for state in found.orphans if state.member.name not in leaving)
+    for state in found_orphans:
+        if state.healthy and not state.member.learner:
+            raise Refused("it votes and is well, and the inventory has no machine for it", where=f"etcd member {state.name}",
+                          hint=f"put the machine back into the inventory, then: clusterctl node remove {state.name}")
+    return found_orphans
+
+
+def refuse_reborn(found: Membership, fresh: Sequence[str]) -> None:
+    """Raises Refused for hosts without any data of etcd in whose place a member has served: its data would be missed."""
+    for name in fresh:
+        state = found.of(name)
+        if state is not None and state.member.started:
+            raise Refused("etcd knows a member of this place that has served, and the machine has nothing of it", where=name,
+                          hint=f"was it reinstalled? clusterctl node replace {name}")
+
+
+def clean(session: Session, stray: MemberState, hosts: Sequence[Host]) -> None:
+    """Take out a member of no machine. Raises Refused where a majority would be lost, Stopped."""
+    found = look(session, hosts)
+    state = next((other for other in found.members if other.member.id == stray.member.id), None)
+    if state is None:
+        return
+    problem = "" if state.member.learner else refuse_removal(len(found.voters), found.healthy, target_healthy=state.healthy)
+    if problem:
+        raise Refused(problem, where=f"etcd member {state.name}", hint="clusterctl etcd members")
+    way = next(session.cluster.host(other.host) for other in found.voters if other.host and other.healthy)
+    try:
+        session.etcd(way).remove(state.member.id)
+    except ApiError as error:
+        raise Stopped(f"cannot be removed: {error}", where=f"etcd member {state.name}",
+                      hint="run the same command again") from None
+
+
+def removal_problem(found: Membership, name: str) -> str:
+    """Why a host's member may not be removed, with the arithmetic; empty where it may or where it has none."""
+    state = found.of(name)
+    if state is None or state.member.learner:
+        return ""
+    return refuse_removal(len(found.voters), found.healthy, target_healthy=state.healthy)
+
+
+def remove(session: Session, name: str, hosts: Sequence[Host]) -> bool:
+    """Take a host's member out through the members of ``hosts``; False where it has none. Raises Refused, Stopped.
+
+    A leader hands its leadership on before.
+    """
+    found = look(session, hosts)
+    state = found.of(name)
+    if state is None:
+        return False
+    problem = removal_problem(found, name)
+    if problem:
+        raise Refused(problem, where=f"etcd member {name}", hint="clusterctl etcd members")
+    others = [host for host in hosts if host.name != name and (other := found.of(host.name)) is not None and other.healthy]
+    if not others:
+        raise Refused("no other member answers", where=f"etcd member {name}", hint="clusterctl etcd members")
+    if state.leader:
+        _hand_on(session, state, found, others)
+    try:
+        session.etcd(others[0]).remove(state.member.id)
+    except ApiError as error:
+        if "not found" not in str(error):
+            raise Stopped(f"cannot be removed: {error}", where=f"etcd member {name}", hint="run the same command again") from None
+    return True
+
+
+def _hand_on(session: Session, leader: MemberState, found: Membership, others: Sequence[Host]) -> None:
+    heir = found.of(others[0].name)
+    assert heir is not None
+    address = next((urlsplit(url).hostname for url in leader.member.peer_urls), None) or ""
+    # A leader that cannot be asked any more is removed all the same, and the others choose another one.
+    with contextlib.suppress(ApiError):
+        session.etcd(others[0], address).lead(heir.member.id)
+
+    def led() -> str:
+        try:
+            now = session.etcd(others[0]).status().leader
+        except ApiError as error:
+            return str(error)
+        return "True" if now not in ("0", leader.member.id) else f"the leader is still {leader.name}"
+
+    with contextlib.suppress(Stopped):
+        wait_for(led, what="another leader of etcd", deadline=5)
+
+
+def await_all(session: Session, hosts: Sequence[Host], *, deadline: float = 60.0) -> None:
+    """Until the members of all these hosts answer, each with a majority behind it. Raises Stopped."""
+
+    def answer() -> str:
+        late = []
+        for host in hosts:
+            try:
+                session.etcd(host).answers()
+            except (ApiError, Unreachable) as error:
+                late.append(f"{host.name}: {error}")
+        return "; ".join(late) or "True"
+
+    wait_for(answer, what=f"etcd on {', '.join(host.name for host in hosts)}", deadline=deadline)
+
+
+def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, int]]:
+    """Defragment one member after the other, the leader last; (size before, after) in bytes by host. Raises Refused, Stopped."""
+    found = look(session)
+    refuse_unhealthy(found)
+    order = sorted(hosts, key=lambda host: bool((state := found.of(host.name)) and state.leader))
+    sizes = {}
+    for host in order:
+        member: Etcd = session.etcd(host)
+        try:
+            before = member.status().size
+            member.defragment()
+            sizes[host.name] = (before, member.status().size)
+        except ApiError as error:
+            raise Stopped(f"not defragmented: {error}", where=host.name, hint="run the same command again") from None
+        await_all(session, session.cluster.etcd_members)
+    with contextlib.suppress(ApiError):
+        if order and "NOSPACE" in session.etcd(order[0]).alarms():
+            session.etcd(order[0]).disarm()
+    return sizes

@@ -1,0 +1,91 @@
+"""``node replace``: a machine gives way to another one, of the same name or of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clusterctl.disruption import Policy
+from clusterctl.errors import InputError, Refused
+from clusterctl.model import Host
+from clusterctl.operations import members, remove
+from clusterctl.operations.apply import Apply, ApplyPlan, make_plan
+from clusterctl.operations.base import Session
+from clusterctl.operations.remove import Remove, RemovePlan
+
+Say = Callable[[str], None]
+Show = Callable[[RemovePlan | ApplyPlan], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """Who gives way to whom. ``first``: the new one joins before the old one, which is well, leaves.
+
+    ``traces``: whether anything of the old one is left in etcd or in the API.
+    """
+
+    old: str
+    new: str
+    first: bool
+    traces: bool
+
+
+def decide(session: Session, old: str, new: str | None) -> Replacement:
+    """Look at both machines, at etcd and the API. Raises InputError, Refused, Unreachable."""
+    hosts = {host.name: host for host in session.cluster.hosts}
+    name = new or old
+    if name not in hosts:
+        raise InputError(f"the inventory has no host {name!r}", where="NEW" if new else "OLD",
+                         hint="put the machine that comes in into the inventory")
+    others = [host for host in session.cluster.etcd_members if host.name not in (old, name)]
+    if not others:
+        raise Refused("the only etcd member cannot be replaced: its data is nowhere else", where=old,
+                      hint="add a member (clusterctl apply), then replace this one")
+    state = members.look(session, others).of(old)
+    known = old in session.ready_api().nodes()
+    facts = session.engine.facts([hosts[name]]).or_raise()[name]
+    if facts["cluster"] not in ("", session.pki.identity):
+        raise Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
+    if name == old:
+        # A machine that is marked is the one that was begun before, unless etcd's data was lost under it.
+        lost = state is not None and state.member.started and hosts[old].is_etcd and not facts["etcd"]
+        return Replacement(old=old, new=old, first=False, traces=lost or (not facts["cluster"] and (state is not None or known)))
+    return Replacement(old=old, new=name, first=old in hosts and _serves(session, hosts[old]), traces=state is not None or known)
+
+
+def _serves(session: Session, host: Host) -> bool:
+    """Whether a machine can be reached and has what it had: one that was reinstalled has nothing to hand over."""
+    if remove.reachable(session, host) is not None:
+        return False
+    return session.engine.facts([host]).or_raise()[host.name]["cluster"] == session.pki.identity
+
+
+def replace(session: Session, found: Replacement, policy: Policy, *, show: Show, ask: Callable[[], None], say: Say) -> None:
+    """The old one leaves and the new one joins; the other way round while the old one is well. ``ask`` comes before the first.
+
+    Each part is planned when it is its turn: it depends on what the one before has made. Raises Refused, Stopped.
+    """
+    whole = session.cluster
+    if found.first:
+        joining = make_plan(session)
+        show(joining)
+        ask()
+        Apply(session, joining).run()
+        if found.traces:
+            leaving = remove.make(session, [found.old], offline=False, policy=policy)
+            show(leaving)
+            Remove(session, leaving, policy, say).run()
+        return
+    if found.traces:
+        session.cluster = whole.without({found.old, found.new})
+        leaving = remove.make(session, [found.old], offline=True, policy=policy)
+        show(leaving)
+        ask()
+        Remove(session, leaving, policy, say).run()
+    session.cluster = whole if found.new == found.old else whole.without([found.old])
+    session.leaving = frozenset()
+    joining = make_plan(session)
+    show(joining)
+    if not found.traces:
+        ask()
+    Apply(session, joining).run()

@@ -1,0 +1,284 @@
+"""``upgrade``: the plan for the cluster at other versions, carried out node by node. Components never learn the word upgrade."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clusterctl import skew
+from clusterctl.components.control_plane import CONTROL_PLANE
+from clusterctl.components.etcd import ETCD
+from clusterctl.components.host import HOST
+from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
+from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS
+from clusterctl.disruption import Drain, Policy
+from clusterctl.engine import Gates
+from clusterctl.errors import ClusterctlError, InputError, Problems, Refused, Stopped
+from clusterctl.facts import Facts
+from clusterctl.kube import ApiError
+from clusterctl.model import Cluster, Host, Versions
+from clusterctl.operations import drain, running, snapshot, upgrade_checks
+from clusterctl.operations.apply import Apply, ApplyPlan, compare, max_unavailable, require, wait_nodes
+from clusterctl.operations.base import Session
+from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
+from clusterctl.versions import SUPPORTED_MINORS, order
+
+OPERATION = "upgrade"
+PAUSES = ("staging", "etcd", "control-plane")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for. ``to``: of Kubernetes; none: what the inventory names, or what runs.
+
+    ``components``: versions of other products; ``unavailable``: workers at once, a number or a percentage.
+    """
+
+    to: str | None = None
+    through: tuple[str, ...] = ()
+    components: Mapping[str, str] = field(default_factory=dict)
+    unavailable: str | None = None
+    pause_after: str | None = None
+    policy: Policy = Policy()
+
+    def as_dict(self) -> dict[str, object]:
+        return {"to": self.to, "through": list(self.through), "components": dict(self.components),
+                "max_unavailable": self.unavailable, "pause_after": self.pause_after}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradePlan:
+    """What the next of the upgrades will do, and which come after it. ``versions``: product -> (runs, wanted)."""
+
+    name: str
+    versions: Mapping[str, tuple[str, str]]
+    hops: tuple[str, ...]
+    plan: ApplyPlan
+    drains: tuple[Drain, ...] = ()
+    snapshot: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.plan)
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "versions": {name: {"from": before, "to": after} for name, (before, after) in self.versions.items()},
+            "hops": list(self.hops),
+            "etcd_snapshot": self.snapshot,
+            "drains": [entry.as_dict() for entry in self.drains],
+            **{**self.plan.as_dict(), "warnings": [*self.plan.warnings, *self.warnings]},
+        }
+
+    def essence(self) -> dict[str, object]:
+        """What must be the same for two plans to be one: what is done where, and not pods that come and go or new keys."""
+        said = self.plan.as_dict()
+        return {
+            "versions": {name: list(pair) for name, pair in self.versions.items()},
+            "hops": list(self.hops),
+            "changes": [f"{stage} {host.name} {change.resource.id} {change.action}" for stage, host, change in
+                        self.plan.machines.changes],
+            "objects": [f"{change.action} {change.id}" for change in self.plan.objects],
+            "nodes": said["nodes"],
+            "etcd_members": said["etcd_members"],
+        }
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.essence(), sort_keys=True).encode()).hexdigest()
+
+
+def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
+    """The order of kubernetes.io's version skew policy: etcd, API servers and their companions, then nodes, drained."""
+    return (
+        Stage(name="staging", components=(HOST, TRUST, PROGRAMS, ADDON_IMAGES), strategy=Parallel()),
+        Stage(name="etcd", components=(ETCD,), strategy=OneByOne()),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne(), together=True),
+        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(unavailable),
+              together=True),
+    )
+
+
+def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], wish: Wish) -> UpgradePlan:
+    """The plan of the next upgrade. Raises Problems of Refused with everything that forbids it; nothing is changed.
+
+    From here on the session's cluster has the versions that are wanted.
+    """
+    present = running.versions_of(facts)
+    if not running.live(facts):
+        raise Refused("there is no cluster yet", where=session.cluster.name, hint="clusterctl apply")
+    settled = running.settle(session.cluster, facts)
+    to = wish.to or settled.versions.kubernetes
+    found = present["kubernetes"]
+    problem = skew.refuse_path(found, to, wish.through)
+    if problem:
+        hint = f"supported are {', '.join(SUPPORTED_MINORS)}; clusterctl upgrade plan --to X.Y.Z"
+        raise Refused(problem, where="--to", hint=hint)
+    hops = skew.hops(found, to, wish.through)
+    session.cluster = settled.at(_versions(settled, present, hops[0], wish.components))
+    require(session)
+    unavailable = max_unavailable(_with_unavailable(session.cluster, wish.unavailable))
+    plan = compare(session, stages(session.cluster, unavailable), facts, warnings)
+    drains = _drains(session, plan.machines, wish.policy)
+    made = UpgradePlan(
+        name=session.cluster.name, versions=_changed(present, session.cluster.versions), hops=hops, plan=plan, drains=drains,
+        snapshot=any(stage in ("etcd", "control-plane") and change.disruptive for stage, _, change in plan.machines.changes),
+        warnings=tuple(drain.waiting_texts(drains)),
+    )
+    _check(session, facts, made)
+    return made
+
+
+def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, components: Mapping[str, str]) -> Versions:
+    """What belongs to a version of Kubernetes, unless inventory or command line say otherwise; nothing goes back by itself."""
+    table = running.versions_for(kubernetes, {}).model_dump()
+    named = {**running.pinned(cluster), **components}
+    unknown = sorted(set(components) - set(table) | ({"kubernetes"} & set(components)))
+    if unknown:
+        products = ", ".join(sorted(set(table) - {"kubernetes"}))
+        raise InputError(f"no product is called {unknown[0]!r}", where="--component", hint=f"products: {products}")
+    kept = {name: max((*versions, str(table[name])), key=order) for name, versions in present.items()}
+    overrides = {name: version for name, version in {**kept, **named}.items() if name != "kubernetes"}
+    return running.versions_for(kubernetes, overrides)
+
+
+def _with_unavailable(cluster: Cluster, text: str | None) -> Cluster:
+    if text is None:
+        return cluster
+    if not text.rstrip("%").isdigit() or int(text.rstrip("%")) < 1:
+        raise InputError(f"{text!r} is neither a number nor a percentage", where="--max-unavailable", hint="as 2 or 25%")
+    return cluster.model_copy(update={"settings": cluster.settings.model_copy(update={"max_unavailable": text})})
+
+
+def _changed(present: Mapping[str, set[str]], wanted: Versions) -> dict[str, tuple[str, str]]:
+    after = {name: str(version) for name, version in wanted.model_dump().items()}
+    return {
+        name: (", ".join(sorted(versions, key=order)), after[name])
+        for name, versions in sorted(present.items())
+        if versions != {after[name]}
+    }
+
+
+def disrupted(plan: Plan) -> list[str]:
+    """The nodes whose kubelet or containerd is interrupted: they are drained before."""
+    names = dict.fromkeys(host.name for stage, host, change in plan.changes if stage == "nodes" and change.disruptive
+                          and change.resource.id in ("service:kubelet.service", "service:containerd.service"))
+    return list(names)
+
+
+def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
+    names = disrupted(plan)
+    if not names:
+        return ()
+    try:
+        return drain.look(session.ready_api(), names, policy)
+    except ApiError as error:
+        raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status") from None
+
+
+def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan) -> None:
+    errors: list[ClusterctlError] = list(upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains))
+    if errors:
+        raise errors[0] if len(errors) == 1 else Problems(errors)
+
+
+class Upgrade(Apply):
+    """Carries an UpgradePlan out. ``say`` tells people how it goes."""
+
+    def __init__(self, session: Session, plan: UpgradePlan, wish: Wish, say: Callable[[str], None]) -> None:
+        machines = plan.plan.machines
+        pause = wish.pause_after
+        if pause is not None:
+            names = [stage.stage.name for stage in machines.stages]
+            machines = Plan(machines.stages[: names.index(pause) + 1])
+        super().__init__(session, dataclasses.replace(plan.plan, machines=machines))
+        self.upgrade, self.wish, self.say = plan, wish, say
+        self._drained = frozenset(disrupted(machines))
+
+    def run(self) -> None:
+        """The next upgrade, or its part up to the pause. Raises Stopped; run again, it goes on."""
+        self._prefetch()
+        self._clean()
+        staging, rest = self.plan.machines.stages[:1], self.plan.machines.stages[1:]
+        self.session.engine.execute(Plan(staging), self.gates())
+        # The new programs are there and nothing was interrupted: they are asked whether they know their flags.
+        upgrade_checks.accept_flags(self.session, self.plan.facts)
+        self.session.engine.execute(Plan(rest), self.gates())
+        if self.wish.pause_after is None:
+            self._apply([change for change in self._changes if not (self._bound and self.binds(change))])
+            self._nodes()
+
+    def gates(self) -> Gates:
+        own = super().gates()
+        return Gates(
+            before={**own.before, "etcd": self._before_etcd, "control-plane": self._before_control_plane},
+            after={**own.after, "control-plane": self._after_control_plane},
+            failed={"nodes": self._failed_nodes},
+        )
+
+    def _before_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        self._snapshot()
+        self.serving.before_etcd(stage, batch)
+
+    def _before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        self._snapshot()
+        self.serving.before_control_plane(stage, batch)
+
+    def _snapshot(self) -> None:
+        """Once, before the first thing is interrupted that holds data."""
+        if not self.upgrade.snapshot:
+            return
+        made = snapshot.save(self.session, self.say)
+        path = snapshot.folder(self.session.state) / made.file
+        self.say(f"snapshot {path}: revision {made.revision}, {made.keys} keys, proven")
+        self.upgrade = dataclasses.replace(self.upgrade, snapshot=False)
+
+    def _after_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        self.serving.after_control_plane(stage, batch)
+        wanted = f"v{self.session.cluster.versions.kubernetes}"
+        for host in batch:
+            try:
+                found = self.session.api(host).look("/version")["gitVersion"]
+            except ApiError as error:
+                raise Stopped(f"its API server does not say its version: {error}", where=host.name,
+                              hint="run the same command again to continue") from None
+            if found != wanted:
+                raise Stopped(f"its API server is {found} and not {wanted}", where=host.name, hint="clusterctl status")
+
+    def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        super()._before_nodes(stage, batch)
+        names = {host.name for host in batch}
+        wait_nodes(self.session, [host for host in self.session.cluster.nodes if host.name not in names], deadline=120)
+        for host in batch:
+            if host.name in self._drained:
+                drain.empty(self.session.ready_api, host.name, self.wish.policy, self.say, OPERATION)
+
+    def _failed_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """A node that is Ready again, on what it had before, takes pods again where we alone kept them off."""
+        for host in batch:
+            if host.name not in self._drained:
+                continue
+            try:
+                wait_nodes(self.session, [host], deadline=60)
+                drain.give_back(self.session.ready_api, host.name, ours=True)
+            except ClusterctlError as error:
+                self.say(f"{host.name} stays cordoned: {error.message}")
+
+
+def essence_difference(then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """What a plan that was made before has and today's has not, and the other way round, in a line each."""
+    lines = []
+    for key in then.keys() | now.keys():
+        before, after = then.get(key), now.get(key)
+        if before == after:
+            continue
+        if isinstance(before, list) and isinstance(after, list):
+            lines += [f"no more: {entry}" for entry in before if entry not in after]
+            lines += [f"new: {entry}" for entry in after if entry not in before]
+        else:
+            lines.append(f"{key}: {before} then, {after} now")
+    return lines
+

@@ -1,0 +1,198 @@
+"""What must hold before an upgrade changes anything: health, room, time, and nothing in use that the target no longer has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from clusterctl import fleet, skew
+from clusterctl.components.base import Context
+from clusterctl.components.control_plane import api_arguments, manager_arguments, scheduler_arguments
+from clusterctl.disruption import Drain
+from clusterctl.errors import Refused
+from clusterctl.facts import Facts
+from clusterctl.kube import Api, ApiError, node_ready
+from clusterctl.model import Cluster, Host
+from clusterctl.operations import drain, members
+from clusterctl.operations.apply import ApplyPlan, context_of
+from clusterctl.operations.base import Session
+from clusterctl.planner import Plan
+from clusterctl.resources.program import ROOT, Program
+from clusterctl.shell import Call
+
+AUTHORITY_LEFT = timedelta(days=30)
+Versions = Mapping[str, tuple[str, str]]
+
+
+def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, plan: ApplyPlan,
+           drains: Sequence[Drain]) -> Iterator[Refused]:
+    """Everything that forbids the upgrade, told together."""
+    yield from strangers(session.cluster, facts)
+    yield from components(versions)
+    yield from removed(session.cluster, versions)
+    yield from room(plan.machines, facts)
+    yield from authorities(session)
+    yield from etcd(session)
+    yield from _api(session, versions, drains)
+    try:
+        drain.refuse_unsafe(drains)
+    except Refused as error:
+        yield error
+
+
+def strangers(cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[Refused]:
+    """Machines that are not in the cluster yet join it at the versions that run, not in between."""
+    for host in cluster.hosts:
+        if host.name in facts and not facts[host.name].running:
+            yield Refused("it is not in the cluster yet", where=host.name, hint="clusterctl apply, then upgrade")
+
+
+def components(versions: Versions) -> Iterator[Refused]:
+    for product, (running, wanted) in versions.items():
+        if product == "kubernetes":
+            continue
+        for version in running.split(", "):
+            problem = skew.refuse_component(product, version, wanted)
+            if problem:
+                yield Refused(problem, where=product, hint="name one in between: --component, or versions in the inventory")
+
+
+def removed(cluster: Cluster, versions: Versions) -> Iterator[Refused]:
+    """Flags and gates of the inventory that the target does not know."""
+    if "kubernetes" not in versions:
+        return
+    settings = cluster.settings
+    flags = {name: getattr(settings, name).extra_args for name in ("api_server", "controller_manager", "scheduler", "kubelet")}
+    gates = [entry.partition("=")[0] for extra in flags.values() for entry in extra.get("feature-gates", "").split(",") if entry]
+    configured = settings.kubelet.config.get("featureGates")
+    gates += list(configured) if isinstance(configured, Mapping) else []
+    before, after = versions["kubernetes"]
+    for text in skew.removed_in_use(before.split(", ")[0], after, flags, gates):
+        yield Refused(text, where="cluster settings", hint="take it out of the inventory and apply, then upgrade")
+
+
+def room(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Refused]:
+    """Twice what is staged must fit below /opt: archives are unpacked beside themselves."""
+    wanted: dict[str, int] = {}
+    for _, host, change in plan.changes:
+        if isinstance(change.resource, Program):
+            wanted[host.name] = wanted.get(host.name, 0) + int(getattr(change.resource.source, "size", 0))
+    for name, size in wanted.items():
+        space = facts[name].space.get("/opt")
+        needed = size * 2 // 2**20 + 100
+        if space is not None and space.mib < needed:
+            yield Refused(f"{space.mib} MiB are free on the file system of /opt", where=name,
+                          hint=f"{needed} MiB are needed: free some")
+
+
+def authorities(session: Session) -> Iterator[Refused]:
+    for name, authority in session.pki.authorities.items():
+        if authority.certificate.not_valid_after_utc - datetime.now(UTC) < AUTHORITY_LEFT:
+            ends = f"{authority.certificate.not_valid_after_utc:%Y-%m-%d}"
+            yield Refused(f"the authority {name} ends on {ends}", where="certificates", hint="renew the authority first")
+
+
+def etcd(session: Session) -> Iterator[Refused]:
+    try:
+        members.refuse_unhealthy(members.look(session))
+    except Refused as error:
+        yield error
+
+
+def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Iterator[Refused]:
+    for host in session.cluster.control_planes:
+        if not session.api(host).ready():
+            yield Refused("its API server is not ready", where=host.name, hint="clusterctl status; clusterctl apply")
+            return
+    api = session.api(session.cluster.control_planes[0])
+    try:
+        yield from nodes(session.cluster.nodes, api.nodes())
+        if "kubernetes" in versions:
+            yield from _removed_apis(session, api, versions["kubernetes"])
+        for text in drain.hopeless(drains, api.look("/apis/policy/v1/poddisruptionbudgets")["items"] if drains else ()):
+            yield Refused(text, where="drain", hint="let the budget allow one disruption, or run more pods, then upgrade")
+    except ApiError as error:
+        yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status")
+
+
+def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:
+    """All nodes must be Ready before one is interrupted."""
+    for host in hosts:
+        state = node_ready(found.get(host.name))
+        if state != "True":
+            yield Refused(f"the node is not Ready: {state}", where=host.name, hint="clusterctl status; bring it back first")
+
+
+def _removed_apis(session: Session, api: Api, pair: tuple[str, str]) -> Iterator[Refused]:
+    before, after = pair[0].split(", ")[0], pair[1]
+    for group in skew.removed_apis(before, after):
+        for text in _stored(api, group):
+            yield Refused(f"{text} in {group}, which is gone after {before}", where="the API", hint="delete them, then upgrade")
+    asked: set[tuple[str, str]] = set()
+    for host in session.cluster.control_planes:
+        asked |= deprecated(str(session.api(host).look("/metrics")))
+    for resource, gone in sorted(asked):
+        if skew.minor_number(f"{gone}.0") <= skew.minor_number(after):
+            yield Refused(f"somebody still asks for {resource}, which is gone in {gone}", where="the API",
+                          hint="move its clients to a newer version of it (audit log: k8s.io/removed-release)")
+
+
+def _stored(api: Api, group: str) -> Iterator[str]:
+    try:
+        resources = api.look(f"/apis/{group}")["resources"]
+    except ApiError as error:
+        if error.status == 404:
+            return
+        raise
+    for resource in resources:
+        if "/" not in resource["name"] and "list" in resource["verbs"]:
+            count = len(api.look(f"/apis/{group}/{resource['name']}")["items"])
+            if count:
+                yield f"{count} {resource['name']} are stored"
+
+
+DEPRECATED = re.compile(r"^apiserver_requested_deprecated_apis\{(?P<labels>[^}]*)\} [1-9]", re.MULTILINE)
+
+
+def deprecated(metrics: str) -> set[tuple[str, str]]:
+    """(resource, release that removes it) of deprecated APIs that an API server was asked for, from its metrics."""
+    found = set()
+    for match in DEPRECATED.finditer(metrics):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', match["labels"]))
+        if labels.get("removed_release"):
+            name = f"{labels.get('resource', '')}.{labels.get('version', '')}.{labels.get('group', '')}".rstrip(".")
+            found.add((name, labels["removed_release"]))
+    return found
+
+
+def accept_flags(session: Session, facts: Mapping[str, Facts]) -> None:
+    """Ask staged programs, which nothing runs yet, whether they know the flags they will get. Raises Stopped.
+
+    With ``--version`` beside them they read their flags, say their version and end.
+    """
+
+    def ask(host: Host) -> None:
+        calls = list(_flag_calls(context_of(session, host, facts)))
+        if calls:
+            session.engine.run(host, calls)
+
+    fleet.each(session.chosen, ask, limit=session.options.forks).or_raise()
+
+
+def _flag_calls(context: Context) -> Iterator[Call]:
+    """For each program that is about to run in another version."""
+    arguments: Mapping[str, Callable[[Context], Mapping[str, object]]] = {
+        "kube-apiserver": api_arguments,
+        "kube-controller-manager": manager_arguments,
+        "kube-scheduler": scheduler_arguments,
+        "kubelet": lambda one: one.cluster.settings.kubelet.extra_args,
+    }
+    for name, make in arguments.items():
+        if context.facts.running.get(name, context.cluster.versions.kubernetes) != context.cluster.versions.kubernetes:
+            yield _accepts(context, name, make(context))
+
+
+def _accepts(context: Context, name: str, arguments: Mapping[str, object]) -> Call:
+    program = f"{ROOT}/{name}/{context.cluster.versions.kubernetes}/{name}"
+    return ("accepts", program, *(f"--{flag}={value}" for flag, value in arguments.items()))

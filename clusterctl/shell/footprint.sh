@@ -1,0 +1,134 @@
+# shellcheck shell=sh disable=SC2034,SC2086,SC2154
+# What clusterctl and its programs put on a machine, and what was there before them. Runs after the prelude; lists are words on purpose.
+
+before=$state/before
+mark=/etc/clusterctl/cluster
+
+our_units="kubelet.service kube-proxy.service flanneld.service api-proxy.service kube-scheduler.service \
+kube-controller-manager.service kube-apiserver.service etcd.service containerd.service"
+
+# Ours altogether. What somebody had there before is kept aside, and put back at the end.
+our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-flannel /etc/crictl.yaml \
+/etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
+/opt/cni /usr/libexec/kubernetes /usr/local/bin/kubectl /usr/local/bin/crictl"
+
+# Too large to keep aside: what was in use before stays as it is.
+our_data="/opt/clusterctl /opt/containerd /var/lib/containerd /var/lib/kubelet /var/lib/kube-proxy /var/lib/etcd /var/lib/cni"
+our_runtime="/run/containerd /run/flannel /run/nri /run/cdi /run/xtables.lock"
+# What haproxy's package leaves until the next boot.
+haproxy_runtime="/run/haproxy /run/adduser"
+
+# Made on the way; they go where nothing else is in them.
+our_parents="/opt /usr/local/bin /usr/libexec /etc/modules-load.d /etc/sysctl.d /etc/systemd/logind.conf.d /run/netns"
+
+our_links='cni0 flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6'
+our_tables='kube-proxy flannel-ipv4 flannel-ipv6 cni_hostport cni_plugins_masquerade'
+our_users='etcd haproxy'
+
+for unit in $our_units; do
+	our_configuration="$our_configuration /etc/systemd/system/$unit /etc/systemd/system/$unit.d"
+done
+
+# existing PATH...: those of them that are there, one a line.
+existing() {
+	for path; do
+		if [ -e "$path" ] || [ -L "$path" ]; then printf '%s\n' "$path"; fi
+	done
+}
+
+# is_empty FOLDER: a file system of its own has a lost+found.
+is_empty() {
+	[ -z "$(find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found)" ]
+}
+
+# contents PATH...: a line for every file with its digest, link with its target and folder below them, sorted.
+contents() {
+	existing "$@" | while read -r path; do
+		find "$path" -type f -exec sha256sum -- {} +
+		find "$path" -type d -exec printf 'folder %s\n' {} +
+		find "$path" -type l | while read -r link; do printf '%s %s\n' "$(readlink -- "$link")" "$link"; done
+	done 2>/dev/null | sort
+}
+
+# unit_states UNIT...: for each, whether it runs and whether it starts at boot.
+unit_states() {
+	systemctl show --property=Id,ActiveState,UnitFileState -- "$@" 2>/dev/null | awk -F = '
+		function tell() {if (id != "") print id, runs, boot; id = ""; runs = "stopped"; boot = "manual"}
+		$1 == "Id" {id = $2}
+		$1 == "ActiveState" && $2 !~ /^(inactive|failed)$/ {runs = "runs"}
+		$1 == "UnitFileState" && $2 ~ /^enabled/ {boot = "enabled"}
+		NF == 0 {tell()}
+		BEGIN {tell()}
+		END {tell()}' | sort
+}
+
+mount_points() {
+	awk '{print $5}' /proc/self/mountinfo | sed 's/\\040/ /g; s/\\134/\\/g' | sort
+}
+
+link_names() {
+	ip -o link show | awk -F ': ' '{sub(/@.*/, "", $2); print $2}'
+}
+
+sysctl_path() {
+	printf '/proc/sys/%s\n' "$1" | tr . /
+}
+
+# record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that carries a mark: it is changed already.
+record_before() {
+	[ ! -e "$mark" ] || return 0
+	rm -rf -- "$before" "$before.new"
+	mkdir -- "$before.new"
+	printf '%s\n' "$1" >"$before.new/cluster"
+	shift
+	cd "$before.new" || exit
+	for key; do
+		path=$(sysctl_path "$key")
+		[ ! -r "$path" ] || printf '%s %s\n' "$key" "$(cat "$path")"
+	done >sysctls
+	installed_packages >packages
+	cut -d : -f 1 /etc/passwd >users
+	cut -d : -f 1 /etc/group >groups
+	ls -A /sys/module >modules
+	link_names >links
+	ip -4 route show >routes
+	mount_points >mounts
+	ls -A /var/lib/apt/lists >lists 2>/dev/null || :
+	unit_states $our_units >units
+	record_paths
+	sync -f . 2>/dev/null || sync
+	cd "$state" || exit
+	mv -- "$before.new" "$before"
+}
+
+# Modes and owners of what is there, which data folders are in use, and copies of configuration.
+record_paths() {
+	existing $our_configuration $our_data $our_runtime $haproxy_runtime $our_parents /usr/sbin/policy-rc.d | while read -r path; do
+		stat -c '%a %u:%g %n' -- "$path"
+	done >paths
+	for path in $our_data; do
+		[ ! -d "$path" ] || is_empty "$path" || printf '%s\n' "$path"
+	done >used
+	# shellcheck disable=SC2094 # a file and a function of one name
+	contents $our_configuration >contents
+	existing $our_configuration >kept
+	kept=$(cat kept)
+	[ -z "$kept" ] || tar -cf kept.tar $kept
+}
+
+# record_firewall: once the programs that can list rules are there, and before any of ours writes one.
+record_firewall() {
+	[ -d "$before" ] || return 0
+	nft list tables >"$before/tables.new"
+	mv -- "$before/tables.new" "$before/tables"
+}
+
+# recorded LIST WORD: whether a list of what was there before has a line.
+recorded() {
+	grep -qxF -- "$2" "$before/$1" 2>/dev/null
+}
+
+# was_there PATH: whether one of our paths was there before us.
+was_there() {
+	cut -d ' ' -f 3- "$before/paths" 2>/dev/null | grep -qxF -- "$1"
+}

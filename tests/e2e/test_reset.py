@@ -1,0 +1,181 @@
+"""reset: a machine before and after it is the same, wherever it was killed; and takes apply again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import checks
+import pytest
+from cluster import CLI, Cluster, deployment, service
+from machine_picture import differences, picture
+from test_kills import read_until
+
+from clusterctl.lab import LabSpec
+
+pytestmark = pytest.mark.lab
+
+NAME = "rste2e"
+YES = ("--yes", "--confirm", NAME)
+KILLS = (0, 1, 1, 2, 2, 3)
+"""After how many changes each run is killed."""
+
+
+class Machines:
+    """The lab, and how its machines were before anything was done to them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.before = self.pictures(*cluster.lab.machines)
+
+    def pictures(self, *names: str) -> Mapping[str, dict[str, list[str]]]:
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(names, pool.map(lambda name: picture(self.cluster, name), names), strict=True))
+
+    def unchanged(self, *names: str) -> None:
+        for name, after in self.pictures(*names).items():
+            found = differences(self.before[name], after)
+            assert not found, f"{name}:\n{found[:6000]}"
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    made = Cluster.up(LabSpec(name=NAME, machines=2), Path(tmp_path_factory.mktemp("reset")))
+    try:
+        yield Machines(made)
+    finally:
+        made.down()
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def reset(cluster: Cluster, *words: str) -> list[dict[str, Any]]:
+    found = events(cluster.cli("reset", *YES, "-o", "json", *words))
+    # The one connection to each machine has outlived all of it.
+    assert not [event for event in found if "the connection broke" in str(event.get("text"))]
+    return found
+
+
+def typed(cluster: Cluster, answer: str) -> tuple[int, str]:
+    """reset on a terminal where somebody types an answer; its exit code and output."""
+    control, terminal = pty.openpty()
+    try:
+        os.write(control, answer.encode() + b"\n")
+        done = subprocess.run([*CLI, "reset", "-i", str(cluster.inventory)], stdin=terminal, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+    finally:
+        os.close(control)
+        os.close(terminal)
+
+
+def test_a_machine_that_was_never_ours(machines: Machines) -> None:
+    [plan] = [event for event in reset(machines.cluster) if event["event"] == "plan"]
+    assert plan["clean"] == ["cp-1", "w-1"] and not plan["changes"]
+    machines.unchanged("cp-1", "w-1")
+
+
+def test_a_cluster_with_pods(machines: Machines) -> None:
+    cluster = machines.cluster
+    print("apply:", cluster.apply()["stages"])
+    assert not cluster.apply()["changed"]
+    checks.load_image(cluster)
+    cluster.kubectl("label", "namespace", "default", "--overwrite", "pod-security.kubernetes.io/enforce=privileged")
+    hosted = deployment("hosted", spread=False)
+    hosted["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 8088}]
+    checks.apply_objects(cluster, hosted, service("hosted", type="NodePort"))
+    checks.pods_everywhere(cluster)
+    checks.running(cluster, "hosted", 1)
+
+
+def test_only_who_types_the_name_resets(machines: Machines) -> None:
+    cluster = machines.cluster
+    code, output = typed(cluster, "another")
+    assert code == 3 and "is not the name of this cluster; nothing was changed" in output, output
+    assert "the whole cluster ends" in output and "kubelet.service" in output
+    assert "--confirm" in cluster.cli("reset", "--yes", code=3)
+    cluster.cli("reset", "--yes", "--confirm", "another", code=3)
+    cluster.cli("reset", "--limit", "nobody", code=2)
+    assert "while other machines of the cluster stay" in cluster.cli("reset", *YES, "--limit", "cp-1", code=3)
+    assert not cluster.apply()["changed"]
+
+
+def test_unreachable_machines_are_told_first(machines: Machines) -> None:
+    cluster = machines.cluster
+    cluster.lab.cut("w-1", peer="controller")
+    try:
+        assert "w-1" in cluster.cli("reset", *YES, code=6)
+    finally:
+        cluster.lab.heal("w-1")
+    assert not cluster.apply()["changed"]
+
+
+def test_the_whole_cluster(machines: Machines) -> None:
+    cluster = machines.cluster
+    code, output = typed(cluster, NAME)
+    print(*[line for line in output.splitlines() if "stages:" in line or "done in" in line])
+    assert code == 0 and "clusterctl apply makes the machines a cluster again" in output, output
+    assert (cluster.inventory.parent / ".clusterctl" / NAME / "pki").is_dir()
+    machines.unchanged("cp-1", "w-1")
+
+
+def test_a_second_reset_finds_nothing(machines: Machines) -> None:
+    output = machines.cluster.cli("reset")
+    assert output.count("nothing of clusterctl is on it") == 2, output
+    machines.unchanged("cp-1", "w-1")
+
+
+def test_apply_again(machines: Machines) -> None:
+    cluster = machines.cluster
+    cluster.apply()
+    assert not cluster.apply()["changed"]
+    checks.load_image(cluster)
+    checks.pods_everywhere(cluster)
+
+
+def test_a_worker_alone(machines: Machines) -> None:
+    """Its Node object goes with it, and the cluster lives on."""
+    cluster = machines.cluster
+    found = reset(cluster, "--limit", "w-1")
+    print("a worker:", found[-1]["seconds"], "s,", found[-1]["trips"], "trips")
+    machines.unchanged("w-1")
+    checks.nodes_ready(cluster, {"cp-1"})
+    [plan] = [event for event in reset(cluster, "--limit", "w-1") if event["event"] == "plan"]
+    assert plan["clean"] == ["w-1"] and not plan["changes"] and not plan["objects"]
+    assert "DRIFT" in cluster.cli("status", "--limit", "cp-1")
+
+
+def killed(cluster: Cluster, changes: int) -> int:
+    """Start a reset and kill it once it has told of so many changes; how it ended."""
+    process = cluster.start("reset", *YES, "-o", "json")
+    seen = 0
+
+    def enough(event: dict[str, Any]) -> bool:
+        nonlocal seen
+        seen += event["event"] == "changed"
+        return event["event"] in ("stage-started", "changed") and seen >= changes
+
+    try:
+        read_until(process, enough)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
+
+
+def test_killed_at_several_moments(machines: Machines) -> None:
+    """Each run goes on where the one before it was killed, and the last reaches the end."""
+    ends = [killed(machines.cluster, changes) for changes in KILLS]
+    assert ends.count(-signal.SIGKILL) >= 4, ends
+    reset(machines.cluster)
+    machines.unchanged("cp-1", "w-1")
