@@ -96,7 +96,7 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"! {problem}" for problem in found.problems)])
 
 
 def kubeconfig(

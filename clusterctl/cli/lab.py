@@ -188,6 +188,12 @@ def reboot(machine: MachineName, name: Name = "lab") -> None:
 
 
 @app.command()
+def reinstall(machine: MachineName, name: Name = "lab") -> None:
+    """Give a machine a new disk and a new host key; its name and address stay."""
+    _open(name).reinstall(machine, progress=_say)
+
+
+@app.command()
 def kill(machine: MachineName, name: Name = "lab") -> None:
     """Cut a machine's power: it is down until `lab start`."""
     _open(name).kill(machine)

@@ -13,7 +13,7 @@ from clusterctl.lab import machine as machines
 from clusterctl.lab import network, repository
 from clusterctl.lab.base import Base, ensure_base
 from clusterctl.lab.cgroup import Cgroup
-from clusterctl.lab.host import LabError, check_host, make_room
+from clusterctl.lab.host import LabError, check_host, make_room, remove_tree
 from clusterctl.lab.inventory import write_inventory, write_known_hosts
 from clusterctl.lab.removal import exists, remove_lab, remove_parts
 from clusterctl.lab.state import LabSpec, Machine, State, lock_of, write_atomically
@@ -184,6 +184,17 @@ class Lab:
             Cgroup(one.cgroup).kill()
             machines.launch(one, self._base(), memory=self.state.spec.memory)
             self._wait(one, deadline)
+
+    def reinstall(self, name: str, *, progress: Progress = silent, deadline: float = 90) -> None:
+        """Give a machine a new disk, and thus a new host key; its name and address stay. The inventory is rewritten."""
+        one = self.machine(name)
+        with lock_of(self.name):
+            Cgroup(one.cgroup).kill()
+            for part in ("upper", "work", "root", "data"):
+                remove_tree(one.directory / part)
+            network.remove_machine_network(self.name, one.name, one.address)
+            self._bring_up([one], self._base(), progress, deadline)
+            write_inventory(self.state)
 
     def reboot(self, name: str, *, deadline: float = 150) -> None:
         """Reboot a machine through its systemd (or start a dead one) and wait until it is up again.

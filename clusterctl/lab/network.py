@@ -68,6 +68,12 @@ def create_machine_network(lab: str, machine: str, address: str, gateway: str) -
     no_forwarding(namespace)
 
 
+def remove_machine_network(lab: str, machine: str, address: str) -> None:
+    """Remove a machine's namespace, and its end on the lab's bridge. Nothing may run in it any more."""
+    run(["ip", "-n", namespace_of(lab), "link", "delete", f"v{address.rsplit('.', 1)[1]}"], check=False)
+    run(["ip", "netns", "delete", namespace_of(lab, machine)])
+
+
 def no_forwarding(namespace: str) -> None:
     """Turn forwarding off, as on a fresh machine: a new namespace takes it over from this host."""
     def write() -> None:

@@ -279,15 +279,26 @@ class Apply:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
 
 
-def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS) -> None:
-    """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not."""
+def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS, version: str = "") -> None:
+    """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
+
+    ``version``: what their kubelets must say of themselves: a node that was Ready before says so for a while.
+    """
 
     def look() -> str:
         try:
             nodes = session.ready_api(deadline=10).nodes()
         except ApiError as error:
             return str(error)
-        late = {host.name: state for host in hosts if (state := node_ready(nodes.get(host.name))) != "True"}
+        late = {host.name: state for host in hosts if (state := _late(nodes.get(host.name), version)) != "True"}
         return "; ".join(f"{name} {state}" for name, state in late.items()) or "True"
 
     wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=deadline)
+
+
+def _late(node: Object | None, version: str) -> str:
+    state = node_ready(node)
+    if state == "True" and node is not None and version:
+        found = node["status"]["nodeInfo"]["kubeletVersion"]
+        return "True" if found == version else f"its kubelet is {found} still"
+    return state

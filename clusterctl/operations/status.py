@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from clusterctl import planner
-from clusterctl.errors import ClusterctlError
-from clusterctl.kube import ApiError, node_ready
+from clusterctl.disruption import cordoned_for
+from clusterctl.errors import ClusterctlError, Refused
+from clusterctl.facts import Facts
+from clusterctl.kube import ApiError, Object, node_ready
 from clusterctl.model import Host
+from clusterctl.operations import members, running
 from clusterctl.operations.apply import formed, stages, wanted
 from clusterctl.operations.base import Session
 from clusterctl.resources.base import Resource
@@ -50,10 +53,12 @@ class ClusterStatus:
     api: bool
     members: str
     hosts: tuple[HostStatus, ...]
+    problems: tuple[str, ...] = ()
+    """What is wrong with the whole: members of no machine, nodes of no machine, an upgrade that was interrupted."""
 
     @property
     def healthy(self) -> bool:
-        return self.api and all(host.healthy for host in self.hosts)
+        return self.api and not self.problems and all(host.healthy for host in self.hosts)
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "healthy": self.healthy}
@@ -64,47 +69,80 @@ def status(session: Session) -> ClusterStatus:
     hosts = session.chosen
     facts = session.engine.facts(hosts)
     reachable = [host for host in hosts if host.name in facts.results]
+    session.cluster = running.settle(session.cluster, facts.results)
     order = stages(session.cluster, formed(facts.results))
     resources = wanted(session, order, reachable, facts.results)
     seen = session.engine.observe(reachable, resources)
-    nodes, versions, api = _nodes(session, [host for host in reachable if host.is_control_plane])
+    nodes, api = _nodes(session, [host for host in reachable if host.is_control_plane])
+    versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
+    states = {name: _state(node) for name, node in nodes.items()}
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}
     found = tuple(
-        _unreachable(host, errors[host.name], nodes)
+        _unreachable(host, errors[host.name], states)
         if host.name in errors
         else _host(
             host,
             [resource for stage in order for resource in resources[host.name][stage.name]],
             seen.results[host.name],
-            nodes,
+            states,
             versions,
         )
         for host in hosts
     )
-    running = sum(1 for entry in found if entry.services.get("etcd") == "active")
+    serving = sum(1 for entry in found if entry.services.get("etcd") == "active")
     return ClusterStatus(
         name=session.cluster.name,
         kubernetes=session.cluster.versions.kubernetes,
         api=api,
-        members=f"{running}/{len(session.cluster.etcd_members)}",
+        members=f"{serving}/{len(session.cluster.etcd_members)}",
         hosts=found,
+        problems=tuple(_problems(session, facts.results, nodes)),
     )
 
 
-def _nodes(session: Session, among: Sequence[Host]) -> tuple[dict[str, str], dict[str, str], bool]:
+def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, Object]) -> Iterator[str]:
+    """What no single machine shows."""
+    for one in running.differences(session.cluster, facts):
+        yield f"{one.host} runs {one.product} {one.running}, and {one.wanted} is wanted: clusterctl upgrade plan"
+    for name in sorted(set(nodes) - {host.name for host in session.cluster.nodes}):
+        yield f"node {name} is not in the inventory: clusterctl node remove {name}"
+    for name, node in nodes.items():
+        if cordoned_for(node):
+            yield f"node {name} is cordoned for {cordoned_for(node)}, which did not end: run that again, or clusterctl apply"
+    if not session.pki_is_new and not session.options.limit:
+        yield from _strays(session, [host for host in session.cluster.etcd_members if host.name in formed(facts)])
+
+
+def _strays(session: Session, asked: Sequence[Host]) -> Iterator[str]:
+    if not asked:
+        return
+    try:
+        membership = members.look(session, asked)
+    except Refused as error:
+        yield error.message
+        return
+    for state in membership.members:
+        if not state.host:
+            yield f"etcd member {state.name} is of no machine of the inventory ({state.error or 'it is well'}): clusterctl apply"
+        elif state.member.learner:
+            yield f"etcd member {state.name} is still a learner: clusterctl apply"
+
+
+def _nodes(session: Session, among: Sequence[Host]) -> tuple[dict[str, Object], bool]:
+    """All nodes, and whether an API server answers."""
     api = None if session.pki_is_new else session.any_api(among)
     if api is None:
-        return {}, {}, False
+        return {}, False
     try:
-        nodes = api.nodes()
+        return api.nodes(), True
     except ApiError:
-        return {}, {}, False
-    states = {}
-    for name, node in nodes.items():
-        ready = node_ready(node)
-        cordoned = ", cordoned" if node["spec"].get("unschedulable") else ""
-        states[name] = ("Ready" if ready == "True" else f"NotReady: {ready}") + cordoned
-    return states, {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}, True
+        return {}, False
+
+
+def _state(node: Object) -> str:
+    ready = node_ready(node)
+    cordoned = ", cordoned" if node["spec"].get("unschedulable") else ""
+    return ("Ready" if ready == "True" else f"NotReady: {ready}") + cordoned
 
 
 def _unreachable(host: Host, error: ClusterctlError, nodes: Mapping[str, str]) -> HostStatus:

@@ -256,6 +256,11 @@ class Upgrade(Apply):
             if host.name in self._drained:
                 drain.empty(self.session.ready_api, host.name, self.wish.policy, self.say, OPERATION)
 
+    def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        version = f"v{self.session.cluster.versions.kubernetes}"
+        wait_nodes(self.session, [host for host in batch if host.name in self._drained], deadline=60, version=version)
+        super()._after_nodes(stage, batch)
+
     def _failed_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """A node that is Ready again, on what it had before, takes pods again where we alone kept them off."""
         for host in batch:

@@ -330,3 +330,13 @@ def test_the_base_is_in_the_cache_once(host: None) -> None:
     messages: list[str] = []
     assert ensure_base(messages.append).tree.is_dir()
     assert messages == []
+
+
+def test_reinstall_gives_a_bare_machine_of_the_same_name(lab: Lab) -> None:
+    name = next(iter(lab.machines))
+    before = lab.machines[name].host_key
+    assert lab.exec(name, ["sh", "-c", "touch /etc/left /var/lib/etcd/left && ip link add left type bridge"]).returncode == 0
+    lab.reinstall(name)
+    assert lab.machines[name].host_key != before and lab.machines[name].host_key in lab.inventory.read_text()
+    left = lab.exec(name, ["sh", "-c", "ls /etc/left /var/lib/etcd/left; ip -o link show left"])
+    assert left.stdout == "", left.stdout
