@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clusterctl.disruption import Drain
+    from clusterctl.operations.os_update import UpdatePlan
     from clusterctl.operations.upgrade import UpgradePlan
 
 
@@ -92,6 +93,10 @@ class Report(Events):
     def drains(self, drains: Sequence[Drain]) -> None:
         """What draining nodes would do."""
         self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
+
+    def os_update(self, plan: UpdatePlan) -> None:
+        """What an os-update would do."""
+        self._tell("os-update-plan", **plan.as_dict())
 
     def removal(self, plan: Printable) -> None:
         """A plan of machines that leave, or of what follows from it."""
@@ -181,16 +186,45 @@ class TextReport(Report):
 
     def _show_drain_plan(self, fields: dict[str, Any]) -> None:
         for drain in fields["drains"]:
-            by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
-            self._line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
-            for name in drain["evict"]:
-                self._line(f"    - {name}", "yellow")
-            for entry in drain["blocked"]:
-                self._line(f"    ! {entry['pod']} cannot be evicted now: budget {', '.join(entry['budgets'])}", "red")
-            for entry in drain["refused"]:
-                self._line(f"    x {entry['pod']}: {entry['why']}", "red")
-            for text in drain["warnings"]:
-                self._line(f"    warning: {text}", "yellow")
+            self._show_drain(drain)
+
+    def _show_drain(self, drain: dict[str, Any]) -> None:
+        by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
+        self._line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
+        for name in drain["evict"]:
+            self._line(f"    - {name}", "yellow")
+        for entry in drain["blocked"]:
+            self._line(f"    ! {entry['pod']} cannot be evicted now: budget {', '.join(entry['budgets'])}", "red")
+        for entry in drain["refused"]:
+            self._line(f"    x {entry['pod']}: {entry['why']}", "red")
+        for text in drain["warnings"]:
+            self._line(f"    warning: {text}", "yellow")
+
+    def _show_os_update_plan(self, fields: dict[str, Any]) -> None:
+        for part in fields["machines"]:
+            self._show_os_update(part)
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        order = [" and ".join(batch) for batch in fields["batches"]]
+        if fields["markers"]:
+            order.append(f"the markers of reboots go from {', '.join(fields['markers'])}")
+        self._line(f"plan: {'; then '.join(order) or 'no changes'}", "bold")
+
+    def _show_os_update(self, part: dict[str, Any]) -> None:
+        if not part["work"]:
+            self._line(f"{part['host']}: nothing to do ({part['why']})")
+            return
+        again = ", goes on where the last run ended" if part["resumed"] else ""
+        self._line(f"{part['host']}: {len(part['updates'])} updates, reboot: {part['reboot']} ({part['why']}){again}", "bold")
+        if part["interrupted"]:
+            self._line("    ! its package manager was interrupted: that is finished first", "red")
+        for package in part["updates"]:
+            self._line(f"    ~ {package['package']} {package['from'] or '(new)'} -> {package['to']}")
+        for package in part["held_back"]:
+            self._line(f"    = {package['package']} is the cluster's own: {package['to']} is held back")
+        if part["drain"]:
+            self._show_drain(part["drain"])
+        self._line(f"    safe because: {part['safe']}")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

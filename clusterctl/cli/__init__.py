@@ -20,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _app() -> object:
     import typer
 
-    from clusterctl.cli import cluster, day, etcd, inventory, lab, mirror, node, reset, upgrade
+    from clusterctl.cli import cluster, day, etcd, inventory, lab, mirror, node, os_update, reset, upgrade
 
     app = typer.Typer(
         name="clusterctl",
@@ -33,6 +33,7 @@ def _app() -> object:
     )
     cluster.register(app)
     node.register(app)
+    os_update.register(app)
     upgrade.register(app)
     etcd.register(app)
     day.register(app)

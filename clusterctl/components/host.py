@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clusterctl.components.base import Component, Context, everywhere
+from clusterctl.model import Host
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
@@ -40,13 +41,13 @@ CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntr
 """What kube-proxy sets by itself."""
 
 
-def packages(context: Context) -> tuple[str, ...]:
+def packages(host: Host) -> tuple[str, ...]:
     """The distribution's packages that a host of these roles needs.
 
     openssl hashes programs several times faster than coreutils, and zstd unpacks them.
     """
-    node = ("conntrack", "iptables", "nftables") if context.host.is_node else ()
-    proxy = ("haproxy",) if context.host.is_node and not context.host.is_control_plane else ()
+    node = ("conntrack", "iptables", "nftables") if host.is_node else ()
+    proxy = ("haproxy",) if host.is_node and not host.is_control_plane else ()
     return ("openssl", "zstd", *node, *proxy)
 
 
@@ -73,7 +74,7 @@ def resources(context: Context) -> Sequence[Resource]:
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
-    wanted.append(Packages(names=packages(context)))
+    wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:
         wanted.append(FirewallBefore())
         wanted += _kernel(context)

@@ -34,9 +34,12 @@ from clusterctl.resources.program import Image, Program
 READY_SECONDS = 180.0
 
 
-def max_unavailable(cluster: Cluster) -> int:
-    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one."""
-    text = cluster.settings.max_unavailable
+def max_unavailable(cluster: Cluster, given: str = "") -> int:
+    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one.
+
+    ``given``: what somebody says in place of the inventory, of the same form.
+    """
+    text = given or cluster.settings.max_unavailable
     return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
 
 

@@ -172,8 +172,9 @@ def empty(apis: Apis, node: str, policy: Policy, note: Callable[[str], None], op
     try:
         Eviction(apis, node, policy, note).run()
     except Exception:
-        if cordoned:
-            give_back(apis, node)
+        # For an operation also where a run before this one, that was killed, had cordoned it.
+        if cordoned or operation:
+            give_back(apis, node, ours=bool(operation))
         raise
 
 

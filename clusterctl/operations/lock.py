@@ -39,8 +39,9 @@ class OperatorLock:
     """The lock on a majority of the control planes. ``check`` says whether it is still ours."""
 
     def __init__(self) -> None:
-        self._channels: list[Any] = []
+        self._channels: dict[str, Any] = {}
         self._needed = 0
+        self._who = ""
         self._ended = threading.Event()
 
     def take(self, session: Session, hosts: Sequence[Host], operation: str) -> None:
@@ -49,36 +50,50 @@ class OperatorLock:
         Raises Locked; Unreachable (or Problems) where no majority can be asked.
         """
         since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        who = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {operation}, since {since}"
+        self._who = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {operation}, since {since}"
         self._needed = len(hosts) // 2 + 1
         errors: list[ClusterctlError] = []
         for host in sorted(hosts, key=lambda one: one.name):
             try:
-                self._channels.append(_hold(session, host, who))
+                self._channels[host.name] = _hold(session, host, self._who)
             except Unreachable as error:
                 errors.append(error)
         if len(self._channels) < self._needed:
             raise errors[0] if len(errors) == 1 else Problems(errors)
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
+    def retake(self, session: Session, host: Host) -> None:
+        """Hold it again on a control plane that this operation rebooted. Raises Locked where somebody else came in between.
+
+        A machine that did not hold it stays without.
+        """
+        if host.name in self._channels:
+            # The connection that died with the machine need not know it yet.
+            self._channels[host.name].close()
+            self._channels[host.name] = _hold(session, host, self._who)
+
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            for channel in self._channels:
+            for channel in list(self._channels.values()):
                 with contextlib.suppress(OSError, EOFError):
                     channel.send(b".")
 
     def check(self) -> None:
         """Raises Stopped where the lock was lost: the connections broke, or this process slept."""
-        alive = sum(not (channel.closed or channel.eof_received or channel.exit_status_ready()) for channel in self._channels)
+        alive = sum(_alive(channel) for channel in self._channels.values())
         if alive < self._needed:
             raise Stopped(f"the cluster's lock is held on {alive} machines only and {self._needed} are needed",
                           hint="run the same command again to continue")
 
     def release(self) -> None:
         self._ended.set()
-        for channel in self._channels:
+        for channel in self._channels.values():
             with contextlib.suppress(OSError, EOFError):
                 channel.close()
+
+
+def _alive(channel: Any) -> bool:
+    return not (channel.closed or channel.eof_received or channel.exit_status_ready())
 
 
 def _hold(session: Session, host: Host, who: str) -> Any:
@@ -106,7 +121,7 @@ def _hold(session: Session, host: Host, who: str) -> Any:
 
 
 @contextlib.contextmanager
-def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None) -> Iterator[None]:
+def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None) -> Iterator[OperatorLock]:
     """Hold the cluster for one operation. ``hosts``: the control planes that hold the lock; all of the inventory's by default.
 
     Raises Locked within seconds where somebody else operates; the unreachable are told together with all others.
@@ -117,7 +132,7 @@ def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = N
         try:
             lock.take(session, chosen, operation)
             session.engine.guard = lock.check
-            yield
+            yield lock
         finally:
             session.engine.guard = lambda: None
             lock.release()

@@ -254,9 +254,9 @@ def test_processes_of_pods_and_of_our_programs(tmp_path: Path, shell: str) -> No
 
 
 def test_only_programs_that_undo_carry_what_undoes() -> None:
-    assert functions(UNDOING) not in Program(probes=(("stat", "/etc"),)).text
+    assert functions(*UNDOING) not in Program(probes=(("stat", "/etc"),)).text
     record = Before(identity="me", sysctls=())
     change = record.diff(None)
     assert change is not None
-    assert functions(UNDOING) in Program(steps=record.apply(change)).text
-    assert functions(UNDOING) in Program(probes=(("remains", "10.244.0.0/16"),)).text
+    assert functions(*UNDOING) in Program(steps=record.apply(change)).text
+    assert functions(*UNDOING) in Program(probes=(("remains", "10.244.0.0/16"),)).text

@@ -11,9 +11,10 @@ import pytest
 from shell_box import SHELLS
 
 from clusterctl import facts
-from clusterctl.shell import UNDOING, Program, functions, prelude
+from clusterctl.shell import PRELUDE, UNDOING, Program, functions, prelude
 
-FOLDER = Path(facts.__file__).parent / "shell"
+ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
+"""The files of functions that only some programs have."""
 
 
 def shellcheck(text: str, but: str = "SC2317,SC2329") -> str:
@@ -24,8 +25,9 @@ def shellcheck(text: str, but: str = "SC2317,SC2329") -> str:
     return found.stdout + found.stderr
 
 
-def test_facts() -> None:
-    assert shellcheck((FOLDER / "facts.sh").read_text()) == ""
+@pytest.mark.parametrize("name", ADDED)
+def test_functions_of_some_programs(name: str) -> None:
+    assert shellcheck(functions(name)) == ""
 
 
 def program_with(names: list[str]) -> Program:
@@ -51,11 +53,11 @@ def test_a_program_with_everything() -> None:
 
 def test_a_program_that_undoes() -> None:
     # 2086: the footprint's lists are words on purpose; 2034: not every program uses all of them.
-    assert shellcheck(without_directives(program_with(names_of(functions(UNDOING)))), "SC2317,SC2329,SC2086,SC2034") == ""
+    assert shellcheck(without_directives(program_with(names_of(functions(*UNDOING)))), "SC2317,SC2329,SC2086,SC2034") == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_can_read_it(shell: str) -> None:
-    text = Program(functions=facts.probe_program().functions, probes=(("remains", ""),)).text
+    text = Program(functions=functions(*ADDED), probes=(("remains", ""),)).text
     found = subprocess.run([*SHELLS[shell], "-n"], input=text, capture_output=True, text=True, timeout=10)
     assert (found.returncode, found.stderr) == (0, "")

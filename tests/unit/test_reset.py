@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def listed(name: str) -> tuple[str, ...]:
     """A list of words of the footprint, as the shell reads it."""
-    lines = iter(functions(("footprint",)).split("\n"))
+    lines = iter(functions("footprint").split("\n"))
     text = next(line for line in lines if line.startswith(f"{name}="))
     while text.endswith("\\"):
         text = text[:-1] + next(lines)
@@ -243,7 +243,7 @@ def test_the_record_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_kind_has_a_function() -> None:
-    text = functions(("undo", "undo_system"))
+    text = functions("undo", "undo_system")
     for kind in KINDS:
         change = Remains(kind=kind, pods="10.244.0.0/16").diff({"x": "y"})
         assert change is not None and change.disruptive is (kind in ("units", "processes"))

@@ -1,0 +1,82 @@
+"""The verb that updates the machines' own packages and reboots them."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.steps import begin_journal, confirm, summarise
+
+
+class Reboot(StrEnum):
+    """When machines are rebooted."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+RebootOption = Annotated[Reboot, typer.Option("--reboot", help="auto: where an update or the machine asks for it.")]
+UnavailableOption = Annotated[
+    str, typer.Option("--max-unavailable", metavar="N|P%", help="Workers at once; by default what the inventory says.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command("os-update")(os_update)
+
+
+@verb
+def os_update(
+    call: Invocation,
+    limit: LimitOption = "",
+    yes: YesOption = False,
+    reboot: RebootOption = Reboot.auto,
+    max_unavailable: UnavailableOption = "",
+    drain_timeout: TimeoutOption = 300,
+    grace_period: GraceOption = None,
+    delete_emptydir_data: EmptyDirOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Update the machines' packages and reboot them: drained, in batches, the cluster's own packages held back."""
+    from clusterctl.operations.drain import refuse_unsafe
+    from clusterctl.operations.lock import locked
+    from clusterctl.operations.os_reboot import Rollout, await_rebooting
+    from clusterctl.operations.os_update import look
+
+    _check(max_unavailable)
+    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+    report = call.report()
+    with call.session(report) as opened:
+        patient = await_rebooting(opened, report.progress)
+        opened.connect(opened.chosen)
+        with locked(opened, "os-update") as lock:
+            found = look(opened, mode=reboot.value, at_once=max_unavailable, policy=policy, patient=patient)
+            report.os_update(found)
+            refuse_unsafe(found.drains)
+            late: set[str] = set()
+            if found:
+                confirm(yes)
+                begin_journal(report, opened, "os-update")
+                rollout = Rollout(opened, found, policy, lock, report.progress)
+                rollout.run()
+                late = rollout.late
+            next_steps = ["clusterctl status", *_again(late)]
+            summarise(report, opened, changed=bool(found), next_steps=next_steps)
+
+
+def _check(max_unavailable: str) -> None:
+    from clusterctl.errors import InputError
+
+    if max_unavailable and not re.fullmatch(r"[1-9]\d*%?", max_unavailable):
+        raise InputError(f"{max_unavailable!r} is neither a number nor a percentage", where="--max-unavailable", hint="2, or 25%")
+
+
+def _again(late: set[str]) -> list[str]:
+    return [f"clusterctl os-update --limit {','.join(sorted(late))}  (they still want a reboot)"] if late else []

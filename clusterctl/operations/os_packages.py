@@ -1,0 +1,140 @@
+"""What a machine says of its packages and of a reboot that is due, and what is done there: programs and their records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clusterctl.components.host import packages
+from clusterctl.model import Host
+from clusterctl.shell import Call, Program, functions
+
+FOREIGN = ("containerd", "containerd.io", "docker.io", "docker-ce", "runc", "kubelet", "kubeadm", "kubectl", "kubernetes-cni",
+           "cri-tools", "etcd*", "haproxy", "flannel", "conntrack-tools")
+"""Packages that would get in the way of the cluster's own programs, or that are its own under another distribution's name."""
+
+RELEASED = re.compile(r"[0-9][0-9.+~_-]*")
+NOT_A_FLAVOUR = {"bpo", "deb", "rc", "el", "fc"}
+
+
+def held_back(host: Host) -> tuple[str, ...]:
+    """The patterns of the packages that an update of a machine leaves as they are."""
+    return tuple(dict.fromkeys((*packages(host), *FOREIGN)))
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One package and its versions; ``installed`` is empty where it is new or the package manager does not say."""
+
+    name: str
+    installed: str
+    available: str
+
+    def as_dict(self) -> dict[str, object]:
+        return {"package": self.name, "from": self.installed, "to": self.available}
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What an os-update left on a machine before it rebooted it: its id, the boot before, whether all of it has ended."""
+
+    operation: str
+    boot_id: str
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What one machine said. ``interrupted``: its package manager was killed over its work; ``cluster``: whose it is."""
+
+    boot_id: str
+    cluster: str = ""
+    updates: tuple[Package, ...] = ()
+    held: tuple[Package, ...] = ()
+    interrupted: bool = False
+    reboot: tuple[str, ...] = ()
+    marker: Marker | None = None
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def rebooted(self) -> bool:
+        """Whether the operation that left its marker has rebooted it already."""
+        return self.marker is not None and (self.marker.ended or self.marker.boot_id != self.boot_id)
+
+
+def read_machine(records: Iterable[Sequence[str]]) -> Machine:
+    """What a machine said, from the records of a program that looks."""
+    values: dict[str, str] = {}
+    lists: dict[str, list[Sequence[str]]] = {}
+    for kind, *words in records:
+        if kind == "os":
+            values[words[0]] = words[1] if len(words) > 1 else ""
+        else:
+            lists.setdefault(kind, []).append(words)
+    said = values.get("marker", "").split()
+    kernel = newer_kernel(values.get("kernel", ""), [words[0] for words in lists.get("kernel", ())])
+    return Machine(
+        boot_id=values.get("boot_id", ""),
+        cluster=values.get("cluster", ""),
+        updates=_packages(lists.get("update", ())),
+        held=_packages(lists.get("held", ())),
+        interrupted="interrupted" in values,
+        reboot=(*(words[0] for words in lists.get("reboot", ())), *([f"kernel {kernel} is installed"] if kernel else [])),
+        marker=Marker(said[0], said[1], ended="ended" in said[2:]) if len(said) > 1 else None,
+        warnings=tuple(words[0] for words in lists.get("warning", ())),
+        problems=tuple(words[0] for words in lists.get("problem", ())),
+    )
+
+
+def _packages(lines: Iterable[Sequence[str]]) -> tuple[Package, ...]:
+    return tuple(Package(*(*words, "", "")[:3]) for words in lines)
+
+
+def newer_kernel(running: str, installed: Iterable[str]) -> str:
+    """The newest installed kernel of the running one's flavour, where that is newer; empty where none is.
+
+    ``6.1.0-28-cloud-amd64`` and ``6.1.0-29-amd64`` are of two flavours.
+    """
+    newest = max((release for release in installed if _flavour(release) == _flavour(running)), key=_numbers, default="")
+    return newest if newest and running and _numbers(newest) > _numbers(running) else ""
+
+
+def _flavour(release: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", release)) - NOT_A_FLAVOUR
+
+
+def _numbers(release: str) -> list[int]:
+    found = RELEASED.match(release)
+    return [int(number) for number in re.findall(r"\d+", found[0])] if found else []
+
+
+def look_program(host: Host, *, refresh: bool) -> Program:
+    """Asks a machine what would be updated. ``refresh``: have the lists of packages fetched first."""
+    lists = [("lists", "now")] if refresh else []
+    return Program(probes=[*lists, *_look(host)], functions=functions("os_update"))
+
+
+def _look(host: Host) -> list[tuple[str, str]]:
+    return [("os_update", pattern) for pattern in held_back(host)]
+
+
+def download_program(host: Host) -> Program:
+    """Fetches what an update needs; nothing is installed."""
+    return program(("os_download", *held_back(host)))
+
+
+def update_program(host: Host) -> Program:
+    """Updates a machine's packages, and looks again."""
+    return Program(steps=[("os_update", *held_back(host))], probes=_look(host), functions=functions("os_update"))
+
+
+def boot_program() -> Program:
+    """Asks which boot it is."""
+    return Program(probes=[("boot", "id")], functions=functions("os_update"))
+
+
+def program(*steps: Call) -> Program:
+    """Any steps of these functions."""
+    return Program(steps=steps, functions=functions("os_update"))

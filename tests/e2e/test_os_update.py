@@ -1,0 +1,206 @@
+"""os-update on a running cluster: packages from a repository of the test's own, drains, reboots, and what must not change."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import checks
+import pytest
+from cluster import Cluster, deployment, until
+
+from clusterctl.lab import LabSpec, network, repository, server
+
+pytestmark = pytest.mark.lab
+
+PORT = 8080
+ASKS_FOR_A_REBOOT = "#!/bin/sh\nset -e\ntouch /run/reboot-required\necho hello-lab >>/run/reboot-required.pkgs\nsystemctl restart ssh\n"
+"""What a maintainer's script does after an update of the kernel; sshd is restarted under the connection that runs it."""
+
+COUNT = ("printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"cat /proc/sys/kernel/random/boot_id >>/var/log/boots\"\\n"
+         "[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/count-boots.service && systemctl enable --quiet count-boots")
+
+
+def package(folder: Path, name: str, version: str, conffile: str = "", postinst: str = "") -> None:
+    """Make a package that has nothing but a configuration file and a script."""
+    tree = folder.parent / f"{name}-{version}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: test\n")
+    if conffile:
+        (tree / "etc").mkdir()
+        (tree / f"etc/{name}.conf").write_text(conffile)
+        (tree / "DEBIAN/conffiles").write_text(f"/etc/{name}.conf\n")
+    if postinst:
+        (tree / "DEBIAN/postinst").write_text(postinst)
+        (tree / "DEBIAN/postinst").chmod(0o755)
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(folder)], check=True, capture_output=True, timeout=60)
+
+
+@contextmanager
+def serving(cluster: Cluster, folder: Path) -> Iterator[None]:
+    """Serve a folder of packages to the lab's machines."""
+    namespace = network.NAMESPACES / cluster.lab.namespace
+    program = [sys.executable, "-I", str(server.__file__), str(folder), cluster.lab.gateway, str(PORT)]
+    process = subprocess.Popen(["nsenter", f"--net={namespace}", *program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        network.wait_for_port(cluster.lab.namespace, cluster.lab.gateway, PORT)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="osue2e", machines=3), Path(tmp_path_factory.mktemp("osupdate")))
+    folder = made.work / "repository"
+    folder.mkdir()
+    try:
+        made.apply()
+        checks.load_image(made)
+        package(folder, "hello-lab", "1.0", conffile="as of 1.0\n")
+        repository.write_index(folder)
+        with serving(made, folder):
+            for machine in made.lab.machines:
+                made.on(machine, f"set -e; mkdir -p /etc/apt/sources.list.d; echo 'deb [trusted=yes] http://{made.lab.gateway}:{PORT}/ ./' >/etc/apt/sources.list.d/test.list; "
+                                 f"apt-get -q update; apt-get -y -q install hello-lab; echo mine >/etc/hello-lab.conf; {COUNT}")
+            package(folder, "hello-lab", "2.0", conffile="as of 2.0\n", postinst=ASKS_FOR_A_REBOOT)
+            package(folder, "zstd", "99.0")
+            repository.write_index(folder)
+            web = deployment("web", replicas=2)
+            budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
+                      "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}}
+            checks.apply_objects(made, web, budget)
+            checks.running(made, "web", 2)
+            yield made
+    finally:
+        made.down()
+
+
+class Watch(threading.Thread):
+    """Counts the pods of the Deployment that are ready, as long as the API answers."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.counts, self.ended = cluster, [], threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            try:
+                pods = json.loads(self.cluster.kubectl("get", "pods", "-l", "app=web", "-o", "json", "--request-timeout=5s"))["items"]
+            except (AssertionError, subprocess.SubprocessError):
+                continue
+            self.counts.append(sum("deletionTimestamp" not in pod["metadata"] and any(
+                entry["type"] == "Ready" and entry["status"] == "True" for entry in pod["status"].get("conditions", ())) for pod in pods))
+
+
+def boots(cluster: Cluster) -> dict[str, int]:
+    """How often each machine has booted since the test began."""
+    return {machine: int(cluster.on(machine, "cat /var/log/boots 2>/dev/null | wc -l")) for machine in cluster.lab.machines}
+
+
+def version(cluster: Cluster, machine: str, name: str) -> str:
+    return cluster.on(machine, f"dpkg-query -W -f '${{Version}}' {name}")
+
+
+def cordoned(cluster: Cluster) -> set[str]:
+    return {node["metadata"]["name"] for node in cluster.json("get", "nodes")["items"] if node["spec"].get("unschedulable")}
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def settled(cluster: Cluster) -> None:
+    """All is as it was, and nothing of os-update is left."""
+    checks.nodes_ready(cluster)
+    for machine in cluster.lab.machines:
+        left = cluster.on(machine, "ls -d /var/lib/clusterctl/os-update* 2>/dev/null || :; apt-mark showhold")
+        assert left == "", f"{machine}: {left}"
+
+
+def test_a_budget_that_blocks_stops_it(cluster: Cluster) -> None:
+    cluster.kubectl("patch", "pdb", "web", "-p", '{"spec": {"minAvailable": 2}}')
+    try:
+        until(lambda: cluster.json("get", "pdb", "web")["status"]["disruptionsAllowed"] == 0, "the budget's status")
+        node = cluster.json("get", "pods", "-l", "app=web")["items"][0]["spec"]["nodeName"]
+        said = cluster.cli("os-update", "--reboot", "always", "--limit", node, "--drain-timeout", "3", "--yes", code=4)
+        assert "PodDisruptionBudget default/web" in said and "the run will stop there" in said
+        assert cordoned(cluster) == set() and boots(cluster)[node] == 0
+    finally:
+        cluster.kubectl("patch", "pdb", "web", "-p", '{"spec": {"minAvailable": 1}}')
+    until(lambda: cluster.json("get", "pdb", "web")["status"]["disruptionsAllowed"] == 1, "the budget's status")
+
+
+def test_updates_and_one_reboot_each(cluster: Cluster) -> None:
+    cluster.kubectl("cordon", "w-2")
+    held = {machine: version(cluster, machine, "zstd") for machine in cluster.lab.machines}
+    watch = Watch(cluster)
+    watch.start()
+    started = time.monotonic()
+    try:
+        said = events(cluster.cli("os-update", "--yes", "-o", "json"))
+    finally:
+        watch.ended.set()
+        watch.join(30)
+    print(f"3 machines updated and rebooted in {time.monotonic() - started:.0f} s; {len(watch.counts)} looks at the pods, fewest ready {min(watch.counts)}")
+    [plan] = [event for event in said if event["event"] == "os-update-plan"]
+    assert plan["batches"] == [["cp-1"], ["w-1"], ["w-2"]]
+    for part in plan["machines"]:
+        assert ({"package": "hello-lab", "from": "1.0", "to": "2.0"} in part["updates"]) and part["reboot"] == "if-required"
+        assert [entry["to"] for entry in part["held_back"] if entry["package"] == "zstd"] == ["99.0"]
+    for machine, before in held.items():
+        assert version(cluster, machine, "hello-lab") == "2.0" and version(cluster, machine, "zstd") == before
+        assert cluster.on(machine, "cat /etc/hello-lab.conf") == "mine\n"
+    assert boots(cluster) == dict.fromkeys(held, 1)
+    assert len(watch.counts) > 10 and min(watch.counts) >= 1
+    assert cordoned(cluster) == {"w-2"}, "whom a person cordoned"
+    cluster.kubectl("uncordon", "w-2")
+    settled(cluster)
+
+
+def test_then_nothing_is_to_do(cluster: Cluster) -> None:
+    said = events(cluster.cli("os-update", "-o", "json"))
+    assert said[-1]["event"] == "summary" and not said[-1]["changed"]
+    assert boots(cluster) == dict.fromkeys(cluster.lab.machines, 1)
+
+
+def kill_at(cluster: Cluster, text: str) -> None:
+    """Run it, and kill it as soon as it tells something."""
+    process = cluster.start("os-update", "--reboot", "always", "--yes", "-o", "json")
+    timer = threading.Timer(150, process.kill)
+    timer.start()
+    assert process.stdout is not None
+    try:
+        heard = []
+        for line in process.stdout:
+            heard.append(line)
+            if text in line:
+                break
+        else:
+            pytest.fail(f"never said {text!r}: {''.join(heard)[-3000:]}")
+        process.send_signal(signal.SIGKILL)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+
+
+def test_killed_twice_and_run_again(cluster: Cluster) -> None:
+    """Between a reboot and the end of its cordon, and just when another reboot is ordered."""
+    before = boots(cluster)
+    kill_at(cluster, "w-1: is back")
+    assert cordoned(cluster) == {"w-1"}
+    kill_at(cluster, "w-2: rebooting")
+    cluster.cli("os-update", "--reboot", "always", "--yes")
+    assert boots(cluster) == {machine: count + 1 for machine, count in before.items()}
+    assert cordoned(cluster) == set()
+    settled(cluster)
