@@ -267,7 +267,9 @@ class TextReport(Report):
 
     def _show_departures(self, departures: Sequence[dict[str, Any]]) -> None:
         for one in departures:
-            words = "never contacted, and kept out from now on" if one["offline"] else "drained, and what was installed undone"
+            words = "drained, and what was installed undone"
+            if one["offline"]:
+                words = "never contacted" + (", and kept out from now on" if one["keep_out"] else "")
             roles = f" ({', '.join(one['roles'])})" if one["roles"] else ""
             self._line(f"{one['node']}{roles} leaves: {words}", "yellow")
             self._line(f"    safe because {one['why_safe']}")

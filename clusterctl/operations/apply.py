@@ -206,8 +206,9 @@ class Apply:
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
         self._clean()
+        self._admit()
         self.session.engine.execute(self.plan.machines, self.gates())
-        self._apply([change for change in self._changes if not (self._bound and self.binds(change))])
+        self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
         if self.plan.nodes or self.plan.later:
             self._nodes()
 
@@ -216,6 +217,10 @@ class Apply:
         for stray in self.plan.strays:
             members.clean(self.session, stray, self.serving.members)
             self.session.engine.events.note(f"etcd member {stray.name} is taken out")
+
+    def _admit(self) -> None:
+        """Machines that were kept out and come in again are let in before they ask."""
+        self._apply([change for change in self.plan.objects if self.admits(change)])
 
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:
@@ -231,6 +236,11 @@ class Apply:
             change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)
         }
         prefetch(source for source in sources if isinstance(source, Artifact))
+
+    @staticmethod
+    def admits(change: ObjectChange) -> bool:
+        """Whether an object says which machines are kept out."""
+        return change.wanted["metadata"]["name"] == objects.REMOVED_NODES
 
     @staticmethod
     def binds(change: ObjectChange) -> bool:

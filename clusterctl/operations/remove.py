@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusterctl.components.objects import removed_nodes
 from clusterctl.disruption import Drain, Policy
@@ -27,6 +27,7 @@ class Departure:
     host: Host | None
     offline: bool
     drain: Drain | None = None
+    keep_out: bool = False
     member: bool = False
     quorum: str = ""
 
@@ -39,6 +40,7 @@ class Departure:
             "etcd_member": self.member,
             "why_safe": self.quorum or "control planes and etcd members stay as they are",
             "undo": not self.offline,
+            "keep_out": self.keep_out,
         }
 
 
@@ -71,8 +73,11 @@ def without(session: Session, names: Sequence[str]) -> None:
     session.cluster = rest
 
 
-def make(session: Session, names: Sequence[str], *, offline: bool, policy: Policy) -> RemovePlan:
-    """The plan; the session's cluster is the one without them from here on. Raises Refused with the arithmetic."""
+def make(session: Session, names: Sequence[str], *, offline: bool, policy: Policy, keep_out: bool = True) -> RemovePlan:
+    """The plan; the session's cluster is the one without them from here on. Raises Refused with the arithmetic.
+
+    ``keep_out``: whether machines that are not contacted may never come back under their names.
+    """
     hosts = {host.name: host for host in session.cluster.hosts if host.name in names}
     without(session, names)
     rest = apply.make_plan(session)
@@ -80,8 +85,11 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Polic
     api = session.ready_api()
     try:
         known = api.nodes()
-        departures = [_departure(api, name, hosts.get(name), found, known=name in known, offline=offline, policy=policy)
-                      for name in names]
+        departures = [
+            replace(_departure(api, name, hosts.get(name), found, known=name in known, offline=offline, policy=policy),
+                    keep_out=offline and keep_out)
+            for name in names
+        ]
     except ApiError as error:
         raise refuse(error, "the API cannot be asked for nodes and pods") from None
     for one in departures:
@@ -137,9 +145,9 @@ class Remove:
     def _leave(self, one: Departure) -> None:
         if one.member and members.remove(self.session, one.name, self.session.cluster.etcd_members):
             self.say(f"{one.name}: is no etcd member any more")
-        if one.offline:
+        if one.keep_out:
             self._keep_out(one)
-        elif one.host is not None:
+        if not one.offline and one.host is not None:
             reset.undo(self.session, one.host)
             self.say(f"{one.name}: what was installed is undone")
         forget(self.session, one.name, gone=one.offline)

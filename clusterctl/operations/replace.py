@@ -78,7 +78,7 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
         return
     if found.traces:
         session.cluster = whole.without({found.old, found.new})
-        leaving = remove.make(session, [found.old], offline=True, policy=policy)
+        leaving = remove.make(session, [found.old], offline=True, policy=policy, keep_out=found.new != found.old)
         show(leaving)
         ask()
         Remove(session, leaving, policy, say).run()

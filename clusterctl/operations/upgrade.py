@@ -202,13 +202,14 @@ class Upgrade(Apply):
         """The next upgrade, or its part up to the pause. Raises Stopped; run again, it goes on."""
         self._prefetch()
         self._clean()
+        self._admit()
         staging, rest = self.plan.machines.stages[:1], self.plan.machines.stages[1:]
         self.session.engine.execute(Plan(staging), self.gates())
         # The new programs are there and nothing was interrupted: they are asked whether they know their flags.
         upgrade_checks.accept_flags(self.session, self.plan.facts)
         self.session.engine.execute(Plan(rest), self.gates())
         if self.wish.pause_after is None:
-            self._apply([change for change in self._changes if not (self._bound and self.binds(change))])
+            self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
             self._nodes()
 
     def gates(self) -> Gates:
