@@ -240,7 +240,7 @@ class Apply:
     @staticmethod
     def admits(change: ObjectChange) -> bool:
         """Whether an object says which machines are kept out."""
-        return change.wanted["metadata"]["name"] == objects.REMOVED_NODES
+        return bool(change.wanted["metadata"]["name"] == objects.REMOVED_NODES)
 
     @staticmethod
     def binds(change: ObjectChange) -> bool:
