@@ -177,8 +177,12 @@ def _matters(change: Change | None) -> bool:
 
 
 def restarts(changes: Iterable[Change]) -> tuple[str, ...]:
-    """The units that these changes restart."""
-    restarts = (change.resource for change in changes if change.action == "restart")
+    """The units that these changes restart although their stamps say that all is well: something was changed under them.
+
+    All other restarts are seen from the stamp, however early a run ends.
+    """
+    restarts = (change.resource for change in changes
+                if change.action == "restart" and change.before.get("stamp") == change.after.get("stamp"))
     return tuple(resource.unit for resource in restarts if isinstance(resource, Service))
 
 

@@ -152,11 +152,15 @@ def test_a_service_finds_its_inputs_in_earlier_stages() -> None:
     assert [(stage, where.name, change.resource.id, change.action) for stage, where, change in made.changes] == [
         ("first", "a", CONFIG.id, "update"), ("second", "a", TOOL.id, "restart")]
     first, second = (stage.hosts[0] for stage in made.stages)
-    assert (first.later, second.later) == (("tool.service",), ())
+    assert (first.later, second.later) == ((), ()), "its stamp says by itself that it must be restarted"
     assert not first.disruptive and second.disruptive
     service = second.changes[0].resource
     assert isinstance(service, Service) and service.stamp == stamp_of(TOOL, wanted)
     assert bool(made) and not make(look_at(wanted), wanted)
+    drifted = look_at(EVERYTHING)
+    drifted.add("sha", [f"{'0' * 64}  {CONFIG.path}"])
+    first, second = (stage.hosts[0] for stage in make(drifted, EVERYTHING).stages)
+    assert (first.later, second.later) == (("tool.service",), ()), "its stamp is right, and what it runs with is not"
     assert not made.limited(frozenset("b")) and made.limited(frozenset("a")).as_dict() == made.as_dict()
 
 
