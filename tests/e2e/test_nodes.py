@@ -211,6 +211,8 @@ def test_removed_unreachable_it_cannot_rejoin(cluster: Cluster) -> None:
 def test_a_new_machine_takes_the_place_of_one_that_is_well(cluster: Cluster) -> None:
     [added] = cluster.lab.add(1, "control_plane")
     cluster.cli("node", "replace", "cp-2", added.name, "--yes", "--edit-inventory")
+    # It named cp-2.
+    (cluster.work / "kubeconfig").unlink()
     assert set(members(cluster)) == {"cp-1", "cp-3", added.name}
     assert "cp-2:" not in cluster.inventory.read_text()
     checks.nodes_ready(cluster, {"cp-1", "cp-3", added.name, "w-1", "w-2"})

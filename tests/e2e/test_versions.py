@@ -16,7 +16,7 @@ from cluster import CLI, Cluster, until
 from clusterctl.artifacts.places import default_mirror
 from clusterctl.lab import LabSpec
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.versions]
 
 
 @pytest.mark.parametrize("version", ["1.35.8", "1.37.2"])
