@@ -116,11 +116,16 @@ def require(session: Session) -> None:
 
 
 def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
-    """Facts of the chosen hosts, and warnings; whether etcd serves is asked of all members where one of them is chosen."""
+    """Facts of the chosen hosts, and warnings; beside them those of all etcd members that answer: they know whether there is
+    a cluster, and which versions it runs. Raises Unreachable, Refused.
+    """
     hosts = session.chosen
-    if any(host.is_etcd for host in hosts):
-        hosts = (*hosts, *(host for host in session.cluster.etcd_members if host not in hosts))
-    facts, warnings = session.facts(hosts)
+    beside = [host for host in session.cluster.etcd_members if host not in hosts] if not session.pki_is_new else []
+    others = session.engine.facts(beside)
+    if beside and not running.live(others.results) and others.errors:
+        # Without any member that has served, a new one would take itself for the first.
+        others.or_raise()
+    facts, warnings = session.facts(hosts, beside=others.results)
     refuse_other_cluster(session, facts)
     return facts, warnings
 

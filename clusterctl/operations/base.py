@@ -62,9 +62,12 @@ class Session:
         """Connect to all of them; the unreachable are told together."""
         fleet.each(hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks).or_raise()
 
-    def facts(self, hosts: Sequence[Host]) -> tuple[Mapping[str, Facts], list[str]]:
-        """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together."""
-        found = self.engine.facts(hosts).or_raise()
+    def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None) -> tuple[Mapping[str, Facts], list[str]]:
+        """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together.
+
+        ``beside``: facts of others, which join them.
+        """
+        found = {**(beside or {}), **self.engine.facts(hosts).or_raise()}
         return found, preflight.check(self.cluster, found, self.pki.identity)
 
     def administrator(self) -> tuple[bytes, bytes]:

@@ -107,6 +107,7 @@ def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Itera
             return
     api = session.api(session.cluster.control_planes[0])
     try:
+        yield from left_behind(session)
         yield from nodes(session.cluster.nodes, api.nodes())
         if "kubernetes" in versions:
             yield from _removed_apis(session, api, versions["kubernetes"])
@@ -114,6 +115,18 @@ def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Itera
             yield Refused(text, where="drain", hint="let the budget allow one disruption, or run more pods, then upgrade")
     except ApiError as error:
         yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status")
+
+
+def left_behind(session: Session) -> Iterator[Refused]:
+    """A kubelet may not be newer than any API server: those that --limit leaves out must be there already. Raises ApiError."""
+    wanted = session.cluster.versions.kubernetes
+    for host in session.cluster.control_planes:
+        if host in session.chosen:
+            continue
+        found = str(session.api(host).look("/version")["gitVersion"]).lstrip("v")
+        if skew.minor_number(found) < skew.minor_number(wanted):
+            yield Refused(f"its API server is {found}, and no kubelet may be newer", where=host.name,
+                          hint="upgrade the control planes first: leave out --limit")
 
 
 def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:
