@@ -69,9 +69,12 @@ def status(session: Session) -> ClusterStatus:
     hosts = session.chosen
     facts = session.engine.facts(hosts)
     reachable = [host for host in hosts if host.name in facts.results]
-    session.cluster = running.settle(session.cluster, facts.results)
-    order = stages(session.cluster, formed(facts.results))
-    resources = wanted(session, order, reachable, facts.results)
+    # What runs is asked of all members, also where only some machines are to be shown.
+    beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])
+    fleet = {**beside.results, **facts.results}
+    session.cluster = running.settle(session.cluster, fleet)
+    order = stages(session.cluster, formed(fleet))
+    resources = wanted(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources)
     nodes, api = _nodes(session, [host for host in reachable if host.is_control_plane])
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
