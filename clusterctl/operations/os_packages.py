@@ -19,8 +19,11 @@ NOT_A_FLAVOUR = {"bpo", "deb", "rc", "el", "fc"}
 
 
 def held_back(host: Host) -> tuple[str, ...]:
-    """The patterns of the packages that an update of a machine leaves as they are."""
-    return tuple(dict.fromkeys((*packages(host), *FOREIGN)))
+    """The patterns of the packages that an update of a machine leaves as they are.
+
+    openssl is the machine's own, whoever installed it: its security fixes must come.
+    """
+    return tuple(name for name in dict.fromkeys((*packages(host), *FOREIGN)) if name != "openssl")
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ quiet_apt() {
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
 	policy=/usr/sbin/policy-rc.d
-	if [ ! -e "$policy" ]; then
+	# One of ours was left by a machine that died midway.
+	if [ ! -e "$policy" ] || [ "$(cat "$policy")" = "$no_services" ]; then
 		trap 'rm -f -- "$policy"' EXIT
 		printf '%s\n' "$no_services" >"$policy"
 		chmod 755 "$policy"
