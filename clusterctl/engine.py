@@ -252,6 +252,9 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
         steps += calls
         owners += [change] * len(calls)
         blobs |= change.resource.payload(change)
+    if kept:
+        steps.append(("keep_no_more",))
+        owners.append(changes[-1])
     seen = planner.probes([change.resource for change in changes])
     return Program(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
 
