@@ -32,7 +32,7 @@ HOLD = (
     "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 74; IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "if [ \"$last\" = \"$who\" ]; then echo again; else echo held; fi; word=.; "
-    "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null); done; "
+    "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null 8>&-); done; "
     "[ \"$word\" != x ] || rm -f $f; else printf 'busy '; cat $f; echo; fi"
 )
 """The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
