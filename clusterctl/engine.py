@@ -60,7 +60,7 @@ class Engine:
         self.forks = forks
         self.events = events
         self.guard: Callable[[], None] = lambda: None
-        """Asked before each batch; raises where nothing more may be done."""
+        """Asked before each batch and after each broken connection; raises where nothing more may be done."""
 
     def facts(self, hosts: Sequence[Host]) -> Outcome[Facts]:
         """Ask all hosts for their facts: one trip each; the unreachable are told together."""
@@ -140,6 +140,8 @@ class Engine:
         """One batch between its gates. Machines that are not well afterwards go back to what they were."""
         name = stage.stage.name
         gates.before.get(name, _nothing)(stage, batch)
+        # What comes before may take minutes: drains, others that are not well yet.
+        self.guard()
         self._batch(name, parts)
         try:
             gates.after.get(name, _nothing)(stage, batch)
@@ -180,6 +182,7 @@ class Engine:
                                   hint="run the same command again to continue") from None
                 self.events.note(f"{part.host.name}: the connection broke ({error}); asking what was done")
                 seen = self._return(part.host, part.resources)
+                self.guard()
                 changes = planner.compare(part.resources, seen, {})
                 if not changes:
                     return
@@ -249,6 +252,9 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
         steps += calls
         owners += [change] * len(calls)
         blobs |= change.resource.payload(change)
+    if kept:
+        steps.append(("keep_no_more",))
+        owners.append(changes[-1])
     seen = planner.probes([change.resource for change in changes])
     return Program(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
 

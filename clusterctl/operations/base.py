@@ -101,7 +101,11 @@ class Session:
         return self._etcds[host.name, address]
 
     def ready_api(self, *, deadline: float = 60.0) -> Api:
-        """An API server that is ready: the one that was before, where it still is. Raises Stopped where none becomes so."""
+        """An API server that is ready: the one that was before, where it still is.
+
+        Raises Stopped where none becomes so, and where nothing more may be done: this is what changes are made through.
+        """
+        self.engine.guard()
         if self._current is None or not self._current.ready():
             found: list[Api] = []
 

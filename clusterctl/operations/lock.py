@@ -23,15 +23,22 @@ from clusterctl.operations.base import Session
 BEAT = 5.0
 """Seconds between two words of a holder."""
 
+PATIENCE, PAUSE = 25.0, 0.5
+"""How long one waits for a machine that has not heard yet that its holder is dead, and between two attempts. In seconds."""
+
+HELD_BY = "held by "
+
 HOLD = (
     "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 74; IFS= read -r who || exit 1; "
-    "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then printf '%s\\n' \"$who\" >$f; echo held; "
-    "while [ \"$(timeout 20 dd bs=1 count=1 2>/dev/null)\" = . ]; do :; done; rm -f $f; "
-    "else printf 'busy '; cat $f; echo; fi"
+    "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
+    "if [ \"$last\" = \"$who\" ]; then echo again; else echo held; fi; word=.; "
+    "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null 8>&-); done; "
+    "[ \"$word\" != x ] || rm -f $f; else printf 'busy '; cat $f; echo; fi"
 )
 """The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
 
-20 seconds without a word count as dead. A file that was removed while we waited for it is not the lock.
+20 seconds without a word count as dead. A file that was removed while we waited for it is not the lock. A holder that says x
+leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between.
 """
 
 
@@ -40,9 +47,11 @@ class OperatorLock:
 
     def __init__(self) -> None:
         self._channels: dict[str, Any] = {}
+        self._hosts: dict[str, Host] = {}
         self._needed = 0
         self._who = ""
         self._ended = threading.Event()
+        self._checking = threading.Lock()
 
     def take(self, session: Session, hosts: Sequence[Host], operation: str) -> None:
         """One control plane after the other, in the order of their names, so that of two operators one always wins.
@@ -50,12 +59,13 @@ class OperatorLock:
         Raises Locked; Unreachable (or Problems) where no majority can be asked.
         """
         since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        self._who = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {operation}, since {since}"
+        self._who = f"{_us()}{os.getpid()}, {operation}, since {since}"
         self._needed = len(hosts) // 2 + 1
+        self._hosts = {host.name: host for host in hosts}
         errors: list[ClusterctlError] = []
         for host in sorted(hosts, key=lambda one: one.name):
             try:
-                self._channels[host.name] = _hold(session, host, self._who)
+                self._channels[host.name], _ = _insist(session, host, self._who)
             except Unreachable as error:
                 errors.append(error)
         if len(self._channels) < self._needed:
@@ -70,7 +80,7 @@ class OperatorLock:
         if host.name in self._channels:
             # The connection that died with the machine need not know it yet.
             self._channels[host.name].close()
-            self._channels[host.name] = _hold(session, host, self._who)
+            self._channels[host.name], _ = _insist(session, host, self._who)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
@@ -78,16 +88,30 @@ class OperatorLock:
                 with contextlib.suppress(OSError, EOFError):
                     channel.send(b".")
 
-    def check(self) -> None:
-        """Raises Stopped where the lock was lost: the connections broke, or this process slept."""
-        alive = sum(_alive(channel) for channel in self._channels.values())
-        if alive < self._needed:
-            raise Stopped(f"the cluster's lock is held on {alive} machines only and {self._needed} are needed",
-                          hint="run the same command again to continue")
+    def check(self, session: Session) -> None:
+        """Take it again where connections broke. Raises Stopped where it was lost: nobody can be reached, or another one came."""
+        with self._checking:
+            alive = [name for name, channel in self._channels.items() if _alive(channel)]
+            if len(alive) >= self._needed:
+                return
+            kept, why = len(alive), ""
+            for name in sorted(self._channels.keys() - alive):
+                try:
+                    self._channels[name], again = _insist(session, self._hosts[name], self._who)
+                    kept += again
+                except (Locked, Unreachable) as error:
+                    why = f": {error.where}: {error.message}"
+            if kept < self._needed:
+                # Who came and went meanwhile had a majority, and so a machine of those where our name would still stand.
+                self.release()
+                raise Stopped(f"the cluster's lock was lost: {kept} machines kept it and {self._needed} are needed{why}",
+                              hint="run the same command again to continue")
 
     def release(self) -> None:
         self._ended.set()
         for channel in self._channels.values():
+            with contextlib.suppress(OSError, EOFError):
+                channel.send(b"x")
             with contextlib.suppress(OSError, EOFError):
                 channel.close()
 
@@ -96,7 +120,32 @@ def _alive(channel: Any) -> bool:
     return not (channel.closed or channel.eof_received or channel.exit_status_ready())
 
 
-def _hold(session: Session, host: Host, who: str) -> Any:
+def _us() -> str:
+    """The beginning of the name of every holder of this user on this machine: its pid follows."""
+    return f"{getpass.getuser()}@{socket.gethostname()}, pid "
+
+
+def _dead(holder: str) -> bool:
+    """Whether a holder was a process of this machine that is no more, or is this one, over a connection that broke."""
+    pid = holder.removeprefix(_us()).partition(",")[0]
+    if not holder.startswith(_us()) or not pid.isdecimal():
+        return False
+    return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
+
+
+def _insist(session: Session, host: Host, who: str) -> tuple[Any, bool]:
+    """Hold one machine, and whether nobody did since we did. What a dead process of ours still holds is waited for."""
+    ends = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _hold(session, host, who)
+        except Locked as error:
+            if time.monotonic() >= ends or not _dead(error.message.removeprefix(HELD_BY)):
+                raise
+        time.sleep(PAUSE)
+
+
+def _hold(session: Session, host: Host, who: str) -> tuple[Any, bool]:
     channel = session.engine.transports[host.name].hold(HOLD, who)
     deadline = time.monotonic() + host.ssh.connect_timeout
     said = b""
@@ -113,11 +162,11 @@ def _hold(session: Session, host: Host, who: str) -> Any:
                               hint="is there place in /run, and is flock there?")
         said += piece
     text = said.decode(errors="replace").strip()
-    if text != "held":
+    if text not in ("held", "again"):
         channel.close()
-        raise Locked(f"held by {text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
+        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
                      hint="wait until it is done, then run it again")
-    return channel
+    return channel, text == "again"
 
 
 @contextlib.contextmanager
@@ -131,7 +180,7 @@ def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = N
         lock = OperatorLock()
         try:
             lock.take(session, chosen, operation)
-            session.engine.guard = lock.check
+            session.engine.guard = lambda: lock.check(session)
             yield lock
         finally:
             session.engine.guard = lambda: None

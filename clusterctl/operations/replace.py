@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clusterctl.disruption import Policy
 from clusterctl.errors import InputError, Refused
-from clusterctl.model import Host
+from clusterctl.model import Cluster, Host
 from clusterctl.operations import members, remove
 from clusterctl.operations.apply import Apply, ApplyPlan, make_plan
 from clusterctl.operations.base import Session
@@ -21,13 +21,15 @@ Show = Callable[[RemovePlan | ApplyPlan], None]
 class Replacement:
     """Who gives way to whom. ``first``: the new one joins before the old one, which is well, leaves.
 
-    ``traces``: whether anything of the old one is left in etcd or in the API.
+    ``traces``: whether anything of the old one is left in etcd or in the API. ``begun``: whether the new one, of another name, is
+    in the cluster already, or on its way into it.
     """
 
     old: str
     new: str
     first: bool
     traces: bool
+    begun: bool = False
 
 
 def decide(session: Session, old: str, new: str | None) -> Replacement:
@@ -50,14 +52,25 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
         # A machine that is marked is the one that was begun before, unless etcd's data was lost under it.
         lost = state is not None and state.member.started and hosts[old].is_etcd and not facts["etcd"]
         return Replacement(old=old, new=old, first=False, traces=lost or (not facts["cluster"] and (state is not None or known)))
-    return Replacement(old=old, new=name, first=old in hosts and _serves(session, hosts[old]), traces=state is not None or known)
+    begun = bool(facts["cluster"])
+    return Replacement(old=old, new=name, first=old in hosts and _serves(session, hosts[old], begun),
+                       traces=state is not None or known, begun=begun)
 
 
-def _serves(session: Session, host: Host) -> bool:
-    """Whether a machine can be reached and has what it had: one that was reinstalled has nothing to hand over."""
+def _serves(session: Session, host: Host, begun: bool) -> bool:
+    """Whether a machine can be reached and has what it had: one that was reinstalled has nothing to hand over.
+
+    ``begun``: the new one is in already, so that one that is bare has handed over, and was undone by a run that was killed then.
+    """
     if remove.reachable(session, host) is not None:
         return False
-    return session.engine.facts([host]).or_raise()[host.name]["cluster"] == session.pki.identity
+    mark = session.engine.facts([host]).or_raise()[host.name]["cluster"]
+    return mark == session.pki.identity or (begun and not mark)
+
+
+def staying(whole: Cluster, found: Replacement) -> Cluster:
+    """The cluster that an old machine, which is gone, is taken out of: a new one that was begun before would be missed in it."""
+    return whole.without({found.old} if found.begun else {found.old, found.new})
 
 
 def replace(session: Session, found: Replacement, policy: Policy, *, show: Show, ask: Callable[[], None], say: Say) -> None:
@@ -77,7 +90,7 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
             Remove(session, leaving, policy, say).run()
         return
     if found.traces:
-        session.cluster = whole.without({found.old, found.new})
+        session.cluster = staying(whole, found)
         leaving = remove.make(session, [found.old], offline=True, policy=policy, keep_out=found.new != found.old)
         show(leaving)
         ask()

@@ -63,19 +63,28 @@ def save(session: Session, say: Say) -> Snapshot:
     taken = datetime.now(UTC)
     path = place / f"{taken:%Y%m%dT%H%M%S.%f}Z.db"
     partial = path.with_suffix(".partial")
-    for left in place.glob("*.partial"):
-        left.unlink()
+    _tidy(place)
     digest = _receive(session, host, partial)
     say(f"{host.name}: {partial.stat().st_size / 2**20:.1f} MiB of etcd's data are here; restoring them into a scratch member")
     revision, keys = prove(session, host, partial)
-    os.rename(partial, path)
-    sync_folder(place)
     made = Snapshot(
         file=path.name, taken=taken.isoformat(timespec="seconds"), cluster=session.cluster.name, cluster_id=found.cluster_id,
         authority=session.pki.authorities["etcd"].fingerprint, identity=session.pki.identity, etcd=source.version,
-        size=path.stat().st_size, sha256=digest, revision=revision, keys=keys)
+        size=partial.stat().st_size, sha256=digest, revision=revision, keys=keys)
+    # The description comes first: a snapshot that nothing describes could be of any cluster.
     session.state.write(f"{FOLDER}/{path.stem}.json", json.dumps(asdict(made), indent=1).encode())
+    os.rename(partial, path)
+    sync_folder(place)
     return made
+
+
+def _tidy(place: Path) -> None:
+    """What runs that were killed left: parts of snapshots, and descriptions of some that never were."""
+    for left in (*place.glob("*.partial"), *place.glob(".*.json.*")):
+        left.unlink()
+    for described in place.glob("*.json"):
+        if not described.with_suffix(".db").exists():
+            described.unlink()
 
 
 def _receive(session: Session, host: Host, path: Path) -> str:
@@ -134,6 +143,8 @@ def saved(state: StateFolder) -> list[Snapshot]:
     """All snapshots that are kept, the oldest first. Raises InputError for a description that cannot be read."""
     found = []
     for path in sorted(folder(state).glob("*.json")):
+        if not path.with_suffix(".db").exists():
+            continue
         try:
             found.append(Snapshot(**json.loads(path.read_text())))
         except (OSError, ValueError, TypeError) as error:

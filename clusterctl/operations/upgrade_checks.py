@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from clusterctl import fleet, skew
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import api_arguments, manager_arguments, scheduler_arguments
-from clusterctl.disruption import Drain
-from clusterctl.errors import Refused
+from clusterctl.disruption import Drain, cordoned_for
+from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import Api, ApiError, node_ready
+from clusterctl.kube import Api, ApiError, node_ready, wait_for
 from clusterctl.model import Cluster, Host
-from clusterctl.operations import drain, members
+from clusterctl.operations import drain, members, running
 from clusterctl.operations.apply import ApplyPlan, context_of
 from clusterctl.operations.base import Session
 from clusterctl.planner import Plan
@@ -22,12 +23,14 @@ from clusterctl.resources.program import ROOT, Program
 from clusterctl.shell import Call
 
 AUTHORITY_LEFT = timedelta(days=30)
+SETTLE_SECONDS = 60.0
 Versions = Mapping[str, tuple[str, str]]
 
 
 def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, plan: ApplyPlan,
            drains: Sequence[Drain]) -> Iterator[Refused]:
     """Everything that forbids the upgrade, told together."""
+    await_begun(session, facts)
     yield from strangers(session.cluster, facts)
     yield from components(versions)
     yield from removed(session.cluster, versions)
@@ -41,6 +44,28 @@ def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, pla
         yield error
 
 
+def await_begun(session: Session, facts: Mapping[str, Facts]) -> None:
+    """What a run that was killed has restarted may need a moment: it is given to it. What is not well then is refused."""
+    api = session.any_api()
+    try:
+        cordoned = api is not None and any(cordoned_for(node) for node in api.nodes().values())
+    except ApiError:
+        cordoned = False
+    if cordoned or any(len(versions) > 1 for versions in running.versions_of(facts).values()):
+        with contextlib.suppress(Stopped):
+            wait_for(lambda: _late(session), what="what was begun before", deadline=SETTLE_SECONDS)
+
+
+def _late(session: Session) -> str:
+    late = [str(error) for error in etcd(session)]
+    late += [f"the API on {host.name}" for host in session.cluster.control_planes if not session.api(host).ready()]
+    try:
+        late += [str(error) for error in nodes(session.cluster.nodes, session.ready_api().nodes())]
+    except ApiError as error:
+        late.append(str(error))
+    return "; ".join(late) or "True"
+
+
 def strangers(cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[Refused]:
     """Machines that are not in the cluster yet join it at the versions that run, not in between."""
     for host in cluster.hosts:
@@ -49,10 +74,10 @@ def strangers(cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[Refused]
 
 
 def components(versions: Versions) -> Iterator[Refused]:
-    for product, (running, wanted) in versions.items():
+    for product, (found, wanted) in versions.items():
         if product == "kubernetes":
             continue
-        for version in running.split(", "):
+        for version in found.split(", "):
             problem = skew.refuse_component(product, version, wanted)
             if problem:
                 yield Refused(problem, where=product, hint="name one in between: --component, or versions in the inventory")

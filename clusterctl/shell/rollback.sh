@@ -4,20 +4,37 @@
 previous=$state/previous
 
 # keep UNITS PATH...: copies of these paths as they are, and the units that run with them, for put_back. UNITS has a line for
-# each unit: UNIT, then what says that it serves.
+# each unit: UNIT, then what says that it serves. Until keep_no_more, what a run kept that was killed is what runs, or ran last:
+# it stays, as what stands in its place by now may be half of what is new.
 keep() {
+	[ -e "$previous/begun" ] || begin_keeping
+	printf '%s\n' "$1" >>"$previous/units"
+	awk '!seen[$1]++' "$previous/units" >"$previous/units.merged"
+	mv -f -- "$previous/units.merged" "$previous/units"
+	shift
+	number=$(wc -l <"$previous/paths")
+	for path; do
+		if grep -qxF -e "$path" "$previous/paths"; then continue; fi
+		number=$((number + 1))
+		rm -rf -- "${previous:?}/$number"
+		if [ -e "$path" ] || [ -L "$path" ]; then cp -a -- "$path" "$previous/$number"; fi
+		printf '%s\n' "$path" >>"$previous/paths"
+	done
+	: >"$work/kept"
+}
+
+begin_keeping() {
 	rm -rf -- "$previous" "$previous.new"
 	mkdir -p -- "$previous.new"
-	printf '%s\n' "$1" >"$previous.new/units"
-	shift
-	number=0
-	for path; do
-		number=$((number + 1))
-		if [ -e "$path" ] || [ -L "$path" ]; then cp -a -- "$path" "$previous.new/$number"; fi
-		printf '%s\n' "$path" >>"$previous.new/paths"
-	done
+	: >"$previous.new/units"
+	: >"$previous.new/paths"
+	: >"$previous.new/begun"
 	mv -- "$previous.new" "$previous"
-	: >"$work/kept"
+}
+
+# What is new runs; it may still be found wanting by others, and what was there before is still there for that.
+keep_no_more() {
+	rm -f -- "$previous/begun"
 }
 
 # put_back SECONDS: what was kept stands again, and the units run with it.

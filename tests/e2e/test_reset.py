@@ -15,8 +15,8 @@ from typing import Any
 import checks
 import pytest
 from cluster import CLI, Cluster, deployment, service
+from interruption import read_until
 from machine_picture import differences, picture
-from test_kills import read_until
 
 from clusterctl.lab import LabSpec
 

@@ -71,7 +71,7 @@ class Machine:
         elif name == "put_service":
             self.running[arguments[0]] = dict(self.files)
             self.stamps[arguments[0]] = arguments[1]
-        self.executed.append(f"{name} {arguments[0]}")
+        self.executed.append(" ".join((name, *arguments[:1])))
 
     def _see(self, kind: str, key: str) -> list[list[str]]:
         import hashlib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.errors import InputError, Locked, Refused
+from clusterctl.operations import snapshot
 from clusterctl.storage import Journal, StateFolder, write_whole
 
 
@@ -86,6 +88,7 @@ def test_what_cannot_be_read_or_used(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
+from clusterctl.operations import snapshot
 from clusterctl.storage import StateFolder
 with StateFolder(Path(sys.argv[1])).locked("upgrade"):
     print("held", flush=True)
@@ -137,3 +140,17 @@ def test_several_files_appear_at_once(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "keys")) == ["a", "b"] and os.listdir(tmp_path) == ["keys"]
     folder.write_all("keys", {"a": b"3"})
     assert folder.read("keys/a") == b"3" and folder.read("keys/b") == b"2"
+
+
+def test_what_killed_snapshots_left_is_not_listed_and_goes(tmp_path: Path) -> None:
+    place = snapshot.folder(StateFolder(tmp_path))
+    place.mkdir()
+    described = {"taken": "2026-01-01T00:00:00+00:00", "cluster": "c", "cluster_id": "1", "authority": "a", "identity": "i", "etcd": "3.6",
+                 "size": 1, "sha256": "x"}
+    for name in ("whole", "never"):
+        (place / f"{name}.json").write_text(json.dumps({"file": f"{name}.db", **described}))
+    for name in ("whole.db", "foreign.db", "never.partial", ".never.json.abc"):
+        (place / name).write_text("x")
+    assert [entry.file for entry in snapshot.saved(StateFolder(tmp_path))] == ["whole.db"]
+    snapshot._tidy(place)
+    assert sorted(path.name for path in place.iterdir()) == ["foreign.db", "whole.db", "whole.json"]

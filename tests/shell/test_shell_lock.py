@@ -1,0 +1,60 @@
+"""The command that holds a machine's lock: who has it, who had it last, and what is left."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from shell_box import SHELLS
+
+from clusterctl.operations.lock import HOLD
+
+
+class Holder:
+    def __init__(self, shell: str, folder: Path, who: str) -> None:
+        command = HOLD.replace("/run/", f"{folder}/").replace("timeout 20", "timeout 1")
+        self.process = subprocess.Popen([*SHELLS[shell], "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{who}\n")
+        self.process.stdin.flush()
+        self.said = self.process.stdout.readline().strip()
+
+    def end(self, word: str = "") -> None:
+        """Say a last word and go, or break off."""
+        self.process.communicate(word, timeout=10)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_who_holds_it(shell: str, tmp_path: Path) -> None:
+    file = tmp_path / "clusterctl.lock"
+    first = Holder(shell, tmp_path, "somebody")
+    assert first.said == "held"
+    second = Holder(shell, tmp_path, "another")
+    assert second.said == "busy somebody"
+    second.end()
+    first.end("..x")
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_one_that_breaks_off_finds_its_name_where_nobody_came_in_between(shell: str, tmp_path: Path) -> None:
+    Holder(shell, tmp_path, "somebody").end(".")
+    again = Holder(shell, tmp_path, "somebody")
+    assert again.said == "again"
+    again.end()
+    other = Holder(shell, tmp_path, "another")
+    assert other.said == "held"
+    other.end()
+    late = Holder(shell, tmp_path, "somebody")
+    assert late.said == "held"
+    late.end("x")
+
+
+def test_one_that_is_silent_is_dead(tmp_path: Path) -> None:
+    silent = Holder("dash", tmp_path, "somebody")
+    silent.process.wait(timeout=10)
+    other = Holder("dash", tmp_path, "another")
+    assert other.said == "held"
+    other.end("x")
+    silent.process.communicate()

@@ -1,0 +1,57 @@
+"""What was there before a change that interrupts something, and the way back, also after a run that was killed."""
+
+from __future__ import annotations
+
+from shell_box import Box, Result
+
+from clusterctl.shell import Call, Program, functions
+
+UNIT = "tool.service true"
+
+
+def run(box: Box, *steps: Call) -> Result:
+    return box.run(Program(steps=steps, functions=functions("rollback")))
+
+
+def prepare(box: Box) -> None:
+    box.command("systemctl", f"echo \"$*\" >>{box.path}/calls")
+    for name in ("one", "two"):
+        (box.etc / name).write_text("before")
+
+
+def test_the_way_back(box: Box) -> None:
+    prepare(box)
+    (box.etc / "link").symlink_to("old")
+    new = box.etc / "new"
+    assert run(box, ("keep", UNIT, f"{box.etc}/one", f"{box.etc}/link", str(new))).failure is None
+    (box.etc / "one").write_text("after")
+    (box.etc / "link").unlink()
+    (box.etc / "link").symlink_to("newer")
+    new.write_text("after")
+    assert run(box, ("put_back", "5")).failure is None
+    assert (box.etc / "one").read_text() == "before" and str((box.etc / "link").readlink()) == "old" and not new.exists()
+    assert "restart --no-block -- tool.service" in (box.path / "calls").read_text()
+
+
+def test_what_a_killed_run_kept_stays(box: Box) -> None:
+    """The run after it sees half of what is new: that is not what ran before."""
+    prepare(box)
+    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    (box.etc / "one").write_text("after")
+    run(box, ("keep", f"{UNIT}\nother.service true", f"{box.etc}/two", f"{box.etc}/one"))
+    (box.etc / "two").write_text("after")
+    assert run(box, ("put_back", "5")).failure is None
+    assert [(box.etc / name).read_text() for name in ("one", "two")] == ["before", "before"]
+    calls = (box.path / "calls").read_text()
+    assert calls.count("restart --no-block -- tool.service") == calls.count("restart --no-block -- other.service") == 1
+
+
+def test_what_came_to_its_end_is_not_kept_for_ever(box: Box) -> None:
+    prepare(box)
+    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    (box.etc / "one").write_text("after")
+    run(box, ("keep_no_more",))
+    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    (box.etc / "one").write_text("later")
+    run(box, ("put_back", "5"))
+    assert (box.etc / "one").read_text() == "after"

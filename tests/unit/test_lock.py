@@ -1,0 +1,97 @@
+"""The lock of a cluster: what happens where connections break, on machines that are pretended."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clusterctl.errors import Locked, Stopped, Unreachable
+from clusterctl.operations import lock
+from clusterctl.operations.lock import OperatorLock
+
+
+class Channel:
+    def __init__(self) -> None:
+        self.closed = self.eof_received = False
+        self.words = b""
+
+    def exit_status_ready(self) -> bool:
+        return False
+
+    def send(self, word: bytes) -> None:
+        self.words += word
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Machines:
+    """Three control planes; ``answers``: what the next attempts get, by name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts: Any = [SimpleNamespace(name=f"cp-{number}") for number in (1, 2, 3)]
+        self.answers: dict[str, list[bool | Exception]] = {}
+        monkeypatch.setattr(lock, "_hold", self._hold)
+        monkeypatch.setattr(lock, "PAUSE", 0.0)
+        self.lock = OperatorLock()
+        self.session: Any = None
+        self.lock.take(self.session, self.hosts, "apply")
+
+    def _hold(self, session: object, host: Any, who: str) -> tuple[Channel, bool]:
+        answers = self.answers.get(host.name)
+        answer = answers.pop(0) if answers else False
+        if isinstance(answer, Exception):
+            raise answer
+        return Channel(), answer
+
+    def break_off(self, *names: str) -> None:
+        for name in names:
+            self.lock._channels[name].closed = True
+
+
+def busy(who: str) -> Locked:
+    return Locked(f"held by {who}", where="cp")
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
+    return Machines(monkeypatch)
+
+
+def test_a_majority_is_enough(machines: Machines) -> None:
+    machines.break_off("cp-1")
+    machines.answers["cp-1"] = [Unreachable("gone")]
+    machines.lock.check(machines.session)
+    assert machines.answers["cp-1"], "nobody was asked"
+
+
+def test_it_is_taken_again_where_nobody_came_in_between(machines: Machines) -> None:
+    machines.break_off("cp-1", "cp-2", "cp-3")
+    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("gone")], "cp-3": [True]}
+    machines.lock.check(machines.session)
+    machines.lock.check(machines.session)
+
+
+def test_who_came_in_between_is_noticed(machines: Machines) -> None:
+    machines.break_off("cp-1", "cp-2", "cp-3")
+    machines.answers = {"cp-1": [True], "cp-2": [False], "cp-3": [busy("somebody@else, pid 1, apply")]}
+    with pytest.raises(Stopped) as raised:
+        machines.lock.check(machines.session)
+    assert "1 machines kept it and 2 are needed" in str(raised.value) and "somebody@else" in str(raised.value)
+    with pytest.raises(Stopped):
+        machines.lock.check(machines.session)
+
+
+def test_our_own_broken_connection_is_waited_for(machines: Machines) -> None:
+    machines.break_off("cp-1", "cp-2")
+    machines.answers = {"cp-1": [busy(f"{lock._us()}{os.getpid()}, apply"), True], "cp-2": [True]}
+    machines.lock.check(machines.session)
+
+
+def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
+    us = lock._us()
+    assert lock._dead(f"{us}999999999, apply, since today") and lock._dead(f"{us}{os.getpid()}, apply")
+    assert not lock._dead(f"{us}1, apply") and not lock._dead("somebody@else, pid 999999999, apply") and not lock._dead("")

@@ -1,0 +1,51 @@
+"""node replace by a machine of another name: who leaves what, wherever the run before was killed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_os_update import cluster
+
+from clusterctl.errors import Unreachable
+from clusterctl.operations import members, remove, replace
+
+OURS = "identity"
+
+
+def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known: bool = True, member: bool = False) -> replace.Replacement:
+    """``old``, ``new``: the marks on the machines; None: it cannot be reached."""
+    marks = {"cp-1": old, "cp-3": new}
+    answer = lambda hosts: SimpleNamespace(or_raise=lambda: {host.name: {"cluster": marks[host.name], "etcd": ""} for host in hosts})  # noqa: E731
+    session: Any = SimpleNamespace(
+        cluster=cluster(3), pki=SimpleNamespace(identity=OURS), engine=SimpleNamespace(facts=answer),
+        ready_api=lambda: SimpleNamespace(nodes=lambda: {"cp-1": {}} if known else {}))
+    monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda name: object() if member else None))
+    monkeypatch.setattr(remove, "reachable", lambda _, host: Unreachable("gone") if marks[host.name] is None else None)
+    return replace.decide(session, "cp-1", "cp-3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known", "member", "first", "traces", "left"),
+    [
+        (OURS, "", True, True, True, True, None),
+        (OURS, OURS, True, True, True, True, None),
+        (OURS, OURS, True, False, True, True, None),
+        # Undone by a run that was killed then: its Node alone is left, and the new one is in.
+        ("", OURS, True, False, True, True, None),
+        ("", OURS, False, False, True, False, None),
+        # Dead: it goes before the new one comes, which the cluster does not know yet.
+        (None, "", True, True, False, True, {"cp-2"}),
+        (None, OURS, True, True, False, True, {"cp-2", "cp-3"}),
+        (None, OURS, False, False, False, False, None),
+        # Reinstalled before anything was begun.
+        ("", "", True, True, False, True, {"cp-2"}),
+    ],
+)
+def test_who_goes_first(monkeypatch: pytest.MonkeyPatch, old: str | None, new: str, known: bool, member: bool, first: bool, traces: bool,
+                        left: set[str] | None) -> None:
+    found = decide(monkeypatch, old=old, new=new, known=known, member=member)
+    assert (found.first, found.traces) == (first, traces)
+    if left is not None:
+        assert {host.name for host in replace.staying(cluster(3), found).control_planes} == left
