@@ -32,7 +32,11 @@ def refuse_path(running: Iterable[str], to: str, through: Sequence[str]) -> str:
         return f"{highest} runs, and {to} is older: Kubernetes does not go back"
     if minor(to) not in SUPPORTED_MINORS:
         return f"Kubernetes {to} is not supported; supported are {', '.join(SUPPORTED_MINORS)}"
-    way = [lowest, *(version for version in through if order(version) > order(lowest)), to]
+    return _refuse_steps([lowest, *(version for version in through if order(version) > order(lowest)), to])
+
+
+def _refuse_steps(way: Sequence[str]) -> str:
+    """Why versions are no way, each reached from the one before; empty where they are."""
     steps = list(zip(way, way[1:], strict=False))
     for before, after in steps:
         if order(after) < order(before):
