@@ -131,6 +131,9 @@ def remove(
     with call.session(report) as opened:
         whole, chosen = opened.cluster, list(dict.fromkeys(names))
         staying = [host for host in whole.control_planes if host.name not in chosen]
+        named = [host.name for host in whole.hosts if host.name in chosen]
+        if edit_inventory:
+            _refuse_edit(opened, named)
         opened.connect([host for host in whole.hosts if not offline or host.name not in chosen])
         with locked(opened, "node remove", hosts=staying or whole.control_planes):
             found = make(opened, chosen, offline=offline, policy=policy)
@@ -138,9 +141,16 @@ def remove(
             confirm(yes)
             begin_journal(report, opened, "node-remove")
             Remove(opened, found, policy, report.progress).run()
-        named = [host.name for host in whole.hosts if host.name in chosen]
         edited = edit_inventory and _edit(opened, named, report)
         summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
+
+
+def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
+    """What cannot be edited is told before a machine is touched. Raises Refused."""
+    from clusterctl.inventory.edit import without_host
+
+    for name in names:
+        without_host(opened.options.inventory, name)
 
 
 def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
@@ -175,12 +185,14 @@ def replace(
     with call.session(report) as opened:
         whole = opened.cluster
         staying = [host for host in whole.control_planes if host.name not in (old, new)]
+        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
+        if edit_inventory:
+            _refuse_edit(opened, named)
         opened.connect([host for host in whole.hosts if host.name != old or new is None])
         with locked(opened, "node replace", hosts=staying or whole.control_planes):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
             operate(opened, found, policy, show=report.removal, ask=lambda: confirm(yes), say=report.progress)
-        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
         edited = edit_inventory and _edit(opened, named, report)
         left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
         summarise(report, opened, changed=True, next_steps=[*left, "clusterctl status"])
