@@ -130,11 +130,15 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage."""
     hosts = session.chosen
     resources = wanted(session, order, hosts, facts)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="api") as pool:
+    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
+    try:
         api = pool.submit(api_state.look, session, facts)
         etcd = pool.submit(_look_at_etcd, session, facts)
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
         found, membership = api.result(), etcd.result()
+    finally:
+        # After an interrupt nobody waits for answers that may never come.
+        pool.shutdown(wait=False, cancel_futures=True)
     machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
