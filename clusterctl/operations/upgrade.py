@@ -153,7 +153,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
         snapshot=any(stage in ("etcd", "control-plane") and change.disruptive for stage, _, change in plan.machines.changes),
         at_once=unavailable, warnings=tuple(drain.waiting_texts(drains)),
     )
-    _check(session, facts, made)
+    _check(session, facts, made, kubelets=wish.pause_after is None)
     return made
 
 
@@ -204,8 +204,9 @@ def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
         raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status") from None
 
 
-def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan) -> None:
-    errors: list[ClusterctlError] = list(upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains))
+def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, kubelets: bool) -> None:
+    errors: list[ClusterctlError] = list(
+        upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains, kubelets=kubelets))
     if errors:
         raise errors[0] if len(errors) == 1 else Problems(errors)
 

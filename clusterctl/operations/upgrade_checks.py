@@ -26,15 +26,15 @@ Versions = Mapping[str, tuple[str, str]]
 
 
 def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, plan: ApplyPlan,
-           drains: Sequence[Drain]) -> Iterator[Refused]:
-    """Everything that forbids the upgrade, told together."""
+           drains: Sequence[Drain], *, kubelets: bool = True) -> Iterator[Refused]:
+    """Everything that forbids the upgrade, told together. ``kubelets``: whether it comes to them."""
     yield from strangers(session.cluster, facts)
     yield from components(versions)
     yield from removed(session.cluster, versions)
     yield from room(plan.machines, facts)
     yield from authorities(session)
     yield from etcd(session)
-    yield from _api(session, versions, drains)
+    yield from _api(session, versions, drains, kubelets=kubelets)
     try:
         drain.refuse_unsafe(drains)
     except Refused as error:
@@ -100,7 +100,7 @@ def etcd(session: Session) -> Iterator[Refused]:
         yield error
 
 
-def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Iterator[Refused]:
+def _api(session: Session, versions: Versions, drains: Sequence[Drain], *, kubelets: bool) -> Iterator[Refused]:
     for host in session.cluster.control_planes:
         if not session.api(host).ready():
             yield Refused("its API server is not ready", where=host.name, hint="clusterctl status; clusterctl apply")
@@ -110,10 +110,22 @@ def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Itera
         yield from nodes(session.cluster.nodes, api.nodes())
         if "kubernetes" in versions:
             yield from _removed_apis(session, api, versions["kubernetes"])
+            if kubelets:
+                left_out = [host for host in session.cluster.control_planes if host not in session.chosen]
+                served = {host.name: str(session.api(host).look("/version")["gitVersion"]) for host in left_out}
+                yield from behind(served, versions["kubernetes"][1])
         for text in drain.hopeless(drains, api.look("/apis/policy/v1/poddisruptionbudgets")["items"] if drains else ()):
             yield Refused(text, where="drain", hint="let the budget allow one disruption, or run more pods, then upgrade")
     except ApiError as error:
         yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status")
+
+
+def behind(served: Mapping[str, str], after: str) -> Iterator[Refused]:
+    """No kubelet may be of a later minor than an API server. ``served``: versions, as vX.Y.Z, of those that are left out."""
+    for name, version in served.items():
+        if skew.minor_number(version) < skew.minor_number(after):
+            yield Refused(f"its API server is {version} and stays so, and no kubelet may be newer: {after}", where=name,
+                          hint="upgrade the control planes first, or all: without --limit")
 
 
 def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:

@@ -130,6 +130,11 @@ def test_two_plans_are_one(pipeline: Pipeline) -> None:
     assert "PRIVATE KEY" not in text and "BEGIN" not in text
 
 
+def test_kubelets_are_never_newer_than_an_api_server(pipeline: Pipeline) -> None:
+    output = pipeline.cluster.cli("upgrade", "plan", "--to", AFTER, "--limit", "w-1", code=3)
+    assert f"cp-1: its API server is v{BEFORE} and stays so, and no kubelet may be newer" in output
+
+
 def test_the_time_is_over(pipeline: Pipeline) -> None:
     """It ends in time and says why; a new plan has what is left."""
     started = time.monotonic()

@@ -127,6 +127,19 @@ def test_all_nodes_must_be_ready() -> None:
     assert [refusal.where for refusal in found] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("served", "after", "refused"), [
+    ({}, "1.37.2", []),
+    ({"cp-2": "v1.37.0", "cp-3": "v1.37.2"}, "1.37.2", []),
+    # A patch makes no difference to who may be newer.
+    ({"cp-2": "v1.36.4"}, "1.36.10", []),
+    ({"cp-2": "v1.36.4", "cp-3": "v1.37.2"}, "1.37.2", ["cp-2"]),
+])
+def test_kubelets_come_after_the_control_planes_that_are_left_out(served: dict[str, str], after: str, refused: list[str]) -> None:
+    found = list(upgrade_checks.behind(served, after))
+    assert [one.where for one in found] == refused
+    assert all("no kubelet may be newer" in one.message for one in found)
+
+
 @dataclasses.dataclass
 class Served:
     """An API server that says this at these paths."""
