@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, confirm, limits, summarise
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
     from clusterctl.operations.apply import ApplyPlan
@@ -68,7 +68,10 @@ def apply(
             if found:
                 confirm(yes)
                 begin_journal(report, opened, "apply")
-                Apply(opened, found).run()
+                operation = Apply(opened, found)
+                operation.prefetch()
+                with begun():
+                    operation.run()
             summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", "clusterctl kubeconfig"])
 
 

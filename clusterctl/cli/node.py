@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli.options import Invocation, YesOption, verb
-from clusterctl.cli.steps import begin_journal, confirm, summarise
+from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
@@ -78,8 +79,9 @@ def drain(
         operation.refuse_unsafe(drains)
         confirm(yes)
         begin_journal(report, opened, "drain")
-        for name in chosen:
-            operation.empty(opened.ready_api, name, policy, report.progress)
+        with begun():
+            for name in chosen:
+                operation.empty(opened.ready_api, name, policy, report.progress)
         summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
 
 
@@ -140,7 +142,8 @@ def remove(
             report.removal(found)
             confirm(yes)
             begin_journal(report, opened, "node-remove")
-            Remove(opened, found, policy, report.progress).run()
+            with begun():
+                Remove(opened, found, policy, report.progress).run()
         edited = edit_inventory and _edit(opened, named, report)
         summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
 
@@ -176,6 +179,7 @@ def replace(
     force: ForceOption = False,
 ) -> None:
     """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
+    from clusterctl.errors import ClusterctlError
     from clusterctl.operations.lock import locked
     from clusterctl.operations.replace import decide
     from clusterctl.operations.replace import replace as operate
@@ -192,7 +196,17 @@ def replace(
         with locked(opened, "node replace", hosts=staying or whole.control_planes):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
-            operate(opened, found, policy, show=report.removal, ask=lambda: confirm(yes), say=report.progress)
+            asked: list[str] = []
+
+            def ask() -> None:
+                confirm(yes)
+                asked.append(old)
+
+            try:
+                operate(opened, found, policy, show=report.removal, ask=ask, say=report.progress)
+            except ClusterctlError:
+                with begun() if asked else nullcontext():
+                    raise
         edited = edit_inventory and _edit(opened, named, report)
         left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
         summarise(report, opened, changed=True, next_steps=[*left, "clusterctl status"])

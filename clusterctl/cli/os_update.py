@@ -10,7 +10,7 @@ import typer
 
 from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, confirm, limits, summarise
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
@@ -77,7 +77,8 @@ def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: st
             confirm(yes)
             begin_journal(report, opened, "os-update")
             rollout = Rollout(opened, found, policy, lock, report.progress)
-            rollout.run()
+            with begun():
+                rollout.run()
             late = rollout.late
         summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", *_again(late)])
 

@@ -39,6 +39,19 @@ def begin_journal(report: Report, opened: Session, operation: str) -> None:
     report.journal = Journal(opened.state, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{operation}")
 
 
+@contextmanager
+def begun() -> Iterator[None]:
+    """What ends a run that has begun is Stopped: other codes promise that nothing was changed, but for a bug's and a digest's."""
+    from clusterctl.errors import ClusterctlError, IntegrityError, Stopped
+
+    try:
+        yield
+    except ClusterctlError as error:
+        if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):
+            raise
+        raise Stopped(error.message, where=error.where, hint=error.hint) from error
+
+
 def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Sequence[str]) -> None:
     """Tell what changed where, what it cost and what to do next."""
     statistics = [transport.statistics for transport in opened.engine.transports.values()]

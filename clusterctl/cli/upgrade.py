@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, confirm, limits, summarise
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
@@ -146,7 +147,9 @@ def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Revie
 
     changed = False
     while True:
-        found = make(opened, *gather(opened), wish)
+        # An upgrade that is refused after another one was done is a stop.
+        with begun() if changed else nullcontext():
+            found = make(opened, *gather(opened), wish)
         report.upgrade(found)
         if reviewed is not None:
             reviewed.refuse_other(found)
@@ -165,8 +168,11 @@ def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Revie
 def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> None:
     from clusterctl.operations.upgrade import Upgrade
 
+    operation = Upgrade(opened, found, wish, report.progress)
+    operation.prefetch()
     try:
-        Upgrade(opened, found, wish, report.progress).run()
+        with begun():
+            operation.run()
     except BaseException:
         if reviewed is not None:
             report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")

@@ -194,7 +194,7 @@ class Apply:
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
         self.serving = Serving(session, plan.facts)
-        self._bound = False
+        self._bound = self._fetched = False
 
     def gates(self) -> Gates:
         """What must hold around each batch."""
@@ -206,7 +206,7 @@ class Apply:
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
-        self._prefetch()
+        self.prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
         self._clean()
@@ -232,14 +232,17 @@ class Apply:
         later = self.plan.later
         return api_state.compare_objects(self.session, self.session.ready_api(), later) if later else self.plan.objects
 
-    def _prefetch(self) -> None:
-        """Have everything here, verified, before any machine is touched."""
+    def prefetch(self) -> None:
+        """Have everything here, verified, before any machine is touched; ``run`` does it where nobody did."""
         from clusterctl.artifacts.store import prefetch
 
+        if self._fetched:
+            return
         sources = {
             change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)
         }
         prefetch(source for source in sources if isinstance(source, Artifact))
+        self._fetched = True
 
     @staticmethod
     def admits(change: ObjectChange) -> bool:

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import pytest
 
 from clusterctl.cli import Interrupted
-from clusterctl.cli.steps import limits
-from clusterctl.errors import ClusterctlError, InputError, Problems, Refused, Stopped
+from clusterctl.cli.steps import begun, limits
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Locked, Problems, Refused, Stopped, Unreachable
 from clusterctl.operations import outcome
 from clusterctl.operations.outcome import Ending, Failure
 from clusterctl.report import Report
@@ -183,7 +183,7 @@ import sys, time
 import typer
 from pathlib import Path
 import clusterctl.cli as cli
-from clusterctl.cli.steps import limits
+from clusterctl.cli.steps import begun, limits
 from clusterctl.errors import Refused
 from clusterctl.report import Report
 
@@ -248,6 +248,18 @@ def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=5)[1]
     assert (process.returncode, said) == (4, "")
+
+
+@pytest.mark.parametrize(("error", "kind"), [
+    (Refused("no", where="w-1", hint="do this"), Stopped), (Unreachable("no", where="w-1", hint="do this"), Stopped),
+    (Locked("no", where="w-1", hint="do this"), Stopped), (Problems([Refused("no", where="w-1", hint="do this")]), Stopped),
+    (Stopped("no"), Stopped), (IntegrityError("no"), IntegrityError), (KeyError("no"), KeyError)])
+def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]) -> None:
+    """Codes 3, 5 and 6 promise that nothing was changed: a pipeline may run the same again."""
+    with pytest.raises(kind) as found, begun():
+        raise error
+    if isinstance(error, Refused):
+        assert str(found.value) == "w-1: no\n  next: do this"
 
 
 def test_every_error_has_a_code_of_the_table() -> None:
