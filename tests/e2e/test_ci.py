@@ -188,3 +188,15 @@ def test_the_reviewed_plan_is_carried_out_once(pipeline: Pipeline) -> None:
     # Nobody but an upgrade changes versions: an inventory that names none keeps what runs.
     until(lambda: not cluster.apply()["changed"], "everything as wanted", 60)
     checks.nodes_ready(cluster)
+
+
+def test_other_verbs_have_a_time_limit_and_a_summary_too(pipeline: Pipeline) -> None:
+    cluster, path = pipeline.cluster, pipeline.cluster.work / "summary.json"
+    cluster.cli("apply", "--yes", "--timeout", "300", "--summary", str(path))
+    found = json.loads(path.read_text())
+    assert (found["operation"], found["ok"], found["exit_code"]) == ("apply", True, 0)
+    cluster.cli("os-update", "--yes", "--timeout", "1", "--summary", str(path), code=4)
+    found = json.loads(path.read_text())
+    assert (found["operation"], found["exit_code"], found["error"]) == ("os-update", 4, "Interrupted")
+    assert "the time that --timeout gave is over" in found["message"]
+    assert not unschedulable(cluster)

@@ -189,17 +189,16 @@ from clusterctl.report import Report
 
 def run(what: str, path: Path, timeout: int) -> None:
     with limits(Report(), "upgrade", timeout, path):
-        print("begun", flush=True)
-        if what == "bug":
-            raise RuntimeError("oops")
-        if what == "refuse":
-            raise Refused("no")
-        if what == "wait":
-            time.sleep(20)
-        if what == "hang":
-            try:
+        try:
+            print("begun", flush=True)
+            if what == "bug":
+                raise RuntimeError("oops")
+            if what == "refuse":
+                raise Refused("no")
+            if what in ("wait", "hang"):
                 time.sleep(20)
-            finally:
+        finally:
+            if what == "hang":
                 print("putting away", flush=True)
                 time.sleep(20)
 
