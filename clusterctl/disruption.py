@@ -124,7 +124,7 @@ def _volumes(pod: Object, kind: str) -> list[str]:
 def _refusal(pod: Object, policy: Policy) -> str:
     if not _controller(pod) and not policy.force:
         return "nothing would start it again elsewhere (no controller): --force"
-    safe = str((pod["metadata"].get("annotations") or {}).get(LOCAL_VOLUMES, "")).split(",")
+    safe = [name.strip() for name in str((pod["metadata"].get("annotations") or {}).get(LOCAL_VOLUMES, "")).split(",")]
     lost = [name for name in _volumes(pod, "emptyDir") if name not in safe]
     if lost and not policy.delete_emptydir_data:
         return f"the data of its emptyDir volumes ({', '.join(lost)}) would be lost: --delete-emptydir-data"

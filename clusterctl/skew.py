@@ -32,10 +32,16 @@ def refuse_path(running: Iterable[str], to: str, through: Sequence[str]) -> str:
         return f"{highest} runs, and {to} is older: Kubernetes does not go back"
     if minor(to) not in SUPPORTED_MINORS:
         return f"Kubernetes {to} is not supported; supported are {', '.join(SUPPORTED_MINORS)}"
-    way = [lowest, *(version for version in through if order(version) > order(lowest)), to]
-    for before, after in zip(way, way[1:], strict=False):
+    return _refuse_steps([lowest, *(version for version in through if order(version) > order(lowest)), to])
+
+
+def _refuse_steps(way: Sequence[str]) -> str:
+    """Why versions are no way, each reached from the one before; empty where they are."""
+    steps = list(zip(way, way[1:], strict=False))
+    for before, after in steps:
         if order(after) < order(before):
             return f"{after} comes before {before}: name the versions of --through in their order"
+    for before, after in steps:
         if minor_number(after) - minor_number(before) > 1:
             between = f"1.{minor_number(before) + 1}"
             return (f"{before} to {after} skips a minor, and API servers must not: the way is "

@@ -214,8 +214,12 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
         return None
 
     wanted = {artifact.sha256: artifact for artifact in artifacts}
-    with ThreadPoolExecutor(max_workers=max(1, limit), thread_name_prefix="artifact") as pool:
+    pool = ThreadPoolExecutor(max_workers=max(1, limit), thread_name_prefix="artifact")
+    try:
         errors = [error for error in pool.map(attempt, wanted.values()) if error is not None]
+    finally:
+        # After an interrupt nobody waits for downloads: what is half there is resumed.
+        pool.shutdown(wait=False, cancel_futures=True)
     if len(errors) == 1:
         raise errors[0]
     if errors:

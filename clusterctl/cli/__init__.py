@@ -8,13 +8,27 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+BUG = "this is a bug: {}: {}"
 
-class _Interrupted(BaseException):
-    """Ctrl-C or a SIGTERM. Not a KeyboardInterrupt, for which the command line's library has an exit code of its own."""
+
+class Interrupted(BaseException):
+    """Ctrl-C, a SIGTERM, or the end of the time that a run has (SIGALRM).
+
+    Not a KeyboardInterrupt, for which the command line's library has an exit code of its own.
+    """
+
+    exit_code = 4
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        why = "the time that --timeout gave is over" if number == signal.SIGALRM else "interrupted"
+        super().__init__(f"{why}; what a machine has begun it ends by itself")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Interrupted
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        # Whoever asks a second time does not want to wait for what is being put away.
+        signal.signal(other, lambda *_: os._exit(Interrupted.exit_code))
+    raise Interrupted(number)
 
 
 def _app() -> object:
@@ -56,14 +70,14 @@ def main() -> NoReturn:
     except ClusterctlError as error:
         _say(str(error), {"event": "error", **error.as_dict()})
         code = error.exit_code
-    except (_Interrupted, KeyboardInterrupt):
-        text = "interrupted; what a machine has begun it ends by itself"
+    except (Interrupted, KeyboardInterrupt) as error:
+        text = str(error if isinstance(error, Interrupted) else Interrupted())
         _say(
             f"{text}\n  next: run the same command again to continue",
-            {"event": "error", "error": "Interrupted", "exit_code": 4, "message": text},
+            {"event": "error", "error": "Interrupted", "exit_code": Interrupted.exit_code, "message": text},
         )
         # Threads that wait for machines are not waited for: all that they could lose is theirs to find again.
-        os._exit(4)
+        os._exit(Interrupted.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,6 +100,6 @@ def _bug(error: Exception) -> int:
     if os.environ.get("CLUSTERCTL_DEBUG"):
         raise error
     hint = "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again"
-    text = f"this is a bug: {type(error).__name__}: {error}"
+    text = BUG.format(type(error).__name__, error)
     _say(f"{text}\n  next: {hint}", {"event": "error", "error": "Bug", "exit_code": 1, "message": text, "hint": hint})
     return 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, confirm, summarise
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
     from clusterctl.operations.apply import ApplyPlan
@@ -46,14 +46,20 @@ def plan(
 
 @verb
 def apply(
-    call: Invocation, limit: LimitOption = "", yes: YesOption = False, verify: VerifyOption = False, diff: DiffOption = False
+    call: Invocation,
+    limit: LimitOption = "",
+    yes: YesOption = False,
+    verify: VerifyOption = False,
+    diff: DiffOption = False,
+    timeout: TimeLimitOption = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
     from clusterctl.operations.apply import Apply, make_plan
     from clusterctl.operations.lock import locked
 
     report = call.report()
-    with call.session(report) as opened:
+    with limits(report, "apply", timeout, summary), call.session(report) as opened:
         # All who cannot be reached are told together.
         opened.connect(opened.chosen)
         with locked(opened, "apply"):
@@ -62,7 +68,10 @@ def apply(
             if found:
                 confirm(yes)
                 begin_journal(report, opened, "apply")
-                Apply(opened, found).run()
+                operation = Apply(opened, found)
+                operation.prefetch()
+                with begun():
+                    operation.run()
             summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", "clusterctl kubeconfig"])
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli.options import Invocation, YesOption, verb
-from clusterctl.cli.steps import begin_journal, confirm, summarise
+from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
@@ -78,8 +79,9 @@ def drain(
         operation.refuse_unsafe(drains)
         confirm(yes)
         begin_journal(report, opened, "drain")
-        for name in chosen:
-            operation.empty(opened.ready_api, name, policy, report.progress)
+        with begun():
+            for name in chosen:
+                operation.empty(opened.ready_api, name, policy, report.progress)
         summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
 
 
@@ -131,16 +133,27 @@ def remove(
     with call.session(report) as opened:
         whole, chosen = opened.cluster, list(dict.fromkeys(names))
         staying = [host for host in whole.control_planes if host.name not in chosen]
+        named = [host.name for host in whole.hosts if host.name in chosen]
+        if edit_inventory:
+            _refuse_edit(opened, named)
         opened.connect([host for host in whole.hosts if not offline or host.name not in chosen])
         with locked(opened, "node remove", hosts=staying or whole.control_planes):
             found = make(opened, chosen, offline=offline, policy=policy)
             report.removal(found)
             confirm(yes)
             begin_journal(report, opened, "node-remove")
-            Remove(opened, found, policy, report.progress).run()
-        named = [host.name for host in whole.hosts if host.name in chosen]
+            with begun():
+                Remove(opened, found, policy, report.progress).run()
         edited = edit_inventory and _edit(opened, named, report)
         summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
+
+
+def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
+    """What cannot be edited is told before a machine is touched. Raises Refused."""
+    from clusterctl.inventory.edit import without_host
+
+    for name in names:
+        without_host(opened.options.inventory, name)
 
 
 def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
@@ -166,6 +179,7 @@ def replace(
     force: ForceOption = False,
 ) -> None:
     """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
+    from clusterctl.errors import ClusterctlError
     from clusterctl.operations.lock import locked
     from clusterctl.operations.replace import decide
     from clusterctl.operations.replace import replace as operate
@@ -175,12 +189,24 @@ def replace(
     with call.session(report) as opened:
         whole = opened.cluster
         staying = [host for host in whole.control_planes if host.name not in (old, new)]
+        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
+        if edit_inventory:
+            _refuse_edit(opened, named)
         opened.connect([host for host in whole.hosts if host.name != old or new is None])
         with locked(opened, "node replace", hosts=staying or whole.control_planes):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
-            operate(opened, found, policy, show=report.removal, ask=lambda: confirm(yes), say=report.progress)
-        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
+            asked: list[str] = []
+
+            def ask() -> None:
+                confirm(yes)
+                asked.append(old)
+
+            try:
+                operate(opened, found, policy, show=report.removal, ask=ask, say=report.progress)
+            except ClusterctlError:
+                with begun() if asked else nullcontext():
+                    raise
         edited = edit_inventory and _edit(opened, named, report)
         left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
         summarise(report, opened, changed=True, next_steps=[*left, "clusterctl status"])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, confirm, summarise
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
+
+if TYPE_CHECKING:
+    from clusterctl.disruption import Policy
+    from clusterctl.operations.base import Session
+    from clusterctl.report import Report
 
 
 class Reboot(StrEnum):
@@ -43,32 +48,39 @@ def os_update(
     grace_period: GraceOption = None,
     delete_emptydir_data: EmptyDirOption = False,
     force: ForceOption = False,
+    timeout: TimeLimitOption = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Update the machines' packages and reboot them: drained, in batches, the cluster's own packages held back."""
+    report = call.report()
+    with limits(report, "os-update", timeout, summary):
+        _check(max_unavailable)
+        policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+        with call.session(report) as opened:
+            _run(report, opened, policy, yes=yes, mode=reboot.value, at_once=max_unavailable)
+
+
+def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str) -> None:
     from clusterctl.operations.drain import refuse_unsafe
     from clusterctl.operations.lock import locked
     from clusterctl.operations.os_reboot import Rollout, await_rebooting
     from clusterctl.operations.os_update import look
 
-    _check(max_unavailable)
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
-    report = call.report()
-    with call.session(report) as opened:
-        patient = await_rebooting(opened, report.progress)
-        opened.connect(opened.chosen)
-        with locked(opened, "os-update") as lock:
-            found = look(opened, mode=reboot.value, at_once=max_unavailable, policy=policy, patient=patient)
-            report.os_update(found)
-            refuse_unsafe(found.drains)
-            late: set[str] = set()
-            if found:
-                confirm(yes)
-                begin_journal(report, opened, "os-update")
-                rollout = Rollout(opened, found, policy, lock, report.progress)
+    patient = await_rebooting(opened, report.progress)
+    opened.connect(opened.chosen)
+    with locked(opened, "os-update") as lock:
+        found = look(opened, mode=mode, at_once=at_once, policy=policy, patient=patient)
+        report.os_update(found)
+        refuse_unsafe(found.drains)
+        late: set[str] = set()
+        if found:
+            confirm(yes)
+            begin_journal(report, opened, "os-update")
+            rollout = Rollout(opened, found, policy, lock, report.progress)
+            with begun():
                 rollout.run()
-                late = rollout.late
-            next_steps = ["clusterctl status", *_again(late)]
-            summarise(report, opened, changed=bool(found), next_steps=next_steps)
+            late = rollout.late
+        summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", *_again(late)])
 
 
 def _check(max_unavailable: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, summarise
+from clusterctl.cli.steps import begin_journal, begun, summarise
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,8 @@ def reset(
             if found:
                 _confirm(opened.cluster.name, yes=yes, given=confirm)
                 begin_journal(report, opened, "reset")
-                operation.run()
+                with begun():
+                    operation.run()
             summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from clusterctl.operations.base import Session
+    from clusterctl.operations.outcome import Failure
     from clusterctl.report import Report
 
 
@@ -37,6 +39,19 @@ def begin_journal(report: Report, opened: Session, operation: str) -> None:
     report.journal = Journal(opened.state, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{operation}")
 
 
+@contextmanager
+def begun() -> Iterator[None]:
+    """What ends a run that has begun is Stopped: other codes promise that nothing was changed, but for a bug's and a digest's."""
+    from clusterctl.errors import ClusterctlError, IntegrityError, Stopped
+
+    try:
+        yield
+    except ClusterctlError as error:
+        if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):
+            raise
+        raise Stopped(error.message, where=error.where, hint=error.hint) from error
+
+
 def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Sequence[str]) -> None:
     """Tell what changed where, what it cost and what to do next."""
     statistics = [transport.statistics for transport in opened.engine.transports.values()]
@@ -49,16 +64,27 @@ def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Seq
 
 
 TimeLimitOption = Annotated[
-    float | None, typer.Option("--timeout", min=1, help="Seconds that the whole run may take; then it stops as at an interrupt.")
+    int | None, typer.Option("--timeout", metavar="SECONDS", min=1, max=10_000_000,
+                             help="That the whole run may take; then it stops as at an interrupt, with exit code 4.")
 ]
 SummaryOption = Annotated[
-    Path | None, typer.Option("--summary", metavar="FILE", help="How it ended, for a CI: JUnit where it ends in .xml, else JSON.")
+    Path | None, typer.Option("--summary", metavar="FILE", help="How it ended, for a CI: JUnit in FILE.xml, else FILE.json.")
 ]
 
 
 @contextmanager
-def limit_time(seconds: float | None) -> Iterator[None]:
-    """Stop as at an interrupt once a run has taken so long; None: however long it takes."""
+def limits(report: Report, operation: str, timeout: int | None, summary: Path | None) -> Iterator[None]:
+    """What a CI asks of a run: that it ends in time, and a file that says how, whichever way it ends.
+
+    ``timeout`` in seconds, None: however long it takes. Raises InputError where no summary can be written, before anything is
+    done, and Stopped where it turns out later.
+    """
+    with _summary_file(summary, report, operation), _limit_time(timeout):
+        yield
+
+
+@contextmanager
+def _limit_time(seconds: int | None) -> Iterator[None]:
     if seconds is not None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -68,25 +94,37 @@ def limit_time(seconds: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def summary_file(path: Path | None, report: Report, operation: str) -> Iterator[None]:
-    """Write how a run ended, whichever way. Raises InputError where that cannot be written, before anything is done."""
-    from clusterctl.errors import ClusterctlError, InputError
+def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator[None]:
+    from clusterctl.errors import Stopped
     from clusterctl.operations import outcome
 
-    if path is None:
-        yield
-        return
-    if not path.parent.is_dir():
-        raise InputError("the folder for the summary does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
-    failure: outcome.Failure | None = outcome.Failure("Interrupted", "interrupted, or its time was over", 4)
+    def tell(failure: outcome.Failure | None) -> None:
+        if path is not None:
+            ending = outcome.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
+                                    done=report.done, failure=failure)
+            outcome.write(path, ending)
+
+    if path is not None:
+        outcome.prepare(path)
     try:
         yield
-        failure = None
-    except ClusterctlError as error:
-        failure = outcome.Failure(type(error).__name__, str(error), error.exit_code)
+    except BaseException as error:
+        try:
+            tell(_failure(error))
+        except Stopped as other:
+            # Why the run ended matters more than that nobody can read it in a file.
+            report.warn(str(other))
         raise
-    except Exception as error:
-        failure = outcome.Failure(type(error).__name__, str(error), 1)
-        raise
-    finally:
-        outcome.write(path, operation, report.stages, report.done, failure)
+    tell(None)
+
+
+def _failure(error: BaseException) -> Failure:
+    from clusterctl.cli import BUG, Interrupted
+    from clusterctl.errors import ClusterctlError
+    from clusterctl.operations.outcome import Failure
+
+    if isinstance(error, ClusterctlError):
+        return Failure(type(error).__name__, str(error), error.exit_code)
+    if isinstance(error, Exception):
+        return Failure(type(error).__name__, BUG.format(type(error).__name__, error), 1)
+    return Failure("Interrupted", str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +11,12 @@ import typer
 
 from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, confirm, limit_time, summarise, summary_file
+from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
+    from clusterctl.disruption import Policy
     from clusterctl.operations.base import Session
+    from clusterctl.operations.plan_file import Reviewed
     from clusterctl.operations.upgrade import UpgradePlan, Wish
     from clusterctl.report import Report
 
@@ -41,12 +45,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _wish(to: str | None, through: list[str] | None, component: list[str] | None, unavailable: str | None, pause: str | None,
-          policy: object) -> Wish:
-    from clusterctl.disruption import Policy
+          policy: Policy) -> Wish:
     from clusterctl.errors import InputError
     from clusterctl.operations.upgrade import PAUSES, Wish
 
-    assert isinstance(policy, Policy)
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
     components = {}
@@ -55,8 +57,20 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
         if not equals:
             raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
         components[name.replace("-", "_")] = version
+    _refuse_versions("--to", [to] if to is not None else [])
+    _refuse_versions("--through", through or ())
+    _refuse_versions("--component", [version for name, version in components.items() if name != "pause"])
     return Wish(to=to, through=tuple(through or ()), components=components, unavailable=unavailable, pause_after=pause,
                 policy=policy)
+
+
+def _refuse_versions(option: str, given: Iterable[str]) -> None:
+    from clusterctl.errors import InputError
+    from clusterctl.model import VERSION
+
+    for version in given:
+        if not VERSION.fullmatch(version):
+            raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
 
 
 @verb
@@ -115,42 +129,59 @@ def apply(
     from clusterctl.operations import plan_file
     from clusterctl.operations.lock import locked
 
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
-    wish = _wish(to, through, component, max_unavailable, pause_after, policy)
     report = call.report()
-    with limit_time(timeout), summary_file(summary, report, "upgrade"), call.session(report) as opened:
-        reviewed = plan_file.read(file, opened, wish) if file is not None else None
-        opened.connect(opened.chosen)
-        with locked(opened, "upgrade"):
-            _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
+    with limits(report, "upgrade", timeout, summary):
+        policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
+        wish = _wish(to, through, component, max_unavailable, pause_after, policy)
+        with call.session(report) as opened:
+            reviewed = plan_file.read(file, opened, wish) if file is not None else None
+            opened.connect(opened.chosen)
+            with locked(opened, "upgrade"):
+                _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
 
 
-def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: object) -> None:
-    """One upgrade after the other, each planned when it is its turn."""
+def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Reviewed | None) -> None:
+    """One upgrade after the other, each planned when it is its turn; of a plan that was reviewed, the one that it is about."""
     from clusterctl.operations.apply import gather
-    from clusterctl.operations.plan_file import Reviewed
-    from clusterctl.operations.upgrade import Upgrade, make
+    from clusterctl.operations.upgrade import make
 
     changed = False
     while True:
-        found = make(opened, *gather(opened), wish)
+        # An upgrade that is refused after another one was done is a stop.
+        with begun() if changed else nullcontext():
+            found = make(opened, *gather(opened), wish)
         report.upgrade(found)
-        if isinstance(reviewed, Reviewed):
+        if reviewed is not None:
             reviewed.refuse_other(found)
-            reviewed = None
         if found:
             confirm(yes)
             if not changed:
                 begin_journal(report, opened, "upgrade")
             changed = True
-            Upgrade(opened, found, wish, report.progress).run()
-        if wish.pause_after is not None or len(found.hops) == 1:
+            _run(report, opened, found, wish, reviewed)
+        if reviewed is not None or wish.pause_after is not None or len(found.hops) == 1:
             break
         opened.forget_versions()
-    summarise(report, opened, changed=changed, next_steps=_next_steps(opened, found, wish))
+    summarise(report, opened, changed=changed, next_steps=_next_steps(opened, found, wish, reviewed))
 
 
-def _next_steps(opened: Session, found: UpgradePlan, wish: Wish) -> list[str]:
+def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> None:
+    from clusterctl.operations.upgrade import Upgrade
+
+    operation = Upgrade(opened, found, wish, report.progress)
+    operation.prefetch()
+    try:
+        with begun():
+            operation.run()
+    except BaseException:
+        if reviewed is not None:
+            report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")
+        raise
+
+
+def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> list[str]:
+    if reviewed is not None and (wish.pause_after is not None or len(found.hops) > 1):
+        return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:
         return [f"the same command without --pause-after {wish.pause_after} goes on"]
     named = opened.cluster.settings.kubernetes

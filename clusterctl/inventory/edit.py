@@ -6,39 +6,53 @@ from pathlib import Path
 
 import yaml
 
-from clusterctl.errors import InputError, Refused
+from clusterctl.errors import ClusterctlError, Refused
+from clusterctl.inventory.dynamic import is_program
 from clusterctl.inventory.loader import read
+from clusterctl.model import Cluster
 from clusterctl.storage import write_whole
 
 
 def remove_host(path: Path, name: str) -> bool:
-    """Take a host out of every group of a file; False where no group names it. Raises Refused where lines do not say enough.
-
-    What is written is read back before: it must be the same inventory without that host.
-    """
-    text = path.read_text(encoding="utf-8")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    spans = sorted(_spans(root, name)) if isinstance(root, yaml.MappingNode) else []
-    if not spans:
+    """Take a host out of every group of a file; False where no group names it. Raises what ``without_host`` does."""
+    text = without_host(path, name)
+    if text is None:
         return False
-    lines = text.splitlines(keepends=True)
-    for start, end in reversed(spans):
-        del lines[start:end]
-    _check(path, "".join(lines), name)
-    write_whole(path, "".join(lines).encode(), mode=path.stat().st_mode & 0o777)
+    write_whole(path, text.encode(), mode=path.stat().st_mode & 0o777)
     return True
 
 
-def _spans(group: yaml.MappingNode, name: str) -> list[tuple[int, int]]:
-    """The lines (from, to) of a host below all groups of a mapping, whatever they are called."""
+def without_host(path: Path, name: str) -> str | None:
+    """The file's text without a host; None where no group names it. Nothing is changed.
+
+    It was read back: it is the same inventory without that host. Raises Refused where lines do not say enough, InputError.
+    """
+    if is_program(path):
+        raise Refused("is a program: it cannot be edited", where=str(path), hint=f"let it no longer print {name}")
+    before = read(path).cluster
+    # Not as text: its line ends must stay what they are.
+    text = path.read_bytes().decode("utf-8")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    spans = sorted(_spans(root, name)) if isinstance(root, yaml.MappingNode) else []
+    if not spans:
+        if all(host.name != name for host in before.hosts):
+            return None
+        raise Refused(f"no line is that of {name} alone (a range?)", where=str(path), hint=f"take {name} out by hand")
+    lines = text.splitlines(keepends=True)
+    for start, end in reversed(spans):
+        del lines[start:end]
+    _check(path, before, "".join(lines), name)
+    return "".join(lines)
+
+
+def _spans(groups: yaml.MappingNode, name: str) -> list[tuple[int, int]]:
+    """The lines (from, to) of a host in these groups and in those below them. What lies in variables is no group."""
     found = []
-    for key, value in group.value:
-        if not isinstance(value, yaml.MappingNode):
-            continue
-        if key.value == "hosts":
-            found += _hosts(value, name)
-        else:
-            found += _spans(value, name)
+    for _, group in groups.value:
+        for key, value in group.value if isinstance(group, yaml.MappingNode) else ():
+            if isinstance(value, yaml.MappingNode):
+                found += _hosts(value, name) if key.value == "hosts" else []
+                found += _spans(value, name) if key.value == "children" else []
     return found
 
 
@@ -70,17 +84,17 @@ def _end(key: yaml.Node, value: yaml.Node) -> int:
     return last + 1
 
 
-def _check(path: Path, text: str, name: str) -> None:
-    before = read(path).cluster
+def _check(path: Path, before: Cluster, text: str, name: str) -> None:
     trial = path.with_name(f".{path.name}.trial")
     write_whole(trial, text.encode(), mode=path.stat().st_mode & 0o777)
     try:
         after = read(trial).cluster
-    except InputError as error:
-        raise Refused(f"without {name} it is no inventory any more: {error.message}", where=str(path),
+    except ClusterctlError as error:
+        said = error.message.replace(str(trial), str(path))
+        raise Refused(f"without {name} it is no inventory any more: {said}", where=str(path),
                       hint=f"take {name} out by hand") from None
     finally:
         trial.unlink(missing_ok=True)
-    if [host.name for host in after.hosts] != [host.name for host in before.hosts if host.name != name]:
+    if after != before.without([name]):
         raise Refused(f"taking out the lines of {name} does not take out {name} alone (a range?)", where=str(path),
                       hint=f"take {name} out by hand")

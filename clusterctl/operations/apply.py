@@ -135,11 +135,15 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage."""
     hosts = session.chosen
     resources = wanted(session, order, hosts, facts)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="api") as pool:
+    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
+    try:
         api = pool.submit(api_state.look, session, facts)
         etcd = pool.submit(_look_at_etcd, session, facts)
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
         found, membership = api.result(), etcd.result()
+    finally:
+        # After an interrupt nobody waits for answers that may never come.
+        pool.shutdown(wait=False, cancel_futures=True)
     machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
@@ -195,7 +199,7 @@ class Apply:
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
         self.serving = Serving(session, plan.facts)
-        self._bound = False
+        self._bound = self._fetched = False
 
     def gates(self) -> Gates:
         """What must hold around each batch."""
@@ -207,7 +211,7 @@ class Apply:
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
-        self._prefetch()
+        self.prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
         self._clean()
@@ -233,14 +237,17 @@ class Apply:
         later = self.plan.later
         return api_state.compare_objects(self.session, self.session.ready_api(), later) if later else self.plan.objects
 
-    def _prefetch(self) -> None:
-        """Have everything here, verified, before any machine is touched."""
+    def prefetch(self) -> None:
+        """Have everything here, verified, before any machine is touched; ``run`` does it where nobody did."""
         from clusterctl.artifacts.store import prefetch
 
+        if self._fetched:
+            return
         sources = {
             change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)
         }
         prefetch(source for source in sources if isinstance(source, Artifact))
+        self._fetched = True
 
     @staticmethod
     def admits(change: ObjectChange) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from clusterctl import __version__
+from clusterctl.disruption import Policy
 from clusterctl.errors import InputError, Refused
 from clusterctl.operations.base import Session
 from clusterctl.operations.upgrade import UpgradePlan, Wish, essence_difference
@@ -31,12 +34,19 @@ class Reviewed:
         lines = essence_difference(self.essence, json.loads(json.dumps(found.essence())))
         if lines:
             more = f"; and {len(lines) - MOST_SHOWN} more" if len(lines) > MOST_SHOWN else ""
-            raise Refused(f"the cluster has moved on since this plan was made: {'; '.join(lines[:MOST_SHOWN])}{more}",
-                          where=str(self.path), hint=f"make and review a new one: clusterctl upgrade plan --out {self.path}")
+            raise _moved_on(self.path, f"{'; '.join(lines[:MOST_SHOWN])}{more}")
+
+
+def _moved_on(path: Path, what: str) -> Refused:
+    return Refused(f"the cluster has moved on since this plan was made: {what}", where=str(path),
+                   hint=f"make and review a new one: clusterctl upgrade plan --out {path}")
 
 
 def write(path: Path, session: Session, wish: Wish, found: UpgradePlan) -> None:
-    """Write a plan, whole or not at all. Raises InputError."""
+    """Write a plan, whole or not at all. Raises InputError.
+
+    ``digest``: the same for two plans that do the same; ``sha256``: of all the rest of the file.
+    """
     content = {
         "kind": KIND,
         "clusterctl": __version__,
@@ -50,30 +60,79 @@ def write(path: Path, session: Session, wish: Wish, found: UpgradePlan) -> None:
         "plan": found.as_dict(),
     }
     try:
-        write_whole(path, json.dumps(content, indent=1).encode() + b"\n", mode=0o644)
+        write_whole(path, json.dumps({**content, "sha256": _seal(content)}, indent=1).encode() + b"\n", mode=0o644)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
 
 
+def _seal(content: Mapping[str, Any]) -> str:
+    """Over what people read as well as over what is compared: one must not say something else than the other."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read(path: Path, session: Session, given: Wish) -> Reviewed:
-    """Read a plan. ``given``: the options beside it, of which those of the drain alone count. Raises InputError, Refused."""
+    """Read a plan; the session concerns its hosts from here on. ``given``: the options beside it. Raises InputError, Refused."""
+    content = _load(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["kind"] != KIND:
-            raise ValueError(f"its kind is {content['kind']!r}")
-        wished = content["wish"]
-        wish = Wish(to=wished["to"], through=tuple(wished["through"]), components=dict(wished["components"]),
-                    unavailable=wished["max_unavailable"], pause_after=wished["pause_after"], policy=given.policy)
-        identity, limit, essence = content["identity"], tuple(content["limit"]), dict(content["essence"])
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"is no plan of an upgrade: {error}", where=str(path),
-                         hint=f"make one: clusterctl upgrade plan --out {path}") from None
-    if given != Wish(policy=given.policy) or session.options.limit not in ((), limit):
+        wish = _wish(content["wish"])
+        identity, limit, essence = str(content["identity"]), _texts(content["limit"]), dict(content["essence"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_plan(path, f"{type(error).__name__}: {error}") from None
+    if given != Wish() or session.options.limit not in ((), limit):
         raise InputError("the plan says what is done; --to and the like say it a second time", where=str(path),
                          hint="give the file alone, or the options alone")
+    if session.pki_is_new:
+        raise Refused("the keys of its cluster are not here", where=str(path),
+                      hint=f"restore {session.state.path} from its backup, or name it with --state")
     if identity != session.pki.identity:
         raise Refused("is the plan of another cluster", where=str(path), hint="name the inventory that it was made for")
+    gone = [name for name in limit if name not in {host.name for host in session.cluster.hosts}]
+    if gone:
+        raise _moved_on(path, f"the inventory has no host {gone[0]!r} any more")
     session.limit(limit)
     return Reviewed(path, wish, essence)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (ValueError, RecursionError) as error:
+        raise _no_plan(path, str(error)) from None
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise _no_plan(path, "its kind is another one")
+    if content.get("sha256") != _seal(content):
+        raise InputError("was changed after it was made", where=str(path),
+                         hint=f"make and review a new one: clusterctl upgrade plan --out {path}")
+    return content
+
+
+def _no_plan(path: Path, why: str) -> InputError:
+    return InputError(f"is no plan of an upgrade: {why}", where=str(path), hint=f"make one: clusterctl upgrade plan --out {path}")
+
+
+def _wish(wished: Mapping[str, Any]) -> Wish:
+    """Raises ValueError, KeyError, TypeError for what ``Wish.as_dict`` never wrote."""
+    components = wished["components"]
+    return Wish(
+        to=_text(wished["to"]),
+        through=_texts(wished["through"]),
+        components=dict(zip(components, _texts(list(components.values())), strict=True)),
+        unavailable=_text(wished["max_unavailable"]),
+        pause_after=_text(wished["pause_after"]),
+        policy=Policy(**wished["drain"]),
+    )
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"{values!r} is no list")
+    return tuple(str(_text(value)) for value in values)

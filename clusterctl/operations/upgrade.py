@@ -18,12 +18,13 @@ from clusterctl.disruption import Drain, Policy
 from clusterctl.engine import Gates
 from clusterctl.errors import ClusterctlError, InputError, Problems, Refused, Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import ApiError
+from clusterctl.kube import ApiError, Object, ObjectChange
 from clusterctl.model import Cluster, Host, Versions
 from clusterctl.operations import drain, running, snapshot, upgrade_checks
 from clusterctl.operations.apply import Apply, ApplyPlan, compare, max_unavailable, require, wait_nodes
 from clusterctl.operations.base import Session
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
+from clusterctl.resources.base import Change
 from clusterctl.versions import SUPPORTED_MINORS, order
 
 OPERATION = "upgrade"
@@ -46,12 +47,15 @@ class Wish:
 
     def as_dict(self) -> dict[str, object]:
         return {"to": self.to, "through": list(self.through), "components": dict(self.components),
-                "max_unavailable": self.unavailable, "pause_after": self.pause_after}
+                "max_unavailable": self.unavailable, "pause_after": self.pause_after, "drain": dataclasses.asdict(self.policy)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePlan:
-    """What the next of the upgrades will do, and which come after it. ``versions``: product -> (runs, wanted)."""
+    """What the next of the upgrades will do, and which come after it. ``versions``: product -> (runs, wanted).
+
+    ``at_once``: workers that are interrupted together.
+    """
 
     name: str
     versions: Mapping[str, tuple[str, str]]
@@ -59,6 +63,7 @@ class UpgradePlan:
     plan: ApplyPlan
     drains: tuple[Drain, ...] = ()
     snapshot: bool = False
+    at_once: int = 1
     warnings: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -74,21 +79,41 @@ class UpgradePlan:
         }
 
     def essence(self) -> dict[str, object]:
-        """What must be the same for two plans to be one: what is done where, and not pods that come and go or new keys."""
+        """What must be the same for two plans to be one: what is done where, to reach what. Not pods, nor new keys."""
         said = self.plan.as_dict()
         return {
             "versions": {name: list(pair) for name, pair in self.versions.items()},
             "hops": list(self.hops),
-            "changes": [f"{stage} {host.name} {change.resource.id} {change.action}" for stage, host, change in
-                        self.plan.machines.changes],
-            "objects": [f"{change.action} {change.id}" for change in self.plan.objects],
-            "nodes": said["nodes"],
+            "max_unavailable": self.at_once,
+            "changes": [f"{stage} {host.name} {change.resource.id} {change.action} {_state_to_reach(change)}"
+                        for stage, host, change in self.plan.machines.changes],
+            "objects": [f"{change.action} {change.id} {_object_to_reach(change)}" for change in self.plan.objects],
+            "nodes": [f"{name} {', '.join(fields)} {_short(_without_version(patch))}" for name, patch, fields in self.plan.nodes],
             "etcd_members": said["etcd_members"],
         }
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.essence(), sort_keys=True).encode()).hexdigest()
+
+
+def _short(value: object) -> str:
+    """So much of a digest that two values which differ are told apart."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _state_to_reach(change: Change) -> str:
+    """A service's stamp is left out: it follows from keys, too, that are made anew for each plan."""
+    return _short({name: value for name, value in change.after.items() if name != "stamp"})
+
+
+def _object_to_reach(change: ObjectChange) -> str:
+    """Nothing of a secret's content, not even a digest: the plan is shown around."""
+    return "(secret)" if change.wanted["kind"] == "Secret" else _short(change.wanted)
+
+
+def _without_version(patch: Object) -> object:
+    return {**patch, "metadata": {name: value for name, value in patch["metadata"].items() if name != "resourceVersion"}}
 
 
 def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
@@ -126,9 +151,9 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     made = UpgradePlan(
         name=session.cluster.name, versions=_changed(present, session.cluster.versions), hops=hops, plan=plan, drains=drains,
         snapshot=any(stage in ("etcd", "control-plane") and change.disruptive for stage, _, change in plan.machines.changes),
-        warnings=tuple(drain.waiting_texts(drains)),
+        at_once=unavailable, warnings=tuple(drain.waiting_texts(drains)),
     )
-    _check(session, facts, made)
+    _check(session, facts, made, kubelets=wish.pause_after is None)
     return made
 
 
@@ -179,8 +204,9 @@ def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
         raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status") from None
 
 
-def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan) -> None:
-    errors: list[ClusterctlError] = list(upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains))
+def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, kubelets: bool) -> None:
+    errors: list[ClusterctlError] = list(
+        upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains, kubelets=kubelets))
     if errors:
         raise errors[0] if len(errors) == 1 else Problems(errors)
 
@@ -200,7 +226,7 @@ class Upgrade(Apply):
 
     def run(self) -> None:
         """The next upgrade, or its part up to the pause. Raises Stopped; run again, it goes on."""
-        self._prefetch()
+        self.prefetch()
         self._clean()
         self._admit()
         staging, rest = self.plan.machines.stages[:1], self.plan.machines.stages[1:]
@@ -277,14 +303,14 @@ class Upgrade(Apply):
 def essence_difference(then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """What a plan that was made before has and today's has not, and the other way round, in a line each."""
     lines = []
-    for key in then.keys() | now.keys():
+    for key in dict.fromkeys((*now, *then)):
         before, after = then.get(key), now.get(key)
         if before == after:
             continue
         if isinstance(before, list) and isinstance(after, list):
-            lines += [f"no more: {entry}" for entry in before if entry not in after]
-            lines += [f"new: {entry}" for entry in after if entry not in before]
+            told = [f"no more: {entry}" for entry in before if entry not in after]
+            told += [f"new: {entry}" for entry in after if entry not in before]
+            lines += told or [f"{key}: the same in another order"]
         else:
-            lines.append(f"{key}: {before} then, {after} now")
+            lines.append(f"{key}: {before or 'nothing'} then, {after or 'nothing'} now")
     return lines
-

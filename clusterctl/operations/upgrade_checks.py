@@ -28,8 +28,8 @@ Versions = Mapping[str, tuple[str, str]]
 
 
 def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, plan: ApplyPlan,
-           drains: Sequence[Drain]) -> Iterator[Refused]:
-    """Everything that forbids the upgrade, told together."""
+           drains: Sequence[Drain], *, kubelets: bool = True) -> Iterator[Refused]:
+    """Everything that forbids the upgrade, told together. ``kubelets``: whether it comes to them."""
     await_begun(session, facts)
     yield from strangers(session.cluster, facts)
     yield from components(versions)
@@ -37,7 +37,7 @@ def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, pla
     yield from room(plan.machines, facts)
     yield from authorities(session)
     yield from etcd(session)
-    yield from _api(session, versions, drains)
+    yield from _api(session, versions, drains, kubelets=kubelets)
     try:
         drain.refuse_unsafe(drains)
     except Refused as error:
@@ -125,33 +125,32 @@ def etcd(session: Session) -> Iterator[Refused]:
         yield error
 
 
-def _api(session: Session, versions: Versions, drains: Sequence[Drain]) -> Iterator[Refused]:
+def _api(session: Session, versions: Versions, drains: Sequence[Drain], *, kubelets: bool) -> Iterator[Refused]:
     for host in session.cluster.control_planes:
         if not session.api(host).ready():
             yield Refused("its API server is not ready", where=host.name, hint="clusterctl status; clusterctl apply")
             return
     api = session.api(session.cluster.control_planes[0])
     try:
-        yield from left_behind(session)
         yield from nodes(session.cluster.nodes, api.nodes())
         if "kubernetes" in versions:
             yield from _removed_apis(session, api, versions["kubernetes"])
+            if kubelets:
+                left_out = [host for host in session.cluster.control_planes if host not in session.chosen]
+                served = {host.name: str(session.api(host).look("/version")["gitVersion"]) for host in left_out}
+                yield from behind(served, versions["kubernetes"][1])
         for text in drain.hopeless(drains, api.look("/apis/policy/v1/poddisruptionbudgets")["items"] if drains else ()):
             yield Refused(text, where="drain", hint="let the budget allow one disruption, or run more pods, then upgrade")
     except ApiError as error:
         yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status")
 
 
-def left_behind(session: Session) -> Iterator[Refused]:
-    """A kubelet may not be newer than any API server: those that --limit leaves out must be there already. Raises ApiError."""
-    wanted = session.cluster.versions.kubernetes
-    for host in session.cluster.control_planes:
-        if host in session.chosen:
-            continue
-        found = str(session.api(host).look("/version")["gitVersion"]).lstrip("v")
-        if skew.minor_number(found) < skew.minor_number(wanted):
-            yield Refused(f"its API server is {found}, and no kubelet may be newer", where=host.name,
-                          hint="upgrade the control planes first: leave out --limit")
+def behind(served: Mapping[str, str], after: str) -> Iterator[Refused]:
+    """No kubelet may be of a later minor than an API server. ``served``: versions, as vX.Y.Z, of those that are left out."""
+    for name, version in served.items():
+        if skew.minor_number(version) < skew.minor_number(after):
+            yield Refused(f"its API server is {version} and stays so, and no kubelet may be newer: {after}", where=name,
+                          hint="upgrade the control planes first, or all: without --limit")
 
 
 def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:

@@ -112,7 +112,7 @@ def test_refused_before_anything(cluster: Cluster, words: tuple[str, ...], needl
 
 def test_a_node_does_not_run_ahead(cluster: Cluster) -> None:
     output = cluster.cli("upgrade", "plan", "--to", BETWEEN, "--limit", "w-1", code=3)
-    assert f"its API server is {OLD}, and no kubelet may be newer" in output
+    assert "no kubelet may be newer" in output
     assert "no changes" in cluster.cli("plan", "--limit", "w-1"), "a limit does not hide what the cluster runs"
 
 

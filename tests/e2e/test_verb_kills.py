@@ -17,7 +17,7 @@ from interruption import Series, no_leftovers, same, settled
 
 from clusterctl.lab import LabSpec
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.versions]
 
 BEFORE, AFTER = "1.36.4", "1.37.2"
 PODS = 5

@@ -10,7 +10,7 @@ import pytest
 from clusterctl import planner
 from clusterctl.components.base import Component
 from clusterctl.model import Host, Ssh
-from clusterctl.planner import Parallel, Rolling, Stage
+from clusterctl.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.file import File, Folder, Link, Seed
 from clusterctl.resources.program import Program
@@ -195,8 +195,28 @@ def test_batches(strategy: Parallel | Rolling, disruptive: str, expected: list[s
         assert all(len(set(batch) & set(disruptive)) <= strategy.max_unavailable for batch in found)
 
 
-@pytest.mark.parametrize("strategy", [Parallel(), Rolling(1)])
-def test_no_hosts_no_batches(strategy: Parallel | Rolling) -> None:
+MIXED = [host.model_copy(update={"roles": frozenset(roles)}) for host, roles in zip(HOSTS, (
+    {"worker"}, {"control_plane", "etcd"}, {"worker"}, {"etcd"}, {"control_plane"}, {"worker"}, {"control_plane", "etcd", "worker"}), strict=True)]
+"""a, c and f are workers alone; d is etcd alone."""
+
+
+@pytest.mark.parametrize(("strategy", "disruptive", "expected"), [
+    # Control planes and etcd members one at a time and before the workers, however many workers may go.
+    (Rolling(5), "abcdefg", ["b", "d", "e", "g", "acf"]),
+    (Rolling(2), "abcdefg", ["b", "d", "e", "g", "ac", "f"]),
+    (Rolling(1), "abcdefg", ["b", "d", "e", "g", "a", "c", "f"]),
+    # Those that are not interrupted come first and together, whoever they are.
+    (Rolling(5), "acg", ["bdef", "g", "ac"]),
+    (Rolling(5), "bd", ["acefg", "b", "d"]),
+    (Rolling(5), "", ["abcdefg"]),
+    (OneByOne(), "abc", list("abcdefg")),
+])
+def test_batches_of_roles(strategy: Rolling | OneByOne, disruptive: str, expected: list[str]) -> None:
+    assert ["".join(one.name for one in batch) for batch in strategy.batches(MIXED, frozenset(disruptive))] == expected
+
+
+@pytest.mark.parametrize("strategy", [Parallel(), Rolling(1), OneByOne()])
+def test_no_hosts_no_batches(strategy: Parallel | Rolling | OneByOne) -> None:
     assert list(strategy.batches([], frozenset())) == []
 
 

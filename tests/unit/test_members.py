@@ -1,0 +1,141 @@
+"""etcd's members: who may leave, with the arithmetic, and who is nobody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clusterctl.errors import Refused
+from clusterctl.etcd import Member, majority, read_members, refuse_removal
+from clusterctl.operations.members import Membership, MemberState, refuse_reborn, refuse_unhealthy, removal_problem, strays
+
+ENTRIES: list[Any] = [
+    {"ID": "9372538179322589801", "name": "cp-1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"]},
+    {"ID": "2", "peerURLs": ["https://10.0.0.2:2380"], "isLearner": True},
+    {"ID": "3", "name": "cp-3", "peerURLs": ["https://10.0.0.3:2380"]},
+]
+
+
+def test_members_as_etcd_writes_them() -> None:
+    first, second, third = read_members(ENTRIES)
+    assert (first.hexadecimal, first.name, first.started, first.learner) == ("8211f1d0f64f3269", "cp-1", True, False)
+    assert (second.name, second.started, second.learner) == ("", False, True)
+    # One of the cluster's birth has a name before it has started.
+    assert (third.name, third.started) == ("cp-3", False)
+    assert read_members(None) == read_members([]) == read_members(["x", 1]) == ()
+
+
+REMOVALS = [
+    # voters, healthy, the one that goes is well -> may go
+    (1, 1, True, False), (1, 0, False, False),
+    (2, 2, True, True), (2, 1, False, False), (2, 1, True, False), (2, 0, False, False),
+    # Two of three are left: one of them is dead, or it is the dead one that goes.
+    (3, 3, True, True), (3, 2, True, False), (3, 2, False, True), (3, 1, True, False), (3, 1, False, False), (3, 0, False, False),
+    (4, 4, True, True), (4, 3, True, True), (4, 3, False, True), (4, 2, True, False), (4, 2, False, False), (4, 1, True, False), (4, 1, False, False), (4, 0, False, False),
+    (5, 5, True, True), (5, 4, True, True), (5, 4, False, True), (5, 3, True, False), (5, 3, False, True), (5, 2, True, False),
+    (5, 2, False, False), (5, 1, True, False), (5, 1, False, False), (5, 0, False, False),
+]
+
+
+@pytest.mark.parametrize(("voters", "healthy", "well", "allowed"), REMOVALS)
+def test_who_may_be_removed(voters: int, healthy: int, well: bool, allowed: bool) -> None:
+    problem = refuse_removal(voters, healthy, target_healthy=well)
+    assert (not problem) is allowed, problem
+    if allowed:
+        # A majority agrees to it, and those that are left have one of their own.
+        assert healthy >= majority(voters) and healthy - well >= majority(voters - 1)
+
+
+def test_the_table_is_whole() -> None:
+    possible = {(n, healthy, well) for n in range(1, 6) for healthy in range(n + 1) for well in (True, False)
+                if (healthy if well else n - healthy)}
+    assert {row[:3] for row in REMOVALS} == possible
+
+
+@pytest.mark.parametrize(("voters", "healthy", "well", "words"), [
+    (1, 1, True, "it is the only etcd member"),
+    (3, 1, True, "1 of 3 etcd members are healthy and 2 must be to agree to anything"),
+    (3, 2, True, "of the 2 etcd members that are left 1 would be healthy, and 2 must be"),
+])
+def test_the_arithmetic_is_told(voters: int, healthy: int, well: bool, words: str) -> None:
+    assert refuse_removal(voters, healthy, target_healthy=well) == words
+
+
+def state(name: str, *, host: str | None = None, error: str = "", learner: bool = False, started: bool = True) -> MemberState:
+    number = str(sum(map(ord, name)) if name else 7)
+    urls = ("https://10.0.0.1:2379",) if started else ()
+    member = Member(id=number, name=name, peer_urls=("https://10.0.0.1:2380",), client_urls=urls, learner=learner)
+    return MemberState(member=member, host=name if host is None else host, error=error)
+
+
+def membership(*states: MemberState) -> Membership:
+    return Membership(cluster_id="abc", members=states)
+
+
+A, B, C = state("a"), state("b"), state("c")
+DEAD_B, DEAD_C = state("b", error="does not answer"), state("c", error="does not answer")
+LEARNER = state("d", learner=True)
+
+
+@pytest.mark.parametrize(("found", "name", "words"), [
+    (membership(A, B, C), "a", ""),
+    (membership(A, B, DEAD_C), "c", ""),
+    (membership(A, B, DEAD_C), "a", "of the 2 etcd members that are left 1 would be healthy"),
+    (membership(A, DEAD_B, DEAD_C), "c", "1 of 3"),
+    (membership(A), "a", "only etcd member"),
+    # A learner has no vote: it is neither counted nor missed.
+    (membership(A, LEARNER), "d", ""),
+    (membership(A, LEARNER), "a", "only etcd member"),
+    (membership(A, B, C), "w-1", ""),
+])
+def test_why_a_hosts_member_may_not_go(found: Membership, name: str, words: str) -> None:
+    problem = removal_problem(found, name)
+    assert words in problem and bool(words) == bool(problem)
+
+
+FORGOTTEN = state("", host="", error="has never started", learner=True, started=False)
+NOBODYS_DEAD, NOBODYS_LEARNER, NOBODYS_VOTER = state("x", host="", error="does not answer"), state("y", host="", learner=True), state("z", host="")
+
+
+def test_strays() -> None:
+    assert strays(membership(A, B, C)) == ()
+    assert strays(membership(A, DEAD_B)) == (), "a machine of the inventory is no stray, however dead"
+    assert strays(membership(A, FORGOTTEN, NOBODYS_DEAD, NOBODYS_LEARNER)) == (FORGOTTEN, NOBODYS_DEAD, NOBODYS_LEARNER)
+    assert strays(membership(A, NOBODYS_DEAD), frozenset({"x"})) == ()
+    assert FORGOTTEN.name == "(never started)"
+
+
+def test_one_that_votes_and_is_well_is_nobodys_to_clean() -> None:
+    with pytest.raises(Refused, match="votes and is well") as error:
+        strays(membership(A, NOBODYS_VOTER))
+    assert error.value.hint.endswith("clusterctl node remove z")
+    assert strays(membership(A, NOBODYS_VOTER), frozenset({"z"})) == (), "the one that is just leaving is not meant"
+
+
+def test_a_machine_that_lost_its_data_is_not_taken_for_a_new_one() -> None:
+    refuse_reborn(membership(A, B), ["c"])
+    refuse_reborn(membership(A, state("b", error="has never started", started=False)), ["b"])
+    with pytest.raises(Refused, match="the machine has nothing of it") as error:
+        refuse_reborn(membership(A, DEAD_B), ["c", "b"])
+    assert (error.value.where, error.value.hint) == ("b", "was it reinstalled? clusterctl node replace b")
+
+
+def test_all_must_be_well_before_much_is_done() -> None:
+    refuse_unhealthy(membership(A, B, C))
+    with pytest.raises(Refused) as error:
+        refuse_unhealthy(membership(A, DEAD_B, LEARNER, NOBODYS_VOTER))
+    assert error.value.message == "b: does not answer; d is a learner still; z is not in the inventory"
+    with pytest.raises(Refused) as error:
+        refuse_unhealthy(membership(A, NOBODYS_DEAD))
+    assert error.value.message == "x: does not answer", "named once"
+
+
+def test_counts() -> None:
+    found = membership(A, DEAD_B, LEARNER, NOBODYS_DEAD)
+    assert (len(found.voters), found.healthy) == (3, 1)
+    assert found.orphans == (NOBODYS_DEAD,)
+    assert found.of("a") is A and found.of("nobody") is None
+    assert found.of("x") is NOBODYS_DEAD, "by its own name, where no host has it"
+    described = FORGOTTEN.as_dict()
+    assert (described["id"], described["healthy"], described["learner"]) == ("7", False, True)

@@ -1,0 +1,98 @@
+"""Which versions run, and that nothing but an upgrade changes them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterctl.errors import Refused
+from clusterctl.facts import Facts
+from clusterctl.model import Cluster, Host, Settings, Ssh
+from clusterctl.operations import running
+from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
+
+ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
+
+
+def cluster(kubernetes: str | None = None, **versions: str) -> Cluster:
+    hosts = tuple(Host(name=name, address=IPv4Address("10.0.0.1"), roles=frozenset(roles), ssh=Ssh(address=name))  # type: ignore[arg-type]
+                  for name, roles in ROLES.items())
+    return Cluster(hosts=hosts, versions=known_versions(kubernetes, **versions), settings=Settings(kubernetes=kubernetes, versions=versions), base=Path("/"))
+
+
+def facts(state: str = "", /, **products: str) -> Facts:
+    """``state``: of etcd's data."""
+    links = " ".join(f"/opt/clusterctl/{name.replace('_', '-')}/{version}/{name}" for name, version in products.items())
+    return Facts(values={"etcd": state, "running": links})
+
+
+def fleet(planes: str = "1.36.4", workers: str = "1.36.4", etcd: str = "3.6.14", **more: Any) -> dict[str, Facts]:
+    return {"cp-1": facts("formed", kube_apiserver=planes, kubelet=planes, etcd=etcd, **more),
+            "w-1": facts(kubelet=workers, kube_proxy=workers, **more), "w-2": facts(kubelet=planes, **more)}
+
+
+BARE = {"cp-1": facts(), "w-1": facts()}
+
+
+def test_what_runs() -> None:
+    found = running.versions_of(fleet(workers="1.35.8", cni_plugins="1.9.1", flannel_cni="1.7.1-flannel1", haproxy="2.6"))
+    assert found == {"kubernetes": {"1.36.4", "1.35.8"}, "etcd": {"3.6.14"}, "cni_plugins": {"1.9.1"}, "flannel_cni": {"1.7.1-flannel1"}}
+    assert running.versions_of(BARE) == {}
+    assert running.live(fleet()) and not running.live(BARE)
+    assert not running.live({"cp-1": facts("joining", etcd="3.6.14")}), "a member that never served is no cluster"
+
+
+def test_what_the_inventory_names() -> None:
+    assert running.pinned(cluster()) == {}
+    assert running.pinned(cluster("1.37.2", etcd="3.6.14")) == {"kubernetes": "1.37.2", "etcd": "3.6.14"}
+
+
+@pytest.mark.parametrize(("wanted", "found", "expected"), [
+    # An inventory without versions keeps what runs, whatever the defaults of this clusterctl are.
+    (cluster(), fleet("1.35.8", "1.35.8", "3.6.9"), {"kubernetes": "1.35.8", "etcd": "3.6.9", "pause": "3.10.1"}),
+    (cluster(), fleet(containerd="2.2.0"), {"kubernetes": "1.36.4", "containerd": "2.2.0"}),
+    # Between two versions it is the higher one that was begun.
+    (cluster(), fleet("1.37.2", "1.36.4"), {"kubernetes": "1.37.2"}),
+    (cluster(), fleet("1.36.10", "1.36.4"), {"kubernetes": "1.36.10"}),
+    # What the inventory names it gets, and the rest stays.
+    (cluster("1.37.2"), fleet(etcd="3.6.9"), {"kubernetes": "1.37.2", "etcd": "3.6.9"}),
+    (cluster(etcd="3.6.14"), fleet("1.35.8", "1.35.8", etcd="3.6.9"), {"kubernetes": "1.35.8", "etcd": "3.6.14"}),
+    # What nobody runs is as the table says.
+    (cluster(), fleet("1.35.8", "1.35.8"), {"coredns": known_versions("1.35.8").coredns, "flannel": known_versions().flannel}),
+    # A cluster that is not born yet is as it is wanted.
+    (cluster(), BARE, {"kubernetes": DEFAULT_KUBERNETES}),
+    (cluster("1.35.8"), {"cp-1": facts(kubelet="1.36.4")}, {"kubernetes": "1.35.8"}),
+])
+def test_settle(wanted: Cluster, found: dict[str, Facts], expected: dict[str, str]) -> None:
+    settled = running.settle(wanted, found).versions.model_dump()
+    assert {name: settled[name] for name in expected} == expected
+
+
+def test_a_version_that_this_clusterctl_does_not_know() -> None:
+    with pytest.raises(Refused, match=r"Kubernetes 1.40.0 is not supported") as error:
+        running.settle(cluster(), fleet("1.40.0", "1.40.0"))
+    assert "use a clusterctl that knows this version" in error.value.hint
+
+
+def test_differences() -> None:
+    wanted = cluster("1.37.2", etcd="3.6.14")
+    found = running.differences(wanted, fleet("1.37.2", "1.36.4", etcd="3.6.9"))
+    assert [(one.host, one.product, one.running, one.wanted) for one in found] == [
+        ("cp-1", "etcd", "3.6.9", "3.6.14"), ("w-1", "kubelet", "1.36.4", "1.37.2"), ("w-1", "kube-proxy", "1.36.4", "1.37.2")]
+    assert running.differences(wanted, fleet("1.37.2", "1.37.2")) == []
+    # What was not looked at, and what is no product of ours, differs in nothing.
+    assert running.differences(wanted, {"w-2": facts(kubelet="1.37.2", haproxy="2.6"), "gone": facts(kubelet="1.30.0")}) == []
+
+
+def test_apply_changes_no_version_of_a_cluster_that_runs() -> None:
+    running.refuse_differences(cluster("1.36.4"), fleet())
+    running.refuse_differences(cluster("1.37.2"), {"cp-1": facts(kubelet="1.36.4")})
+    with pytest.raises(Refused) as error:
+        running.refuse_differences(cluster("1.37.2", cni_plugins="1.9.1"), fleet("1.36.4", "1.35.8", cni_plugins="1.9.0"))
+    assert error.value.message == (
+        "cni-plugins 1.9.0 runs on cp-1, w-1, w-2, and 1.9.1 is wanted; kubernetes 1.35.8 runs on w-1, and 1.37.2 is wanted; "
+        "kubernetes 1.36.4 runs on cp-1, w-2, and 1.37.2 is wanted")
+    assert "clusterctl upgrade plan" in error.value.hint
