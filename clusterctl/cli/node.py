@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.options import Invocation, YesOption, verb
+from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
 from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.disruption import Policy
     from clusterctl.operations.base import Session
     from clusterctl.report import Report
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="Nodes of the inventory.")]
-TimeoutOption = Annotated[float, typer.Option("--drain-timeout", min=1, help="Seconds that each node's drain may take.")]
-GraceOption = Annotated[
-    int | None, typer.Option("--grace-period", min=0, help="Seconds that pods get to end; by default what each asks for.")
-]
-EmptyDirOption = Annotated[
-    bool, typer.Option("--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Evict pods without a controller, too: nothing starts them again.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,13 +29,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(node, name="node")
 
 
-def policy_of(timeout: float, grace_period: int | None, delete_emptydir_data: bool, force: bool) -> Policy:
-    """The options of a drain as operations know them."""
-    from clusterctl.disruption import Policy
-
-    return Policy(timeout=timeout, grace_period=grace_period, delete_emptydir_data=delete_emptydir_data, force=force)
-
-
 def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
     """The names, each once. Raises InputError for one that is no node of the inventory."""
     from clusterctl.errors import InputError
@@ -56,32 +40,27 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-@verb
+@draining_verb
 def drain(
     call: Invocation,
     names: NamesArgument,
     yes: YesOption = False,
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
 ) -> None:
     """Let no new pod come to nodes and evict those that are there; PodDisruptionBudgets are always respected."""
     from clusterctl.operations import drain as operation
     from clusterctl.operations.lock import locked
 
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
     report = call.report()
     with call.session(report) as opened, locked(opened, "node drain"):
         chosen = nodes_of(opened, names)
-        drains = operation.look(opened.ready_api(), chosen, policy)
+        drains = operation.look(opened.ready_api(), chosen, call.policy)
         report.drains(drains)
         operation.refuse_unsafe(drains)
         confirm(yes)
         begin_journal(report, opened, "drain")
         with begun():
             for name in chosen:
-                operation.empty(opened.ready_api, name, policy, report.progress)
+                operation.empty(opened.ready_api, name, call.policy, report.progress)
         summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
 
 
@@ -112,23 +91,18 @@ def uncordon(call: Invocation, names: NamesArgument) -> None:
 EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lines out of the inventory file, comments kept.")]
 
 
-@verb
+@draining_verb
 def remove(
     call: Invocation,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Machines that leave.")],
     offline: Annotated[bool, typer.Option("--offline", help="Never contact it: it is dead, and cannot rejoin.")] = False,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
 ) -> None:
     """Take machines out of the cluster: drained, out of etcd, undone, deleted from the API. Any but the last control plane."""
     from clusterctl.operations.lock import locked
     from clusterctl.operations.remove import Remove, make, next_steps
 
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
     report = call.report()
     with call.session(report) as opened:
         whole, chosen = opened.cluster, list(dict.fromkeys(names))
@@ -138,12 +112,12 @@ def remove(
             _refuse_edit(opened, named)
         opened.connect([host for host in whole.hosts if not offline or host.name not in chosen])
         with locked(opened, "node remove", hosts=staying or whole.control_planes):
-            found = make(opened, chosen, offline=offline, policy=policy)
+            found = make(opened, chosen, offline=offline, policy=call.policy)
             report.removal(found)
             confirm(yes)
             begin_journal(report, opened, "node-remove")
             with begun():
-                Remove(opened, found, policy, report.progress).run()
+                Remove(opened, found, call.policy, report.progress).run()
         edited = edit_inventory and _edit(opened, named, report)
         summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
 
@@ -166,17 +140,13 @@ def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
     return True
 
 
-@verb
+@draining_verb
 def replace(
     call: Invocation,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The machine that goes, dead or alive.")],
     new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="Who comes; else a fresh machine of its name.")] = None,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
 ) -> None:
     """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
     from clusterctl.errors import ClusterctlError
@@ -184,7 +154,6 @@ def replace(
     from clusterctl.operations.replace import decide
     from clusterctl.operations.replace import replace as operate
 
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
     report = call.report()
     with call.session(report) as opened:
         whole = opened.cluster
@@ -203,7 +172,7 @@ def replace(
                 asked.append(old)
 
             try:
-                operate(opened, found, policy, show=report.removal, ask=ask, say=report.progress)
+                operate(opened, found, call.policy, show=report.removal, ask=ask, say=report.progress)
             except ClusterctlError:
                 with begun() if asked else nullcontext():
                     raise

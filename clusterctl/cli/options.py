@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -17,6 +17,7 @@ from clusterctl.cli.inventory import Output as Output
 from clusterctl.cli.inventory import OutputOption as OutputOption
 
 if TYPE_CHECKING:
+    from clusterctl.disruption import Policy
     from clusterctl.engine import Events
     from clusterctl.operations.base import Options, Session
     from clusterctl.report import Report
@@ -40,6 +41,15 @@ CommandOption = Annotated[
 ]
 
 
+TimeoutOption = Annotated[float, typer.Option("--drain-timeout", min=1, help="Seconds that each node's drain may take.")]
+GraceOption = Annotated[
+    int | None, typer.Option("--grace-period", min=0, help="Seconds that pods get to end; by default what each asks for.")
+]
+EmptyDirOption = Annotated[
+    bool, typer.Option("--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Evict pods without a controller, too: nothing starts them again.")]
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -48,6 +58,20 @@ class Invocation:
     options: Options
     output: Output
     verbose: bool
+    given: Mapping[str, Any]
+    """What was said to the options that verbs of this kind share."""
+
+    @property
+    def policy(self) -> Policy:
+        """How far a drain may go, of a verb that drains."""
+        from clusterctl.disruption import Policy
+
+        return Policy(
+            timeout=self.given["drain_timeout"],
+            grace_period=self.given["grace_period"],
+            delete_emptydir_data=self.given["delete_emptydir_data"],
+            force=self.given["force"],
+        )
 
     def report(self) -> Report:
         """The report for the output format."""
@@ -66,13 +90,26 @@ class Invocation:
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """A verb that talks to machines: the options that all of them share become the ``Invocation`` that it gets first."""
+    return _with(function, COMMON)
+
+
+def draining_verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A verb that may drain nodes: it has the options of a drain, too."""
+    return _with(function, (*COMMON, *DRAIN))
+
+
+def _with(function: Callable[..., None], shared: Sequence[tuple[str, Any, Any]]) -> Callable[..., None]:
     hints = get_type_hints(function, localns={"Invocation": Invocation}, include_extras=True)
     own = [
         parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
         for name, parameter in list(signature(function).parameters.items())[1:]
     ]
     named = {parameter.name for parameter in own}
-    common = [parameter for parameter in _common() if parameter.name not in named]
+    common = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, kind, default in shared
+        if name not in named
+    ]
 
     @wraps(function)
     def run(**given: Any) -> None:
@@ -98,22 +135,28 @@ def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocati
         command=values["sudo_password_command"],
     )
     output = values.get("output", Output.text)
-    return Invocation(options, output if isinstance(output, Output) else Output.text, bool(values.get("verbose")))
+    return Invocation(options, output if isinstance(output, Output) else Output.text, bool(values.get("verbose")), values)
 
 
-def _common() -> tuple[Parameter, ...]:
-    """The options of every verb that talks to machines."""
-    table: tuple[tuple[str, Any, Any], ...] = (
-        ("inventory", InventoryOption, Parameter.empty),
-        ("output", OutputOption, Output.text),
-        ("state", StateOption, None),
-        ("forks", ForksOption, 20),
-        ("verbose", VerboseOption, False),
-        ("ask_sudo_password", AskOption, False),
-        ("sudo_password_fd", FdOption, None),
-        ("sudo_password_command", CommandOption, None),
-    )
-    return tuple(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind) for name, kind, default in table)
+COMMON: tuple[tuple[str, Any, Any], ...] = (
+    ("inventory", InventoryOption, Parameter.empty),
+    ("output", OutputOption, Output.text),
+    ("state", StateOption, None),
+    ("forks", ForksOption, 20),
+    ("verbose", VerboseOption, False),
+    ("ask_sudo_password", AskOption, False),
+    ("sudo_password_fd", FdOption, None),
+    ("sudo_password_command", CommandOption, None),
+)
+"""Name, type and default of the options of every verb that talks to machines."""
+
+DRAIN: tuple[tuple[str, Any, Any], ...] = (
+    ("drain_timeout", TimeoutOption, 300.0),
+    ("grace_period", GraceOption, None),
+    ("delete_emptydir_data", EmptyDirOption, False),
+    ("force", ForceOption, False),
+)
+"""Those of every verb that drains."""
 
 
 def gather(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
-from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, draining_verb
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
@@ -37,17 +36,13 @@ def register(app: typer.Typer) -> None:
     app.command("os-update")(os_update)
 
 
-@verb
+@draining_verb
 def os_update(
     call: Invocation,
     limit: LimitOption = "",
     yes: YesOption = False,
     reboot: RebootOption = Reboot.auto,
     max_unavailable: UnavailableOption = "",
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
@@ -55,9 +50,8 @@ def os_update(
     report = call.report()
     with limits(report, "os-update", timeout, summary):
         _check(max_unavailable)
-        policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
         with call.session(report) as opened:
-            _run(report, opened, policy, yes=yes, mode=reboot.value, at_once=max_unavailable)
+            _run(report, opened, call.policy, yes=yes, mode=reboot.value, at_once=max_unavailable)
 
 
 def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.node import EmptyDirOption, ForceOption, GraceOption, TimeoutOption, policy_of
-from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.options import Invocation, LimitOption, YesOption, draining_verb
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _refuse_versions(option: str, given: Iterable[str]) -> None:
             raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
 
 
-@verb
+@draining_verb
 def plan(
     call: Invocation,
     to: ToOption = None,
@@ -83,10 +82,6 @@ def plan(
     pause_after: PauseOption = None,
     limit: LimitOption = "",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
 ) -> None:
     """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
@@ -94,8 +89,7 @@ def plan(
     from clusterctl.operations.apply import gather
     from clusterctl.operations.upgrade import make
 
-    policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
-    wish = _wish(to, through, component, max_unavailable, pause_after, policy)
+    wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
     report = call.report()
     with call.session(report) as opened:
         found = make(opened, *gather(opened), wish)
@@ -107,7 +101,7 @@ def plan(
         raise typer.Exit(10)
 
 
-@verb
+@draining_verb
 def apply(
     call: Invocation,
     file: FileArgument = None,
@@ -118,10 +112,6 @@ def apply(
     pause_after: PauseOption = None,
     limit: LimitOption = "",
     yes: YesOption = False,
-    drain_timeout: TimeoutOption = 300,
-    grace_period: GraceOption = None,
-    delete_emptydir_data: EmptyDirOption = False,
-    force: ForceOption = False,
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
@@ -131,8 +121,7 @@ def apply(
 
     report = call.report()
     with limits(report, "upgrade", timeout, summary):
-        policy = policy_of(drain_timeout, grace_period, delete_emptydir_data, force)
-        wish = _wish(to, through, component, max_unavailable, pause_after, policy)
+        wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
         with call.session(report) as opened:
             reviewed = plan_file.read(file, opened, wish) if file is not None else None
             opened.connect(opened.chosen)
