@@ -116,13 +116,26 @@ def require(session: Session) -> None:
 
 
 def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
-    """Facts of the chosen hosts, and warnings; whether etcd serves is asked of all members where one of them is chosen."""
+    """Facts of the chosen hosts and of their neighbours, and warnings. Where an etcd member is chosen all of them must answer."""
     hosts = session.chosen
     if any(host.is_etcd for host in hosts):
         hosts = (*hosts, *(host for host in session.cluster.etcd_members if host not in hosts))
     facts, warnings = session.facts(hosts)
+    facts = {**neighbours(session, hosts), **facts}
     refuse_other_cluster(session, facts)
     return facts, warnings
+
+
+def neighbours(session: Session, asked: Sequence[Host]) -> Mapping[str, Facts]:
+    """Facts of control planes and etcd members that ``--limit`` leaves out: whether there is a cluster, what runs.
+
+    Those that cannot be reached are left out; raises Unreachable where that leaves nobody who could say it.
+    """
+    others = [host for host in session.cluster.hosts if (host.is_control_plane or host.is_etcd) and host not in asked]
+    found = session.engine.facts(others)
+    if found.errors and not found.results and not any(host.is_control_plane or host.is_etcd for host in asked):
+        found.or_raise()
+    return found.results
 
 
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
@@ -155,6 +168,8 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
 
 def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
     """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    if not any(host.is_etcd for host in session.chosen):
+        return None
     hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
     if not hosts:
         return None

@@ -12,7 +12,7 @@ from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, node_ready
 from clusterctl.model import Host
 from clusterctl.operations import members, running
-from clusterctl.operations.apply import formed, stages, wanted
+from clusterctl.operations.apply import formed, neighbours, stages, wanted
 from clusterctl.operations.base import Session
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
@@ -69,11 +69,12 @@ def status(session: Session) -> ClusterStatus:
     hosts = session.chosen
     facts = session.engine.facts(hosts)
     reachable = [host for host in hosts if host.name in facts.results]
-    session.cluster = running.settle(session.cluster, facts.results)
+    fleet = {**_neighbours(session, hosts), **facts.results}
+    session.cluster = running.settle(session.cluster, fleet)
     order = stages(session.cluster, formed(facts.results))
     resources = wanted(session, order, reachable, facts.results)
     seen = session.engine.observe(reachable, resources)
-    nodes, api = _nodes(session, [host for host in reachable if host.is_control_plane])
+    nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
     states = {name: _state(node) for name, node in nodes.items()}
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}
@@ -98,6 +99,14 @@ def status(session: Session) -> ClusterStatus:
         hosts=found,
         problems=tuple(_problems(session, facts.results, nodes)),
     )
+
+
+def _neighbours(session: Session, asked: Sequence[Host]) -> Mapping[str, Facts]:
+    try:
+        return neighbours(session, asked)
+    except ClusterctlError:
+        # Nobody knows what is wanted: what can be seen is told all the same.
+        return {}
 
 
 def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, Object]) -> Iterator[str]:
