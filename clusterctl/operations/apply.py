@@ -160,6 +160,8 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
 
 def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
     """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    if not any(host.is_etcd for host in session.chosen):
+        return None
     hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
     if not hosts:
         return None

@@ -76,7 +76,7 @@ def status(session: Session) -> ClusterStatus:
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources)
-    nodes, api = _nodes(session, [host for host in reachable if host.is_control_plane])
+    nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
     states = {name: _state(node) for name, node in nodes.items()}
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}

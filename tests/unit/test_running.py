@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from clusterctl.errors import Refused
+from clusterctl.errors import Refused, Unreachable
 from clusterctl.facts import Facts
+from clusterctl.fleet import Outcome
 from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations import running
+from clusterctl.operations import apply, running
 from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
@@ -96,3 +99,40 @@ def test_apply_changes_no_version_of_a_cluster_that_runs() -> None:
         "cni-plugins 1.9.0 runs on cp-1, w-1, w-2, and 1.9.1 is wanted; kubernetes 1.35.8 runs on w-1, and 1.37.2 is wanted; "
         "kubernetes 1.36.4 runs on cp-1, w-2, and 1.37.2 is wanted")
     assert "clusterctl upgrade plan" in error.value.hint
+
+
+def limited(found: dict[str, Facts], *names: str) -> Any:
+    """A session with ``--limit``; machines of which nothing is known cannot be reached."""
+    whole = cluster()
+
+    def ask(hosts: Sequence[Host]) -> Outcome[Facts]:
+        return Outcome({host.name: found[host.name] for host in hosts if host.name in found},
+                       {host.name: Unreachable("dead", where=host.name) for host in hosts if host.name not in found})
+
+    def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts]) -> tuple[dict[str, Facts], list[str]]:
+        return {**beside, **ask(hosts).or_raise()}, []
+
+    return SimpleNamespace(cluster=whole, chosen=tuple(host for host in whole.hosts if host.name in names), pki_is_new=False,
+                           engine=SimpleNamespace(facts=ask), facts=strictly)
+
+
+@pytest.mark.parametrize("worker", [facts(), facts(kubelet="1.37.2"), facts(kubelet="1.36.4")], ids=["new", "as the others", "behind"])
+def test_limited_to_a_worker_the_cluster_keeps_its_versions(worker: Facts) -> None:
+    """Which versions run is asked of the control planes, too: the defaults are nothing that a cluster that runs goes to."""
+    session = limited({**fleet("1.37.2"), "w-1": worker}, "w-1")
+    found, _ = apply.gather(session)
+    assert set(found) == {"w-1", "cp-1"}
+    settled = running.settle(session.cluster, found)
+    assert settled.versions.kubernetes == "1.37.2"
+    if worker.running.get("kubelet") == "1.36.4":
+        with pytest.raises(Refused, match="kubernetes 1.36.4 runs on w-1, and 1.37.2 is wanted"):
+            running.refuse_differences(settled, found)
+    else:
+        running.refuse_differences(settled, found)
+
+
+def test_nobody_says_what_the_cluster_is() -> None:
+    with pytest.raises(Unreachable):
+        apply.gather(limited({"w-1": facts(kubelet="1.37.2")}, "w-1"))
+    found, _ = apply.gather(limited(fleet(), "cp-1", "w-1", "w-2"))
+    assert set(found) == {"cp-1", "w-1", "w-2"}
