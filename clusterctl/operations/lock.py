@@ -96,6 +96,7 @@ class OperatorLock:
                 return
             kept, why = len(alive), ""
             for name in sorted(self._channels.keys() - alive):
+                self._channels[name].close()
                 try:
                     self._channels[name], again = _insist(session, self._hosts[name], self._who)
                     kept += again
