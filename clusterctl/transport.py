@@ -198,7 +198,7 @@ class Transport:
                 yield words
                 ended = words[0] in ("failed", "back")
             if not ended:
-                raise sender.error or self._unfinished(channel, started)
+                raise sender.error or self.ended(channel, started)
         except TimeoutError:
             self._drop()
             raise Unreachable(f"gave no sign of life for {silence:.0f} s", where=self.host.name,
@@ -289,7 +289,8 @@ class Transport:
             for line in lines:
                 yield line.decode(errors="replace")
 
-    def _unfinished(self, channel: paramiko.Channel, started: bool) -> Exception:
+    def ended(self, channel: paramiko.Channel, started: bool) -> Exception:
+        """Why a command ended before its time."""
         # The exit code comes after the end of the output, with a packet of its own.
         channel.status_event.wait(5)
         code = channel.recv_exit_status() if channel.exit_status_ready() else -1

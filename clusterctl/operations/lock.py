@@ -29,7 +29,7 @@ PATIENCE, PAUSE = 25.0, 0.5
 HELD_BY = "held by "
 
 HOLD = (
-    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 74; IFS= read -r who || exit 1; "
+    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "if [ \"$last\" = \"$who\" ]; then echo again; else echo held; fi; word=.; "
     "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null 8>&-); done; "
@@ -157,9 +157,11 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Any, bool]:
         except TimeoutError:
             piece = b""
         if not piece:
+            reason = session.engine.transports[host.name].ended(channel, bool(said))
             channel.close()
-            why = said.decode(errors="replace").strip() or "no answer"
-            raise Unreachable(f"its lock cannot be taken: {why}", where=host.name,
+            if isinstance(reason, Unreachable):
+                raise reason
+            raise Unreachable(f"its lock cannot be taken: {reason}", where=host.name,
                               hint="is there place in /run, and is flock there?")
         said += piece
     text = said.decode(errors="replace").strip()
