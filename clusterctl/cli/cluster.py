@@ -55,11 +55,12 @@ def apply(
     summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
-    from clusterctl.operations.apply import Apply, make_plan
+    from clusterctl.operations.apply import Apply, make_plan, refuse_early
     from clusterctl.operations.lock import locked
 
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
+        refuse_early(opened)
         # All who cannot be reached are told together.
         opened.connect(opened.chosen)
         with locked(opened, "apply"):

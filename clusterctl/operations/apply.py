@@ -95,18 +95,23 @@ def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
 
     From here on the session's cluster has the versions that run, where the inventory names none.
     """
-    if session.pki_is_new or session.cluster.settings.kubernetes:
-        # What cannot be had is told before any machine is asked.
-        require(session)
-    why, what = even_members(len(session.cluster.etcd_members))
-    if why and session.pki_is_new:
-        raise InputError(why, where=str(session.options.inventory), hint=what)
+    refuse_early(session)
     facts, warnings = gather(session)
+    why, _ = even_members(len(session.cluster.etcd_members))
     warnings += [why] if why else []
     session.cluster = running.settle(session.cluster, facts)
     running.refuse_differences(session.cluster, facts)
     require(session)
     return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
+
+
+def refuse_early(session: Session) -> None:
+    """Raises InputError for what can be told before any machine is asked."""
+    if session.pki_is_new or session.cluster.settings.kubernetes:
+        require(session)
+    why, what = even_members(len(session.cluster.etcd_members))
+    if why and session.pki_is_new:
+        raise InputError(why, where=str(session.options.inventory), hint=what)
 
 
 def require(session: Session) -> None:
