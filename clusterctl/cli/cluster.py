@@ -61,9 +61,7 @@ def apply(
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
         refuse_early(opened)
-        # All who cannot be reached are told together.
-        opened.connect(opened.chosen)
-        with locked(opened, "apply"):
+        with locked(opened, "apply", connect=opened.chosen):
             found = make_plan(opened, verify=verify)
             _show(report, opened, found, diff=diff)
             if found:

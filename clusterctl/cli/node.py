@@ -110,8 +110,8 @@ def remove(
         named = [host.name for host in whole.hosts if host.name in chosen]
         if edit_inventory:
             _refuse_edit(opened, named)
-        opened.connect([host for host in whole.hosts if not offline or host.name not in chosen])
-        with locked(opened, "node remove", hosts=staying or whole.control_planes):
+        asked = [host for host in whole.hosts if not offline or host.name not in chosen]
+        with locked(opened, "node remove", hosts=staying or whole.control_planes, connect=asked):
             found = make(opened, chosen, offline=offline, policy=call.policy)
             report.removal(found)
             confirm(yes)
@@ -161,8 +161,8 @@ def replace(
         named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
         if edit_inventory:
             _refuse_edit(opened, named)
-        opened.connect([host for host in whole.hosts if host.name != old or new is None])
-        with locked(opened, "node replace", hosts=staying or whole.control_planes):
+        asked = [host for host in whole.hosts if host.name != old or new is None]
+        with locked(opened, "node replace", hosts=staying or whole.control_planes, connect=asked):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
             asked: list[str] = []

@@ -61,8 +61,7 @@ def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: st
     from clusterctl.operations.os_update import look
 
     patient = await_rebooting(opened, report.progress)
-    opened.connect(opened.chosen)
-    with locked(opened, "os-update") as lock:
+    with locked(opened, "os-update", connect=opened.chosen) as lock:
         found = look(opened, mode=mode, at_once=at_once, policy=policy, patient=patient)
         report.os_update(found)
         refuse_unsafe(found.drains)

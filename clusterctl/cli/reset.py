@@ -28,20 +28,18 @@ def reset(
     from clusterctl.operations.reset import Reset, make_plan
 
     report = call.report()
-    with call.session(report) as opened:
-        opened.connect(opened.chosen)
-        with locked(opened, "reset"):
-            found = make_plan(opened)
-            for warning in found.warnings:
-                report.warn(warning)
-            report.plan(found)
-            operation = Reset(opened, found)
-            if found:
-                _confirm(opened.cluster.name, yes=yes, given=confirm)
-                begin_journal(report, opened, "reset")
-                with begun():
-                    operation.run()
-            summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
+    with call.session(report) as opened, locked(opened, "reset", connect=opened.chosen):
+        found = make_plan(opened)
+        for warning in found.warnings:
+            report.warn(warning)
+        report.plan(found)
+        operation = Reset(opened, found)
+        if found:
+            _confirm(opened.cluster.name, yes=yes, given=confirm)
+            begin_journal(report, opened, "reset")
+            with begun():
+                operation.run()
+        summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
 
 
 def _confirm(name: str, *, yes: bool, given: str | None) -> None:

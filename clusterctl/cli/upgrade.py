@@ -124,8 +124,7 @@ def apply(
         wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
         with call.session(report) as opened:
             reviewed = plan_file.read(file, opened, wish) if file is not None else None
-            opened.connect(opened.chosen)
-            with locked(opened, "upgrade"):
+            with locked(opened, "upgrade", connect=opened.chosen):
                 _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
 
 

@@ -173,13 +173,16 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Any, bool]:
 
 
 @contextlib.contextmanager
-def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None) -> Iterator[OperatorLock]:
+def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None,
+           connect: Sequence[Host] = ()) -> Iterator[OperatorLock]:
     """Hold the cluster for one operation. ``hosts``: the control planes that hold the lock; all of the inventory's by default.
 
-    Raises Locked within seconds where somebody else operates; the unreachable are told together with all others.
+    ``connect``: all that the operation talks to: those of them that cannot be reached are told together. Raises Locked within
+    seconds where somebody else operates; another operator of this controller is found before any machine is asked.
     """
     chosen = tuple(hosts if hosts is not None else session.cluster.control_planes)
     with session.state.locked(operation):
+        session.connect(connect)
         lock = OperatorLock()
         try:
             lock.take(session, chosen, operation)
