@@ -165,16 +165,16 @@ def replace(
         with locked(opened, "node replace", hosts=staying or whole.control_planes, connect=asked):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
-            asked: list[str] = []
+            agreed: list[str] = []
 
             def ask() -> None:
                 confirm(yes)
-                asked.append(old)
+                agreed.append(old)
 
             try:
                 operate(opened, found, call.policy, show=report.removal, ask=ask, say=report.progress)
             except ClusterctlError:
-                with begun() if asked else nullcontext():
+                with begun() if agreed else nullcontext():
                     raise
         edited = edit_inventory and _edit(opened, named, report)
         left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
