@@ -126,7 +126,7 @@ def test_a_worker_is_removed(cluster: Cluster, whole: dict[str, object]) -> None
 
 
 def test_a_control_plane_is_removed(cluster: Cluster, whole: dict[str, object]) -> None:
-    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=1, pause=1.0).run()
+    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=2, pause=1.0).run()
     assert series.at_random >= AT_LEAST
     bare(cluster, "cp-3")
     text = without(cluster, "cp-3")
