@@ -226,7 +226,7 @@ class Apply:
         self.session.engine.execute(self.plan.machines, self.gates())
         self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
         if self.plan.nodes or self.plan.later:
-            self._nodes()
+            self.settle_nodes()
 
     def _clean(self) -> None:
         """Members of no machine go before others are asked to join."""
@@ -275,7 +275,7 @@ class Apply:
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """A batch is done when its nodes are Ready, labelled and tainted."""
         wait_nodes(self.session, [host for host in batch if host.is_node])
-        self._nodes()
+        self.settle_nodes()
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
         if not changes:
@@ -294,8 +294,11 @@ class Apply:
             events.note(f"{change.action} {change.id}")
         events.stage_ended("objects", time.monotonic() - started)
 
-    def _nodes(self) -> None:
-        """Labels and taints. Others change nodes too: a patch that came too late is made anew."""
+    def settle_nodes(self) -> None:
+        """Labels, taints, and no cordon of an operation that ended early.
+
+        Others change nodes too: a patch that came too late is made anew.
+        """
 
         def patch() -> str:
             try:

@@ -134,10 +134,13 @@ class Remove:
 
     def run(self) -> None:
         """Empty them; the others forget them; they leave etcd, are undone, and their traces go. Raises Stopped."""
+        rest = Apply(self.session, self.plan.rest)
+        # Pods that leave need the nodes that an operation before this one left cordoned when it was killed.
+        rest.settle_nodes()
         for one in self.plan.departures:
             if one.drain is not None:
                 drain.empty(self.session.ready_api, one.name, self.policy, self.say, OPERATION)
-        Apply(self.session, self.plan.rest).run()
+        rest.run()
         for one in self.plan.departures:
             self.session.engine.guard()
             self._leave(one)

@@ -236,7 +236,7 @@ class Upgrade(Apply):
         self.session.engine.execute(Plan(rest), self.gates())
         if self.wish.pause_after is None:
             self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
-            self._nodes()
+            self.settle_nodes()
 
     def gates(self) -> Gates:
         own = super().gates()
@@ -279,6 +279,8 @@ class Upgrade(Apply):
         super()._before_nodes(stage, batch)
         names = {host.name for host in batch}
         wait_nodes(self.session, [host for host in self.session.cluster.nodes if host.name not in names], deadline=120)
+        # A node that a killed run left cordoned takes pods again first: those that leave now may have no other place to go.
+        self.settle_nodes()
         for host in batch:
             if host.name in self._drained:
                 drain.empty(self.session.ready_api, host.name, self.wish.policy, self.say, OPERATION)

@@ -104,6 +104,7 @@ class Series:
     Where: at every stage boundary that no run was at before, and after a random number of events, at most ``stride``, and a
     random part of ``pause`` seconds. ``cuts``: every how-manieth of the latter is a cut of all connections and not a kill.
     ``within``: for a verb with few events: a random part of so many seconds from its start, in place of events.
+    ``also``: changes after which it is killed as at a boundary: STAGE HOST RESOURCE.
     ``enough``: random moments from which on a run that was cut may go on to its end; ``most``: runs.
     """
 
@@ -113,6 +114,7 @@ class Series:
     pause: float = 0.5
     cuts: int = 3
     within: float = 0.0
+    also: Sequence[str] = ()
     enough: int = 10
     most: int = 60
     seed: int = field(default_factory=lambda: int(os.environ.get("CLUSTERCTL_SEED") or random.randrange(10**6)))
@@ -181,8 +183,8 @@ class Series:
             if not line.startswith("{"):
                 continue
             event = json.loads(line)
-            key = (event["event"], str(event.get("stage")))
-            if event["event"] in BOUNDARIES and key not in self.boundaries:
+            key = (event["event"], " ".join(str(event[name]) for name in ("stage", "host", "resource") if name in event))
+            if (event["event"] in BOUNDARIES or key[1] in self.also) and key not in self.boundaries:
                 self.boundaries.add(key)
                 return event, key
             planned = planned or event["event"] in ("plan", "drain-plan")
