@@ -39,10 +39,13 @@ class Endpoints:
             pair.flush()
             self.context.load_cert_chain(pair.name)
         self.addresses, self.connection, self.failovers = addresses, None, 0
+        self.refused: list[str] = []
+        """What did not answer since it was last emptied, and after how many seconds."""
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """The answer of the first that gives one; asks until then."""
         while True:
+            begun, said = time.monotonic(), ""
             try:
                 if self.connection is None:
                     self.connection = HTTPSConnection(self.addresses[0], 6443, timeout=PATIENCE, context=self.context)
@@ -53,9 +56,11 @@ class Endpoints:
                     return {}  # The one before was written, and its answer lost.
                 if answer.status < 300:
                     return json.loads(content)
-            except (OSError, HTTPException):
-                pass
+                said = f"{answer.status} {content[:200]!r}"
+            except (OSError, HTTPException) as error:
+                said = repr(error)
             self.failovers += 1
+            self.refused.append(f"{method} {self.addresses[0]} {time.monotonic() - begun:.2f} s: {said}")
             if self.connection is not None:
                 self.connection.close()
             self.connection = None
@@ -65,7 +70,7 @@ class Endpoints:
 def watch_api(endpoints: Endpoints, figures: dict[str, Any]) -> None:
     acknowledged: list[str] = []
     last = time.monotonic()
-    gaps = []
+    longest, why = 0.0, []
     while not ended.is_set():
         name = f"probe-{len(acknowledged):06}"
         item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"probe": "yes"}}}
@@ -74,12 +79,14 @@ def watch_api(endpoints: Endpoints, figures: dict[str, Any]) -> None:
         found = endpoints.request("GET", f"/api/v1/namespaces/default/configmaps/{name}")
         assert found["metadata"]["name"] == name
         now = time.monotonic()
-        gaps.append(now - last)
+        if now - last > longest:
+            longest, why = now - last, [time.strftime("until %H:%M:%S"), *endpoints.refused]
+        endpoints.refused.clear()
         last = now
         ended.wait(PERIOD)
     listed = endpoints.request("GET", "/api/v1/namespaces/default/configmaps?labelSelector=probe%3Dyes")
     there = {entry["metadata"]["name"] for entry in listed["items"]}
-    figures.update(writes=len(acknowledged), lost=len(set(acknowledged) - there), longest_gap=round(max(gaps), 2),
+    figures.update(writes=len(acknowledged), lost=len(set(acknowledged) - there), longest_gap=round(longest, 2), gap=why,
                    failovers=endpoints.failovers)
 
 
