@@ -86,6 +86,10 @@ class Report(Events):
             self._told = now
             self.emit("fetched", path=path, done=done, total=total)
 
+    def acted(self, host: str, action: str, count: int = 1) -> None:
+        """What was done to a host beside the changes of a plan: the summary counts it."""
+        self.done[host][action] += count
+
     def progress(self, text: str) -> None:
         """Something that people want to follow."""
         self._tell("progress", text=text)
@@ -203,6 +207,8 @@ class TextReport(Report):
     def _show_os_update_plan(self, fields: dict[str, Any]) -> None:
         for part in fields["machines"]:
             self._show_os_update(part)
+        for name, operation in fields["forgotten"].items():
+            self._line(f"{name}: pods may come to it again first: {operation}, which did not end, had cordoned it", "yellow")
         for text in fields["warnings"]:
             self._line(f"warning: {text}", "yellow")
         order = [" and ".join(batch) for batch in fields["batches"]]
@@ -248,6 +254,8 @@ class TextReport(Report):
             self._show_upgrade(fields)
         self._show_departures(fields.get("departures", ()))
         self._show_machines(fields["changes"], fields.get("safe", {}))
+        for name in fields.get("gone", ()):
+            self._line(f"  {name} is no part of the cluster any more; nothing is done to it")
         for name in fields.get("clean", ()):
             self._line(f"  {name}: nothing of clusterctl is on it; nothing is done to it")
         for change in fields["objects"]:

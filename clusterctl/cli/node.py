@@ -59,6 +59,8 @@ def drain(
         confirm(yes)
         begin_journal(report, opened, "drain")
         with begun():
+            # Pods that leave need the nodes that an operation before this one left cordoned when it was killed.
+            operation.recover(opened.ready_api, report.progress, keep=chosen)
             for name in chosen:
                 operation.empty(opened.ready_api, name, call.policy, report.progress)
         summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
@@ -114,12 +116,13 @@ def remove(
         with locked(opened, "node remove", hosts=staying or whole.control_planes, connect=asked):
             found = make(opened, chosen, offline=offline, policy=call.policy)
             report.removal(found)
-            confirm(yes)
-            begin_journal(report, opened, "node-remove")
-            with begun():
-                Remove(opened, found, call.policy, report.progress).run()
+            if found:
+                confirm(yes)
+                begin_journal(report, opened, "node-remove")
+                with begun():
+                    Remove(opened, found, call.policy, report.progress).run()
         edited = edit_inventory and _edit(opened, named, report)
-        summarise(report, opened, changed=True, next_steps=next_steps(whole, found, named, edited))
+        summarise(report, opened, changed=bool(found), next_steps=next_steps(whole, found, named, edited))
 
 
 def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
@@ -178,4 +181,4 @@ def replace(
                     raise
         edited = edit_inventory and _edit(opened, named, report)
         left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
-        summarise(report, opened, changed=True, next_steps=[*left, "clusterctl status"])
+        summarise(report, opened, changed=bool(agreed), next_steps=[*left, "clusterctl status"])

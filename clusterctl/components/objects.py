@@ -191,7 +191,7 @@ def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[s
             host.name,
             patch,
             (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []),
-             *([f"uncordoned: {forgotten} cordoned it"] if forgotten else [])),
+             *([f"uncordoned: {forgotten}, which did not end, had cordoned it"] if forgotten else [])),
         )
 
 

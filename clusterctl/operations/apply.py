@@ -17,6 +17,7 @@ from clusterctl.components.etcd import ETCD
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
+from clusterctl.disruption import CORDONED_FOR
 from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
@@ -221,6 +222,9 @@ class Apply:
         self.prefetch()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
+        if self.plan.nodes:
+            # What a killed run left cordoned takes pods again, whatever comes of the rest.
+            self.settle_nodes()
         self._clean()
         self._admit()
         self.session.engine.execute(self.plan.machines, self.gates())
@@ -300,12 +304,15 @@ class Apply:
         Others change nodes too: a patch that came too late is made anew.
         """
 
+        events = self.session.engine.events
+
         def patch() -> str:
             try:
                 api = self.session.ready_api()
                 for name, wanted_patch, fields in objects.node_changes(self.session.cluster, dict(api.nodes())):
                     api.patch_node(name, wanted_patch)
-                    self.session.engine.events.note(f"node {name}: {', '.join(fields)}")
+                    uncordoned = CORDONED_FOR in wanted_patch["metadata"].get("annotations", {})
+                    (events.progress if uncordoned else events.note)(f"node {name}: {', '.join(fields)}")
             except ApiError as error:
                 if error.status not in (0, 409):
                     raise Stopped(str(error), where="labels and taints of nodes", hint="run the same command again") from None

@@ -50,12 +50,14 @@ def refuse_unsafe(drains: Iterable[Drain]) -> None:
 
 
 def cordon(api: Api, name: str, operation: str = "") -> bool:
-    """Let no new pod come to a node; False where that is so already. ``operation`` marks it as ours until it ends."""
+    """Let no new pod come to a node; False where that is so already. ``operation`` marks it as ours until it ends.
+
+    Without one a person wants it so: a mark that is there goes, or the operation that left it would lift the cordon.
+    """
     node = api.nodes().get(name)
-    if node is None or node["spec"].get("unschedulable"):
+    if node is None or (node["spec"].get("unschedulable") and (operation or not cordoned_for(node))):
         return False
-    mark = {"metadata": {"annotations": {CORDONED_FOR: operation}}} if operation else {}
-    api.patch_node(name, {"spec": {"unschedulable": True}, **mark})
+    api.patch_node(name, {"spec": {"unschedulable": True}, "metadata": {"annotations": {CORDONED_FOR: operation or None}}})
     return True
 
 
@@ -66,6 +68,20 @@ def uncordon(api: Api, name: str, *, ours: bool) -> bool:
         return False
     api.patch_node(name, {"spec": {"unschedulable": None}, "metadata": {"annotations": {CORDONED_FOR: None}}})
     return True
+
+
+def recover(apis: Apis, note: Callable[[str], None], keep: Iterable[str] = ()) -> None:
+    """Let pods come again to nodes that a killed operation left cordoned: whoever holds the lock knows that it is dead.
+
+    ``keep``: nodes that stay cordoned. Raises Stopped.
+    """
+    try:
+        api = apis()
+        for name, node in api.nodes().items():
+            if (operation := cordoned_for(node)) and name not in keep and uncordon(api, name, ours=True):
+                note(f"{name}: uncordoned: {operation}, which did not end, had cordoned it")
+    except ApiError as error:
+        raise Stopped(f"nodes that are cordoned still cannot be uncordoned: {error}", hint="run the same command again") from None
 
 
 @dataclass

@@ -31,14 +31,16 @@ HELD_BY = "held by "
 HOLD = (
     "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
-    "if [ \"$last\" = \"$who\" ]; then echo again; else echo held; fi; word=.; "
+    "m=/var/lib/clusterctl/os-update; if [ \"$last\" = \"$who\" ] || { [ -e $m ] && mkdir $m.locked; } 2>/dev/null; "
+    "then echo again; else echo held; fi; word=.; "
     "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null 8>&-); done; "
     "[ \"$word\" != x ] || rm -f $f; else printf 'busy '; cat $f; echo; fi"
 )
 """The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
 
 20 seconds without a word count as dead. A file that was removed while we waited for it is not the lock. A holder that says x
-leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between.
+leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between. A reboot takes names
+away: whoever is the first after one that os-update ordered, and marked, is told so.
 """
 
 
@@ -77,10 +79,16 @@ class OperatorLock:
 
         A machine that did not hold it stays without.
         """
-        if host.name in self._channels:
-            # The connection that died with the machine need not know it yet.
-            self._channels[host.name].close()
-            self._channels[host.name], _ = _insist(session, host, self._who)
+        if host.name not in self._channels:
+            return
+        # The connection that died with the machine need not know it yet.
+        self._channels[host.name].close()
+        self._channels[host.name], first = _insist(session, host, self._who)
+        others = sum(_alive(channel) for name, channel in self._channels.items() if name != host.name)
+        if not first and len(self._hosts) - others >= self._needed:
+            self.release()
+            raise Locked("somebody else held the cluster while it rebooted", where=host.name,
+                         hint="look at what was done, then run the same command again to continue")
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

@@ -92,6 +92,8 @@ class Rollout:
         # What was interrupted is finished first, and drained for that.
         self._together([part.host for part in parts.values() if part.updates and not part.machine.interrupted], self._download)
         events = self.session.engine.events
+        if self.plan.forgotten:
+            drain.recover(self.session.ready_api, self.note, keep=self.plan.resumed)
         for batch in self.plan.batches:
             self.session.engine.guard()
             started = time.monotonic()
@@ -140,6 +142,7 @@ class Rollout:
     def _update(self, part: MachinePlan) -> Machine:
         host, started = part.host, time.monotonic()
         records = insist(self.session, host, lambda: update_program(host), deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        self.session.engine.events.acted(host.name, "update", len(part.machine.updates))
         self.note(f"{host.name}: {len(part.machine.updates)} packages updated in {time.monotonic() - started:.0f} s")
         return read_machine(records)
 
@@ -168,6 +171,7 @@ class Rollout:
         self._away(host, False)
         if host.is_control_plane:
             self.lock.retake(self.session, host)
+        self.session.engine.events.acted(host.name, "reboot")
         self.note(f"{host.name}: is back after {time.monotonic() - started:.0f} s")
         return boot_id
 

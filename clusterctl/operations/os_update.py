@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from clusterctl import fleet
@@ -83,9 +83,15 @@ class UpdatePlan:
     machines: tuple[MachinePlan, ...]
     batches: tuple[tuple[MachinePlan, ...], ...]
     warnings: tuple[str, ...] = ()
+    forgotten: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that another operation left cordoned when it was killed, and which."""
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.markers)
+        return bool(self.batches or self.markers or self.forgotten)
+
+    @property
+    def resumed(self) -> tuple[str, ...]:
+        return tuple(part.host.name for part in self.machines if part.resumed)
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -101,6 +107,7 @@ class UpdatePlan:
             "operation": self.operation,
             "machines": [part.as_dict() for part in self.machines],
             "markers": list(self.markers),
+            "forgotten": dict(self.forgotten),
             "batches": [[part.host.name for part in batch] for batch in self.batches],
             "warnings": list(self.warnings),
         }
@@ -210,7 +217,9 @@ def make_plan(cluster: Cluster, hosts: Sequence[Host], machines: Mapping[str, Ma
     new = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     operation = max((marker.operation for marker in markers), default=new)
     warnings = tuple(f"{name}: {text}" for name, machine in machines.items() for text in machine.warnings)
-    return UpdatePlan(operation=operation, machines=tuple(parts), batches=in_batches(parts, at_once), warnings=warnings)
+    made = UpdatePlan(operation=operation, machines=tuple(parts), batches=in_batches(parts, at_once), warnings=warnings)
+    return replace(made, forgotten={
+        name: found for name, node in nodes.items() if (found := drain.cordoned_for(node)) and name not in made.resumed})
 
 
 def with_drains(plan: UpdatePlan, drains: Mapping[str, Drain], hopeless: Sequence[str]) -> UpdatePlan:

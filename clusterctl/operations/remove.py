@@ -14,8 +14,12 @@ from clusterctl.model import Cluster, Host
 from clusterctl.operations import api_state, apply, drain, members, reset
 from clusterctl.operations.apply import Apply, ApplyPlan
 from clusterctl.operations.base import Session
+from clusterctl.planner import Plan
 
 OPERATION = "node remove"
+REMOVED = "removed"
+"""The file of the state folder with the names of such machines: one that nothing knows any more may be no typing error."""
+
 Say = Callable[[str], None]
 
 
@@ -50,12 +54,14 @@ class RemovePlan:
 
     departures: tuple[Departure, ...]
     rest: ApplyPlan
+    gone: tuple[str, ...] = ()
+    """Those that a run before this one has removed."""
 
     def __bool__(self) -> bool:
         return bool(self.departures)
 
     def as_dict(self) -> dict[str, object]:
-        return {**self.rest.as_dict(), "departures": [one.as_dict() for one in self.departures]}
+        return {**self.rest.as_dict(), "departures": [one.as_dict() for one in self.departures], "gone": list(self.gone)}
 
 
 def without(session: Session, names: Sequence[str]) -> None:
@@ -85,17 +91,25 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Polic
     api = session.ready_api()
     try:
         known = api.nodes()
+        gone = [name for name in names if name in removed(session) and not (name in hosts or name in known or found.of(name))]
         departures = [
             replace(_departure(api, name, hosts.get(name), found, known=name in known, offline=offline, policy=policy),
                     keep_out=offline and keep_out)
-            for name in names
+            for name in names if name not in gone
         ]
     except ApiError as error:
         raise refuse(error, "the API cannot be asked for nodes and pods") from None
     for one in departures:
         if one.drain is not None:
             drain.refuse_unsafe([one.drain])
-    return RemovePlan(departures=tuple(departures), rest=rest)
+    if not departures:
+        rest = ApplyPlan(Plan(()), (), ())
+    return RemovePlan(departures=tuple(departures), rest=rest, gone=tuple(gone))
+
+
+def removed(session: Session) -> set[str]:
+    """The machines whose removal was begun ever."""
+    return set((session.state.read(REMOVED) or b"").decode().split())
 
 
 def _departure(api: Api, name: str, host: Host | None, found: members.Membership, *, known: bool, offline: bool,
@@ -146,6 +160,7 @@ class Remove:
             self._leave(one)
 
     def _leave(self, one: Departure) -> None:
+        self.session.state.write(REMOVED, "\n".join(sorted({*removed(self.session), one.name})).encode())
         if one.member and members.remove(self.session, one.name, self.session.cluster.etcd_members):
             self.say(f"{one.name}: is no etcd member any more")
         if one.keep_out:

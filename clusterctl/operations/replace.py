@@ -45,6 +45,8 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
                       hint="add a member (clusterctl apply), then replace this one")
     state = members.look(session, others).of(old)
     known = old in session.ready_api().nodes()
+    if old not in hosts and state is None and not known and old not in remove.removed(session):
+        raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status")
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
     if facts["cluster"] not in ("", session.pki.identity):
         raise Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
@@ -99,6 +101,9 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
     session.leaving = frozenset()
     joining = make_plan(session)
     show(joining)
+    if not found.traces and not joining:
+        say(f"{found.new} is in the place of {found.old} already; nothing to do")
+        return
     if not found.traces:
         ask()
     Apply(session, joining).run()

@@ -133,27 +133,3 @@ class Link(Resource):
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (("put_link", self.path, self.target),)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Absent(Resource):
-    """A path where nothing may be."""
-
-    path: str
-
-    @property
-    def id(self) -> str:
-        return f"absent:{self.path}"
-
-    def wanted(self) -> State | None:
-        return None
-
-    def probes(self) -> Sequence[Probe]:
-        return (("stat", self.path),)
-
-    def parse(self, seen: Observation) -> State | None:
-        found = parse_stat(seen, self.path)
-        return {"type": found[0]} if found else None
-
-    def apply(self, change: Change) -> Sequence[Call]:
-        return (("remove_path", self.path),)

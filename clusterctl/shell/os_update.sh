@@ -180,8 +180,10 @@ os_update() {
 }
 
 # reboot_once OPERATION BOOT_ID: unless this is another boot already. The marker is on the disk before the reboot is ordered.
+# Beside it the first who holds the operators' lock afterwards leaves a trace.
 reboot_once() {
 	[ "$(cat "$boot_id")" = "$2" ] || return 0
+	rm -rf -- "$reboot_marker.locked"
 	printf '%s %s\n' "$1" "$2" >"$reboot_marker.new"
 	sync "$reboot_marker.new"
 	mv -f -- "$reboot_marker.new" "$reboot_marker"
@@ -197,7 +199,7 @@ end_reboots() {
 }
 
 forget_reboot() {
-	rm -f -- "$reboot_marker" "$reboot_marker.new"
+	rm -rf -- "$reboot_marker" "$reboot_marker.new" "$reboot_marker.locked"
 }
 
 # await_units SECONDS: until all units that clusterctl started are active.

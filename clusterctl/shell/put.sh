@@ -51,10 +51,6 @@ put_link() {
 	mv -f -T -- "$1.new" "$1" 2>/dev/null || mv -f -- "$1.new" "$1"
 }
 
-remove_path() {
-	rm -rf -- "$1"
-}
-
 put_sysctl() {
 	printf '%s\n' "$2" >"/proc/sys/$(printf %s "$1" | tr . /)"
 }

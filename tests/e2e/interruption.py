@@ -35,6 +35,7 @@ Each lab has a network of its own, which is taken out of what is compared.
 
 KINDS = "clusterrolebindings,clusterroles,rolebindings,roles,serviceaccounts,configmaps,secrets,services,deployments,apiservices"
 BOUNDARIES = ("stage-started", "stage-ended")
+PLANS = ("plan", "drain-plan", "os-update-plan")
 AGAIN = (4, 6)
 """The exit codes of a run that says: run the same command again."""
 
@@ -104,7 +105,8 @@ class Series:
     Where: at every stage boundary that no run was at before, and after a random number of events, at most ``stride``, and a
     random part of ``pause`` seconds. ``cuts``: every how-manieth of the latter is a cut of all connections and not a kill.
     ``within``: for a verb with few events: a random part of so many seconds from its start, in place of events.
-    ``also``: changes after which it is killed as at a boundary: STAGE HOST RESOURCE.
+    ``batches``: a verb whose stages all have one name: the hosts of each tell them apart.
+    ``also``: what else it is killed at as at a boundary: changes (STAGE HOST RESOURCE) and beginnings of texts.
     ``enough``: random moments from which on a run that was cut may go on to its end; ``most``: runs.
     """
 
@@ -114,6 +116,7 @@ class Series:
     pause: float = 0.5
     cuts: int = 3
     within: float = 0.0
+    batches: bool = False
     also: Sequence[str] = ()
     enough: int = 10
     most: int = 60
@@ -124,6 +127,7 @@ class Series:
     severed: int = 0
     at_random: int = 0
     _ended: bool = False
+    _batch: str = ""
     ALL: ClassVar[int] = 10**6
 
     def run(self) -> Series:
@@ -183,15 +187,23 @@ class Series:
             if not line.startswith("{"):
                 continue
             event = json.loads(line)
-            key = (event["event"], " ".join(str(event[name]) for name in ("stage", "host", "resource") if name in event))
-            if (event["event"] in BOUNDARIES or key[1] in self.also) and key not in self.boundaries:
+            key = self._boundary(event)
+            if key is not None and key not in self.boundaries:
                 self.boundaries.add(key)
                 return event, key
-            planned = planned or event["event"] in ("plan", "drain-plan")
+            planned = planned or event["event"] in PLANS
             seen += planned or event["event"] == "progress"
             if seen > count and event["event"] not in ("summary", "error"):
                 return event, None
         return None, None
+
+    def _boundary(self, event: dict[str, Any]) -> tuple[str, str] | None:
+        told = " ".join(str(event[name]) for name in ("stage", "host", "resource", "text") if name in event)
+        if event["event"] in BOUNDARIES:
+            if self.batches:
+                self._batch = " ".join(event.get("hosts", [self._batch]))
+            return event["event"], f"{told} {self._batch}"
+        return next(((event["event"], one) for one in self.also if told.startswith(one)), None)
 
     def _wait(self, process: subprocess.Popen[str], delay: float) -> None:
         """The random part of a moment: it is within what comes after the event."""

@@ -210,7 +210,10 @@ def test_removed_unreachable_it_cannot_rejoin(cluster: Cluster) -> None:
 
 def test_a_new_machine_takes_the_place_of_one_that_is_well(cluster: Cluster) -> None:
     [added] = cluster.lab.add(1, "control_plane")
-    cluster.cli("node", "replace", "cp-2", added.name, "--yes", "--edit-inventory")
+    words = ("node", "replace", "cp-2", added.name, "--yes", "--edit-inventory")
+    cluster.cli(*words)
+    assert "nothing to do" in cluster.cli(*words), "run again after its end"
+    assert "neither the inventory nor the cluster has it" in cluster.cli("node", "replace", "cp-22", added.name, "--yes", code=3)
     # It named cp-2.
     (cluster.work / "kubeconfig").unlink()
     assert set(members(cluster)) == {"cp-1", "cp-3", added.name}

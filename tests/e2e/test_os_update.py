@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,17 @@ from typing import Any
 
 import checks
 import pytest
-from cluster import Cluster, deployment, until
+from cluster import CLI, Cluster, deployment, until
+from interruption import Series, no_leftovers
 
 from clusterctl.lab import LabSpec, network, repository, server
 
 pytestmark = pytest.mark.lab
 
 PORT = 8080
+AT_LEAST = 10
+"""Random moments of the interrupted runs."""
+
 ASKS_FOR_A_REBOOT = "#!/bin/sh\nset -e\ntouch /run/reboot-required\necho hello-lab >>/run/reboot-required.pkgs\nsystemctl restart ssh\n"
 """What a maintainer's script does after an update of the kernel; sshd is restarted under the connection that runs it."""
 
@@ -122,6 +127,8 @@ def events(output: str) -> list[dict[str, Any]]:
 def settled(cluster: Cluster) -> None:
     """All is as it was, and nothing of os-update is left."""
     checks.nodes_ready(cluster)
+    for node in cluster.json("get", "nodes")["items"]:
+        assert not node["spec"].get("unschedulable") and "clusterctl.dev/cordoned-for" not in node["metadata"].get("annotations", {})
     for machine in cluster.lab.machines:
         left = cluster.on(machine, "ls -d /var/lib/clusterctl/os-update* 2>/dev/null || :; apt-mark showhold")
         assert left == "", f"{machine}: {left}"
@@ -161,6 +168,7 @@ def test_updates_and_one_reboot_each(cluster: Cluster) -> None:
         assert version(cluster, machine, "hello-lab") == "2.0" and version(cluster, machine, "zstd") == before
         assert cluster.on(machine, "cat /etc/hello-lab.conf") == "mine\n"
     assert boots(cluster) == dict.fromkeys(held, 1)
+    assert said[-1]["hosts"] == {part["host"]: {"update": len(part["updates"]), "reboot": 1} for part in plan["machines"]}
     assert len(watch.counts) > 10 and min(watch.counts) >= 1
     assert cordoned(cluster) == {"w-2"}, "whom a person cordoned"
     cluster.kubectl("uncordon", "w-2")
@@ -173,34 +181,66 @@ def test_then_nothing_is_to_do(cluster: Cluster) -> None:
     assert boots(cluster) == dict.fromkeys(cluster.lab.machines, 1)
 
 
-def kill_at(cluster: Cluster, text: str) -> None:
-    """Run it, and kill it as soon as it tells something."""
-    process = cluster.start("os-update", "--reboot", "always", "--yes", "-o", "json")
-    timer = threading.Timer(150, process.kill)
-    timer.start()
-    assert process.stdout is not None
+def test_what_a_killed_verb_left_cordoned_is_given_back(cluster: Cluster) -> None:
+    """Whichever verb comes next: the pods of the one worker that it empties have no place but the other."""
+    for killed, following in ((("os-update", "--reboot", "always", "--limit"), ("node", "drain")),
+                              (("node", "remove"), ("os-update", "--reboot", "always", "--limit")), (("node", "remove"), ())):
+        cluster.kubectl("patch", "pdb", "web", "-p", '{"spec": {"minAvailable": 2}}')
+        until(lambda: cluster.json("get", "pdb", "web")["status"]["disruptionsAllowed"] == 0, "the budget's status")
+        left = checks.running(cluster, "web", 2)[0]["spec"]["nodeName"]
+        [other] = set(cluster.workers) - {left}
+        process = cluster.start(*killed, left, "--yes")
+        try:
+            until(lambda left=left: cordoned(cluster) == {left}, "it is cordoned")
+        finally:
+            process.kill()
+            process.wait()
+        cluster.kubectl("patch", "pdb", "web", "-p", '{"spec": {"minAvailable": 1}}')
+        said = cluster.cli(*following, other, "--yes") if following else cluster.cli("apply", "--yes")
+        assert f"{left}: uncordoned: {' '.join(killed[:2]) if killed[0] == 'node' else killed[0]}, which did not end" in said, said
+        assert cordoned(cluster) == ({other} if "drain" in following else set())
+        cluster.cli("node", "uncordon", other)
+    settled(cluster)
+
+
+def test_who_operates_while_the_only_control_plane_reboots_is_noticed(cluster: Cluster, tmp_path: Path) -> None:
+    """The lock dies with the machine. Another controller comes and goes before the update looks again."""
+    elsewhere = tmp_path / "inventory.yaml"
+    shutil.copy(cluster.inventory, elsewhere)
+    shutil.copytree(cluster.inventory.parent / ".clusterctl", tmp_path / ".clusterctl")
+    before = boots(cluster)["cp-1"]
+    words = ("os-update", "--reboot", "always", "--limit", "cp-1", "--yes")
+    process = cluster.start(*words)
     try:
-        heard = []
-        for line in process.stdout:
-            heard.append(line)
-            if text in line:
-                break
-        else:
-            pytest.fail(f"never said {text!r}: {''.join(heard)[-3000:]}")
-        process.send_signal(signal.SIGKILL)
+        until(lambda: cluster.on("cp-1", "ls /var/lib/clusterctl/os-update"), "the reboot is ordered", 60)
+        process.send_signal(signal.SIGSTOP)
+        defrag = [*CLI, "etcd", "defrag", "-i", str(elsewhere)]
+        until(lambda: not subprocess.run(defrag, capture_output=True, timeout=60, check=False).returncode, "another operates", 60)
+        process.send_signal(signal.SIGCONT)
+        said = process.communicate(timeout=60)[0]
     finally:
-        timer.cancel()
         process.kill()
         process.wait()
-
-
-def test_killed_twice_and_run_again(cluster: Cluster) -> None:
-    """Between a reboot and the end of its cordon, and just when another reboot is ordered."""
-    before = boots(cluster)
-    kill_at(cluster, "w-1: is back")
-    assert cordoned(cluster) == {"w-1"}
-    kill_at(cluster, "w-2: rebooting")
-    cluster.cli("os-update", "--reboot", "always", "--yes")
-    assert boots(cluster) == {machine: count + 1 for machine, count in before.items()}
-    assert cordoned(cluster) == set()
+    assert process.returncode == 4 and "somebody else held the cluster while it rebooted" in said, said
+    cluster.cli(*words)
+    assert boots(cluster)["cp-1"] == before + 1
     settled(cluster)
+
+
+def test_interrupted_and_run_again(cluster: Cluster) -> None:
+    """An update that asks for a reboot comes to each machine once, wherever the runs before were killed or cut off."""
+    before = boots(cluster)
+    package(cluster.work / "repository", "hello-lab", "3.0", conffile="as of 3.0\n", postinst=ASKS_FOR_A_REBOOT)
+    repository.write_index(cluster.work / "repository")
+    # Killed as it reboots a machine, a run never says that this is back.
+    moments = ("cp-1: is back", "w-1: rebooting", "w-2: is back")
+    series = Series(cluster, ("os-update", "--yes"), stride=4, pause=1.0, batches=True, also=moments).run()
+    assert series.at_random >= AT_LEAST and series.severed >= 3
+    assert boots(cluster) == {machine: count + 1 for machine, count in before.items()}
+    for machine in before:
+        assert version(cluster, machine, "hello-lab") == "3.0" and cluster.on(machine, "cat /etc/hello-lab.conf") == "mine\n"
+    checks.running(cluster, "web", 2)
+    settled(cluster)
+    until(lambda: no_leftovers(cluster) is None, "nothing is left over", 60)
+    assert not cluster.apply()["changed"], cluster.plan()
+    cluster.cli("status")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +15,18 @@ from typing import Any
 import checks
 import pytest
 from cluster import CLI, Cluster, deployment, service
-from interruption import read_until
+from interruption import Series
 from machine_picture import differences, picture
 
 from clusterctl.lab import LabSpec
+from clusterctl.resources.footprint import KINDS
 
 pytestmark = pytest.mark.lab
 
 NAME = "rste2e"
 YES = ("--yes", "--confirm", NAME)
-KILLS = (0, 1, 1, 2, 2, 3)
-"""After how many changes each run is killed."""
+AT_LEAST = 10
+"""Random moments of the interrupted runs."""
 
 
 class Machines:
@@ -153,29 +154,14 @@ def test_a_worker_alone(machines: Machines) -> None:
     assert "DRIFT" in cluster.cli("status", "--limit", "cp-1")
 
 
-def killed(cluster: Cluster, changes: int) -> int:
-    """Start a reset and kill it once it has told of so many changes; how it ended."""
-    process = cluster.start("reset", *YES, "-o", "json")
-    seen = 0
-
-    def enough(event: dict[str, Any]) -> bool:
-        nonlocal seen
-        seen += event["event"] == "changed"
-        return event["event"] in ("stage-started", "changed") and seen >= changes
-
-    try:
-        read_until(process, enough)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
-    finally:
-        process.kill()
-        process.wait()
-    return process.returncode
-
-
-def test_killed_at_several_moments(machines: Machines) -> None:
-    """Each run goes on where the one before it was killed, and the last reaches the end."""
-    ends = [killed(machines.cluster, changes) for changes in KILLS]
-    assert ends.count(-signal.SIGKILL) >= 4, ends
-    reset(machines.cluster)
+def test_interrupted_and_run_again(machines: Machines) -> None:
+    """Each run goes on where the one before it was killed or cut off, and the last reaches the end."""
+    cluster = machines.cluster
+    cluster.apply()
+    checks.load_image(cluster)
+    checks.pods_everywhere(cluster)
+    # It has one stage: what is taken away is its steps.
+    steps = [f"reset {host} remains:{kind}" for host, kind in zip(itertools.cycle(cluster.lab.machines), KINDS, strict=False)]
+    series = Series(cluster, ("reset", *YES), stride=4, pause=1.0, also=steps).run()
+    assert series.at_random >= AT_LEAST and series.severed >= 3
     machines.unchanged("cp-1", "w-1")

@@ -118,9 +118,14 @@ def test_snapshot(cluster: Cluster) -> None:
 
 
 def test_a_worker_is_removed(cluster: Cluster, whole: dict[str, object]) -> None:
-    Series(cluster, ("node", "remove", "w-2", "--yes"), stride=3).run()
+    """Out of the inventory, too: killed once it is, the same command is run with a name that nobody knows any more."""
+    text = cluster.inventory.read_text()
+    edited = f"{cluster.inventory}: w-2 is taken out"
+    series = Series(cluster, ("node", "remove", "w-2", "--yes", "--edit-inventory"), stride=3, also=[edited]).run()
+    assert any(edited[:60] in moment for moment in series.moments) and "w-2:" not in cluster.inventory.read_text()
+    assert "w-2 is no part of the cluster any more" in cluster.cli("node", "remove", "w-2", "--yes")
+    assert "neither the inventory nor the cluster has it" in cluster.cli("node", "remove", "w-22", "--yes", code=3)
     bare(cluster, "w-2")
-    text = without(cluster, "w-2")
     well(cluster, "w-2")
     back(cluster, "w-2", text, whole)
 

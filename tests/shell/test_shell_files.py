@@ -15,7 +15,7 @@ import pytest
 from shell_box import Box
 
 from clusterctl.resources.base import Change
-from clusterctl.resources.file import Absent, File, Folder, Link, Seed
+from clusterctl.resources.file import File, Folder, Link, Seed
 from clusterctl.shell import Program
 
 HOSTILE = (
@@ -229,17 +229,6 @@ def test_a_target_of_two_lines_is_not_taken_for_its_first(dash: Box) -> None:
     os.symlink("wanted\nand more", link.path)
     assert dash.diff(link) is not None
     dash.settle(link)
-
-
-def test_absent(dash: Box) -> None:
-    absent = Absent(path=f"{dash.etc}/gone")
-    assert dash.diff(absent) is None
-    (dash.etc / "gone").mkdir()
-    (dash.etc / "gone" / "more").touch()
-    dash.settle(absent)
-    os.symlink(dash.path, dash.etc / "gone")
-    dash.settle(absent)
-    assert dash.path.exists()
 
 
 def test_a_change_says_no_content(dash: Box) -> None:

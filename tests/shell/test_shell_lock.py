@@ -13,7 +13,7 @@ from clusterctl.operations.lock import HOLD
 
 class Holder:
     def __init__(self, shell: str, folder: Path, who: str) -> None:
-        command = HOLD.replace("/run/", f"{folder}/").replace("timeout 20", "timeout 1")
+        command = HOLD.replace("/run/", f"{folder}/").replace("/var/lib/clusterctl/", f"{folder}/").replace("timeout 20", "timeout 1")
         self.process = subprocess.Popen([*SHELLS[shell], "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{who}\n")
@@ -49,6 +49,16 @@ def test_one_that_breaks_off_finds_its_name_where_nobody_came_in_between(shell: 
     late = Holder(shell, tmp_path, "somebody")
     assert late.said == "held"
     late.end("x")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_first_after_a_reboot_is_told_so(shell: str, tmp_path: Path) -> None:
+    """Nothing is left in /run then; the marker of the reboot is on the disk."""
+    (tmp_path / "os-update").touch()
+    for wanted in ("again", "held"):
+        holder = Holder(shell, tmp_path, "whoever")
+        assert holder.said == wanted
+        holder.end("x")
 
 
 def test_one_that_is_silent_is_dead(tmp_path: Path) -> None:

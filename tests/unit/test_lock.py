@@ -85,6 +85,30 @@ def test_who_came_in_between_is_noticed(machines: Machines) -> None:
         machines.lock.check(machines.session)
 
 
+def alone(machines: Machines, *names: str) -> None:
+    """A cluster of these control planes alone."""
+    machines.lock = OperatorLock()
+    machines.lock.take(machines.session, [host for host in machines.hosts if host.name in names], "os-update")
+
+
+@pytest.mark.parametrize(
+    ("planes", "first", "noticed"),
+    [(("cp-1",), True, False), (("cp-1",), False, True),
+     # Two others, or the one that is left, kept whoever came from a majority.
+     (("cp-1", "cp-2"), False, False), (("cp-1", "cp-2", "cp-3"), False, False)],
+)
+def test_who_came_while_a_control_plane_rebooted_is_noticed(machines: Machines, planes: tuple[str, ...], first: bool, noticed: bool) -> None:
+    alone(machines, *planes)
+    machines.break_off("cp-1")
+    machines.answers = {"cp-1": [first]}
+    if noticed:
+        with pytest.raises(Locked, match="somebody else held the cluster while it rebooted"):
+            machines.lock.retake(machines.session, machines.hosts[0])
+    else:
+        machines.lock.retake(machines.session, machines.hosts[0])
+        machines.lock.check(machines.session)
+
+
 def test_our_own_broken_connection_is_waited_for(machines: Machines) -> None:
     machines.break_off("cp-1", "cp-2")
     machines.answers = {"cp-1": [busy(f"{lock._us()}{os.getpid()}, apply"), True], "cp-2": [True]}
