@@ -19,11 +19,12 @@ from clusterctl.artifacts import mirror as module
 from clusterctl.artifacts.build import Workshop, check_tools, run
 from clusterctl.artifacts.catalog import Pin
 from clusterctl.artifacts.mirror import Mirror, fill
-from clusterctl.artifacts.places import default_mirror, user_cache
+from clusterctl.artifacts.places import default_mirror
 from clusterctl.artifacts.progress import Progress
 from clusterctl.artifacts.recipes import Output, Recipe, recipes
 from clusterctl.cli.mirror import register
 from clusterctl.errors import InputError, IntegrityError, Locked, Problems, Refused, Stopped
+from clusterctl.storage import user_cache
 from clusterctl.versions import known_versions
 
 GO = r"""#!/bin/sh
