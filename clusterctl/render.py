@@ -8,6 +8,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from clusterctl.storage import user_cache
@@ -44,6 +45,12 @@ def _compiled() -> BytecodeCache | None:
     from jinja2 import FileSystemBytecodeCache
 
     class Kept(FileSystemBytecodeCache):
+        def load_bytecode(self, bucket: Bucket) -> None:
+            try:
+                super().load_bytecode(bucket)
+            except (OSError, EOFError, ValueError, TypeError, UnpicklingError):
+                bucket.reset()
+
         def dump_bytecode(self, bucket: Bucket) -> None:
             with contextlib.suppress(OSError):
                 super().dump_bytecode(bucket)
