@@ -64,10 +64,15 @@ container() {
 	fact container "${line:-$(systemd-detect-virt --container 2>/dev/null || :)}"
 }
 
-# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM.
+# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM, and images, noted in the same form.
 running() {
 	[ -n "$cluster" ] || return 0
-	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')"
+	images=
+	for path in /etc/clusterctl/images/*; do
+		take_line "$path"
+		images="$images $line"
+	done
+	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')$images"
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.
