@@ -1,4 +1,4 @@
-"""``python -m bench``: all of them, as one JSON object on stdout; ``python -m bench bringup``: the first alone."""
+"""``python -m bench``: all of them, as one JSON object on stdout; ``python -m bench bringup|noop|daytwo``: a part alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import bringup, noop
+from bench import bringup, daytwo, noop
 from clusterctl.artifacts.places import default_mirror
 from clusterctl.lab import Lab, LabSpec
 
@@ -65,17 +66,25 @@ def with_cluster(machines: int) -> tuple[dict[str, object], dict[str, object] | 
         lab.down()
 
 
-def main() -> None:
-    if sys.argv[1:] == ["bringup"]:
-        print(json.dumps({"bring_up": [bringup.measure(3, 1), bringup.measure(5, 3)]}, indent=2))
-        return
+def no_op() -> dict[str, object]:
+    """With few and with many machines; and the program itself, asked on the way."""
     three, program = with_cluster(3)
     ten, _ = with_cluster(10)
-    print(
-        json.dumps(
-            {"bring_up": [bringup.measure(3, 1), bringup.measure(5, 3)], "no_op": [three, ten], "program": program}, indent=2
-        )
-    )
+    return {"no_op": [three, ten], "program": program}
+
+
+PARTS: dict[str, Callable[[], dict[str, object]]] = {
+    "bringup": lambda: {"bring_up": [bringup.measure(3, 1), bringup.measure(5, 3)]},
+    "noop": no_op,
+    "daytwo": lambda: {"upgrade": daytwo.upgrade(), "add_and_remove": daytwo.add_and_remove()},
+}
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        sys.exit(f"no part is called {unknown.pop()!r}; there are {', '.join(PARTS)}")
+    print(json.dumps({key: value for name in chosen for key, value in PARTS[name]().items()}, indent=2))
 
 
 main()

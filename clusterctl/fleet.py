@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,6 +27,16 @@ class Outcome(Generic[Result]):
         if self.errors:
             raise Problems([self.errors[name] for name in sorted(self.errors)])
         return self.results
+
+
+def begin(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> dict[str, Future[Result]]:
+    """Start one thing on each host, ``limit`` at a time, and do not wait for it."""
+    hosts = list(hosts)
+    pool = ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host")
+    try:
+        return {host.name: pool.submit(work, host) for host in hosts}
+    finally:
+        pool.shutdown(wait=False)
 
 
 def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> Outcome[Result]:

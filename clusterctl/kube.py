@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,8 @@ Object = Mapping[str, Any]
 MANAGER = "clusterctl"
 ROLE_LABEL = "node-role.kubernetes.io/"
 ATTEMPTS = 3
+AT_ONCE = 3
+"""Objects that are read at the same time."""
 
 PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("v1", "ServiceAccount"): ("serviceaccounts", True),
@@ -153,8 +156,10 @@ class Api:
     def compare(self, wanted: Iterable[Object], good: Callable[[Object, Object], bool]) -> list[ObjectChange]:
         """What must be done so that these objects are as wanted; ``good(wanted, found)`` may find that one will do as it is."""
         changes = []
-        for item in wanted:
-            found = self.get(item)
+        items = list(wanted)
+        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api") as pool:
+            there = list(pool.map(self.get, items))
+        for item, found in zip(items, there, strict=True):
             if found is None:
                 changes.append(ObjectChange(item, "create"))
             elif (fields := differences(item, found)) and not good(item, found):

@@ -17,6 +17,12 @@ from pathlib import Path
 from clusterctl.errors import InputError, Locked, Refused
 
 
+def user_cache() -> Path:
+    """``$CLUSTERCTL_CACHE``, else ``clusterctl`` in the user's cache."""
+    chosen = os.environ.get("CLUSTERCTL_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterctl"
+
+
 def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file whole or not at all, with its final mode from the first byte. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,9 @@ import platform
 from pathlib import Path
 
 from clusterctl.errors import Refused
+from clusterctl.storage import user_cache
 
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-
-
-def user_cache() -> Path:
-    """``$CLUSTERCTL_CACHE``, else ``clusterctl`` in the user's cache."""
-    chosen = os.environ.get("CLUSTERCTL_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterctl"
 
 
 def default_mirror() -> Path:

@@ -16,10 +16,9 @@ from pathlib import Path
 from clusterctl.artifacts.catalog import Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.compressed import compress
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
-from clusterctl.artifacts.places import user_cache
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
 from clusterctl.model import ArtifactSettings
-from clusterctl.storage import write_whole
+from clusterctl.storage import user_cache, write_whole
 
 CATALOG = "catalog.json"
 Progress = Callable[[str, int, int | None], None]

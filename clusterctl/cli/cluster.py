@@ -34,10 +34,11 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
-    from clusterctl.operations.apply import make_plan
-
     report = call.report()
     with call.session(report) as opened:
+        opened.begin_connecting(opened.chosen)
+        from clusterctl.operations.apply import make_plan
+
         found = make_plan(opened, verify=verify)
         _show(report, opened, found, diff=diff)
     if exit_code and found:
@@ -55,11 +56,12 @@ def apply(
     summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
-    from clusterctl.operations.apply import Apply, make_plan, refuse_early
-    from clusterctl.operations.lock import locked
-
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
+        opened.begin_connecting(opened.chosen)
+        from clusterctl.operations.apply import Apply, make_plan, refuse_early
+        from clusterctl.operations.lock import locked
+
         refuse_early(opened)
         with locked(opened, "apply", connect=opened.chosen):
             found = make_plan(opened, verify=verify)

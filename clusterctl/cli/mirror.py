@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli.options import ComponentOption, components_of
+
 if TYPE_CHECKING:
     from clusterctl.artifacts.mirror import Mirror
     from clusterctl.artifacts.recipes import Recipe
@@ -20,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def mirror(
     kubernetes: Annotated[list[str] | None, typer.Option(help="A version of Kubernetes; may be given again.")] = None,
+    component: ComponentOption = None,
     directory: Annotated[Path | None, typer.Option(help="The mirror's folder; $CLUSTERCTL_MIRROR names another default.")] = None,
     upstream: Annotated[bool, typer.Option(help="Ask upstream first, before building from source.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file that is there; what is wrong is made again.")] = False,
@@ -30,7 +33,7 @@ def mirror(
     from clusterctl.artifacts.places import default_mirror, own_architecture
 
     arch = own_architecture()
-    wanted = _recipes(kubernetes, arch)
+    wanted = _recipes(kubernetes, component or (), arch)
     place = Mirror(directory or default_mirror())
     if show:
         return _show(place, wanted)
@@ -39,15 +42,23 @@ def mirror(
     return None
 
 
-def _recipes(kubernetes: Sequence[str] | None, arch: str) -> list[Recipe]:
+def _recipes(kubernetes: Sequence[str] | None, components: Sequence[str], arch: str) -> list[Recipe]:
     from clusterctl.artifacts.recipes import MIRRORED, recipes
     from clusterctl.errors import InputError
     from clusterctl.versions import known_versions
 
     try:
-        return recipes([known_versions(version) for version in kubernetes or MIRRORED], arch)
+        versions = [known_versions(version) for version in kubernetes or MIRRORED]
     except ValueError as error:
         raise InputError(str(error), where="--kubernetes", hint="for instance --kubernetes 1.36.4") from None
+    for name, version in components_of(components):
+        if name == "kubernetes":
+            raise InputError("Kubernetes is no component", where="--component", hint=f"--kubernetes {version}")
+        try:
+            versions.append(known_versions(**{name: version}))
+        except ValueError as error:
+            raise InputError(str(error), where="--component", hint="for instance --component etcd=3.6.16") from None
+    return recipes(versions, arch)
 
 
 def _show(place: Mirror, wanted: Sequence[Recipe]) -> None:

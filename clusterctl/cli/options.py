@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -49,6 +49,35 @@ EmptyDirOption = Annotated[
     bool, typer.Option("--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Evict pods without a controller, too: nothing starts them again.")]
+
+ComponentOption = Annotated[
+    list[str] | None,
+    typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd; may be given again."),
+]
+
+
+def refuse_versions(option: str, given: Iterable[str]) -> None:
+    """Raises InputError for what is no version."""
+    from clusterctl.errors import InputError
+    from clusterctl.model import VERSION
+
+    for version in given:
+        if not VERSION.fullmatch(version):
+            raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
+
+
+def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
+    """What was said to ``--component``: products and versions. Raises InputError for what is not of its form."""
+    from clusterctl.errors import InputError
+
+    components = []
+    for entry in given:
+        name, equals, version = entry.partition("=")
+        if not equals:
+            raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
+        components.append((name.replace("-", "_"), version))
+    refuse_versions("--component", [version for name, version in components if name != "pause"])
+    return components
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.options import Invocation, LimitOption, YesOption, draining_verb
+from clusterctl.cli.options import (
+    ComponentOption,
+    Invocation,
+    LimitOption,
+    YesOption,
+    components_of,
+    draining_verb,
+    refuse_versions,
+)
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
@@ -22,9 +29,6 @@ if TYPE_CHECKING:
 ToOption = Annotated[str | None, typer.Option("--to", metavar="X.Y.Z", help="Of Kubernetes; else what the inventory names.")]
 ThroughOption = Annotated[
     list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
-]
-ComponentOption = Annotated[
-    list[str] | None, typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd.")
 ]
 UnavailableOption = Annotated[
     str | None, typer.Option("--max-unavailable", metavar="N|P%", help="Workers at once; else what the inventory says.")
@@ -50,26 +54,10 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
 
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
-    components = {}
-    for entry in component or ():
-        name, equals, version = entry.partition("=")
-        if not equals:
-            raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
-        components[name.replace("-", "_")] = version
-    _refuse_versions("--to", [to] if to is not None else [])
-    _refuse_versions("--through", through or ())
-    _refuse_versions("--component", [version for name, version in components.items() if name != "pause"])
-    return Wish(to=to, through=tuple(through or ()), components=components, unavailable=unavailable, pause_after=pause,
-                policy=policy)
-
-
-def _refuse_versions(option: str, given: Iterable[str]) -> None:
-    from clusterctl.errors import InputError
-    from clusterctl.model import VERSION
-
-    for version in given:
-        if not VERSION.fullmatch(version):
-            raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
+    refuse_versions("--to", [to] if to is not None else [])
+    refuse_versions("--through", through or ())
+    return Wish(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
+                pause_after=pause, policy=policy)
 
 
 @draining_verb

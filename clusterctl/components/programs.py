@@ -81,9 +81,13 @@ def _containerd(context: Context) -> Sequence[Resource]:
 
 
 def _images(context: Context, **named: str) -> list[Resource]:
-    """The images that a mirror holds, by name and version; the others containerd pulls by itself."""
+    """The images that a mirror holds, by name and version; the others containerd pulls by itself.
+
+    Which versions these are stands on the machine: no link says it, as one does of a program.
+    """
     found: list[Resource] = []
     for name, version in named.items():
+        found.append(File(path=f"/etc/clusterctl/images/{name}", content=f"{name}/{version}/image\n".encode()))
         archive = context.catalog.image(name, version, context.facts.arch)
         if archive is not None:
             found.append(Image(reference=IMAGES[name].format(version=version), source=archive))

@@ -214,7 +214,7 @@ class Apply:
         serving = self.serving
         return Gates(
             before={"etcd": serving.before_etcd, "control-plane": serving.before_control_plane, "nodes": self._before_nodes},
-            after={"control-plane": serving.after_control_plane, "nodes": self._after_nodes},
+            after={"etcd": serving.after_etcd, "control-plane": serving.after_control_plane, "nodes": self._after_nodes},
         )
 
     def run(self) -> None:

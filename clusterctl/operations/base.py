@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Session:
     _apis: dict[str, Api] = field(default_factory=dict)
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
+    _connecting: dict[str, Future[None]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> tuple[Host, ...]:
@@ -58,9 +60,18 @@ class Session:
             else tuple(host for host in self.cluster.hosts if host.name in self.options.limit)
         )
 
+    def begin_connecting(self, hosts: Sequence[Host]) -> None:
+        """Connect to all of them while something else is done; ``connect`` waits for it and says who cannot be reached."""
+        self._connecting = fleet.begin(
+            hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
+
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
-        fleet.each(hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks).or_raise()
+        def connect(host: Host) -> None:
+            begun = self._connecting.pop(host.name, None)
+            return begun.result() if begun else self.engine.transports[host.name].connect()
+
+        fleet.each(hosts, connect, limit=self.options.forks).or_raise()
 
     def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None) -> tuple[Mapping[str, Facts], list[str]]:
         """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together.

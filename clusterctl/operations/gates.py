@@ -34,6 +34,16 @@ class Serving:
         if others and any(self._answers(host) == "True" for host in own):
             self._wait("etcd", others, self._answers)
 
+    def after_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """The batch's members answer again, and the API servers that talk to them: else the next one takes another API away.
+
+        Raises Stopped.
+        """
+        for what, serving, ask in (("etcd", self.members, self._answers), ("the API", self.control_planes, self._ready)):
+            own = [host for host in serving if host in batch]
+            if own:
+                self._wait(what, own, ask)
+
     def before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """An API server that serves is interrupted only while all others do. Raises Stopped."""
         disruptive = {part.host.name for part in stage.hosts if part.disruptive}

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,9 @@ from clusterctl.operations.base import Session
 BEAT = 5.0
 """Seconds between two words of a holder."""
 
+SILENCE, MARGIN = 20, 3.0
+"""Seconds without a word after which a machine lets go; we count it as lost so many seconds before."""
+
 PATIENCE, PAUSE = 25.0, 0.5
 """How long one waits for a machine that has not heard yet that its holder is dead, and between two attempts. In seconds."""
 
@@ -33,22 +37,58 @@ HOLD = (
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "m=/var/lib/clusterctl/os-update; if [ \"$last\" = \"$who\" ] || { [ -e $m ] && mkdir $m.locked; } 2>/dev/null; "
     "then echo again; else echo held; fi; word=.; "
-    "while [ \"$word\" = . ]; do word=$(timeout 20 dd bs=1 count=1 2>/dev/null 8>&-); done; "
+    f"while [ \"$word\" = . ]; do word=$(timeout {SILENCE} dd bs=1 count=1 2>/dev/null 8>&-); "
+    "[ \"$word\" != . ] || printf .; done; "
     "[ \"$word\" != x ] || rm -f $f; else printf 'busy '; cat $f; echo; fi"
 )
 """The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
 
-20 seconds without a word count as dead. A file that was removed while we waited for it is not the lock. A holder that says x
-leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between. A reboot takes names
-away: whoever is the first after one that os-update ordered, and marked, is told so.
+Each word is answered, so that a holder knows where it is still heard. A file that was removed while we waited for it is not the
+lock. A holder that says x leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in
+between. A reboot takes names away: whoever is the first after one that os-update ordered, and marked, is told so.
 """
+
+
+class Hold:
+    """The lock of one machine, which ends with its channel. ``taken``: when it was asked for, on the monotonic clock."""
+
+    def __init__(self, channel: Any, taken: float) -> None:
+        self._channel = channel
+        self._heard = taken
+        self._unanswered: deque[float] = deque()
+        self._counting = threading.Lock()
+
+    def beat(self) -> None:
+        with self._counting, contextlib.suppress(OSError, EOFError):
+            self._unanswered.append(time.monotonic())
+            self._channel.send(b".")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the machine heard us so lately that it cannot have let go."""
+        channel = self._channel
+        with self._counting, contextlib.suppress(OSError, EOFError):
+            while channel.recv_ready():
+                for _ in channel.recv(4096):
+                    self._heard = self._unanswered.popleft()
+        ended = channel.closed or channel.eof_received or channel.exit_status_ready()
+        return not ended and time.monotonic() - self._heard < SILENCE - MARGIN
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.send(b"x")
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()
 
 
 class OperatorLock:
     """The lock on a majority of the control planes. ``check`` says whether it is still ours."""
 
     def __init__(self) -> None:
-        self._channels: dict[str, Any] = {}
+        self._holds: dict[str, Hold] = {}
         self._hosts: dict[str, Host] = {}
         self._needed = 0
         self._who = ""
@@ -67,10 +107,10 @@ class OperatorLock:
         errors: list[ClusterctlError] = []
         for host in sorted(hosts, key=lambda one: one.name):
             try:
-                self._channels[host.name], _ = _insist(session, host, self._who)
+                self._holds[host.name], _ = _insist(session, host, self._who)
             except Unreachable as error:
                 errors.append(error)
-        if len(self._channels) < self._needed:
+        if len(self._holds) < self._needed:
             raise errors[0] if len(errors) == 1 else Problems(errors)
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
@@ -79,12 +119,12 @@ class OperatorLock:
 
         A machine that did not hold it stays without.
         """
-        if host.name not in self._channels:
+        if host.name not in self._holds:
             return
         # The connection that died with the machine need not know it yet.
-        self._channels[host.name].close()
-        self._channels[host.name], first = _insist(session, host, self._who)
-        others = sum(_alive(channel) for name, channel in self._channels.items() if name != host.name)
+        self._holds[host.name].close()
+        self._holds[host.name], first = _insist(session, host, self._who)
+        others = sum(hold.alive for name, hold in self._holds.items() if name != host.name)
         if not first and len(self._hosts) - others >= self._needed:
             self.release()
             raise Locked("somebody else held the cluster while it rebooted", where=host.name,
@@ -92,21 +132,20 @@ class OperatorLock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            for channel in list(self._channels.values()):
-                with contextlib.suppress(OSError, EOFError):
-                    channel.send(b".")
+            for hold in list(self._holds.values()):
+                hold.beat()
 
     def check(self, session: Session) -> None:
         """Take it again where connections broke. Raises Stopped where it was lost: nobody can be reached, or another one came."""
         with self._checking:
-            alive = [name for name, channel in self._channels.items() if _alive(channel)]
+            alive = [name for name, hold in self._holds.items() if hold.alive]
             if len(alive) >= self._needed:
                 return
             kept, why = len(alive), ""
-            for name in sorted(self._channels.keys() - alive):
-                self._channels[name].close()
+            for name in sorted(self._holds.keys() - alive):
+                self._holds[name].close()
                 try:
-                    self._channels[name], again = _insist(session, self._hosts[name], self._who)
+                    self._holds[name], again = _insist(session, self._hosts[name], self._who)
                     kept += again
                 except (Locked, Unreachable) as error:
                     why = f": {error.where}: {error.message}"
@@ -118,15 +157,8 @@ class OperatorLock:
 
     def release(self) -> None:
         self._ended.set()
-        for channel in self._channels.values():
-            with contextlib.suppress(OSError, EOFError):
-                channel.send(b"x")
-            with contextlib.suppress(OSError, EOFError):
-                channel.close()
-
-
-def _alive(channel: Any) -> bool:
-    return not (channel.closed or channel.eof_received or channel.exit_status_ready())
+        for hold in self._holds.values():
+            hold.release()
 
 
 def _us() -> str:
@@ -142,7 +174,7 @@ def _dead(holder: str) -> bool:
     return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
 
 
-def _insist(session: Session, host: Host, who: str) -> tuple[Any, bool]:
+def _insist(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
     """Hold one machine, and whether nobody did since we did. What a dead process of ours still holds is waited for."""
     ends = time.monotonic() + PATIENCE
     while True:
@@ -154,9 +186,10 @@ def _insist(session: Session, host: Host, who: str) -> tuple[Any, bool]:
         time.sleep(PAUSE)
 
 
-def _hold(session: Session, host: Host, who: str) -> tuple[Any, bool]:
+def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
+    started = time.monotonic()
     channel = session.engine.transports[host.name].hold(HOLD, who)
-    deadline = time.monotonic() + host.ssh.connect_timeout
+    deadline = started + host.ssh.connect_timeout
     said = b""
     while b"\n" not in said:
         channel.settimeout(max(0.1, deadline - time.monotonic()))
@@ -177,7 +210,7 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Any, bool]:
         channel.close()
         raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
                      hint="wait until it is done, then run it again")
-    return channel, text == "again"
+    return Hold(channel, started), text == "again"
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ PRODUCTS: Mapping[str, str] = {
     **{name: name for name in ("etcd", "containerd", "runc", "crictl", "flannel")},
     "cni-plugins": "cni_plugins",
     "flannel-cni": "flannel_cni",
+    **{name: name for name in ("coredns", "pause")},
+    "metrics-server": "metrics_server",
 }
 """Products as they lie on machines -> the field of Versions."""
 

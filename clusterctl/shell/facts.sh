@@ -44,7 +44,7 @@ observe_facts() {
 	fact addresses "$(ip -4 -o addr show | awk '{split($4, a, "/"); printf "%s ", a[1]}')"
 	resolver
 	fact oom_score_adj "$(if (echo -500 >/proc/self/oom_score_adj) 2>/dev/null; then echo lowers; else echo fixed; fi)"
-	fact container "$(systemd-detect-virt --container 2>/dev/null || :)"
+	container
 	fact kmsg "$(if [ -e /dev/kmsg ]; then echo there; else echo missing; fi)"
 	free_space /opt /var/lib /etc
 	take_line /etc/clusterctl/cluster
@@ -58,10 +58,21 @@ observe_facts() {
 	[ -n "$cluster" ] || listening
 }
 
-# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM.
+# What kind of container this is, as systemd itself noted when it started; where it noted nothing it is asked.
+container() {
+	take_line /run/systemd/container
+	fact container "${line:-$(systemd-detect-virt --container 2>/dev/null || :)}"
+}
+
+# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM, and images, noted in the same form.
 running() {
 	[ -n "$cluster" ] || return 0
-	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')"
+	images=
+	for path in /etc/clusterctl/images/*; do
+		take_line "$path"
+		images="$images $line"
+	done
+	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')$images"
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.
@@ -82,14 +93,13 @@ resolver() {
 
 # free_space PATH...: what is left where each lies: KiB, inodes, and whether it can be written.
 free_space() {
-	df -Pk "$@" | awk 'NR > 1 {print $4}' >"$work/blocks"
-	df -Pi "$@" | awk 'NR > 1 {print $4}' >"$work/inodes"
-	while read -r blocks && read -r inodes <&4; do
+	stat -f -c '%a %S %d' "$@" >"$work/free"
+	while read -r blocks size inodes; do
 		access=ro
 		if [ -w "$1" ]; then access=rw; fi
-		fact "free $1" "$blocks $inodes $access"
+		fact "free $1" "$((blocks * size / 1024)) $inodes $access"
 		shift
-	done <"$work/blocks" 4<"$work/inodes"
+	done <"$work/free"
 }
 
 # The ports that something listens on, with the process behind each.

@@ -101,13 +101,33 @@ observe_content() {
 	done
 }
 
+# One fork for all of them; where a target is more than one line, or this readlink takes one path alone, one for each.
 observe_link() {
 	for path; do
-		[ -L "$path" ] || continue
-		target=$(readlink "$path")
-		case $target in *"$tab"* | *"$newline"*) target="not one word" ;; esac
-		emit link "$path" "$target"
+		shift
+		[ ! -L "$path" ] || set -- "$@" "$path"
 	done
+	[ $# -gt 0 ] || return 0
+	readlink -- "$@" >"$work/links" 2>/dev/null || :
+	count=0
+	while IFS= read -r target; do count=$((count + 1)); done <"$work/links"
+	if [ "$count" -ne $# ]; then
+		links_one_by_one "$@"
+		return 0
+	fi
+	while IFS= read -r target; do
+		emit_link "$1" "$target"
+		shift
+	done <"$work/links"
+}
+
+links_one_by_one() {
+	for path; do emit_link "$path" "$(readlink -- "$path")"; done
+}
+
+emit_link() {
+	case $2 in *"$tab"* | *"$newline"*) set -- "$1" "not one word" ;; esac
+	emit link "$1" "$2"
 }
 
 observe_unit() {
@@ -123,12 +143,18 @@ observe_stamp() {
 	done
 }
 
+# Not by read: dash reads byte by byte, and the kernel gives a number at the first read alone.
 observe_sysctl() {
 	for key; do
-		path=/proc/sys/$(printf %s "$key" | tr . /)
-		# Not by read: dash reads byte by byte, and the kernel gives a number at the first read alone.
-		if [ -r "$path" ]; then emit sysctl "$key" "$(cat "$path")"; fi
+		shift
+		path=/proc/sys IFS=.
+		set -f
+		for part in $key; do path=$path/$part; done
+		set +f
+		unset IFS
+		[ ! -r "$path" ] || set -- "$@" "key=$key" "$path"
 	done
+	[ $# -eq 0 ] || awk -v mark="$nonce${tab}sysctl$tab" -v tab="$tab" 'FNR == 1 {print mark key tab $0}' "$@" >&3
 }
 
 observe_module() {
@@ -160,20 +186,58 @@ observe_image() {
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
 observe_program() {
 	for folder; do
-		[ -r "$folder/.stamp" ] || continue
-		{
-			read -r source
-			recorded=$(cat)
-		} <"$folder/.stamp"
-		current=$(cd "$folder" && stat -c '%s %Y %Z %i %a %U %n' -- * 2>/dev/null)
-		verdict=intact
-		if [ "$current" != "$(printf '%s\n' "$recorded" | cut -d ' ' -f 2-)" ]; then
-			verdict=$(program_verdict "$folder" "$recorded")
-		elif [ "${verify:-}" = yes ]; then
-			verdict=$(program_verdict "$folder" "$recorded")
+		shift
+		[ ! -r "$folder/.stamp" ] || set -- "$@" "$folder"
+	done
+	[ $# -gt 0 ] || return 0
+	stat_within "$@" >"$work/there" 2>/dev/null || :
+	stamps "$@" | while IFS= read -r folder && IFS= read -r source && IFS= read -r verdict; do
+		if [ "$verdict" != intact ] || [ "${verify:-}" = yes ]; then
+			verdict=$(program_verdict "$folder" "$(sed 1d "$folder/.stamp")")
 		fi
 		emit program "$folder" "$verdict" "$source"
 	done
+}
+
+stat_within() {
+	for folder; do
+		shift
+		set -- "$@" "$folder"/*
+	done
+	stat -c '%s %Y %Z %i %a %U %n' -- "$@"
+}
+
+# stamps FOLDER...: three lines each: the folder, the source that its stamp names, and 'intact' where the rest of it is what is there.
+stamps() {
+	for folder; do
+		shift
+		set -- "$@" "$folder/.stamp"
+	done
+	awk 'FILENAME == ARGV[1] {
+		name = $0
+		for (i = 0; i < 6; i++) sub(/^[^ ]* /, "", name)
+		base = name
+		sub(/.*\//, "", base)
+		folder = substr(name, 1, length(name) - length(base) - 1)
+		there[folder] = there[folder] substr($0, 1, length($0) - length(name)) base "\n"
+		next
+	}
+	FNR == 1 {
+		said()
+		folder = substr(FILENAME, 1, length(FILENAME) - 7)
+		source = $0
+		recorded = ""
+		next
+	}
+	{
+		line = $0
+		sub(/^[^ ]* /, "", line)
+		recorded = recorded line "\n"
+	}
+	function said() {
+		if (source != "") printf "%s\n%s\n%s\n", folder, source, recorded == there[folder] ? "intact" : "differs"
+	}
+	END {said()}' "$work/there" "$@"
 }
 
 program_verdict() {

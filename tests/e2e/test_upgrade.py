@@ -17,7 +17,7 @@ from cluster import APP, CLI, Cluster, deployment, service, until
 
 from clusterctl.lab import LabSpec
 
-pytestmark = [pytest.mark.lab, pytest.mark.versions]
+pytestmark = [pytest.mark.lab, pytest.mark.versions, pytest.mark.alone]
 
 OLD, BETWEEN, NEW = "1.35.8", "1.36.4", "1.37.2"
 WAY = ("--to", NEW, "--through", BETWEEN)

@@ -212,6 +212,17 @@ def test_link_is_switched_atomically(box: Box) -> None:
     assert os.listdir(box.etc / "bin") == ["tool"]
 
 
+@pytest.mark.parametrize("strange", ["two\nlines", "a\ttab", "ends with\n", "  spaces  ", "-n"])
+def test_many_links_are_seen_whatever_one_of_them_says(box: Box, strange: str) -> None:
+    targets = {"a": "../one", "b": strange, "c": "../three"}
+    for name, target in targets.items():
+        (box.etc / name).symlink_to(target)
+    seen = box.look(*(("link", f"{box.etc}/{name}") for name in [*targets, "missing"]))
+    told = {name: seen.get("link", f"{box.etc}/{name}") for name in [*targets, "missing"]}
+    odd = any(character in strange.rstrip("\n") for character in "\n\t")
+    assert told == {"a": ["../one"], "b": ["not one word" if odd else strange.rstrip("\n")], "c": ["../three"], "missing": None}
+
+
 def test_link_over_a_file_and_a_leftover(dash: Box) -> None:
     (dash.etc / "link").write_text("a file")
     (dash.etc / "link.new").write_text("left by a killed program")

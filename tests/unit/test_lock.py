@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +11,21 @@ import pytest
 
 from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.operations import lock
-from clusterctl.operations.lock import OperatorLock
+from clusterctl.operations.lock import Hold, OperatorLock
 
 
 class Channel:
     def __init__(self) -> None:
         self.closed = self.eof_received = False
         self.words = b""
+        self.answers = 0
+
+    def recv_ready(self) -> bool:
+        return self.answers > 0
+
+    def recv(self, size: int) -> bytes:
+        answers, self.answers = self.answers, 0
+        return b"." * min(size, answers)
 
     def exit_status_ready(self) -> bool:
         return False
@@ -40,16 +49,16 @@ class Machines:
         self.session: Any = None
         self.lock.take(self.session, self.hosts, "apply")
 
-    def _hold(self, session: object, host: Any, who: str) -> tuple[Channel, bool]:
+    def _hold(self, session: object, host: Any, who: str) -> tuple[Hold, bool]:
         answers = self.answers.get(host.name)
         answer = answers.pop(0) if answers else False
         if isinstance(answer, Exception):
             raise answer
-        return Channel(), answer
+        return Hold(Channel(), time.monotonic()), answer
 
     def break_off(self, *names: str) -> None:
         for name in names:
-            self.lock._channels[name].closed = True
+            self.lock._holds[name]._channel.closed = True
 
 
 def busy(who: str) -> Locked:
@@ -119,3 +128,34 @@ def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
     us = lock._us()
     assert lock._dead(f"{us}999999999, apply, since today") and lock._dead(f"{us}{os.getpid()}, apply")
     assert not lock._dead(f"{us}1, apply") and not lock._dead("somebody@else, pid 999999999, apply") and not lock._dead("")
+
+
+def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets go 20 s after the last word that it heard; what counts is when that was sent, not when its answer came."""
+    now = 100.0
+    monkeypatch.setattr(lock.time, "monotonic", lambda: now)
+    channel = Channel()
+    hold = Hold(channel, now)
+    for moment in (105.0, 110.0, 115.0):
+        now = moment
+        hold.beat()
+    now = 116.9
+    assert hold.alive
+    now = 117.1
+    assert not hold.alive, "nothing was answered since it was taken"
+    channel.answers = 2
+    now = 126.9
+    assert hold.alive, "the word of 110 was heard"
+    now = 127.1
+    assert not hold.alive
+    channel.answers = 1
+    assert hold.alive
+
+
+def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = time.monotonic() + lock.SILENCE
+    monkeypatch.setattr(lock.time, "monotonic", lambda: later)
+    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence")], "cp-3": [Unreachable("silence")]}
+    with pytest.raises(Stopped) as raised:
+        machines.lock.check(machines.session)
+    assert "1 machines kept it and 2 are needed" in str(raised.value)

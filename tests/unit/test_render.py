@@ -128,3 +128,27 @@ def test_values_are_not_rendered_again() -> None:
     canary = "{{ 7*7 }}{% raw %}"
     found = render("kubeconfig/kubeconfig.j2", cluster=canary, server="https://x", authority="/a", user="u", certificate="/c", key="/k")
     assert yaml.safe_load(found)["clusters"][0]["name"] == canary
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o777])
+def test_compiled_templates_are_kept_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path))
+    place = tmp_path / "templates"
+    place.mkdir()
+    place.chmod(mode)
+    texts = []
+    for _ in range(2):
+        render_module._environment.cache_clear()
+        texts.append(render("containerd/crictl.yaml.j2"))
+        for path in place.iterdir():
+            path.write_bytes(path.read_bytes()[:40])  # A torn one is compiled again.
+    render_module._environment.cache_clear()
+    assert texts[0] == texts[1] and bool(list(place.iterdir())) == (mode != 0o777)
+
+
+def test_no_place_for_compiled_templates_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path / "file"))
+    render_module._environment.cache_clear()
+    assert render("containerd/crictl.yaml.j2")
+    render_module._environment.cache_clear()

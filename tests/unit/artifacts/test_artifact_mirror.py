@@ -19,11 +19,12 @@ from clusterctl.artifacts import mirror as module
 from clusterctl.artifacts.build import Workshop, check_tools, run
 from clusterctl.artifacts.catalog import Pin
 from clusterctl.artifacts.mirror import Mirror, fill
-from clusterctl.artifacts.places import default_mirror, user_cache
+from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.artifacts.progress import Progress
 from clusterctl.artifacts.recipes import Output, Recipe, recipes
 from clusterctl.cli.mirror import register
 from clusterctl.errors import InputError, IntegrityError, Locked, Problems, Refused, Stopped
+from clusterctl.storage import user_cache
 from clusterctl.versions import known_versions
 
 GO = r"""#!/bin/sh
@@ -244,3 +245,29 @@ def test_the_command(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     refused = CliRunner().invoke(app, ["mirror", "--directory", str(tmp_path), "--kubernetes", "1.20.0"])
     assert isinstance(refused.exception, InputError)
+
+
+def test_other_versions_of_products(tmp_path: Path) -> None:
+    """Beside those that belong to Kubernetes, and each as often as it is named."""
+    arch, app = own_architecture(), typer.Typer()
+    register(app)
+    app.command("other")(silent)
+    words = ["mirror", "--list", "--directory", str(tmp_path), "--kubernetes", "1.36.4"]
+    plain = CliRunner().invoke(app, words).output.splitlines()
+    more = ["--component", "etcd=3.6.16", "--component", "etcd=3.6.15", "--component", "cni-plugins=1.9.0", "--component", "coredns=1.14.7"]
+    listed = CliRunner().invoke(app, [*words, *more]).output.splitlines()
+    assert listed[: len(plain)] == plain
+    assert [line.split()[-1].rsplit("/", 1)[1] for line in listed[len(plain):]] == [
+        f"etcd-v3.6.16-linux-{arch}.tar.gz", f"etcd-v3.6.15-linux-{arch}.tar.gz", f"cni-plugins-linux-{arch}-v1.9.0.tgz",
+        f"coredns-1.14.7-{arch}.tar"]
+
+
+@pytest.mark.parametrize(("component", "needle"), [
+    ("etcd", "is not NAME=VERSION"), ("etcd=v3.6.16", "is no version"), ("etc=3.6.16", "no product named 'etc'"),
+    ("kubernetes=1.36.4", "Kubernetes is no component"), ("pause=x", "")])
+def test_what_is_no_component(tmp_path: Path, component: str, needle: str) -> None:
+    app = typer.Typer()
+    register(app)
+    app.command("other")(silent)
+    refused = CliRunner().invoke(app, ["mirror", "--list", "--directory", str(tmp_path), "--component", component])
+    assert isinstance(refused.exception, InputError) and needle in refused.exception.message and refused.exception.hint
