@@ -202,7 +202,7 @@ class Series:
         if event["event"] in BOUNDARIES:
             if self.batches:
                 self._batch = " ".join(event.get("hosts", [self._batch]))
-            return event["event"], f"{told} {self._batch}"
+            return event["event"], f"{told} {self._batch}".strip()
         return next(((event["event"], one) for one in self.also if told.startswith(one)), None)
 
     def _wait(self, process: subprocess.Popen[str], delay: float) -> None:
