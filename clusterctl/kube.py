@@ -216,6 +216,17 @@ def node_ready(node: Object | None) -> str:
     return "has no condition Ready"
 
 
+def rolled_out(deployment: Object | None) -> str:
+    """``True`` where all pods of a Deployment are of its newest template and available, or how far it is."""
+    if deployment is None:
+        return "is gone"
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return "has not been seen by its controller"
+    counts = [int(status.get(name, 0)) for name in ("updatedReplicas", "availableReplicas", "replicas")]
+    return "True" if counts == [wanted] * 3 else f"{counts[0]} of {wanted} pods are new, {counts[1]} of {counts[2]} available"
+
+
 def wait_for(look: Callable[[], str], *, what: str, deadline: float) -> None:
     """Look until the answer is ``True``; ``deadline`` in seconds. Raises Stopped with what was last seen."""
     ends = time.monotonic() + deadline

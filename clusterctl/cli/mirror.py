@@ -55,7 +55,7 @@ def _recipes(kubernetes: Sequence[str] | None, components: Sequence[str], arch: 
         if name == "kubernetes":
             raise InputError("Kubernetes is no component", where="--component", hint=f"--kubernetes {version}")
         try:
-            versions.append(known_versions(**{name: version}))
+            versions.append(known_versions(versions[0].kubernetes, **{name: version}))
         except ValueError as error:
             raise InputError(str(error), where="--component", hint="for instance --component etcd=3.6.16") from None
     return recipes(versions, arch)

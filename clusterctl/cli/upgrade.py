@@ -160,7 +160,8 @@ def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Revie
         return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:
         return [f"the same command without --pause-after {wish.pause_after} goes on"]
-    named = opened.cluster.settings.kubernetes
-    wanted = opened.cluster.versions.kubernetes
-    inventory = [f"in the inventory: cluster.kubernetes: \"{wanted}\" (it says {named})"] if named not in (None, wanted) else []
+    settings, wanted = opened.cluster.settings, opened.cluster.versions
+    named = {"cluster.kubernetes": (settings.kubernetes, wanted.kubernetes)} if settings.kubernetes else {}
+    named |= {f"cluster.versions.{name}": (str(said), getattr(wanted, name)) for name, said in settings.versions.items()}
+    inventory = [f"in the inventory: {key}: \"{runs}\" (it says {said})" for key, (said, runs) in named.items() if said != runs]
     return [*inventory, "clusterctl status"]

@@ -77,17 +77,19 @@ def _containerd(context: Context) -> Sequence[Resource]:
         service,
         Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service), deadline=60),
     ]
-    return [*wanted, *_images(context, pause=versions.pause)]
+    return [*wanted, *_images(context, pause=versions.pause), *_notes(pause=versions.pause)]
+
+
+def _notes(**named: str) -> list[Resource]:
+    """Which versions of images are in use stands on the machine: no link says it, as one does of a program."""
+    return [File(path=f"/etc/clusterctl/images/{name}", content=f"{name}/{version}/image\n".encode())
+            for name, version in named.items()]
 
 
 def _images(context: Context, **named: str) -> list[Resource]:
-    """The images that a mirror holds, by name and version; the others containerd pulls by itself.
-
-    Which versions these are stands on the machine: no link says it, as one does of a program.
-    """
+    """The images that a mirror holds, by name and version; the others containerd pulls by itself."""
     found: list[Resource] = []
     for name, version in named.items():
-        found.append(File(path=f"/etc/clusterctl/images/{name}", content=f"{name}/{version}/image\n".encode()))
         archive = context.catalog.image(name, version, context.facts.arch)
         if archive is not None:
             found.append(Image(reference=IMAGES[name].format(version=version), source=archive))
@@ -97,11 +99,14 @@ def _images(context: Context, **named: str) -> list[Resource]:
 CONTAINERD = Component(name="containerd", on=nodes, resources=_containerd)
 
 
-def _addon_images(context: Context) -> Sequence[Resource]:
+def _addons(context: Context) -> dict[str, str]:
     versions, addons = context.cluster.versions, context.cluster.settings.addons
     named = {"coredns": versions.coredns} if addons.coredns else {}
-    return _images(context, **named, **({"metrics-server": versions.metrics_server} if addons.metrics_server else {}))
+    return {**named, **({"metrics-server": versions.metrics_server} if addons.metrics_server else {})}
 
 
-ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=_addon_images)
+ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=lambda context: _images(context, **_addons(context)))
 """The images of what runs in the cluster: sent when the nodes are Ready, as nothing waits for them before."""
+
+ADDON_VERSIONS = Component(name="addon-versions", on=nodes, resources=lambda context: _notes(**_addons(context)))
+"""What is about to run in the cluster, noted when nothing else is left to be done on the machine."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
@@ -16,13 +17,13 @@ from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS, products
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS, products
 from clusterctl.disruption import CORDONED_FOR
 from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
-from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, wait_for
+from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, rolled_out, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
@@ -33,6 +34,7 @@ from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
 
 READY_SECONDS = 180.0
+ROLL_OUT_SECONDS = 180.0
 
 
 def max_unavailable(cluster: Cluster, given: str = "") -> int:
@@ -56,7 +58,7 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
             strategy=Rolling(max_unavailable(cluster)),
             together=True,
         ),
-        Stage(name="images", components=(ADDON_IMAGES,)),
+        Stage(name="images", components=(ADDON_IMAGES, ADDON_VERSIONS)),
     )
 
 
@@ -296,7 +298,21 @@ class Apply:
                     str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
                 ) from None
             events.note(f"{change.action} {change.id}")
+        self._roll_out([change for change in changes if change.action == "update" and change.wanted["kind"] == "Deployment"])
         events.stage_ended("objects", time.monotonic() - started)
+
+    def _roll_out(self, changes: Sequence[ObjectChange]) -> None:
+        """Until what ran before runs as it is wanted now: an image that cannot be had is told here, and by nobody later."""
+
+        def look() -> str:
+            try:
+                api = self.session.ready_api()
+                late = {change.id: rolled_out(api.get(change.wanted)) for change in changes}
+            except ApiError as error:
+                return str(error)
+            return "; ".join(f"{name}: {state}" for name, state in late.items() if state != "True") or "True"
+
+        wait_for(look, what="the roll-out", deadline=ROLL_OUT_SECONDS)
 
     def settle_nodes(self) -> None:
         """Labels, taints, and no cordon of an operation that ended early.
@@ -323,10 +339,11 @@ class Apply:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
 
 
-def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS, version: str = "") -> None:
+def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS,
+               said: Mapping[str, str] = MappingProxyType({})) -> None:
     """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
 
-    ``version``: what their kubelets must say of themselves: a node that was Ready before says so for a while.
+    ``said``: what their kubelets must say in ``nodeInfo``: a node that was Ready before is so for a while.
     """
 
     def look() -> str:
@@ -334,15 +351,16 @@ def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = REA
             nodes = session.ready_api(deadline=10).nodes()
         except ApiError as error:
             return str(error)
-        late = {host.name: state for host in hosts if (state := _late(nodes.get(host.name), version)) != "True"}
+        late = {host.name: state for host in hosts if (state := _late(nodes.get(host.name), said)) != "True"}
         return "; ".join(f"{name} {state}" for name, state in late.items()) or "True"
 
     wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=deadline)
 
 
-def _late(node: Object | None, version: str) -> str:
+def _late(node: Object | None, said: Mapping[str, str]) -> str:
     state = node_ready(node)
-    if state == "True" and node is not None and version:
-        found = node["status"]["nodeInfo"]["kubeletVersion"]
-        return "True" if found == version else f"its kubelet is {found} still"
+    if state == "True" and node is not None:
+        # A build may add to its version, and containerd's may begin with a v.
+        info = {key: str(node["status"]["nodeInfo"][key]).replace("://v", "://") for key in said}
+        return next((f"its {key} is {info[key]} still" for key, value in said.items() if not info[key].startswith(value)), "True")
     return state

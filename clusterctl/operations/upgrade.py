@@ -13,7 +13,7 @@ from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, CONTAINERD, PROGRAMS
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
 from clusterctl.disruption import Drain, Policy
 from clusterctl.engine import Gates
 from clusterctl.errors import ClusterctlError, InputError, Problems, Refused, Stopped
@@ -44,6 +44,11 @@ class Wish:
     unavailable: str | None = None
     pause_after: str | None = None
     policy: Policy = Policy()
+
+    @property
+    def alone(self) -> bool:
+        """Whether products were asked for, and Kubernetes was not."""
+        return bool(self.components) and self.to is None and not self.through
 
     def as_dict(self) -> dict[str, object]:
         return {"to": self.to, "through": list(self.through), "components": dict(self.components),
@@ -122,8 +127,8 @@ def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
         Stage(name="staging", components=(HOST, TRUST, PROGRAMS, ADDON_IMAGES), strategy=Parallel()),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne()),
         Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne(), together=True),
-        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL), strategy=Rolling(unavailable),
-              together=True),
+        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL, ADDON_VERSIONS),
+              strategy=Rolling(unavailable), together=True),
     )
 
 
@@ -136,14 +141,14 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     if not running.live(facts):
         raise Refused("there is no cluster yet", where=session.cluster.name, hint="clusterctl apply")
     settled = running.settle(session.cluster, facts)
-    to = wish.to or settled.versions.kubernetes
     found = present["kubernetes"]
+    to = wish.to or (max(found, key=order) if wish.alone else settled.versions.kubernetes)
     problem = skew.refuse_path(found, to, wish.through)
     if problem:
         hint = f"supported are {', '.join(SUPPORTED_MINORS)}; clusterctl upgrade plan --to X.Y.Z"
         raise Refused(problem, where="--to", hint=hint)
     hops = skew.hops(found, to, wish.through)
-    session.cluster = settled.at(_versions(settled, present, hops[0], wish.components))
+    session.cluster = settled.at(_versions(settled, present, hops[0], wish))
     require(session)
     unavailable = max_unavailable(_with_unavailable(session.cluster, wish.unavailable))
     plan = compare(session, stages(session.cluster, unavailable), facts, warnings)
@@ -157,15 +162,18 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     return made
 
 
-def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, components: Mapping[str, str]) -> Versions:
-    """What belongs to a version of Kubernetes, unless inventory or command line say otherwise; nothing goes back by itself."""
+def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, wish: Wish) -> Versions:
+    """What belongs to a version of Kubernetes, unless inventory or command line say otherwise; nothing goes back by itself.
+
+    Where products alone were asked for, all others stay as they are.
+    """
     table = running.versions_for(kubernetes, {}).model_dump()
-    named = {**running.pinned(cluster), **components}
-    unknown = sorted(set(components) - set(table) | ({"kubernetes"} & set(components)))
+    named = {**running.pinned(cluster), **wish.components}
+    unknown = sorted(set(wish.components) - set(table) | ({"kubernetes"} & set(wish.components)))
     if unknown:
         products = ", ".join(sorted(set(table) - {"kubernetes"}))
         raise InputError(f"no product is called {unknown[0]!r}", where="--component", hint=f"products: {products}")
-    kept = {name: max((*versions, str(table[name])), key=order) for name, versions in present.items()}
+    kept = {name: max((*versions, *([] if wish.alone else [str(table[name])])), key=order) for name, versions in present.items()}
     overrides = {name: version for name, version in {**kept, **named}.items() if name != "kubernetes"}
     return running.versions_for(kubernetes, overrides)
 
@@ -286,8 +294,9 @@ class Upgrade(Apply):
                 drain.empty(self.session.ready_api, host.name, self.wish.policy, self.say, OPERATION)
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
-        version = f"v{self.session.cluster.versions.kubernetes}"
-        wait_nodes(self.session, [host for host in batch if host.name in self._drained], deadline=60, version=version)
+        versions = self.session.cluster.versions
+        said = {"kubeletVersion": f"v{versions.kubernetes}", "containerRuntimeVersion": f"containerd://{versions.containerd}"}
+        wait_nodes(self.session, [host for host in batch if host.name in self._drained], deadline=90, said=said)
         super()._after_nodes(stage, batch)
 
     def _failed_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:

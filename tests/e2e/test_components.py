@@ -27,6 +27,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster.up(spec, Path(tmp_path_factory.mktemp("components")))
     try:
         made.apply()
+        # From here on the inventory names no version, and older plugins run than belong to this Kubernetes.
+        made.edit(lambda content: content["all"]["vars"]["cluster"].pop("versions"))
         checks.load_image(made)
         checks.pods_everywhere(made)
         yield made
@@ -54,8 +56,8 @@ def upgraded(cluster: Cluster, product: str, version: str, *words: str) -> dict[
     summary = json.loads(cluster.cli("upgrade", "apply", "--yes", "-o", "json", *words).splitlines()[-1])
     print(f"{product} {version}: {time.monotonic() - begun:.1f} s,", {entry["stage"]: entry["seconds"] for entry in summary["stages"]})
     after = started(cluster)
-    assert "no changes" in cluster.cli("upgrade", "apply", "--yes"), "it is not asked for again, nor taken back"
-    assert not cluster.apply()["changed"]
+    assert "no changes" in cluster.cli("upgrade", "apply", "--yes", *words)
+    assert not cluster.apply()["changed"], "it is not taken back"
     assert not [node for node in cluster.json("get", "nodes")["items"] if node["spec"].get("unschedulable")]
     restarted = {unit: {name for name, at in after[unit].items() if at != before[unit][name]} for unit in UNITS}
     return {unit: names for unit, names in restarted.items() if names}

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from clusterctl.errors import Stopped
-from clusterctl.kube import differences, node_ready, object_id, wait_for
+from clusterctl.kube import differences, node_ready, object_id, rolled_out, wait_for
 
 
 @pytest.mark.parametrize(("wanted", "found", "expected"), [
@@ -60,3 +60,20 @@ def test_wait_for_tells_what_it_saw_last() -> None:
     with pytest.raises(Stopped, match="x: not within 0 s; last seen: not yet"):
         wait_for(lambda: "not yet", what="x", deadline=0.2)
     assert time.monotonic() - started < 2
+
+
+def rolling(generation: int, updated: int, available: int, replicas: int, observed: int = 2) -> dict[str, object]:
+    return {"metadata": {"generation": generation}, "spec": {"replicas": 2}, "status": {
+        "observedGeneration": observed, "updatedReplicas": updated, "availableReplicas": available, "replicas": replicas}}
+
+
+@pytest.mark.parametrize(("deployment", "expected"), [
+    (None, "is gone"),
+    (rolling(2, 2, 2, 2), "True"),
+    (rolling(3, 2, 2, 2), "has not been seen by its controller"),
+    (rolling(2, 1, 2, 3), "1 of 2 pods are new, 2 of 3 available"),
+    (rolling(2, 2, 1, 2), "2 of 2 pods are new, 1 of 2 available"),
+    ({"metadata": {"generation": 1}, "spec": {}}, "has not been seen by its controller"),
+])
+def test_a_roll_out(deployment: dict[str, object] | None, expected: str) -> None:
+    assert rolled_out(deployment) == expected

@@ -14,7 +14,7 @@ from clusterctl.errors import Refused, Unreachable
 from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations import apply, running
+from clusterctl.operations import apply, running, upgrade
 from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
@@ -136,3 +136,28 @@ def test_nobody_says_what_the_cluster_is() -> None:
         apply.gather(limited({"w-1": facts(kubelet="1.37.2")}, "w-1"))
     found, _ = apply.gather(limited(fleet(), "cp-1", "w-1", "w-2"))
     assert set(found) == {"cp-1", "w-1", "w-2"}
+
+
+@pytest.mark.parametrize(("wish", "named", "expected"), [
+    # Products alone: the others stay as they are, older than what belongs to this Kubernetes or newer.
+    (upgrade.Wish(components={"runc": "1.5.2"}), {}, {"runc": "1.5.2", "etcd": "3.6.9", "containerd": "9.9.9", "coredns": "1.13.0"}),
+    (upgrade.Wish(components={"runc": "1.5.2"}), {"etcd": "3.6.14"}, {"runc": "1.5.2", "etcd": "3.6.14", "coredns": "1.13.0"}),
+    (upgrade.Wish(to="1.36.4", components={"runc": "1.5.2"}), {},
+     {"runc": "1.5.2", "etcd": "3.6.14", "containerd": "9.9.9", "coredns": known_versions().coredns}),
+    (upgrade.Wish(), {"runc": "1.4.2"}, {"runc": "1.4.2", "etcd": "3.6.14", "containerd": "9.9.9"}),
+])
+def test_what_an_upgrade_goes_to(wish: upgrade.Wish, named: dict[str, str], expected: dict[str, str]) -> None:
+    present = running.versions_of(fleet(etcd="3.6.9", containerd="9.9.9", coredns="1.13.0", runc="1.4.3"))
+    found = upgrade._versions(cluster(**named), present, "1.36.4", wish).model_dump()
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("info", "expected"), [
+    ({"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://2.3.4"}, "True"),
+    ({"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://v2.3.4+unknown"}, "True"),
+    ({"kubeletVersion": "v1.36.4", "containerRuntimeVersion": "containerd://2.3.4"}, "its kubeletVersion is v1.36.4 still"),
+    ({"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://2.3.3"}, "its containerRuntimeVersion is containerd://2.3.3 still"),
+])
+def test_what_a_node_says_after_an_upgrade(info: dict[str, str], expected: str) -> None:
+    node = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": info}}
+    assert apply._late(node, {"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://2.3.4"}) == expected

@@ -262,6 +262,14 @@ def test_other_versions_of_products(tmp_path: Path) -> None:
         f"coredns-1.14.7-{arch}.tar"]
 
 
+def test_other_versions_bring_no_other_kubernetes(tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    app.command("other")(silent)
+    words = ["mirror", "--list", "--directory", str(tmp_path), "--kubernetes", "1.35.8", "--component", "etcd=3.6.16"]
+    assert "1.36.4" not in CliRunner().invoke(app, words).output
+
+
 @pytest.mark.parametrize(("component", "needle"), [
     ("etcd", "is not NAME=VERSION"), ("etcd=v3.6.16", "is no version"), ("etc=3.6.16", "no product named 'etc'"),
     ("kubernetes=1.36.4", "Kubernetes is no component"), ("pause=x", "")])
