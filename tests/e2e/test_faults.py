@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from clusterctl.artifacts.places import default_mirror
 from clusterctl.lab import LabSpec
+from clusterctl.versions import known_versions
 
 pytestmark = pytest.mark.lab
 
@@ -211,7 +212,7 @@ def test_taken_port(bare: Cluster) -> None:
 def test_corrupt_download(bare: Cluster) -> None:
     mirror = bare.work / "mirror"
     shutil.copytree(default_mirror(), mirror, copy_function=lambda source, target: Path(target).symlink_to(source))
-    [victim] = mirror.glob("github.com/opencontainers/runc/**/runc.*")
+    [victim] = mirror.glob(f"github.com/opencontainers/runc/**/v{known_versions().runc}/runc.*")
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.unlink()
