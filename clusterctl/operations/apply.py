@@ -128,6 +128,7 @@ def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
     a cluster, and which versions it runs. Raises Unreachable, Refused.
     """
     hosts = session.chosen
+    session.connect(hosts)
     beside = [host for host in session.cluster.etcd_members if host not in hosts] if not session.pki_is_new else []
     others = session.engine.facts(beside)
     if beside and not running.live(others.results) and others.errors:
