@@ -113,7 +113,7 @@ def limited(found: dict[str, Facts], *names: str) -> Any:
         return {**beside, **ask(hosts).or_raise()}, []
 
     return SimpleNamespace(cluster=whole, chosen=tuple(host for host in whole.hosts if host.name in names), pki_is_new=False,
-                           engine=SimpleNamespace(facts=ask), facts=strictly)
+                           engine=SimpleNamespace(facts=ask), facts=strictly, connect=lambda hosts: None)
 
 
 @pytest.mark.parametrize("worker", [facts(), facts(kubelet="1.37.2"), facts(kubelet="1.36.4")], ids=["new", "as the others", "behind"])
