@@ -204,7 +204,7 @@ def run(what: str, path: Path, timeout: int) -> None:
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(run)
-cli._app = lambda: app
+cli._app = lambda words: app
 cli.main()
 """
 
