@@ -104,7 +104,8 @@ class Series:
 
     Where: at every stage boundary that no run was at before, and after a random number of events, at most ``stride``, and a
     random part of ``pause`` seconds. ``cuts``: every how-manieth of the latter is a cut of all connections and not a kill.
-    ``within``: for a verb with few events: a random part of so many seconds from its start, in place of events.
+    ``within``: for a verb with few events that may be run again: a random part of so many seconds from its start, in place of
+    events; runs that were faster do not count, until there were ``least`` kills.
     ``batches``: a verb whose stages all have one name: the hosts of each tell them apart.
     ``also``: what else it is killed at as at a boundary: changes (STAGE HOST RESOURCE) and beginnings of texts.
     ``enough``: random moments from which on a run that was cut may go on to its end; ``most``: runs.
@@ -116,6 +117,7 @@ class Series:
     pause: float = 0.5
     cuts: int = 3
     within: float = 0.0
+    least: int = 0
     batches: bool = False
     also: Sequence[str] = ()
     enough: int = 10
@@ -221,4 +223,4 @@ class Series:
         assert code in allowed, f"after {self.moments[-3:]} exit code {code}:\n{said[-6000:]}"
         if severed:
             self.moments[-1] += f" (exit code {code})"
-        self._ended = code == 0
+        self._ended = code == 0 and self.kills >= self.least

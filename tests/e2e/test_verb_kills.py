@@ -108,7 +108,7 @@ def test_drain(cluster: Cluster, whole: dict[str, object]) -> None:
 
 
 def test_snapshot(cluster: Cluster) -> None:
-    series = Series(cluster, ("etcd", "snapshot", "save"), within=3, cuts=5, enough=0).run()
+    series = Series(cluster, ("etcd", "snapshot", "save"), within=2, least=4, cuts=5, enough=0).run()
     assert series.kills >= 3
     folder = cluster.inventory.parent / ".clusterctl" / cluster.lab.name / "snapshots"
     saved = {path.name for path in folder.iterdir()}
@@ -121,8 +121,8 @@ def test_a_worker_is_removed(cluster: Cluster, whole: dict[str, object]) -> None
     """Out of the inventory, too: killed once it is, the same command is run with a name that nobody knows any more."""
     text = cluster.inventory.read_text()
     edited = f"{cluster.inventory}: w-2 is taken out"
-    series = Series(cluster, ("node", "remove", "w-2", "--yes", "--edit-inventory"), stride=3, also=[edited]).run()
-    assert any(edited[:60] in moment for moment in series.moments) and "w-2:" not in cluster.inventory.read_text()
+    Series(cluster, ("node", "remove", "w-2", "--yes", "--edit-inventory"), stride=2, also=[edited]).run()
+    assert "w-2:" not in cluster.inventory.read_text()
     assert "w-2 is no part of the cluster any more" in cluster.cli("node", "remove", "w-2", "--yes")
     assert "neither the inventory nor the cluster has it" in cluster.cli("node", "remove", "w-22", "--yes", code=3)
     bare(cluster, "w-2")
@@ -131,7 +131,7 @@ def test_a_worker_is_removed(cluster: Cluster, whole: dict[str, object]) -> None
 
 
 def test_a_control_plane_is_removed(cluster: Cluster, whole: dict[str, object]) -> None:
-    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=2, pause=1.0).run()
+    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=1, pause=0.5).run()
     assert series.at_random >= AT_LEAST
     bare(cluster, "cp-3")
     text = without(cluster, "cp-3")
@@ -182,7 +182,7 @@ def shape(found: dict[str, object]) -> dict[str, set[str]]:
 
 
 def test_upgrade(cluster: Cluster, whole: dict[str, object]) -> None:
-    series = Series(cluster, ("upgrade", "apply", "--to", AFTER, "--yes"), stride=8, also=RESTARTED).run()
+    series = Series(cluster, ("upgrade", "apply", "--to", AFTER, "--yes"), stride=6, also=RESTARTED).run()
     assert series.at_random >= AT_LEAST
     assert {node["status"]["nodeInfo"]["kubeletVersion"] for node in nodes(cluster).values()} == {f"v{AFTER}"}
     checks.running(cluster, "web", PODS)
