@@ -178,8 +178,11 @@ class Transport:
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
             raise Cut(str(error) or type(error).__name__) from None
-        with contextlib.closing(channel):
+        try:
             yield from self._converse(channel, program, silence)
+        finally:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
 
     def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
         sender = Sender(channel, program, self.statistics)

@@ -199,7 +199,7 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
             piece = b""
         if not piece:
             reason = session.engine.transports[host.name].ended(channel, bool(said))
-            channel.close()
+            Hold(channel, started).close()
             if isinstance(reason, Unreachable):
                 raise reason
             raise Unreachable(f"its lock cannot be taken: {reason}", where=host.name,
@@ -207,7 +207,7 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
         said += piece
     text = said.decode(errors="replace").strip()
     if text not in ("held", "again"):
-        channel.close()
+        Hold(channel, started).close()
         raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
                      hint="wait until it is done, then run it again")
     return Hold(channel, started), text == "again"

@@ -144,7 +144,6 @@ def test_a_worker_alone(machines: Machines) -> None:
     cluster = machines.cluster
     series = Series(cluster, ("reset", *YES, "--limit", "w-1"), stride=1, pause=0.2).run()
     machines.series.append(series)
-    assert ("stage-ended", "nodes") in series.boundaries
     machines.unchanged("w-1")
     checks.nodes_ready(cluster, {"cp-1"})
     [plan] = [event for event in reset(cluster, "--limit", "w-1") if event["event"] == "plan"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 from ssh_server import PASSWORD, Server, keygen, until
 
@@ -125,6 +126,21 @@ def test_what_cannot_be_sent_is_told_and_does_not_hang(server: Server, connect: 
         with pytest.raises(Stopped, match="cannot be sent"):
             list(connect().stream(program))
     until(server.idle, "the machine waits for nothing")
+
+
+def test_cut_where_the_end_cannot_be_told_either(another: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that is closed says so to the machine, over a connection that is no more."""
+    transport = connect(another.host())
+    stream = transport.stream(Program(steps=[("true",), ("sleep", "30")]))
+    assert next(stream) == ["ok", "0"]
+
+    def close(channel: paramiko.Channel) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(paramiko.Channel, "close", close)
+    another.signal(signal.SIGKILL)
+    with pytest.raises(Cut):
+        list(stream)
 
 
 def test_cut_and_the_step_that_runs_on(another: Server, connect: Connect, tmp_path: Path) -> None:
