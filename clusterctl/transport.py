@@ -45,8 +45,7 @@ class _Transport(paramiko.Transport):
                       "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
 
 
-def _make_transport(sock: Any, *, gss_kex: bool = False, gss_deleg_creds: bool = True,
-                    disabled_algorithms: Any = None) -> paramiko.Transport:
+def _make_transport(sock: Any, *, disabled_algorithms: Any = None, **gss: bool) -> paramiko.Transport:
     return _Transport(sock, disabled_algorithms=disabled_algorithms)
 
 
@@ -77,7 +76,7 @@ class Transport:
 
     def _connect(self) -> None:
         ssh = self.host.ssh
-        where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
+        where, try_it = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})", f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}"
         self._drop()
         try:
             self._connection = self._open(ssh)
@@ -95,11 +94,9 @@ class Transport:
             raise Unreachable("its private key needs a passphrase", where=where,
                               hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
         except paramiko.AuthenticationException as error:
-            raise Unreachable(f"it does not let us in: {error}", where=where,
-                              hint=f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}") from None
+            raise Unreachable(f"it does not let us in: {error}", where=where, hint=try_it) from None
         except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
-            raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=where,
-                              hint=f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}") from None
+            raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=where, hint=try_it) from None
 
     def route(self) -> Any:
         """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
@@ -129,8 +126,7 @@ class Transport:
                 hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
                 auth_timeout=timeout, key_filename=str(own.private_key) if own.private_key else None,
                 passphrase=self._passphrase(), allow_agent=own.private_key is None, look_for_keys=own.private_key is None,
-                sock=sock,
-                transport_factory=_make_transport)
+                sock=sock, transport_factory=_make_transport)
         except BaseException:
             client.close()
             sock.close()
