@@ -76,7 +76,8 @@ class Transport:
 
     def _connect(self) -> None:
         ssh = self.host.ssh
-        where, try_it = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})", f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}"
+        where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
+        try_it = f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}"
         self._drop()
         try:
             self._connection = self._open(ssh)
