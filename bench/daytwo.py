@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.lab import Lab, LabSpec
 
-BEFORE, AFTER = "1.36.4", "1.37.2"
+AFTER = "1.37.2"
 AT_ONCE = 8
 """Workers that join in one run while a large cluster is raised: this machine has few processors."""
 
@@ -36,9 +37,8 @@ def clusterctl(lab: Lab, *words: str) -> dict[str, object]:
     return {**json.loads(done.stdout.splitlines()[-1]), "process_seconds": round(time.monotonic() - started, 2)}
 
 
-def raised(name: str, machines: int, control_planes: int = 1) -> Lab:
-    cluster = {"artifacts": {"mirror": str(default_mirror())}}
-    return Lab.up(LabSpec(name=name, machines=machines, control_planes=control_planes, cluster=cluster))
+def raised(name: str, machines: int) -> Lab:
+    return Lab.up(LabSpec(name=name, machines=machines, cluster={"artifacts": {"mirror": str(default_mirror())}}))
 
 
 def add_and_remove(sizes: Sequence[int] = (3, 10, 50)) -> list[dict[str, object]]:
@@ -99,19 +99,19 @@ def upgrade() -> dict[str, object]:
 
 def _floor(lab: Lab, node: str, folder: Path) -> float:
     """By hand, with nothing checked: kubectl drain, restart, until the kubelet answers, uncordon."""
-    config = folder / "kubeconfig"
+    config, kubectl = folder / "kubeconfig", folder / "kubectl"
     if not config.exists():
         subprocess.run([sys.executable, "-m", "clusterctl", "kubeconfig", "--output", str(config), "-i", str(lab.inventory)],
                        check=True, capture_output=True, timeout=60)
-    kubectl = default_mirror() / f"dl.k8s.io/release/v{AFTER}/bin/linux/{own_architecture()}/kubectl"
-    copy = folder / "kubectl"
-    copy.write_bytes(kubectl.read_bytes())
-    copy.chmod(0o755)
+        shutil.copy(default_mirror() / f"dl.k8s.io/release/v{AFTER}/bin/linux/{own_architecture()}/kubectl", kubectl)
+        kubectl.chmod(0o755)
+
+    def ask(*words: str) -> None:
+        command = ["ip", "netns", "exec", lab.namespace, str(kubectl), "--kubeconfig", str(config), *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+
     started = time.monotonic()
-    for words in (("drain", node, "--ignore-daemonsets"), (), ("uncordon", node)):
-        if words:
-            subprocess.run(["ip", "netns", "exec", lab.namespace, str(copy), "--kubeconfig", str(config), *words], check=True,
-                           capture_output=True, timeout=300)
-        else:
-            lab.exec(node, ["bash", "-c", RESTART], timeout=120, check=True)
+    ask("drain", node, "--ignore-daemonsets")
+    lab.exec(node, ["bash", "-c", RESTART], timeout=120, check=True)
+    ask("uncordon", node)
     return time.monotonic() - started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -29,14 +29,12 @@ class Outcome(Generic[Result]):
         return self.results
 
 
-def begin(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> dict[str, Future[Result]]:
+def begin(hosts: Sequence[Host], work: Callable[[Host], Result], *, limit: int) -> dict[str, Future[Result]]:
     """Start one thing on each host, ``limit`` at a time, and do not wait for it."""
-    hosts = list(hosts)
     pool = ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host")
-    try:
-        return {host.name: pool.submit(work, host) for host in hosts}
-    finally:
-        pool.shutdown(wait=False)
+    begun = {host.name: pool.submit(work, host) for host in hosts}
+    pool.shutdown(wait=False)
+    return begun
 
 
 def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> Outcome[Result]:

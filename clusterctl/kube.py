@@ -157,8 +157,12 @@ class Api:
         """What must be done so that these objects are as wanted; ``good(wanted, found)`` may find that one will do as it is."""
         changes = []
         items = list(wanted)
-        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api") as pool:
+        pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api")
+        try:
             there = list(pool.map(self.get, items))
+        finally:
+            # After an interrupt nobody waits for answers that may never come.
+            pool.shutdown(wait=False, cancel_futures=True)
         for item, found in zip(items, there, strict=True):
             if found is None:
                 changes.append(ObjectChange(item, "create"))

@@ -97,7 +97,8 @@ def _leave(code: int) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         _mute()
-    sys.stderr.flush()
+    except OSError as error:
+        code = code or _bug(error)
     os._exit(code)
 
 

@@ -51,13 +51,7 @@ def _recipes(kubernetes: Sequence[str] | None, components: Sequence[str], arch: 
         versions = [known_versions(version) for version in kubernetes or MIRRORED]
     except ValueError as error:
         raise InputError(str(error), where="--kubernetes", hint="for instance --kubernetes 1.36.4") from None
-    for name, version in components_of(components):
-        if name == "kubernetes":
-            raise InputError("Kubernetes is no component", where="--component", hint=f"--kubernetes {version}")
-        try:
-            versions.append(known_versions(versions[0].kubernetes, **{name: version}))
-        except ValueError as error:
-            raise InputError(str(error), where="--component", hint="for instance --component etcd=3.6.16") from None
+    versions += [known_versions(versions[0].kubernetes, **{name: version}) for name, version in components_of(components)]
     return recipes(versions, arch)
 
 

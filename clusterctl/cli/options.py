@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,16 +68,22 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
 
 
 def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
-    """What was said to ``--component``: products and versions. Raises InputError for what is not of its form."""
+    """What was said to ``--component``: products and versions. Raises InputError for what is neither."""
     from clusterctl.errors import InputError
+    from clusterctl.model import Versions
 
+    products = sorted(set(Versions.model_fields) - {"kubernetes"})
     components = []
     for entry in given:
         name, equals, version = entry.partition("=")
+        field = name.replace("-", "_")
         if not equals:
             raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
-        components.append((name.replace("-", "_"), version))
-    refuse_versions("--component", [version for name, version in components if name != "pause"])
+        if field not in products:
+            raise InputError(f"no product is called {name!r}", where="--component", hint=f"products: {', '.join(products)}")
+        if field != "pause" or not re.fullmatch(r"\d+(\.\d+)*", version):  # It counts in two numbers as well.
+            refuse_versions("--component", [version])
+        components.append((field, version))
     return components
 
 

@@ -74,13 +74,15 @@ def look(session: Session, hosts: Sequence[Host] | None = None) -> Membership:
     """Ask the members of these hosts (all of the inventory's by default). Raises Refused where no majority answers."""
     asked = tuple(hosts if hosts is not None else session.cluster.etcd_members)
 
-    def ask(host: Host) -> tuple[EndpointStatus, tuple[Member, ...]]:
+    def ask(host: Host, again: bool = True) -> tuple[EndpointStatus, tuple[Member, ...]]:
         try:
             member = session.etcd(host)
             status = member.status()
             # A learner knows the list, but may not answer for the majority.
             return status, () if status.learner else member.members()
         except ApiError as error:
+            if again and not error.status and not session.engine.transports[host.name].connected:
+                return ask(host, again=False)  # The way to it broke, of which the member knows nothing.
             raise Unreachable(f"its etcd does not answer: {error}", where=host.name) from None
 
     found = fleet.each(asked, ask, limit=session.options.forks)

@@ -169,11 +169,8 @@ def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str
     """
     table = running.versions_for(kubernetes, {}).model_dump()
     named = {**running.pinned(cluster), **wish.components}
-    unknown = sorted(set(wish.components) - set(table) | ({"kubernetes"} & set(wish.components)))
-    if unknown:
-        products = ", ".join(sorted(set(table) - {"kubernetes"}))
-        raise InputError(f"no product is called {unknown[0]!r}", where="--component", hint=f"products: {products}")
-    kept = {name: max((*versions, *([] if wish.alone else [str(table[name])])), key=order) for name, versions in present.items()}
+    belonging = {} if wish.alone else {name: {str(version)} for name, version in table.items()}
+    kept = {name: max(versions | belonging.get(name, set()), key=order) for name, versions in present.items()}
     overrides = {name: version for name, version in {**kept, **named}.items() if name != "kubernetes"}
     return running.versions_for(kubernetes, overrides)
 

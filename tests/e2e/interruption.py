@@ -153,7 +153,8 @@ class Series:
     def _once(self, count: int, delay: float, cutting: bool) -> None:
         """One run, to the moment that it is interrupted at, or to its end where that comes before."""
         process = self.cluster.start(*self.words, "-o", "json")
-        timer = threading.Timer(150, process.kill)
+        # An eviction that is cut off midway counts against its budget for two minutes (the disruption controller's DeletionTimeout).
+        timer = threading.Timer(280, process.kill)
         timer.start()
         said: list[str] = []
         severed = False
@@ -172,7 +173,7 @@ class Series:
                 self._tell("kill", last)
                 process.send_signal(signal.SIGKILL)
                 self.kills += 1
-            said += process.communicate(timeout=200)[0].splitlines(keepends=True)
+            said += process.communicate(timeout=300)[0].splitlines(keepends=True)
         finally:
             timer.cancel()
             process.kill()

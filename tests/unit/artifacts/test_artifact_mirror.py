@@ -271,8 +271,8 @@ def test_other_versions_bring_no_other_kubernetes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("component", "needle"), [
-    ("etcd", "is not NAME=VERSION"), ("etcd=v3.6.16", "is no version"), ("etc=3.6.16", "no product named 'etc'"),
-    ("kubernetes=1.36.4", "Kubernetes is no component"), ("pause=x", "")])
+    ("etcd", "is not NAME=VERSION"), ("etcd=v3.6.16", "is no version"), ("etc=3.6.16", "no product is called 'etc'"),
+    ("kubernetes=1.36.4", "no product is called 'kubernetes'"), ("pause=x", "is no version"), ("pause=3.10.x", "is no version")])
 def test_what_is_no_component(tmp_path: Path, component: str, needle: str) -> None:
     app = typer.Typer()
     register(app)
