@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
+import select
 import shlex
 import socket
 import subprocess
@@ -52,6 +53,16 @@ class Command(socket.socket):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def has_ended(sock: Any) -> bool:
+    """Whether the other side of a socket has ended it, or is gone; a channel that goes through a bastion knows of its own end."""
+    try:
+        poll = select.poll()
+        poll.register(sock.fileno() if isinstance(sock, socket.socket) else -1, getattr(select, "POLLRDHUP", select.POLLHUP))
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return bool(getattr(sock, "closed", True))
 
 
 def proxy(command: str, *, address: str, port: int, user: str) -> Command:

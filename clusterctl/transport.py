@@ -22,7 +22,7 @@ from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import BOOTSTRAP, Program, read_record
-from clusterctl.sockets import open_socket, ssh_options
+from clusterctl.sockets import has_ended, open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -66,7 +66,8 @@ class Transport:
 
     @property
     def connected(self) -> bool:
-        return self._connection is not None and bool(self._connection.is_connected)
+        # paramiko tells those that wait for a channel before it counts itself as ended.
+        return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
         """Connect and authenticate, once. Raises Unreachable, saying why."""

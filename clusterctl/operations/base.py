@@ -54,11 +54,8 @@ class Session:
     @property
     def chosen(self) -> tuple[Host, ...]:
         """The hosts that ``--limit`` leaves."""
-        return (
-            self.cluster.hosts
-            if not self.options.limit
-            else tuple(host for host in self.cluster.hosts if host.name in self.options.limit)
-        )
+        wanted = self.options.limit
+        return tuple(host for host in self.cluster.hosts if not wanted or host.name in wanted)
 
     def begin_connecting(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them while something else is done; ``connect`` waits for it and says who cannot be reached."""

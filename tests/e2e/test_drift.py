@@ -87,7 +87,8 @@ ROUNDS = (
         Drift("deleted-file", "w-1", "rm /etc/crictl.yaml", (("file:/etc/crictl.yaml", "create"),)),
         Drift("wrong-mode", "cp-1", f"chmod 644 {PKI}/apiserver.key /etc/kubernetes/encryption.yaml",
               ((f"certificate:{PKI}/apiserver", "update"), ("file:/etc/kubernetes/encryption.yaml", "update"))),
-        Drift("kernel-setting", "w-1", "echo 0 >/proc/sys/net/ipv4/ip_forward", (("sysctl:net.ipv4.ip_forward", "update"),)),
+        Drift("kernel-setting", "w-1", "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables",
+              (("sysctl:net.bridge.bridge-nf-call-iptables", "update"),)),
     ),
     (
         Drift("deleted-certificate", "cp-1", f"rm {PKI}/apiserver-kubelet-client.crt",

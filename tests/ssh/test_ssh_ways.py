@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shlex
+import signal
 import socket
 import socketserver
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import paramiko
 import pytest
 from ssh_server import Server, until
 
@@ -208,3 +210,32 @@ def test_closing_ends_what_is_open(listener: int, connect: Connect) -> None:
         assert one.recv(1) == b""
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", forward.port), timeout=1):
         pass
+
+
+@pytest.mark.parametrize("listener", [(_Server, _Echo)], indirect=True)
+@pytest.mark.parametrize("jump", [False, True], ids=["straight", "through-a-bastion"])
+def test_who_sees_the_end_of_a_forward_sees_that_of_its_connection(
+        jump: bool, listener: int, another: Server, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """paramiko ends channels first and itself afterwards: who asks in between, as here, must know that the way broke."""
+    known_hosts(tmp_path / "known", another)
+    words = ("-J", f"root@127.0.0.1:{another.port}") if jump else ()
+    transport = connect(another.host(common_args=words), known_hosts=tmp_path / "known")
+    forward = transport.forward("127.0.0.1", listener)
+    go, unlink = threading.Event(), paramiko.Channel._unlink
+
+    def late(channel: paramiko.Channel) -> None:
+        unlink(channel)
+        go.wait(10)
+
+    with socket.create_connection(("127.0.0.1", forward.port), timeout=10) as one:
+        one.sendall(b"x")
+        assert one.recv(1) == b"x" and transport.connected
+        monkeypatch.setattr(paramiko.Channel, "_unlink", late)
+        another.signal(signal.SIGKILL)
+        try:
+            assert one.recv(1) == b""
+            assert not transport.connected
+        finally:
+            go.set()
+    transport.connect()
+    assert transport.connected
