@@ -94,18 +94,7 @@ class Cluster:
     def kubectl(self, *words: str, stdin: str | None = None, code: int | None = 0, timeout: float = 120) -> str:
         """kubectl in the lab's network, as the administrator."""
         done = subprocess.run(
-            [
-                *CLI,
-                "lab",
-                "exec",
-                "--name",
-                self.lab.name,
-                "--",
-                str(self._kubectl()),
-                "--kubeconfig",
-                str(self._config()),
-                *words,
-            ],
+            ["nsenter", f"--net=/run/netns/{self.lab.namespace}", str(self._kubectl()), "--kubeconfig", str(self._config()), *words],
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -151,8 +140,12 @@ class Cluster:
 
 
 def until(look: Callable[[], object], what: str, seconds: float = 120) -> Any:
-    """Wait until a look gives something true; a failed assertion counts as not yet. Fails with what was last seen."""
-    ends = time.monotonic() + seconds
+    """Wait until a look gives something true; a failed assertion counts as not yet. Fails with what was last seen.
+
+    It looks less often the longer it waits: looks cost processor time, which what is waited for needs as well.
+    """
+    begins = time.monotonic()
+    ends = begins + seconds
     last: object = None
     while True:
         try:
@@ -162,7 +155,7 @@ def until(look: Callable[[], object], what: str, seconds: float = 120) -> Any:
         except (AssertionError, KeyError, IndexError, subprocess.SubprocessError) as error:
             last = error
         assert time.monotonic() < ends, f"{what}: not within {seconds} s; last seen: {last}"
-        time.sleep(0.3)
+        time.sleep(min(0.3 + (time.monotonic() - begins) / 20, 1.5))
 
 
 def deployment(

@@ -2,7 +2,84 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster import Cluster
+from interruption import Undisturbed, settled
+
+from clusterctl.lab import LabSpec
+
+FILL = Path(__file__).parent.parent.parent / "tools/fill-mirror"
+LONGEST = ("nodes", "kills", "reset", "os_update", "one_control_plane", "faults", "verb_kills", "components")
+"""Files whose tests take longest, in minutes: they begin first, so that at the end nobody waits for one of them alone."""
+
+TOGETHER = {"drift": "kills"}
+"""Files whose tests share a cluster with those of another one."""
+
+
+def group(path: str) -> str:
+    """What a test file belongs to: all tests of a group are run by one process, as they share clusters."""
+    name = Path(path).stem.removeprefix("test_")
+    return TOGETHER.get(name, name)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Whole groups of tests to each process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups stay together; those that need other versions come last."""
+
+    def key(item: pytest.Item) -> tuple[bool, int, str]:
+        name = group(item.path.name)
+        place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return item.get_closest_marker("versions") is not None, place, name
+
+    items.sort(key=key)
+
+
+class Mirror:
+    """Whether the mirror has all versions that the tests need."""
+
+    filled = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fill the mirror where a test needs more than the default version, or wait until somebody else has filled it."""
+    if item.get_closest_marker("versions") is None or Mirror.filled:
+        return
+    ends = time.monotonic() + 70 * 60
+    while (done := subprocess.run([FILL], capture_output=True, text=True, check=False)).returncode == 5:
+        assert time.monotonic() < ends, f"the mirror is not filled: {done.stderr}"
+        time.sleep(5)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    Mirror.filled = True
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    made = Cluster.up(LabSpec(name="e2edrift", machines=2), Path(tmp_path_factory.mktemp("drift")))
+    try:
+        lines = made.cli("apply", "--yes", "-o", "json").splitlines()
+        yield Undisturbed(made, [json.loads(line) for line in lines if line.startswith("{")], settled(made))
+    finally:
+        made.down()

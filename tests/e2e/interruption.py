@@ -22,7 +22,7 @@ FOLDERS = "/etc/kubernetes /etc/etcd /etc/clusterctl /etc/containerd /etc/system
 LOOK = f"""find {FOLDERS} /var/lib/kubelet/config.yaml -printf '%p %y %m %u:%g %l\\n' | sort
 find {FOLDERS} /var/lib/kubelet/config.yaml -type f ! -name '*.key' ! -name '*.crt' ! -name '*.pub' ! -name .stamp ! -name cluster \
   ! -name encryption.yaml ! -name initial.env ! -path '/opt/*' -print | sort | while read -r file; do
-  echo "$file $(sed 's/10[.]77[.][0-9]*[.]/10.77.N./g' "$file" | sha256sum)"
+  echo "$file $(sed 's/10[.]77[.][0-9]*[.]/10.77.N./g; s/e2e[a-z]*/LAB/g' "$file" | sha256sum)"
 done
 for file in /opt/clusterctl/*/*/.stamp; do echo "$file $(head -n 1 "$file")"; done
 ls /var/lib/clusterctl/stamps
@@ -30,7 +30,7 @@ cd /etc/systemd/system && for unit in *.service; do systemctl show --property=Id
 cat /proc/sys/net/ipv4/ip_forward; /opt/clusterctl/bin/ctr -n k8s.io images ls -q | sort"""
 """A machine's end state. Keys and what follows from them are new in each cluster; programs are known by their stamps.
 
-Each lab has a network of its own, which is taken out of what is compared.
+Each lab has a network and a name of its own, which are taken out of what is compared.
 """
 
 KINDS = "clusterrolebindings,clusterroles,rolebindings,roles,serviceaccounts,configmaps,secrets,services,deployments,apiservices"
@@ -50,6 +50,15 @@ def state(cluster: Cluster) -> dict[str, object]:
     for machine in cluster.lab.machines:
         found[f"machine {machine}"] = cluster.on(machine, LOOK).splitlines()
     return found
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A cluster of two machines, made by one apply that nobody disturbed: its events, and the state right after it."""
+
+    cluster: Cluster
+    events: list[dict[str, Any]]
+    end: dict[str, object]
 
 
 def settled(cluster: Cluster) -> dict[str, object]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import checks
 import pytest
 from cluster import Cluster, until
+from interruption import Undisturbed
 
-from clusterctl.lab import LabSpec
 from clusterctl.versions import DEFAULT_KUBERNETES
 
 pytestmark = pytest.mark.lab
@@ -24,14 +22,9 @@ Deed = tuple[str, str, str]
 """(host, resource, action); the API's objects and nodes belong to the host ``api``."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster.up(LabSpec(name="e2edrift", machines=2), Path(tmp_path_factory.mktemp("drift")))
-    try:
-        made.apply()
-        yield made
-    finally:
-        made.down()
+@pytest.fixture
+def cluster(undisturbed: Undisturbed) -> Cluster:
+    return undisturbed.cluster
 
 
 def deeds(plan: dict[str, Any]) -> set[Deed]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import threading
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from interruption import cut, no_leftovers, read_until, same, settled
+from interruption import Series, Undisturbed, cut, no_leftovers, read_until, same, settled
 
 from clusterctl.lab import LabSpec
 
@@ -21,24 +20,9 @@ pytestmark = pytest.mark.lab
 MOMENTS = 10
 
 
-def raised(name: str, folder: Path) -> Cluster:
-    return Cluster.up(LabSpec(name=name, machines=2), folder)
-
-
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], list[str]]:
-    """The end of a run that nobody disturbed, and its events."""
-    cluster = raised("e2ekill", tmp_path_factory.mktemp("reference"))
-    try:
-        events = cluster.cli("apply", "--yes", "-o", "json").splitlines()
-        return settled(cluster), [line for line in events if line.startswith("{")]
-    finally:
-        cluster.down()
-
-
-@pytest.fixture(scope="module")
-def cluster(reference: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = raised("e2ekill", Path(tmp_path_factory.mktemp("kill")))
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster.up(LabSpec(name="e2ekill", machines=2), Path(tmp_path_factory.mktemp("kill")))
     try:
         yield made
     finally:
@@ -49,15 +33,19 @@ def start(cluster: Cluster) -> subprocess.Popen[str]:
     return cluster.start("apply", "--yes", "-o", "json")
 
 
-def kill_after(cluster: Cluster, count: int, number: signal.Signals = signal.SIGKILL) -> tuple[int, str]:
-    """Run apply and send it a signal once it has told of so many changes; its exit code and what it said after that."""
+def kill_after(cluster: Cluster, share: int, number: signal.Signals = signal.SIGKILL) -> tuple[int, int, str]:
+    """Run apply and send it a signal once one part of so many of its own plan is done.
+
+    With 0 once it has a plan. Returns how many changes it planned, its exit code and what it said after the signal.
+    """
     process = start(cluster)
-    seen = 0
+    seen = planned = 0
 
     def enough(event: dict[str, Any]) -> bool:
-        nonlocal seen
+        nonlocal seen, planned
+        planned = planned or len(event.get("changes", ()))
         seen += event["event"] in ("changed", "note")
-        return seen >= count
+        return seen >= max(1, planned // share) if share else bool(planned)
 
     try:
         read_until(process, enough)
@@ -66,19 +54,20 @@ def kill_after(cluster: Cluster, count: int, number: signal.Signals = signal.SIG
     finally:
         process.kill()
         process.wait()
-    return process.returncode, rest
+    return planned, process.returncode, rest
 
 
-def test_ten_kills(cluster: Cluster, reference: tuple[dict[str, object], list[str]]) -> None:
-    """Each run is killed further on in what is left to do than an uninterrupted one would be at its tenth part."""
-    end, events = reference
-    changes = sum(json.loads(line)["event"] in ("changed", "note") for line in events)
-    # The first is killed before it has changed anything; all others after a tenth of the whole each.
+def test_ten_kills(cluster: Cluster, undisturbed: Undisturbed) -> None:
+    """Each run is killed further on: the first before it has changed anything, the last amid what the others left."""
+    left: list[int] = []
     for moment in range(MOMENTS):
-        code, _ = kill_after(cluster, max(1, changes // (MOMENTS + 1)) if moment else 0)
+        planned, code, _ = kill_after(cluster, MOMENTS + 1 - moment if moment else 0)
         assert code == -signal.SIGKILL, f"run {moment + 1} ended with {code}"
+        left.append(planned)
+    print(f"changes that were left before each kill: {left}")
+    assert left == sorted(left, reverse=True) and len(set(left)) >= MOMENTS // 2
     cluster.apply()
-    same(settled(cluster), end)
+    same(settled(cluster), undisturbed.end)
     no_leftovers(cluster)
     summary = cluster.apply()
     assert not summary["changed"], cluster.plan()
@@ -94,7 +83,7 @@ def test_signals_stop_midway(cluster: Cluster) -> None:
     """Exit code 4 at once, with what to do next; the same command goes on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         wounded(cluster)
-        code, rest = kill_after(cluster, 1, number)
+        _, code, rest = kill_after(cluster, Series.ALL, number)
         assert code == 4, rest
         assert "run the same command again" in rest
         assert "Traceback" not in rest
