@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import checks
 from cluster import Cluster
 from interruption import Undisturbed, settled
 
@@ -24,7 +25,7 @@ FILL = Path(__file__).parent.parent.parent / "tools/fill-mirror"
 LONGEST = ("nodes", "kills", "reset", "os_update", "one_control_plane", "faults", "verb_kills", "components")
 """Files whose tests take longest, in minutes: they begin first, so that at the end nobody waits for one of them alone."""
 
-TOGETHER = {"drift": "kills"}
+TOGETHER = {"drift": "kills", "ha": "nodes"}
 """Files whose tests share a cluster with those of another one."""
 
 
@@ -81,5 +82,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
     try:
         lines = made.cli("apply", "--yes", "-o", "json").splitlines()
         yield Undisturbed(made, [json.loads(line) for line in lines if line.startswith("{")], settled(made))
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="session")
+def three_and_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three control planes and two workers, with the image of the app."""
+    made = Cluster.up(LabSpec(name="e2enode", machines=5, control_planes=3), Path(tmp_path_factory.mktemp("nodes")))
+    try:
+        summary = made.apply()
+        print("apply:", summary["seconds"], "s,", summary["stages"])
+        checks.load_image(made)
+        yield made
     finally:
         made.down()

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import checks
 import pytest
 from cluster import Cluster, until
 
-from clusterctl.lab import LabSpec
-
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster.up(LabSpec(name="e2eha", machines=5, control_planes=3), Path(tmp_path_factory.mktemp("ha")))
-    try:
-        summary = made.apply()
-        print("apply:", summary["seconds"], "s,", summary["stages"])
-        checks.load_image(made)
-        yield made
-    finally:
-        made.down()
+def cluster(three_and_two: Cluster) -> Iterator[Cluster]:
+    """What these tests leave is taken away for those that come after them."""
+    yield three_and_two
+    three_and_two.kubectl("delete", "deployment,daemonset", "-l", "app")
+    three_and_two.kubectl("delete", "service", "-l", "provider!=kubernetes")
 
 
 def test_all_of_it(cluster: Cluster) -> None:
@@ -63,13 +56,8 @@ def test_the_api_answers_with_one_control_plane_dead(cluster: Cluster) -> None:
             until(lambda name=worker: api_from(cluster, name) == "ok", f"the API through {worker}'s own endpoint", 30)
         # Writes succeed: the kubelet's own credentials renew its lease, and a pod that is asked for comes up.
         config = cluster.work / "second"
-        if not config.exists():
-            text = (
-                (cluster.work / "kubeconfig")
-                .read_text()
-                .replace(cluster.lab.machines["cp-1"].address, cluster.lab.machines["cp-2"].address)
-            )
-            config.write_text(text)
+        text = (cluster.work / "kubeconfig").read_text()
+        config.write_text(text.replace(cluster.lab.machines["cp-1"].address, cluster.lab.machines["cp-2"].address))
         (cluster.work / "kubeconfig").rename(cluster.work / "first")
         config.rename(cluster.work / "kubeconfig")
         until(lambda: cluster.kubectl("create", "configmap", "written", "--from-literal=a=b"), "a write", 60)
@@ -77,6 +65,8 @@ def test_the_api_answers_with_one_control_plane_dead(cluster: Cluster) -> None:
         checks.running(cluster, "afterwards", 2)
     finally:
         cluster.lab.start("cp-1")
+        if (cluster.work / "first").exists():
+            (cluster.work / "first").rename(cluster.work / "kubeconfig")
     until(lambda: cluster.cli("status"), "cp-1 well again by itself", 120)
     assert not cluster.apply()["changed"]
 

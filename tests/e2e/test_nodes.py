@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import checks
 import pytest
 from cluster import CLI, Cluster, deployment, until
 
-from clusterctl.lab import LabSpec
 from clusterctl.lab.inventory import write_inventory
 
 pytestmark = pytest.mark.lab
@@ -25,15 +23,9 @@ ETCDCTL = (
 )
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster.up(LabSpec(name="e2enode", machines=5, control_planes=3), Path(tmp_path_factory.mktemp("nodes")))
-    try:
-        made.apply()
-        checks.load_image(made)
-        yield made
-    finally:
-        made.down()
+@pytest.fixture
+def cluster(three_and_two: Cluster) -> Cluster:
+    return three_and_two
 
 
 def members(cluster: Cluster) -> dict[str, dict[str, Any]]:
