@@ -56,7 +56,7 @@ class Command(socket.socket):
 
 
 def has_ended(sock: Any) -> bool:
-    """Whether the other side of a socket has ended it, or is gone; a channel that goes through a bastion knows of its own end."""
+    """Whether the other side has ended; a channel knows of its own end. paramiko says so to those that wait before to itself."""
     try:
         poll = select.poll()
         poll.register(sock.fileno() if isinstance(sock, socket.socket) else -1, getattr(select, "POLLRDHUP", select.POLLHUP))

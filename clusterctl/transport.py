@@ -66,7 +66,6 @@ class Transport:
 
     @property
     def connected(self) -> bool:
-        # paramiko tells those that wait for a channel before it counts itself as ended.
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:

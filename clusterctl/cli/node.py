@@ -41,11 +41,7 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
 
 
 @draining_verb
-def drain(
-    call: Invocation,
-    names: NamesArgument,
-    yes: YesOption = False,
-) -> None:
+def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> None:
     """Let no new pod come to nodes and evict those that are there; PodDisruptionBudgets are always respected."""
     from clusterctl.operations import drain as operation
     from clusterctl.operations.lock import locked

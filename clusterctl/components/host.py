@@ -19,10 +19,7 @@ MODULES = {
 }
 """Module -> a path that exists where the kernel has it, loaded or built in."""
 
-NETWORK_SETTINGS = {
-    "net.ipv4.ip_forward": "1",
-    "net.bridge.bridge-nf-call-iptables": "1",
-}
+NETWORK_SETTINGS = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
 KERNEL_SETTINGS = {
     "vm.overcommit_memory": "1",
     "vm.panic_on_oom": "0",

@@ -46,7 +46,6 @@ def write_inventory(state: State, *copies: Path) -> Path:
 def write_known_hosts(state: State) -> Path:
     """Write the file that ssh compares host keys with."""
     path = state.directory / "known_hosts"
-    lines = [f"{machine.address} {machine.host_key}\n" for machine in state.machines.values()
-             if machine.prepared]
+    lines = [f"{machine.address} {machine.host_key}\n" for machine in state.machines.values() if machine.prepared]
     write_atomically(path, "".join(lines), 0o600)
     return path

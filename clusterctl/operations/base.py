@@ -59,8 +59,7 @@ class Session:
 
     def begin_connecting(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them while something else is done; ``connect`` waits for it and says who cannot be reached."""
-        self._connecting = fleet.begin(
-            hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
+        self._connecting = fleet.begin(hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
 
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
