@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import os
 import signal
@@ -11,14 +13,9 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-BUG = "this is a bug: {}: {}"
-
 
 class Interrupted(BaseException):
-    """Ctrl-C, a SIGTERM, or the end of the time that a run has (SIGALRM).
-
-    Not a KeyboardInterrupt, for which the command line's library has an exit code of its own.
-    """
+    """Ctrl-C, a SIGTERM, or the end of a run's time (SIGALRM). For a KeyboardInterrupt the library has its own exit code."""
 
     exit_code = 4
 
@@ -78,12 +75,9 @@ def main() -> NoReturn:
         _say(str(error), {"event": "error", **error.as_dict()})
         code = error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
-        text = str(error if isinstance(error, Interrupted) else Interrupted())
-        _say(
-            f"{text}\n  next: run the same command again to continue",
-            {"event": "error", "error": "Interrupted", "exit_code": Interrupted.exit_code, "message": text},
-        )
-        code = Interrupted.exit_code
+        text, code = str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code
+        _say(f"{text}\n  next: run the same command again to continue",
+             {"event": "error", "error": "Interrupted", "exit_code": code, "message": text})
     except BrokenPipeError:
         _mute()
     except Exception as error:
@@ -113,14 +107,23 @@ def _say(text: str, event: dict[str, object]) -> None:
     if any(pair in (("-o", "json"), ("--output", "json")) or pair[0] in ("-ojson", "--output=json") for pair in words):
         import json
 
-        print(json.dumps(event), flush=True)
+        with contextlib.suppress(OSError):  # Where it goes may be what is full.
+            print(json.dumps(event), flush=True)
     print(f"clusterctl: {text}", file=sys.stderr, flush=True)
+
+
+def unforeseen(error: Exception) -> tuple[str, str]:
+    """What is said of an error that no code expects, and what to do. A full disk is no bug."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"cannot be written: {error.strerror}", "make room where its output and its files go, then run it again"
+    return (f"this is a bug: {type(error).__name__}: {error}",
+            "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again")
 
 
 def _bug(error: Exception) -> int:
     if os.environ.get("CLUSTERCTL_DEBUG"):
         raise error
-    hint = "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again"
-    text = BUG.format(type(error).__name__, error)
-    _say(f"{text}\n  next: {hint}", {"event": "error", "error": "Bug", "exit_code": 1, "message": text, "hint": hint})
+    text, hint = unforeseen(error)
+    event = {"event": "error", "error": type(error).__name__, "exit_code": 1, "message": text, "hint": hint}
+    _say(f"{text}\n  next: {hint}", event)
     return 1

@@ -16,8 +16,7 @@ from clusterctl.errors import InputError
 if TYPE_CHECKING:
     from clusterctl.lab import Lab
 
-app = typer.Typer(help="Real machines on this one Linux host (systemd-nspawn), to try everything out on. Needs root.",
-                  no_args_is_help=True)
+app = typer.Typer(help="Real machines on this Linux host (systemd-nspawn), to try it out on. Needs root.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="The lab's name: lower-case letters and digits.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine of the lab, as cp-1.")]

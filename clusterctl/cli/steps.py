@@ -119,12 +119,12 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
 
 
 def _failure(error: BaseException) -> Failure:
-    from clusterctl.cli import BUG, Interrupted
+    from clusterctl.cli import Interrupted, unforeseen
     from clusterctl.errors import ClusterctlError
     from clusterctl.operations.outcome import Failure
 
     if isinstance(error, ClusterctlError):
         return Failure(type(error).__name__, str(error), error.exit_code)
     if isinstance(error, Exception):
-        return Failure(type(error).__name__, BUG.format(type(error).__name__, error), 1)
+        return Failure(type(error).__name__, unforeseen(error)[0], 1)
     return Failure("Interrupted", str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code)

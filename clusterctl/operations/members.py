@@ -133,8 +133,7 @@ def refuse_unhealthy(found: Membership) -> None:
     bad += [f"{state.name} is a learner still" for state in found.members if state.member.learner and state.healthy]
     bad += [f"{state.name} is not in the inventory" for state in found.orphans if state.healthy and not state.member.learner]
     if bad:
-        raise Refused("; ".join(bad), where="etcd", hint="clusterctl etcd members; bring it back or replace it: "
-                      "clusterctl node replace NAME")
+        raise Refused("; ".join(bad), where="etcd", hint="clusterctl etcd members; bring it back, or node replace NAME")
 
 
 def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:

@@ -228,6 +228,21 @@ def test_exit_codes(tmp_path: Path, what: str, timeout: str, code: int, words: s
     assert words in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (("inventory", "-i", "inventories/ha.yaml"), 1, "cannot be written: No space left on device"),
+    (("inventory", "-i", "inventories/ha.yaml", "-o", "json"), 1, "cannot be written: No space left on device"),
+    (("inventory", "-i", "nowhere.yaml", "-o", "json"), 2, "nowhere.yaml: cannot be read: No such file or directory"),
+    (("--help",), 1, "cannot be written: No space left on device"),
+])
+def test_nowhere_to_print_to(words: tuple[str, ...], code: int, said: str) -> None:
+    """A full disk behind the output is no bug, and what went wrong is told all the same."""
+    environment = {name: value for name, value in os.environ.items() if name != "CLUSTERCTL_DEBUG"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "clusterctl", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+                              check=False, env=environment, cwd=Path(__file__).parent.parent.parent)
+    assert done.returncode == code and done.stderr.startswith(f"clusterctl: {said}\n  next: "), done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt(tmp_path: Path, number: int) -> None:
     path = tmp_path / "s.xml"
