@@ -26,6 +26,15 @@ def nodes_ready(cluster: Cluster, expected: set[str] | None = None) -> None:
         assert conditions["Ready"] == "True", node["metadata"]["name"]
 
 
+def nothing_to_do(cluster: Cluster) -> None:
+    """All is as wanted, at the latest once units are back that end by themselves, as a scheduler whose lease was not renewed in time.
+
+    Plans do not change anything: what is wrong stays so, however often one asks.
+    """
+    until(lambda: "no changes" in cluster.cli("plan"), "a plan with no changes", 60)
+    assert not cluster.apply()["changed"]
+
+
 def load_image(cluster: Cluster) -> None:
     """An image from a docker-archive, onto all nodes, and a pod that runs it."""
     archive = docker_archive(cluster.work)

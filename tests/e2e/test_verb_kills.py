@@ -61,8 +61,7 @@ def well(cluster: Cluster, *gone: str) -> None:
     assert {state["name"] for state in found} == staying & set(cluster.control_planes)
     assert all(state["healthy"] and state["host"] and not state["learner"] for state in found), found
     until(lambda: no_leftovers(cluster) is None, "nothing is left over", 60)
-    summary = cluster.apply()
-    assert not summary["changed"], cluster.plan()
+    checks.nothing_to_do(cluster)
     cluster.cli("status")
 
 
