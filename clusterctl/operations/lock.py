@@ -27,10 +27,10 @@ BEAT = 5.0
 SILENCE, MARGIN = 20, 3.0
 """Seconds without a word after which a machine lets go; we count it as lost so many seconds before."""
 
-PATIENCE, PAUSE = 25.0, 0.5
-"""How long one waits for a machine that has not heard yet that its holder is dead, and between two attempts. In seconds."""
+PATIENCE, NAMELESS, PAUSE = 25.0, 2.0, 0.5
+"""Seconds: for a machine that has not heard yet that its holder is dead, for a holder without a name, between two attempts."""
 
-HELD_BY = "held by "
+HELD_BY, SOMEBODY = "held by ", "somebody who comes or goes"
 
 HOLD = (
     "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r who || exit 1; "
@@ -100,8 +100,7 @@ class OperatorLock:
 
         Raises Locked; Unreachable (or Problems) where no majority can be asked.
         """
-        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        self._who = f"{_us()}{os.getpid()}, {operation}, since {since}"
+        self._who = f"{_us()}{os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
         self._needed = len(hosts) // 2 + 1
         self._hosts = {host.name: host for host in hosts}
         errors: list[ClusterctlError] = []
@@ -175,13 +174,14 @@ def _dead(holder: str) -> bool:
 
 
 def _insist(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
-    """Hold one machine, and whether nobody did since we did. What a dead process of ours still holds is waited for."""
-    ends = time.monotonic() + PATIENCE
+    """Hold one machine; whether nobody did since we did. Waits for what a dead process of ours holds, and for a holder's name."""
+    begun = time.monotonic()
     while True:
         try:
             return _hold(session, host, who)
         except Locked as error:
-            if time.monotonic() >= ends or not _dead(error.message.removeprefix(HELD_BY)):
+            holder = error.message.removeprefix(HELD_BY)
+            if time.monotonic() - begun >= (PATIENCE if _dead(holder) else NAMELESS if holder == SOMEBODY else 0):
                 raise
         time.sleep(PAUSE)
 
@@ -193,22 +193,20 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
     said = b""
     while b"\n" not in said:
         channel.settimeout(max(0.1, deadline - time.monotonic()))
-        try:
+        piece = b""
+        with contextlib.suppress(TimeoutError):
             piece = channel.recv(4096)
-        except TimeoutError:
-            piece = b""
         if not piece:
             reason = session.engine.transports[host.name].ended(channel, bool(said))
             Hold(channel, started).close()
             if isinstance(reason, Unreachable):
                 raise reason
-            raise Unreachable(f"its lock cannot be taken: {reason}", where=host.name,
-                              hint="is there place in /run, and is flock there?")
+            raise Unreachable(f"its lock cannot be taken: {reason}", where=host.name, hint="is there place in /run, and flock?")
         said += piece
     text = said.decode(errors="replace").strip()
     if text not in ("held", "again"):
         Hold(channel, started).close()
-        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or 'somebody who just came'}", where=host.name,
+        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or SOMEBODY}", where=host.name,
                      hint="wait until it is done, then run it again")
     return Hold(channel, started), text == "again"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clusterctl.lab.inventory import write_inventory
 
 pytestmark = pytest.mark.lab
 
+ROOT = Path(__file__).parent.parent.parent
 ETCDCTL = (
     "/opt/clusterctl/bin/etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
     "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key"
@@ -80,11 +82,16 @@ def test_drain_refuses_what_would_be_lost(cluster: Cluster) -> None:
     cluster.kubectl("delete", "pod", "bare", "--now")
 
 
+def second_controller(cluster: Cluster, folder: Path) -> Path:
+    """The inventory of another controller, with a state folder of its own."""
+    shutil.copy(cluster.inventory, folder / "inventory.yaml")
+    shutil.copytree(cluster.inventory.parent / ".clusterctl", folder / ".clusterctl")
+    return folder / "inventory.yaml"
+
+
 def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
     """From another controller, with a state folder of its own: told within 5 s by whom, since when, for what. Nothing to clean."""
-    other = tmp_path / "inventory.yaml"
-    shutil.copy(cluster.inventory, other)
-    shutil.copytree(cluster.inventory.parent / ".clusterctl", tmp_path / ".clusterctl")
+    other = second_controller(cluster, tmp_path)
     checks.apply_objects(cluster, deployment("held", replicas=2), budget("held", minAvailable=2))
     node = checks.running(cluster, "held", 2)[0]["spec"]["nodeName"]
     holder = cluster.start("node", "drain", node, "--yes", "--drain-timeout", "60")
@@ -107,6 +114,45 @@ def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
     done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"the second operator is told in {seconds:.1f} s")
+
+
+def test_two_operators_a_hundred_times(cluster: Cluster, tmp_path: Path) -> None:
+    """At the same moment, from two controllers: exactly one runs, and the other is told by whom."""
+    program = str(Path(__file__).with_name("contender.py"))
+    operators = [subprocess.Popen([sys.executable, program, str(inventory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True, bufsize=1, cwd=ROOT)
+                 for inventory in (cluster.inventory, second_controller(cluster, tmp_path))]
+
+    def tell(who: subprocess.Popen[str]) -> None:
+        assert who.stdin is not None
+        who.stdin.write("\n")
+
+    def answer(who: subprocess.Popen[str]) -> str:
+        assert who.stdout is not None
+        return who.stdout.readline().strip()
+
+    wins, slowest = [0, 0], 0.0
+    try:
+        assert [answer(who) for who in operators] == ["ready", "ready"]
+        for moment in range(100):
+            started = time.monotonic()
+            for who in operators:
+                tell(who)
+            answers = [answer(who) for who in operators]
+            slowest = max(slowest, time.monotonic() - started)
+            assert answers.count("held") == 1, f"moment {moment}: {answers}"
+            winner = answers.index("held")
+            assert answers[1 - winner].startswith("Locked: held by "), answers
+            assert f"pid {operators[winner].pid}, contend, since " in answers[1 - winner], answers
+            wins[winner] += 1
+            tell(operators[winner])
+            assert answer(operators[winner]) == "released"
+    finally:
+        for who in operators:
+            who.kill()
+            who.communicate()
+    print(f"a hundred times: {wins[0]} and {wins[1]} won, the slower answer within {slowest:.2f} s")
+    assert slowest < 5
 
 
 def test_a_worker_leaves(cluster: Cluster) -> None:

@@ -124,6 +124,17 @@ def test_our_own_broken_connection_is_waited_for(machines: Machines) -> None:
     machines.lock.check(machines.session)
 
 
+def test_a_holder_without_a_name_is_asked_again_for_a_while(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not written it yet, or is on its way out: who it is, or that nobody is there any more, is known soon."""
+    machines.break_off("cp-1", "cp-2")
+    machines.answers = {"cp-1": [busy(lock.SOMEBODY), True], "cp-2": [busy(lock.SOMEBODY), busy(lock.SOMEBODY), True]}
+    machines.lock.check(machines.session)
+    monkeypatch.setattr(lock, "NAMELESS", 0.0)
+    machines.answers = {"cp-1": [busy(lock.SOMEBODY), True]}
+    with pytest.raises(Locked, match="somebody who comes or goes"):
+        lock._insist(machines.session, machines.hosts[0], "me")
+
+
 def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
     us = lock._us()
     assert lock._dead(f"{us}999999999, apply, since today") and lock._dead(f"{us}{os.getpid()}, apply")
