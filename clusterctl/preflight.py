@@ -63,12 +63,30 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
                        "give it a shorter name, on the machine and in the inventory")
     if facts["hostname"] != host.name:
         yield _refused(host, f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
-                       f"on the machine: hostnamectl set-hostname {host.name}")
+                       f"call it {facts['hostname']} in the inventory: a machine that serves a cluster keeps its name"
+                       if facts["cluster"] else f"on the machine: hostnamectl set-hostname {host.name}")
     if str(host.address) not in facts.addresses:
         yield _refused(host, f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")
     if facts["cluster"] not in ("", identity):
         yield _refused(host, "it belongs to another cluster", "reset it there, or take it out of this inventory")
+
+
+def roles(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """A machine that serves the cluster keeps its roles: one that changes them leaves first, with all that leaving means.
+
+    Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
+    """
+    served = {path.rpartition("/")[2].removesuffix(".service") for path in facts["served"].split()}
+    served |= set(facts.running) - {"etcd"}  # etcdctl is of the same product, and others have it too.
+    joined = facts["cluster"] == identity and "kubelet.service" in facts["served"]
+    for what, is_now, shall_be in (
+            ("a control plane", "kube-apiserver" in served, host.is_control_plane),
+            ("an etcd member", facts["etcd"] != "" or "etcd" in served, host.is_etcd),
+            ("a node", "kubelet" in served, host.is_node)):
+        if facts["cluster"] == identity and is_now != shall_be and (is_now or joined):
+            yield _refused(host, f"it is {'' if is_now else 'not '}{what}, and roles are not changed in place",
+                           f"give it back its role in the inventory, or let it leave before: clusterctl node remove {host.name}")
 
 
 def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
@@ -108,7 +126,7 @@ OUR_UNITS = frozenset(f"{name}.service" for name in (
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd",
     "flanneld"))
 
-RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, resources, ports)
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, roles, resources, ports)
 
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:

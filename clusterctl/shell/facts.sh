@@ -50,6 +50,9 @@ observe_facts() {
 	take_line /etc/clusterctl/cluster
 	cluster=$line
 	fact cluster "$cluster"
+	# Which of our services have ever been started here: they tell the roles that the machine has.
+	set -- "$state"/stamps/*.service
+	fact served "$*"
 	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; elif [ -e /var/lib/etcd/member ]; then echo begun; fi)"
 	running
 	take_line /etc/ssh/ssh_host_ed25519_key.pub

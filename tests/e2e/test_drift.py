@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -183,6 +184,49 @@ def test_second_apply_takes_two_trips(cluster: Cluster) -> None:
     summary = cluster.apply()
     assert not summary["changed"]
     assert summary["trips"] == 2 * 2
+
+
+def refused(cluster: Cluster, change: Callable[[dict[str, Any]], None], *said: str) -> None:
+    """Neither plan nor apply does anything with an inventory that was changed so; with the old one there is nothing to do."""
+    text = cluster.inventory.read_text()
+    cluster.edit(change)
+    try:
+        for words in (("plan",), ("apply", "--yes")):
+            output = cluster.cli(*words, code=3)
+            for needle in (*said, "next: "):
+                assert needle in output, output
+    finally:
+        cluster.inventory.write_text(text)
+
+
+def test_what_a_live_machine_keeps(cluster: Cluster) -> None:
+    """Its name, its address and its roles."""
+    before = runs(cluster)
+    address = cluster.lab.machines["w-1"].address
+    other = f"{address.rpartition('.')[0]}.99"
+
+    def move(group: str) -> Callable[[dict[str, Any]], None]:
+        def change(content: dict[str, Any]) -> None:
+            groups = content["all"]["children"]
+            groups[group]["hosts"]["w-1"] = groups["workers"]["hosts"].pop("w-1") if group == "control_plane" else {}
+        return change
+
+    def rename(content: dict[str, Any]) -> None:
+        hosts = content["all"]["children"]["workers"]["hosts"]
+        hosts["w-9"] = hosts.pop("w-1")
+
+    refused(cluster, move("control_plane"), "w-1: it is not a control plane, and roles are not changed in place",
+            "clusterctl node remove w-1")
+    refused(cluster, move("etcd"), "w-1: it is not an etcd member, and roles are not changed in place")
+    refused(cluster, rename, "w-9: its hostname is 'w-1'", "call it w-1 in the inventory")
+    cluster.on("w-1", f"ip addr add {other}/32 dev lo")
+    try:
+        refused(cluster, lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(clusterctl_address=other),
+                f"w-1: the node has the address {address}, and the inventory gives it {other}", "clusterctl node replace w-1")
+    finally:
+        cluster.on("w-1", f"ip addr del {other}/32 dev lo")
+    assert "no changes" in cluster.cli("plan")
+    assert runs(cluster) == before
 
 
 def test_a_reboot(cluster: Cluster) -> None:

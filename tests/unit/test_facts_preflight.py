@@ -43,6 +43,31 @@ def test_all_fit() -> None:
     assert check() == ([], [])
 
 
+STAMPS = "/var/lib/clusterctl/stamps"
+OURS = {"cluster": IDENTITY, "running": "../kubelet/1.36.4/kubelet ../etcd/3.6.14/etcdctl", "served": f"{STAMPS}/kubelet.service"}
+PLANE = {"cluster": IDENTITY, "running": "../kube-apiserver/1.36.4/kube-apiserver ../kubelet/1.36.4/kubelet", "etcd": "formed",
+         "served": " ".join(f"{STAMPS}/{name}.service" for name in ("etcd", "kube-apiserver", "kubelet"))}
+
+
+@pytest.mark.parametrize(("number", "has", "said"), [
+    (0, OURS, ["not a control plane", "not an etcd member"]),
+    (0, PLANE, []),
+    (0, PLANE | {"served": f"{STAMPS}/kubelet.service"}, []),
+    (0, {"cluster": IDENTITY, "running": OURS["running"], "served": f"{STAMPS}/*.service"}, []),
+    (1, OURS, []),
+    (1, PLANE, ["a control plane", "an etcd member"]),
+    (1, PLANE | {"etcd": "", "served": OURS["served"]}, ["a control plane"]),
+    (2, OURS, ["not an etcd member", "a node"]),
+    (2, {"cluster": IDENTITY, "etcd": "formed", "served": f"{STAMPS}/etcd.service"}, []),
+    (2, {}, []),
+], ids=["worker-to-control-plane", "control-plane", "lost-stamps", "begun-and-killed", "worker", "control-plane-to-worker", "api-server-alone",
+        "node-to-etcd", "etcd", "bare"])
+def test_roles_are_not_changed_in_place(number: int, has: dict[str, str], said: list[str]) -> None:
+    one = HOSTS[number]
+    errors, _ = check(**{one.name.replace("-", "_"): facts(one, **has)})
+    assert errors == [f"{one.name}: it is {words}, and roles are not changed in place" for words in said]
+
+
 W = HOSTS[1]
 NOBODY = Listener("77", "python3", "")
 
