@@ -47,12 +47,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups stay together; those that need other versions come last."""
+    """Groups stay together, a group's files in the order of their names; those that need other versions come last."""
 
-    def key(item: pytest.Item) -> tuple[bool, int, str]:
+    def key(item: pytest.Item) -> tuple[bool, int, str, str]:
         name = group(item.path.name)
         place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return item.get_closest_marker("versions") is not None, place, name
+        return item.get_closest_marker("versions") is not None, place, name, item.path.name
 
     items.sort(key=key)
 
