@@ -16,8 +16,8 @@ pytestmark = pytest.mark.lab
 def cluster(three_and_two: Cluster) -> Iterator[Cluster]:
     """What these tests leave is taken away for those that come after them."""
     yield three_and_two
-    three_and_two.kubectl("delete", "deployment,daemonset", "-l", "app")
-    three_and_two.kubectl("delete", "service", "-l", "provider!=kubernetes")
+    for what in (("deployment,daemonset", "-l", "app"), ("service", "-l", "provider!=kubernetes")):
+        until(lambda words=what: three_and_two.kubectl("delete", *words) is not None, "what these tests leave is gone", 60)
 
 
 def test_all_of_it(cluster: Cluster) -> None:
