@@ -72,11 +72,14 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         yield _refused(host, "it belongs to another cluster", "reset it there, or take it out of this inventory")
 
 
-def roles(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
-    """A machine that serves the cluster keeps its roles: one that changes them leaves first, with all that leaving means.
+def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """A machine that serves the cluster keeps its address and its roles, or leaves first, with all that leaving means.
 
     Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
     """
+    if facts["node_ip"] not in ("", str(host.address)) and str(host.address) in facts.addresses:
+        yield _refused(host, f"its node has the address {facts['node_ip']}, and the inventory gives it {host.address}",
+                       f"give it back its address, or let it leave before: clusterctl node remove {host.name}")
     served = {path.rpartition("/")[2].removesuffix(".service") for path in facts["served"].split()}
     served |= set(facts.running) - {"etcd"}  # etcdctl is of the same product, and others have it too.
     joined = facts["cluster"] == identity and "kubelet.service" in facts["served"]
@@ -126,7 +129,7 @@ OUR_UNITS = frozenset(f"{name}.service" for name in (
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd",
     "flanneld"))
 
-RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, roles, resources, ports)
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, ports)
 
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:

@@ -74,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be read: {reason}", where=str(path), hint="name an inventory: -i FILE") from None
+        raise InputError(f"cannot be read: {reason}", where=str(path), hint="is its path right, and may you read it?") from None
     if len(content) > MOST_BYTES:
         raise InputError("is larger than 1 MiB, and thus no inventory", where=str(path))
     return content

@@ -42,22 +42,11 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
         nodes = dict(api.nodes())
     except ApiError as error:
         raise refuse(error, "the nodes cannot be read") from None
-    _refuse_moved(session, nodes)
     unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.leaving)
     warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name}" for name in unknown)
     wanted_objects += _returned(session, api, facts)
     changes = tuple(compare_objects(session, api, wanted_objects))
     return ApiState(changes, tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
-
-
-def _refuse_moved(session: Session, nodes: Mapping[str, Object]) -> None:
-    """Raises Refused for a node whose address is another one than the inventory's: certificates and peers know it by that."""
-    for host in session.cluster.nodes:
-        addresses = nodes.get(host.name, {}).get("status", {}).get("addresses", ())
-        at = [entry["address"] for entry in addresses if entry["type"] == "InternalIP"]
-        if at and str(host.address) not in at:
-            raise Refused(f"the node has the address {at[0]}, and the inventory gives it {host.address}", where=host.name,
-                          hint=f"give it back its address, or let it come anew: clusterctl node replace {host.name}")
 
 
 def removed_names(api: Api) -> frozenset[str]:

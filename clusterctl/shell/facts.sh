@@ -53,6 +53,7 @@ observe_facts() {
 	# Which of our services have ever been started here: they tell the roles that the machine has.
 	set -- "$state"/stamps/*.service
 	fact served "$*"
+	node_address
 	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; elif [ -e /var/lib/etcd/member ]; then echo begun; fi)"
 	running
 	take_line /etc/ssh/ssh_host_ed25519_key.pub
@@ -76,6 +77,14 @@ running() {
 		images="$images $line"
 	done
 	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')$images"
+}
+
+# The address that the kubelet here was given, out of its unit, where each flag has a line.
+node_address() {
+	[ -r /etc/systemd/system/kubelet.service ] || return 0
+	while read -r word _; do
+		case $word in --node-ip=*) fact node_ip "${word#*=}" ;; esac
+	done </etc/systemd/system/kubelet.service
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.

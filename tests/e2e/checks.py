@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,20 @@ from cluster import APP, CLI, Cluster, deployment, service, until
 
 from clusterctl.artifacts.image import ImageSpec, write_docker_archive
 from clusterctl.artifacts.places import default_mirror, own_architecture
+from clusterctl.lab import LabSpec
+
+
+@contextmanager
+def raised(spec: LabSpec, work: Path) -> Iterator[Cluster]:
+    """A cluster of its own with the image of the app, and what it took."""
+    made = Cluster.up(spec, work)
+    try:
+        summary = made.apply()
+        print("apply:", summary["seconds"], "s,", summary["stages"])
+        load_image(made)
+        yield made
+    finally:
+        made.down()
 
 
 def nodes_ready(cluster: Cluster, expected: set[str] | None = None) -> None:

@@ -222,7 +222,7 @@ def test_what_a_live_machine_keeps(cluster: Cluster) -> None:
     cluster.on("w-1", f"ip addr add {other}/32 dev lo")
     try:
         refused(cluster, lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(clusterctl_address=other),
-                f"w-1: the node has the address {address}, and the inventory gives it {other}", "clusterctl node replace w-1")
+                f"w-1: its node has the address {address}, and the inventory gives it {other}", "clusterctl node remove w-1")
     finally:
         cluster.on("w-1", f"ip addr del {other}/32 dev lo")
     assert "no changes" in cluster.cli("plan")

@@ -16,14 +16,8 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster.up(LabSpec(name="e2eone", machines=3), Path(tmp_path_factory.mktemp("one")))
-    try:
-        summary = made.apply()
-        print("apply:", summary["seconds"], "s,", summary["stages"])
-        checks.load_image(made)
+    with checks.raised(LabSpec(name="e2eone", machines=3), Path(tmp_path_factory.mktemp("one"))) as made:
         yield made
-    finally:
-        made.down()
 
 
 def test_nodes_are_ready(cluster: Cluster) -> None:

@@ -79,6 +79,7 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, kmsg="missing"), "/dev/kmsg is missing"),
     (facts(W, hostname="localhost"), "its hostname is 'localhost'"),
     (facts(W, addresses="10.0.0.1"), "it does not have the address 192.0.2.2 (it has 10.0.0.1)"),
+    (facts(W, cluster=IDENTITY, node_ip="192.0.2.9"), "its node has the address 192.0.2.9, and the inventory gives it 192.0.2.2"),
     (facts(W, cluster="theirs"), "it belongs to another cluster"),
     (facts(W, memory_kib="500000"), "it has 488 MiB of memory"),
     (facts(W, memory_kib=""), "it has 0 MiB of memory"),
