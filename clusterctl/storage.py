@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from clusterctl.errors import InputError, Locked, Refused
 
@@ -23,14 +24,15 @@ def user_cache() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterctl"
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file whole or not at all, with its final mode from the first byte. Raises OSError."""
+@contextlib.contextmanager
+def whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """A stream into a file that appears whole or not at all, with its final mode from the first byte. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             os.fchmod(stream.fileno(), mode)
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -39,6 +41,12 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with whole(path, mode) as stream:
+        stream.write(content)
 
 
 def sync_folder(path: Path) -> None:

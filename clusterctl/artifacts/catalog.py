@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from clusterctl.artifacts.parcel import Parcel
 from clusterctl.errors import InputError
 from clusterctl.model import SHA256
 
@@ -65,19 +66,19 @@ class Artifact:
     size: int
     members: tuple[str, ...]
     fetcher: Callable[[Artifact], Path]
-    packer: Callable[[Artifact], Path] | None = None
+    packer: Callable[[Artifact], Parcel] | None = None
     url: str | None = None
     """Where machines get it by themselves: from an HTTP mirror. What they get must still have the pinned sha256."""
 
     @property
-    def is_program(self) -> bool:
-        """Whether the file is a program as it is: upstream does not compress these."""
-        return not self.members and not self.path.endswith((".tar", ".tgz", ".gz"))
+    def programs(self) -> Mapping[str, str]:
+        """The programs in it: what each is called there -> what it is called on machines."""
+        return {name: name.rsplit("/", 1)[-1] for name in self.members or (self.product,)}
 
-    def packed(self) -> Path:
-        """A verified copy of it, compressed with zstd, to be sent. Raises IntegrityError, Unreachable."""
+    def parcel(self) -> Parcel:
+        """Its programs, verified, as they are sent. Raises IntegrityError, Unreachable."""
         if self.packer is None:
-            raise ValueError("this catalog does not compress")
+            raise ValueError("this catalog makes no parcels")
         return self.packer(self)
 
     def fetch(self) -> Path:
@@ -130,7 +131,7 @@ class Catalog:
     pins: Mapping[str, Pin]
     fetcher: Callable[[Artifact], Path]
     mirror_url: str = ""
-    packer: Callable[[Artifact], Path] | None = None
+    packer: Callable[[Artifact], Parcel] | None = None
 
     def artifact(self, product: str, version: str, arch: str) -> Artifact:
         """A product's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterctl.artifacts.pack import add_bytes, add_file, folder_entry, gzip_stream
+from clusterctl.artifacts.pack import add_bytes, add_file, folder_entry
 
 OCI = "application/vnd.oci.image"
+LEVEL = 9
+"""zstd's: made once, sent to every machine, and unpacked there several times faster than gzip."""
 NET_BIND_SERVICE = {"SCHILY.xattr.security.capability": "\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0"}
 """The file capability cap_net_bind_service=ep: an ordinary user binds port 53 with it."""
 
@@ -51,7 +53,7 @@ def write_oci_archive(path: Path, spec: ImageSpec, program: Path, arch: str) -> 
         config = spec.config(arch, _digest(plain))
         manifest = _json({
             "schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": _described(config, f"{OCI}.config.v1+json"),
-            "layers": [{"mediaType": f"{OCI}.layer.v1.tar+gzip", "digest": _digest(packed), "size": packed.stat().st_size}]})
+            "layers": [{"mediaType": f"{OCI}.layer.v1.tar+zstd", "digest": _digest(packed), "size": packed.stat().st_size}]})
         names = {"io.containerd.image.name": spec.reference,
                  "org.opencontainers.image.ref.name": spec.reference.rsplit(":", 1)[1]}
         index = _json({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [
@@ -83,14 +85,15 @@ def write_docker_archive(path: Path, spec: ImageSpec, program: Path, arch: str) 
 
 def _layer(folder: Path, spec: ImageSpec, program: Path) -> tuple[Path, Path]:
     """The image's one layer, plain and compressed."""
-    plain, packed = folder / "layer.tar", folder / "layer.tar.gz"
+    import zstandard
+
+    plain, packed = folder / "layer.tar", folder / "layer.tar.zst"
     with tarfile.open(plain, "w", format=tarfile.PAX_FORMAT) as tar:
         if spec.temporary_folder:
             tar.addfile(folder_entry("tmp/", 0o1777))
         add_file(tar, spec.entrypoint[0].lstrip("/"), program, NET_BIND_SERVICE if spec.bind_low_ports else None)
-    with plain.open("rb") as source, packed.open("wb") as raw, gzip_stream(raw) as stream:
-        while block := source.read(1 << 20):
-            stream.write(block)
+    with plain.open("rb") as source, packed.open("wb") as target:
+        zstandard.ZstdCompressor(level=LEVEL, threads=-1).copy_stream(source, target, size=plain.stat().st_size)
     return plain, packed
 
 

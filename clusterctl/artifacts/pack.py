@@ -7,7 +7,6 @@ import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 
 def folder_entry(name: str, mode: int = 0o755) -> tarfile.TarInfo:
@@ -37,18 +36,14 @@ def add_bytes(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644
     tar.addfile(file_entry(name, len(content), mode), io.BytesIO(content))
 
 
-def gzip_stream(raw: IO[bytes]) -> gzip.GzipFile:
-    """A gzip stream into ``raw`` whose header tells neither name nor time."""
-    return gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)
-
-
 def write_archive(path: Path, members: Mapping[str, Path]) -> None:
     """Write a ``tar.gz`` of these files under these names; the folders that they lie in come first."""
     folders = sorted({name.rsplit("/", 1)[0] for name in members if "/" in name and not name.startswith("./")})
     if any(name.startswith("./") for name in members):
         folders.insert(0, ".")
-    with path.open("wb") as raw, gzip_stream(raw) as packed, tarfile.open(
-            fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+    # The header of what is compressed tells neither name nor time.
+    with (path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
+          tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar):
         for folder in folders:
             tar.addfile(folder_entry(f"{folder}/"))
         for name, source in members.items():

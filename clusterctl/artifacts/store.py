@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clusterctl.artifacts.catalog import Artifact, Catalog, Pin, built_in, parse_pins
-from clusterctl.artifacts.compressed import compress
+from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
+from clusterctl.artifacts.parcel import Parcel, write_parcel
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
 from clusterctl.model import ArtifactSettings
 from clusterctl.storage import user_cache, write_whole
@@ -74,23 +74,30 @@ class Store:
             raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
                           hint="name a folder that can be written: cluster.artifacts.cache") from error
 
-    def packed(self, artifact: Artifact) -> Path:
-        """A verified copy, compressed with zstd, for sending. Raises what ``fetch`` raises."""
+    def parcel(self, artifact: Artifact) -> Parcel:
+        """The programs of a verified copy, packed for sending. Raises what ``fetch`` raises."""
         source = self.fetch(artifact)
-        target = self.cache / "packed" / f"{artifact.sha256}.zst"
-        note = target.with_suffix(".sha256")
+        identity = hashlib.sha256("\0".join((artifact.sha256, *artifact.programs)).encode()).hexdigest()
+        target = self.cache / "parcels" / f"{identity}.tar.zst"
         try:
-            if note.exists() and self.is_verified(target, note.read_text()):
-                return target
             target.parent.mkdir(parents=True, exist_ok=True)
             with _claimed(target.with_suffix(".part")):
-                if not (note.exists() and self.is_verified(target, note.read_text())):
-                    compress(source, target)
-                    write_whole(note, digest(target).encode())
+                sums = self._sums(target)
+                if sums is None:
+                    sums = write_parcel(source, target, artifact.programs, archive=bool(artifact.members))
+                    write_whole(_note(target), digest(target).encode() + b"\n" + sums)
         except OSError as error:
             raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
                           hint="name a folder that can be written: cluster.artifacts.cache") from error
-        return target
+        return Parcel(target, sums)
+
+    def _sums(self, parcel: Path) -> bytes | None:
+        """What is noted of a parcel that is there and has not changed since."""
+        try:
+            sha256, _, sums = _note(parcel).read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        return sums if self.is_verified(parcel, sha256.decode(errors="replace")) else None
 
     def _local(self, artifact: Artifact, cached: Path) -> Path | None:
         """The copy that is on this machine. A file in the mirror that is wrong is an error, not a reason to look elsewhere."""
@@ -168,6 +175,11 @@ def _combined(artifact: Artifact, errors: Sequence[ClusterctlError]) -> Clusterc
                        hint="check the network, or name a mirror that has it: cluster.artifacts.mirror")
 
 
+def _note(parcel: Path) -> Path:
+    """Where the digests of a parcel are noted: its own, then those of its programs."""
+    return parcel.with_suffix(".sums")
+
+
 def _identity(path: Path, sha256: str) -> bytes:
     """What changes when a file does."""
     found = path.stat()
@@ -204,8 +216,8 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     """Have verified copies of all of these here, before any machine is touched. Raises the errors of all of them together."""
     def attempt(artifact: Artifact) -> ClusterctlError | None:
         try:
-            if artifact.is_program and artifact.packer is not None and artifact.url is None:
-                artifact.packed()
+            if artifact.product in PATHS and artifact.packer is not None and artifact.url is None:
+                artifact.parcel()
             else:
                 artifact.fetch()
         except ClusterctlError as error:
@@ -236,7 +248,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     store = Store(cache, mirror, progress or _silent, patience or Patience())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pins = {**built_in(), **_mirror_pins(store, given.pop(CATALOG, None)), **given}
-    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.packed)
+    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.parcel)
 
 
 def _mirror_pins(store: Store, pin: Pin | None) -> dict[str, Pin]:

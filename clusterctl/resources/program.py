@@ -13,6 +13,16 @@ from clusterctl.shell import Blob, Call, Observation, Probe
 ROOT = "/opt/clusterctl"
 
 
+class Parcel(Protocol):
+    """The programs of an artifact as they are sent, and their digests as sha256sum prints them."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def sums(self) -> bytes: ...
+
+
 class Source(Protocol):
     """A pinned artifact: its sha256, and a way to a verified copy of it on this machine."""
 
@@ -21,7 +31,7 @@ class Source(Protocol):
 
     def fetch(self) -> Path: ...
 
-    def packed(self) -> Path: ...
+    def parcel(self) -> Parcel: ...
 
     @property
     def url(self) -> str | None:
@@ -56,14 +66,15 @@ class Program(Resource):
         return {"source": words[1], "files": words[0]} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
-        kind = "tar" if self.members else "zst" if self.source.url is None else "file"
-        where = self.source.url or self.source.sha256
-        return (("put_program", self.folder, self.source.sha256, kind, where, *(self.members or (self.name,))),)
+        url, sha256 = self.source.url, self.source.sha256
+        kind = "parcel" if url is None else "archive" if self.members else "program"
+        return (("put_program", self.folder, sha256, kind, url or sha256, *(self.members or (self.name,))),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
         if self.source.url is not None:
             return {}
-        return {self.source.sha256: self.source.fetch() if self.members else self.source.packed()}
+        parcel = self.source.parcel()
+        return {self.source.sha256: parcel.path, f"{self.source.sha256}.sums": parcel.sums}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,12 +62,12 @@ die() {
 	exit 1
 }
 
-# sha256 FILE...: the digest of each, one a line; openssl is several times faster than coreutils.
+# sha256 FILE...: a line 'DIGEST *NAME' for each, in order; openssl is several times faster than coreutils.
 sha256() {
 	if command -v openssl >/dev/null 2>&1; then
-		openssl dgst -sha256 -r "$@" | cut -d ' ' -f 1
+		openssl dgst -sha256 -r "$@"
 	else
-		sha256sum "$@" | cut -d ' ' -f 1
+		sha256sum -b "$@"
 	fi
 }
 
@@ -243,7 +243,7 @@ stamps() {
 program_verdict() {
 	printf '%s\n' "$2" | while read -r sum _ _ _ _ mode owner name; do
 		[ -f "$1/$name" ] || { echo "missing $name"; break; }
-		[ "$(sha256 "$1/$name")" = "$sum" ] || { echo "modified $name"; break; }
+		[ "$(sha256 "$1/$name" | cut -d ' ' -f 1)" = "$sum" ] || { echo "modified $name"; break; }
 		[ "$(stat -c '%a %U' -- "$1/$name")" = "$mode $owner" ] || { echo "mode $name"; break; }
 	done | grep . || echo intact
 }

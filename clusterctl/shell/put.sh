@@ -150,7 +150,7 @@ fetch() {
 }
 
 # put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed.
-# KIND: zst or file (one program, compressed or not), tar (an archive). BLOB: what was sent, or a URL.
+# KIND: parcel (programs that were sent, with their digests beside them), archive or program (fetched from the URL that BLOB is).
 put_program() {
 	folder=$1 sum=$2 kind=$3
 	take "$4"
@@ -159,18 +159,20 @@ put_program() {
 	rm -rf -- "$folder.new"
 	make_folders "$folder.new"
 	trap 'full_disks; rm -rf -- "$folder.new"; rmdir -- "${folder%/*}" 2>/dev/null || :' EXIT
-	if [ "$kind" = zst ]; then
-		zstd -d -q -o "$folder.new/$1" -- "$blob"
-		arrived=$(sha256 "$folder.new/$1")
-	else
-		arrived=$(sha256 "$blob")
+	if [ "$kind" != parcel ]; then
+		arrived=$(sha256 "$blob" | cut -d ' ' -f 1)
+		[ "$arrived" = "$sum" ] || die "integrity: what arrived for $folder has the sha256 $arrived and not $sum"
 	fi
-	[ "$arrived" = "$sum" ] || die "integrity: what arrived for $folder has the sha256 $arrived and not $sum"
 	case $kind in
-	tar) unpack "$blob" "$folder.new" "$@" ;;
-	file) mv -- "$blob" "$folder.new/$1" ;;
+	parcel) zstd -d -q -c -- "$blob" | tar -xf - -C "$folder.new" --no-same-owner ;;
+	archive) unpack "$blob" "$folder.new" "$@" ;;
+	program) mv -- "$blob" "$folder.new/$1" ;;
 	esac
 	cd "$folder.new" || exit
+	sha256 -- * >"$work/sums"
+	if [ "$kind" = parcel ] && ! cmp -s "$work/sums" "$blob.sums"; then
+		die "integrity: what arrived for $folder is not what was sent: $(cat "$work/sums")"
+	fi
 	chown 0:0 -- *
 	chmod 0755 -- *
 	sync -- *
@@ -179,13 +181,10 @@ put_program() {
 	mv -- "$folder.new" "$folder"
 	cd "$folder" || exit
 	# Taken after the rename: a rename of the folder changes no ctime of what is inside.
+	stat -c '%s %Y %Z %i %a %U %n' -- * >"$work/there"
 	{
 		echo "$sum"
-		for name in *; do
-			own=$sum
-			[ "$kind" != tar ] || own=$(sha256 "$name")
-			echo "$own $(stat -c '%s %Y %Z %i %a %U %n' -- "$name")"
-		done
+		cut -d ' ' -f 1 "$work/sums" | paste -d ' ' - "$work/there"
 	} >.stamp.new
 	sync .stamp.new
 	mv -f .stamp.new .stamp
@@ -214,7 +213,7 @@ accepts() {
 
 put_image() {
 	take "$2"
-	[ "$(sha256 "$taken")" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
+	[ "$(sha256 "$taken" | cut -d ' ' -f 1)" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
 	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$taken" || "$root/bin/ctr" --namespace k8s.io images import "$taken"
 }
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
+import shlex
+import subprocess
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from shell_box import Box
 
-from clusterctl.artifacts.compressed import compress
+from clusterctl.artifacts.parcel import Parcel, write_parcel
+from clusterctl.errors import IntegrityError
 from clusterctl.pki import Authority, CertificateSpec
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.program import Program
@@ -23,24 +28,28 @@ SPEC = CertificateSpec(authority="kubernetes", common_name="server", dns=("a.exa
 
 @dataclass(frozen=True)
 class Source:
-    """An artifact that is already here."""
+    """An artifact that is already here; ``sums``: digests that the parcel pretends to have."""
 
     path: Path
     sha256: str
+    programs: Mapping[str, str]
+    archive: bool
+    sums: bytes = b""
     url: str | None = None
 
     def fetch(self) -> Path:
         return self.path
 
-    def packed(self) -> Path:
-        target = self.path.with_name(f"{self.path.name}.zst")
-        compress(self.path, target)
-        return target
+    def parcel(self) -> Parcel:
+        target = self.path.with_name(f"{self.path.name}.tar.zst")
+        sums = write_parcel(self.path, target, self.programs, archive=self.archive)
+        return Parcel(target, self.sums or sums)
 
 
-def source(path: Path, content: bytes, pin: str | None = None) -> Source:
+def source(path: Path, content: bytes, *members: str, name: str = "tool", sums: bytes = b"") -> Source:
     path.write_bytes(content)
-    return Source(path, pin or hashlib.sha256(content).hexdigest())
+    programs = {member: member.rsplit("/", 1)[-1] for member in members or (name,)}
+    return Source(path, hashlib.sha256(content).hexdigest(), programs, bool(members), sums)
 
 
 def archive(*members: tuple[str, bytes | None], mode: str = "w:gz") -> bytes:
@@ -59,43 +68,70 @@ def archive(*members: tuple[str, bytes | None], mode: str = "w:gz") -> bytes:
     return stream.getvalue()
 
 
-def test_a_file(box: Box) -> None:
-    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"#!/bin/sh\necho tool\n"))
+def fetched(box: Box, source: Source, arrives: bytes | None = None) -> Source:
+    """The same, from a URL that the machine asks itself; ``arrives``: what comes from there in its place."""
+    if arrives is not None:
+        source.path.write_bytes(arrives)
+    box.command("curl", f'while [ "$1" != -o ]; do shift; done; cp {shlex.quote(str(source.path))} "$2"')
+    return dataclasses.replace(source, url="https://mirror.example/file")
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_a_file(box: Box, url: bool) -> None:
+    given = source(box.path / "blob", b"#!/bin/sh\necho tool\n")
+    program = Program(name="tool", version="1.0.0", source=fetched(box, given) if url else given)
     box.settle(program)
     folder = box.root / "tool/1.0.0"
     assert (folder / "tool").read_bytes() == b"#!/bin/sh\necho tool\n"
     assert os.listdir(folder.parent) == ["1.0.0"] and sorted(os.listdir(folder)) == [".stamp", "tool"]
     assert os.access(folder / "tool", os.X_OK) and folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / ".stamp").read_text().splitlines()[1].split(" ")[0] == given.sha256
     assert box.diff(program, verify=True) is None
 
 
-def test_an_archive(box: Box) -> None:
-    content = archive(("pack/bin/one", b"1"), ("pack/two words", b"2"), ("unasked", b"3"), ("../../etc/evil", b"4"), ("link", None))
-    program = Program(name="pack", version="2.0.0", source=source(box.path / "blob", content), members=("pack/bin/one", "pack/two words"))
+@pytest.mark.parametrize("url", [False, True])
+def test_an_archive(box: Box, url: bool) -> None:
+    content = archive(("pack/two words", b"2"), ("pack/bin/one", b"1"), ("unasked", b"3"), ("../../etc/evil", b"4"), ("link", None))
+    members = ("pack/bin/one", "pack/two words")
+    given = source(box.path / "blob", content, *members)
+    program = Program(name="pack", version="2.0.0", source=fetched(box, given) if url else given, members=members)
     box.settle(program)
     folder = box.root / "pack/2.0.0"
     assert sorted(os.listdir(folder)) == [".stamp", "one", "two words"]
+    assert [(folder / name).read_bytes() for name in ("one", "two words")] == [b"1", b"2"]
     assert (folder / "one").stat().st_uid == 0 and (folder / "one").stat().st_mode & 0o777 == 0o755
     assert os.listdir(box.etc) == []
     assert box.diff(program, verify=True) is None
 
 
-def test_wrong_sha_leaves_nothing(box: Box) -> None:
-    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"evil", pin="0" * 64))
+@pytest.mark.parametrize("sums", [f"{'0' * 64} *tool\n", f"{hashlib.sha256(b'evil').hexdigest()} *other\n", "\n"])
+def test_programs_that_are_not_what_was_sent_leave_nothing(box: Box, sums: str) -> None:
+    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"evil", sums=sums.encode()))
     result = box.apply(program)
     assert result.failure is not None and "integrity" in result.failure.output
     assert os.listdir(box.root) == []
 
 
-@pytest.mark.parametrize(("members", "asked"), [
+def test_what_a_url_gives_in_its_place_leaves_nothing(box: Box) -> None:
+    given = fetched(box, source(box.path / "blob", b"good"), arrives=b"evil")
+    result = box.apply(Program(name="tool", version="1.0.0", source=given))
+    assert result.failure is not None and "integrity" in result.failure.output
+    assert os.listdir(box.root) == []
+
+
+WAYS_OUT = [
     ((("link", None),), "link"),
     ((("other", b"x"),), "missing"),
     ((("../../../evil", b"x"),), "../../../evil"),
     ((("/tmp/clusterctl-evil", b"x"),), "/tmp/clusterctl-evil"),
     ((("folder/file", b"x"),), "folder"),
-])
+]
+
+
+@pytest.mark.parametrize(("members", "asked"), WAYS_OUT)
 def test_links_and_ways_out_are_refused(dash: Box, members: tuple[tuple[str, bytes | None], ...], asked: str) -> None:
-    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", archive(*members)), members=(asked,))
+    given = fetched(dash, source(dash.path / "blob", archive(*members), asked))
+    program = Program(name="tool", version="1.0.0", source=given, members=(asked,))
     before = sorted(os.listdir(dash.path))
     failed = dash.apply(program).failure is not None
     # GNU tar takes an absolute name for a relative one, which stays inside.
@@ -105,9 +141,24 @@ def test_links_and_ways_out_are_refused(dash: Box, members: tuple[tuple[str, byt
     assert not Path("/tmp/clusterctl-evil").exists() and os.listdir(dash.etc) == []
 
 
-def test_a_damaged_archive_is_refused(dash: Box) -> None:
-    content = archive(("one", os.urandom(50_000)))[:20_000]
-    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", content), members=("one",))
+@pytest.mark.parametrize(("members", "asked"), WAYS_OUT)
+def test_a_parcel_has_plain_names_and_files_alone(tmp_path: Path, members: tuple[tuple[str, bytes | None], ...], asked: str) -> None:
+    given = source(tmp_path / "blob", archive(*members), asked)
+    if members[0][1] is None or members[0][0] != asked:
+        with pytest.raises(IntegrityError, match=f"holds no file {asked}"):
+            given.parcel()
+        assert os.listdir(tmp_path) == ["blob"]
+        return
+    unpacked = subprocess.run(["tar", "--zstd", "-tf", given.parcel().path], capture_output=True, text=True, check=True)
+    assert unpacked.stdout == f"{asked.rsplit('/', 1)[-1]}\n"
+
+
+@pytest.mark.parametrize("size", [10, 20_000, 40_000])
+def test_a_damaged_archive_is_refused(dash: Box, size: int) -> None:
+    given = source(dash.path / "blob", archive(("one", os.urandom(50_000)))[:size], "one")
+    with pytest.raises(IntegrityError, match="no whole archive"):
+        given.parcel()
+    program = Program(name="tool", version="1.0.0", source=fetched(dash, given), members=("one",))
     assert dash.apply(program).failure is not None
     assert not (dash.root / "tool/1.0.0").exists()
 
@@ -117,7 +168,7 @@ def test_a_damaged_archive_is_refused(dash: Box) -> None:
     ("cp two x; mv x two", "intact"), ("touch two", "intact"), ("touch extra", "intact"), ("rm .stamp", None)])
 def test_drift(dash: Box, damage: str, verdict: str | None) -> None:
     content = archive(("one", b"1"), ("two", b"2"))
-    program = Program(name="pack", version="2.0.0", source=source(dash.path / "blob", content), members=("one", "two"))
+    program = Program(name="pack", version="2.0.0", source=source(dash.path / "blob", content, "one", "two"), members=("one", "two"))
     dash.settle(program)
     assert os.system(f"cd {dash.root}/pack/2.0.0 && {damage}") == 0
     change = dash.diff(program)

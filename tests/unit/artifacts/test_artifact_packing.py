@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from clusterctl.artifacts.catalog import MEMBERS
 from clusterctl.artifacts.image import ImageSpec, write_docker_archive, write_oci_archive
@@ -81,7 +82,8 @@ def test_an_oci_archive_holds_together(tmp_path: Path, program: Path) -> None:
         manifest = json.loads(_blob(tar, described))
         config = json.loads(_blob(tar, manifest["config"]))
         (layer,) = manifest["layers"]
-        plain = gzip.decompress(_blob(tar, layer))
+        assert layer["mediaType"].endswith("+zstd")
+        plain = zstandard.decompress(_blob(tar, layer))
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(plain).hexdigest()}"]
     assert (config["architecture"], config["os"]) == ("arm64", "linux")
     assert config["config"] == {"Entrypoint": ["/coredns"], "Cmd": ["-conf", "x"], "User": "65532:65532", "WorkingDir": "/",
