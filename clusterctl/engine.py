@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from clusterctl import fleet, planner
 from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped, Unreachable
@@ -14,8 +15,8 @@ from clusterctl.model import Host
 from clusterctl.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.service import Service
-from clusterctl.shell import Blob, Call, Observation, Program, functions, step_result
-from clusterctl.transport import Cut, Transport
+from clusterctl.shell import Blob, Call, Observation, Probe, Program, functions, step_result
+from clusterctl.transport import SILENCE, Cut, Transport
 
 RECONNECTS = 3
 BOOT_SECONDS = 180.0
@@ -35,6 +36,10 @@ class Events:
     def acted(self, host: str, action: str, count: int = 1) -> None: ...
     def fetched(self, path: str, done: int, total: int | None) -> None: ...
 
+
+Foreseen = Mapping[str, Sequence[Probe]]
+"""What will have to be looked at as far as one can tell, by host."""
+NOTHING: Foreseen = MappingProxyType({})
 
 Gate = Callable[[StagePlan, Sequence[Host]], None]
 """Runs before or after a batch of a stage; raises to stop."""
@@ -63,33 +68,44 @@ class Engine:
         self.events = events
         self.guard: Callable[[], None] = lambda: None
         """Asked before each batch and after each broken connection; raises where nothing more may be done."""
+        self._seen: dict[str, tuple[frozenset[Probe], Observation]] = {}
+        """What was looked at together with facts, and has not been asked for yet."""
 
-    def facts(self, hosts: Sequence[Host]) -> Outcome[Facts]:
-        """Ask all hosts for their facts: one trip each; the unreachable are told together."""
-        return fleet.each(hosts, self._facts, limit=self.forks)
+    def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False) -> Outcome[Facts]:
+        """Ask all hosts for their facts: one trip each; the unreachable are told together.
 
-    def _facts(self, host: Host) -> Facts:
+        ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
+        """
+        return fleet.each(hosts, lambda host: self._facts(host, foreseen.get(host.name, ()), verify), limit=self.forks)
+
+    def _facts(self, host: Host, foreseen: Sequence[Probe], verify: bool) -> Facts:
         started = time.monotonic()
         transport = self.transports[host.name]
         transport.connect()
         asked = time.time()
         try:
-            records = list(transport.stream(probe_program(), silence=60))
+            records = list(transport.stream(probe_program(foreseen, verify=verify), silence=60 if not verify else SILENCE))
         except Cut as error:
             raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
-        found = read_facts(records, asked=asked, answered=time.time())
+        found, seen = read_facts(records, asked=asked, answered=time.time())
+        self._seen[host.name] = (frozenset(foreseen), seen)
         self.events.looked(host, "facts", time.monotonic() - started)
         return found
 
     def observe(
         self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False
     ) -> Outcome[Observation]:
-        """Look at all resources of all hosts: one trip each. ``verify`` hashes programs again."""
+        """Look at all resources of all hosts: one trip each, but to those where all of it was seen with their facts.
+
+        ``verify`` hashes programs again.
+        """
 
         def look(host: Host) -> Observation:
             started = time.monotonic()
             everything = [resource for stage in resources[host.name].values() for resource in stage]
-            seen = self._look(host, everything, verify=verify)
+            foreseen, seen = self._seen.pop(host.name, (frozenset(), Observation()))
+            if not foreseen.issuperset(planner.probes(everything)):
+                seen = self._look(host, everything, verify=verify)
             self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
             return seen
 

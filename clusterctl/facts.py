@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Observation, Probe, Program, functions
 
+CGROUPS = "/sys/fs/cgroup"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -39,6 +40,11 @@ class Facts:
 
     def __getitem__(self, name: str) -> str:
         return self.values.get(name, "")
+
+    @property
+    def lasting(self) -> Mapping[str, str]:
+        """All of its words but the time: while they are the same, the same is wanted of the machine."""
+        return {name: value for name, value in self.values.items() if name != "time"}
 
     @property
     def arch(self) -> str:
@@ -97,26 +103,40 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-def probe_program() -> Program:
-    """The program that asks a machine for its facts."""
-    return Program(probes=(("facts", "all"),), functions=functions("facts"))
+KINDS = ("fact", "time", "cpus", "address", "running", "space", "writable", "port")
+"""The records that a machine's facts come in; all others are answers to other probes."""
+PROBE: Probe = ("facts", "all")
 
 
-def read_facts(records: Iterable[list[str]], *, asked: float, answered: float) -> Facts:
-    """Facts from a probe program's records; ``asked`` and ``answered``: our clock, in seconds, around it."""
-    values: dict[str, str] = {}
-    space: dict[str, Space] = {}
-    ports: dict[int, Listener] = {}
-    for words in records:
-        if words[0] == "port":
-            ports[int(words[1])] = Listener(*(words[2:5] + [""] * 3)[:3])
-        elif words[0] == "fact" and words[1].startswith("free "):
-            kib, inodes, access, *_ = (words[2].split() + ["", "", ""])[:3]
-            space[words[1][5:]] = Space(
-                _number(kib) // 1024, int(inodes) if inodes.isdigit() and inodes != "0" else None, access != "ro"
-            )
-        elif words[0] == "fact":
-            values[words[1]] = words[2].strip() if len(words) > 2 else ""
+def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
+    """The program that asks a machine for its facts, and looks at ``probes`` in the same trip."""
+    return Program(probes=(PROBE, *probes), functions=functions("facts"), verify=verify)
+
+
+def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: float) -> tuple[Facts, Observation]:
+    """Facts from a probe program's records, and what else they say; ``asked``, ``answered``: our clock, in seconds, around it."""
+    said: dict[str, list[list[str]]] = {kind: [] for kind in KINDS}
+    seen = Observation()
+    for kind, *words in records:
+        if kind in said:
+            said[kind].append(words)
+        else:
+            seen.add(kind, words)
+    values = {words[0]: words[1].strip() if len(words) > 1 else "" for words in said["fact"]}
+    values |= {kind: said[kind][0][0] for kind in ("time", "cpus") if said[kind]}
+    values["addresses"] = " ".join(word.partition("/")[0] for words in said["address"] for word in words[0].split()[3:4])
+    values["running"] = " ".join(words[0] for words in said["running"])
+    writable = {words[0] for words in said["writable"]}
+    space = {words[0]: _space(words[1:], words[0] in writable) for words in said["space"] if words[0] != CGROUPS}
+    values["cgroup"] = next((words[1] for words in said["space"] if words[0] == CGROUPS and words[1:]), "")
+    ports = {int(words[0]): Listener(*(words[1:4] + [""] * 3)[:3]) for words in said["port"]}
     theirs = _seconds(values.get("time", "")) or answered
     skew = theirs - asked if theirs < asked else max(0.0, theirs - answered)
-    return Facts(values=values, space=space, ports=ports, skew=skew)
+    return Facts(values=values, space=space, ports=ports, skew=skew), seen
+
+
+def _space(words: Sequence[str], writable: bool) -> Space:
+    """From the kind of a file system, its free blocks, their size and its free inodes."""
+    _, blocks, size, inodes, *_ = [*words, "", "", "", ""]
+    # One that makes inodes as it needs them says that it has none.
+    return Space(_number(blocks) * _number(size) >> 20, _number(inodes) or None, writable)

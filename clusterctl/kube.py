@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ Object = Mapping[str, Any]
 """A Kubernetes object, as its YAML says it."""
 
 MANAGER = "clusterctl"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+"""The label, with MANAGER as its value, by which objects of ours are read together."""
 ROLE_LABEL = "node-role.kubernetes.io/"
 ATTEMPTS = 3
 AT_ONCE = 3
@@ -159,7 +162,9 @@ class Api:
         items = list(wanted)
         pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api")
         try:
-            there = list(pool.map(self.get, items))
+            listed = dict(pair for pairs in pool.map(self._listed, self._collections(items)) for pair in pairs)
+            # What somebody took the label from, and what has none of ours, is asked for by its name.
+            there = list(pool.map(lambda item: listed.get(self.path(item)) or self.get(item), items))
         finally:
             # After an interrupt nobody waits for answers that may never come.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -169,6 +174,18 @@ class Api:
             elif (fields := differences(item, found)) and not good(item, found):
                 changes.append(ObjectChange(item, "update", tuple(fields)))
         return changes
+
+    def _collections(self, items: Iterable[Object]) -> list[tuple[str, str, str]]:
+        """(path, apiVersion, kind) of where at least two of these are that bear our label."""
+        counted = Counter((self.path(item).rpartition("/")[0], item["apiVersion"], item["kind"]) for item in items
+                          if (item["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER)
+        return [place for place, count in counted.items() if count > 1]
+
+    def _listed(self, place: tuple[str, str, str]) -> list[tuple[str, Object]]:
+        """(path, object) of everything in one place that bears our label."""
+        path, version, kind = place
+        found = self.look(f"{path}?labelSelector={MANAGED_BY}%3D{MANAGER}")["items"]
+        return [(f"{path}/{item['metadata']['name']}", {"apiVersion": version, "kind": kind, **item}) for item in found]
 
     def apply(self, item: Object) -> None:
         """Server-side apply, as the field manager ``clusterctl``."""

@@ -21,7 +21,7 @@ from clusterctl.hostkeys import Pinned, expect
 from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
-from clusterctl.shell import BOOTSTRAP, Program, read_record
+from clusterctl.shell import BOOTSTRAP, Program, Records
 from clusterctl.sockets import has_ended, open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
 
@@ -186,9 +186,9 @@ class Transport:
         try:
             self._start(channel, BOOTSTRAP)
             sender.start()
-            started = ended = False
+            started, ended, records = False, False, Records(program.nonce)
             for line in self._lines(channel, sender, silence):
-                words = read_record(line, program.nonce)
+                words = records.read(line)
                 if words is None:
                     continue
                 started = True

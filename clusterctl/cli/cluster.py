@@ -60,11 +60,13 @@ def apply(
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
         opened.begin_connecting(opened.chosen)
         from clusterctl.operations.apply import Apply, make_plan, refuse_early
+        from clusterctl.operations.foresight import foresee
         from clusterctl.operations.lock import locked
 
         refuse_early(opened)
+        guess = foresee(opened)
         with locked(opened, "apply", connect=opened.chosen):
-            found = make_plan(opened, verify=verify)
+            found = make_plan(opened, verify=verify, foresight=guess)
             _show(report, opened, found, diff=diff)
             if found:
                 confirm(yes)

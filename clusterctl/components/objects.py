@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,26 +13,21 @@ from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.disruption import CORDONED_FOR, cordoned_for
 from clusterctl.errors import InputError
-from clusterctl.kube import ROLE_LABEL, Object
+from clusterctl.kube import MANAGED_BY, MANAGER, ROLE_LABEL, Object
 from clusterctl.model import Cluster, Host
 from clusterctl.pki import CertificateSpec, Pki, describe
 from clusterctl.render import render
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+OURS = {MANAGED_BY: MANAGER}
+"""The label of all objects that are ours."""
 METRICS_SECRET = "metrics-server-tls"
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
 def bindings(cluster: Cluster) -> list[Object]:
     """Who may do what: needed before the nodes can be used."""
-    return _read(
-        render(
-            "addons/rbac.yaml.j2",
-            administrators=ADMINISTRATORS,
-            kubelet_client=KUBELET_CLIENT,
-            flannel=cluster.network.cni == "flannel",
-        ),
-        "rbac.yaml",
-    )
+    return _ours("rbac", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT, flannel=cluster.network.cni == "flannel")
 
 
 def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
@@ -42,29 +38,15 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     wanted: list[Object] = []
     settings, versions = cluster.settings.addons, cluster.versions
     if settings.coredns:
-        wanted += _read(
-            render(
-                "addons/coredns.yaml.j2",
-                domain=cluster.network.domain,
-                address=str(cluster.network.dns_address),
-                replicas=min(2, len(cluster.nodes)),
-                forward=forward,
-                image=IMAGES["coredns"].format(version=versions.coredns),
-            ),
-            "coredns.yaml",
-        )
+        wanted += _ours(
+            "coredns", domain=cluster.network.domain, address=str(cluster.network.dns_address),
+            replicas=min(2, len(cluster.nodes)), forward=forward, image=IMAGES["coredns"].format(version=versions.coredns))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(metrics_secret(cluster, pki))
-        wanted += _read(
-            render(
-                "addons/metrics-server.yaml.j2",
-                authority=authority.decode(),
-                bundle=base64.b64encode(authority).decode(),
-                image=IMAGES["metrics-server"].format(version=versions.metrics_server),
-            ),
-            "metrics-server.yaml",
-        )
+        wanted += _ours(
+            "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
+            image=IMAGES["metrics-server"].format(version=versions.metrics_server))
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:
@@ -82,7 +64,7 @@ def removed_nodes(names: Iterable[str]) -> list[Object]:
     """Keeps machines out that were removed while nobody could reach them: whatever they ask to be changed is denied."""
     chosen = sorted(names)
     users = [f"'system:node:{name}'" for name in chosen]
-    return _read(render("addons/removed-nodes.yaml.j2", policy=REMOVED_NODES, names=chosen, users=users), "removed-nodes.yaml")
+    return _ours("removed-nodes", policy=REMOVED_NODES, names=chosen, users=users)
 
 
 def removed_names(policy: Object | None) -> frozenset[str]:
@@ -105,7 +87,7 @@ def metrics_secret(cluster: Cluster, pki: Pki) -> Object:
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "kubernetes.io/tls",
-        "metadata": {"name": METRICS_SECRET, "namespace": "kube-system"},
+        "metadata": {"name": METRICS_SECRET, "namespace": "kube-system", "labels": OURS},
         "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()},
     }
 
@@ -124,9 +106,17 @@ def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
     return all(said.get(key) == value for key, value in wanted.items()) and pki.authorities["kubernetes"].signed_pem(pem) is True
 
 
-def _read(text: bytes, where: str) -> list[Object]:
+def _ours(name: str, **values: object) -> list[Object]:
+    """The objects of one of our own templates, labelled as ours."""
+    found = _read(render(f"addons/{name}.yaml.j2", **values), f"{name}.yaml")
+    for item in found:
+        item["metadata"]["labels"] = {**item["metadata"].get("labels", {}), **OURS}
+    return [*found]
+
+
+def _read(text: bytes, where: str) -> list[dict[str, Any]]:
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document]
+        documents = [document for document in yaml.load_all(text, Loader=_LOADER) if document]
     except yaml.YAMLError as error:
         raise InputError(f"not YAML: {error}", where=where) from None
     for document in documents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,54 +13,25 @@ from types import MappingProxyType
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
-from clusterctl.components.base import Context
-from clusterctl.components.control_plane import CONTROL_PLANE
-from clusterctl.components.etcd import ETCD
-from clusterctl.components.host import HOST
-from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS, products
+from clusterctl.components.programs import products
 from clusterctl.disruption import CORDONED_FOR
-from clusterctl.engine import Gates
+from clusterctl.engine import NOTHING, Foreseen, Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
 from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, rolled_out, wait_for
-from clusterctl.model import Cluster, Host
+from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
+from clusterctl.operations.desired import ByHost, formed, stages, wanted
+from clusterctl.operations.foresight import Foresight, foresee, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
-from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
-from clusterctl.resources.base import Resource
+from clusterctl.planner import Plan, Stage, StagePlan
 from clusterctl.resources.program import Image, Program
 
 READY_SECONDS = 180.0
 ROLL_OUT_SECONDS = 180.0
-
-
-def max_unavailable(cluster: Cluster, given: str = "") -> int:
-    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one.
-
-    ``given``: what somebody says in place of the inventory, of the same form.
-    """
-    text = given or cluster.settings.max_unavailable
-    return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
-
-
-def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
-    """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
-    return (
-        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
-        Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
-        Stage(
-            name="nodes",
-            components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
-            strategy=Rolling(max_unavailable(cluster)),
-            together=True,
-        ),
-        Stage(name="images", components=(ADDON_IMAGES, ADDON_VERSIONS)),
-    )
 
 
 @dataclass(frozen=True)
@@ -93,19 +65,25 @@ class ApplyPlan:
         }
 
 
-def make_plan(session: Session, *, verify: bool = False) -> ApplyPlan:
-    """Look once at every machine, at etcd and at the API, and compare. Two trips to each machine; nothing is changed.
+def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | None = None) -> ApplyPlan:
+    """Look once at every machine, at etcd and at the API, and compare. Nothing is changed.
 
-    From here on the session's cluster has the versions that run, where the inventory names none.
+    One trip to each machine that is as it was the last time, two to others. From here on the session's cluster has the
+    versions that run, where the inventory names none.
     """
     refuse_early(session)
-    facts, warnings = gather(session)
-    why, _ = even_members(len(session.cluster.etcd_members))
-    warnings += [why] if why else []
-    session.cluster = running.settle(session.cluster, facts)
-    running.refuse_differences(session.cluster, facts)
-    require(session)
-    return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
+    guess = foresight or foresee(session)
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
+        facts, warnings = gather(session, guess.probes if guess else NOTHING, verify=verify)
+        why, _ = even_members(len(session.cluster.etcd_members))
+        warnings += [why] if why else []
+        session.cluster = running.settle(session.cluster, facts)
+        running.refuse_differences(session.cluster, facts)
+        require(session)
+        if guess and asked and guess.holds(facts):
+            return compare(session, guess.order, facts, warnings, resources=guess.resources, asked=asked, verify=verify)
+        return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
 
 
 def refuse_early(session: Session) -> None:
@@ -123,9 +101,11 @@ def require(session: Session) -> None:
         session.catalog.require(product, version)
 
 
-def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
+def gather(session: Session, foreseen: Foreseen = NOTHING, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
     """Facts of the chosen hosts, and warnings; beside them those of all etcd members that answer: they know whether there is
     a cluster, and which versions it runs. Raises Unreachable, Refused.
+
+    ``foreseen``: what is looked at in the same trip, by host.
     """
     hosts = session.chosen
     session.connect(hosts)
@@ -134,25 +114,38 @@ def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
     if beside and not running.live(others.results) and others.errors:
         # Without any member that has served, a new one would take itself for the first.
         others.or_raise()
-    facts, warnings = session.facts(hosts, beside=others.results)
+    facts, warnings = session.facts(hosts, beside=others.results, foreseen=foreseen, verify=verify)
     refuse_other_cluster(session, facts)
+    remember(session, facts)
     return facts, warnings
 
 
+class Asked:
+    """The API and etcd, asked while machines are looked at. After an interrupt nobody waits for answers that may never come."""
+
+    def __init__(self, session: Session, facts: Mapping[str, Facts]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
+        self.api = self._pool.submit(api_state.look, session, facts)
+        self.etcd = self._pool.submit(_look_at_etcd, session, facts)
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
-            verify: bool = False) -> ApplyPlan:
-    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage."""
+            resources: ByHost | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
+    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage.
+
+    ``resources``, ``asked``: where they are known and under way already.
+    """
     hosts = session.chosen
-    resources = wanted(session, order, hosts, facts)
-    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
-    try:
-        api = pool.submit(api_state.look, session, facts)
-        etcd = pool.submit(_look_at_etcd, session, facts)
+    resources = resources or wanted(session, order, hosts, facts)
+    with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
-        found, membership = api.result(), etcd.result()
-    finally:
-        # After an interrupt nobody waits for answers that may never come.
-        pool.shutdown(wait=False, cancel_futures=True)
+        found, membership = asking.api.result(), asking.etcd.result()
     machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
@@ -178,30 +171,6 @@ def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | 
         return members.look(session, hosts)
     except Refused as error:
         return error
-
-
-def wanted(
-    session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
-) -> dict[str, dict[str, tuple[Resource, ...]]]:
-    """All resources of all hosts, by stage."""
-    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
-
-
-def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:
-    """All that components may know of one host."""
-    return Context(
-        cluster=session.cluster,
-        host=host,
-        facts=facts[host.name],
-        pki=session.pki,
-        catalog=session.catalog,
-        etcd_formed=formed(facts),
-    )
-
-
-def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
-    """The hosts whose etcd has served once."""
-    return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")
 
 
 class Apply:

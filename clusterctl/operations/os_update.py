@@ -15,8 +15,8 @@ from clusterctl.errors import ClusterctlError, InputError, Problems, Refused
 from clusterctl.kube import ApiError, Object, refuse
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import drain
-from clusterctl.operations.apply import max_unavailable
 from clusterctl.operations.base import Session
+from clusterctl.operations.desired import max_unavailable
 from clusterctl.operations.os_packages import Machine, look_program, read_machine
 from clusterctl.operations.patience import insist
 

@@ -12,8 +12,8 @@ from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, node_ready
 from clusterctl.model import Host
 from clusterctl.operations import members, running
-from clusterctl.operations.apply import formed, stages, wanted
 from clusterctl.operations.base import Session
+from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.service import Service

@@ -21,8 +21,9 @@ from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, ObjectChange
 from clusterctl.model import Cluster, Host, Versions
 from clusterctl.operations import drain, running, snapshot, upgrade_checks
-from clusterctl.operations.apply import Apply, ApplyPlan, compare, max_unavailable, require, wait_nodes
+from clusterctl.operations.apply import Apply, ApplyPlan, compare, require, wait_nodes
 from clusterctl.operations.base import Session
+from clusterctl.operations.desired import max_unavailable
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.versions import SUPPORTED_MINORS, order

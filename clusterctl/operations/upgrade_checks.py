@@ -16,8 +16,9 @@ from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import drain, members, running
-from clusterctl.operations.apply import ApplyPlan, context_of
+from clusterctl.operations.apply import ApplyPlan
 from clusterctl.operations.base import Session
+from clusterctl.operations.desired import context_of
 from clusterctl.planner import Plan
 from clusterctl.resources.program import ROOT, Program
 from clusterctl.shell import Call

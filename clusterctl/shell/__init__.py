@@ -23,7 +23,8 @@ Blob = bytes | Path
 """What travels beside a program: bytes, or a file here that is streamed."""
 
 BOOTSTRAP = (
-    "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; mkdir -p $r/run && rm -rf $d && mkdir $d || exit 74; "
+    "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; [ -d $r/run ] || mkdir -p $r/run; [ ! -e $d ] || rm -rf $d; "
+    "mkdir $d || exit 74; "
     "trap 'rm -rf $d' EXIT; trap 'exit 1' HUP INT TERM; "
     "for o in $r/run/*; do kill -0 ${o##*/} 2>/dev/null || rm -rf $o; done; "
     "tar -xf - -C $d || exit 73; exec 9>>$r/lock && flock -w 120 9 || exit 75; "
@@ -46,6 +47,10 @@ def quote(word: str) -> str:
 PRELUDE = ("prelude", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
+LOOKS = frozenset(("facts", "stat", "sha", "text", "link", "unit", "stamp", "sysctl", "module", "package", "user", "image",
+                   "program"))
+"""The probes whose functions need those of the first file alone."""
+
 UNDOING = ("footprint", "undo", "undo_system")
 """Those of the few programs that note what was there before us, or take away what is ours."""
 
@@ -54,11 +59,6 @@ UNDOING = ("footprint", "undo", "undo_system")
 def functions(*names: str) -> str:
     """The text of files of functions."""
     return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in names)
-
-
-def prelude() -> str:
-    """The text of the functions that every program starts with."""
-    return functions(*PRELUDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Program:
     @property
     def text(self) -> str:
         """The program itself, as sh reads it."""
-        lines = [f"set -- {self.nonce} \"$1\"", prelude(), self.functions]
+        lines = [f"set -- {self.nonce} \"$1\"", functions(*self._prelude), self.functions]
         if self._undoes:
             lines.append(functions(*UNDOING))
         if self.verify:
@@ -87,6 +87,11 @@ class Program:
         lines += list(_observations(self.probes))
         lines.append("emit end")
         return "\n".join(lines) + "\n"
+
+    @property
+    def _prelude(self) -> Sequence[str]:
+        """All of the functions, or those alone that look: to read the others would take longer than to look."""
+        return PRELUDE[:1] if not self.steps and LOOKS.issuperset(kind for kind, _ in self.probes) else PRELUDE
 
     @property
     def _undoes(self) -> bool:
@@ -154,6 +159,10 @@ class Observation:
             self._add_unit(words[0] if words else "")
         elif kind == "remains":
             self._tables[kind].setdefault(words[0], []).append("\t".join(words[1:]))
+        elif kind == "dpkg":
+            name, _, status = words[0].partition(" ")
+            if status.startswith("ii"):
+                self._tables["package"][name.partition(":")[0]] = []
         elif kind == "user":
             self._tables[kind][words[0].split(":")[0]] = words[0].split(":")
         else:
@@ -190,10 +199,19 @@ class StepResult:
     output: str = ""
 
 
-def read_record(line: str, nonce: str) -> list[str] | None:
-    """The words of one line of a program's channel, or None for a line that is not a record of it."""
-    words = line.rstrip("\n").split("\t")
-    return words[1:] if words[0] == nonce and len(words) > 1 else None
+class Records:
+    """Reads the lines of one program's channel. What has no nonce is noise, but after a record ``lines KIND``."""
+
+    def __init__(self, nonce: str) -> None:
+        self._nonce, self._kind = nonce, ""
+
+    def read(self, line: str) -> list[str] | None:
+        """The words of the record that a line is, its kind first; None for a line that is none."""
+        words = line.rstrip("\n").split("\t")
+        if words[0] != self._nonce or len(words) < 2:
+            return [self._kind, *words] if self._kind else None
+        self._kind = words[2] if words[1] == "lines" else ""
+        return None if self._kind else words[1:]
 
 
 def step_result(words: Sequence[str]) -> StepResult:

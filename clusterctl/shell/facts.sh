@@ -21,9 +21,7 @@ take_memory() {
 
 observe_facts() {
 	# shellcheck disable=SC1091
-	fact os "$(. /etc/os-release && printf '%s' "$ID")"
-	# shellcheck disable=SC1091
-	fact os_version "$(. /etc/os-release && printf '%s' "${VERSION_ID:-}")"
+	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
 	# shellcheck disable=SC2046 # three words: hostname, kernel, processor
 	set -- $(uname -nrm)
 	fact hostname "$1"
@@ -33,20 +31,22 @@ observe_facts() {
 	fact machine_id "$line"
 	take_line /proc/sys/kernel/random/boot_id
 	fact boot_id "$line"
-	fact time "$(date +%s.%N)"
-	fact systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
-	fact cpus "$(nproc)"
+	lines time
+	date +%s.%N >&3
+	systemd_version
+	lines cpus
+	nproc >&3
 	take_memory MemTotal
 	fact memory_kib "$line"
 	take_memory SwapTotal
 	fact swap_kib "$line"
-	fact cgroup "$(stat -fc %T /sys/fs/cgroup)"
-	fact addresses "$(ip -4 -o addr show | awk '{split($4, a, "/"); printf "%s ", a[1]}')"
+	lines address
+	ip -4 -o addr show >&3
 	resolver
-	fact oom_score_adj "$(if (echo -500 >/proc/self/oom_score_adj) 2>/dev/null; then echo lowers; else echo fixed; fi)"
+	if (echo -500 >/proc/self/oom_score_adj) 2>/dev/null; then fact oom_score_adj lowers; else fact oom_score_adj fixed; fi
 	container
-	fact kmsg "$(if [ -e /dev/kmsg ]; then echo there; else echo missing; fi)"
-	free_space /opt /var/lib /etc
+	if [ -e /dev/kmsg ]; then fact kmsg there; else fact kmsg missing; fi
+	file_systems /sys/fs/cgroup /opt /var/lib /etc
 	take_line /etc/clusterctl/cluster
 	cluster=$line
 	fact cluster "$cluster"
@@ -54,7 +54,7 @@ observe_facts() {
 	set -- "$state"/stamps/*.service
 	fact served "$*"
 	node_address
-	fact etcd "$(if [ -e /etc/etcd/formed ]; then echo formed; elif [ -e /var/lib/etcd/member ]; then echo begun; fi)"
+	if [ -e /etc/etcd/formed ]; then fact etcd formed; elif [ -e /var/lib/etcd/member ]; then fact etcd begun; fi
 	running
 	take_line /etc/ssh/ssh_host_ed25519_key.pub
 	fact ssh_host_key "$line"
@@ -71,12 +71,12 @@ container() {
 # What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM, and images, noted in the same form.
 running() {
 	[ -n "$cluster" ] || return 0
-	images=
 	for path in /etc/clusterctl/images/*; do
 		take_line "$path"
-		images="$images $line"
+		emit running "$line"
 	done
-	fact running "$(readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null | tr '\n' ' ')$images"
+	lines running
+	readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null >&3
 }
 
 # The address that the kubelet here was given, out of its unit, where each flag has a line.
@@ -103,15 +103,22 @@ resolver() {
 	fact nameservers "$servers"
 }
 
-# free_space PATH...: what is left where each lies: KiB, inodes, and whether it can be written.
-free_space() {
-	stat -f -c '%a %S %d' "$@" >"$work/free"
-	while read -r blocks size inodes; do
-		access=ro
-		if [ -w "$1" ]; then access=rw; fi
-		fact "free $1" "$((blocks * size / 1024)) $inodes $access"
-		shift
-	done <"$work/free"
+# systemd's version, out of the name of its library; where that is not to be found it is asked.
+systemd_version() {
+	for line in /usr/lib/systemd/libsystemd-shared-[0-9]*.so /usr/lib/*/systemd/libsystemd-shared-[0-9]*.so; do
+		line=${line##*-shared-}
+		case ${line%%[!0-9]*} in ?*) fact systemd "${line%%[!0-9]*}" && return ;; esac
+	done
+	fact systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
+}
+
+# file_systems PATH...: the kind of each, what is left on it (blocks, their size, inodes), and which of them can be written.
+file_systems() {
+	lines space
+	stat -f -c "%n$tab%T$tab%a$tab%S$tab%d" -- "$@" >&3
+	for path; do
+		[ ! -w "$path" ] || emit writable "$path"
+	done
 }
 
 # The ports that something listens on, with the process behind each.

@@ -21,9 +21,15 @@ emit() {
 	printf '%s\n' "$line" >&3 || exit 1
 }
 
+# lines KIND: until the next record, each line that reaches fd 3 is one of this kind.
+lines() {
+	emit lines "$1"
+}
+
 # Each line of stdin becomes a record of the given kind, the last one too where it does not end.
 emit_lines() {
-	awk -v mark="$nonce$tab$1$tab" '{print mark $0}' >&3
+	lines "$1"
+	awk 1 >&3
 }
 
 # step INDEX FUNCTION ARG...: run in a subshell; the first failure ends the program.
@@ -74,7 +80,8 @@ sha256() {
 # --- what is there: each takes all its arguments at once, to fork once and not once for each ---
 
 observe_stat() {
-	stat -c "%n$tab%F$tab%a$tab%U:%G" -- "$@" 2>/dev/null | emit_lines stat
+	lines stat
+	stat -c "%n$tab%F$tab%a$tab%U:%G" -- "$@" 2>/dev/null >&3
 }
 
 observe_sha() {
@@ -83,7 +90,8 @@ observe_sha() {
 		shift
 		[ ! -f "$path" ] || set -- "$@" "$path"
 	done
-	[ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null | emit_lines sha
+	lines sha
+	[ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null >&3
 }
 
 observe_text() {
@@ -91,7 +99,8 @@ observe_text() {
 		shift
 		[ ! -f "$path" ] || set -- "$@" "$path"
 	done
-	[ $# -eq 0 ] || grep -H '' -- "$@" 2>/dev/null | emit_lines text
+	lines text
+	[ $# -eq 0 ] || grep -H '' -- "$@" 2>/dev/null >&3
 }
 
 # observe_content PATH...: whole files, for people who want to see what changes in them.
@@ -131,7 +140,8 @@ emit_link() {
 }
 
 observe_unit() {
-	systemctl show --property=Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload -- "$@" | emit_lines unit
+	lines unit
+	systemctl show --property=Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload -- "$@" >&3
 }
 
 observe_stamp() {
@@ -165,7 +175,8 @@ observe_module() {
 
 observe_package() {
 	if command -v dpkg-query >/dev/null 2>&1; then
-		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null | sed -n 's/^\([^ :]*\)[^ ]* ii.*/\1/p' | emit_lines package
+		lines dpkg
+		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null >&3
 	else
 		for name; do
 			if rpm -q --quiet "$name"; then emit package "$name"; fi
@@ -174,13 +185,14 @@ observe_package() {
 }
 
 observe_user() {
-	for name; do
-		getent passwd "$name" | emit_lines user
-	done
+	lines user
+	getent passwd "$@" >&3
 }
 
 observe_image() {
-	[ ! -S /run/containerd/containerd.sock ] || "$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null | emit_lines image
+	[ -S /run/containerd/containerd.sock ] || return 0
+	lines image
+	"$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null >&3
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.resources.base import Change, Resource
-from clusterctl.shell import Blob, Call, Observation, Probe, Program, StepResult, read_record, step_result
+from clusterctl.shell import Blob, Call, Observation, Probe, Program, Records, StepResult, step_result
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
 DEADLINE = 30
@@ -73,7 +73,8 @@ class Box:
                 os.killpg(process.pid, 9)
                 process.wait()
         text = out.decode(errors="replace").replace(str(self.root), "/opt/clusterctl").replace(str(self.state), "/var/lib/clusterctl")
-        found = (read_record(line, program.nonce) for line in text.split("\n"))
+        records = Records(program.nonce)
+        found = (records.read(line) for line in text.removesuffix("\n").split("\n"))
         result = Result([words for words in found if words], errors.decode(errors="replace"))
         for words in result.records:
             if words[0] in ("ok", "failed"):

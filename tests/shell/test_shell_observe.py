@@ -12,7 +12,7 @@ from shell_box import Box
 from clusterctl import facts
 from clusterctl.resources.program import Image
 from clusterctl.resources.system import Module, Packages, Sysctl, User
-from clusterctl.shell import Observation, Program, quote, read_record, step_result
+from clusterctl.shell import Observation, Program, Records, quote, step_result
 
 
 def test_text(box: Box) -> None:
@@ -106,10 +106,17 @@ def test_steps_have_no_way_to_the_records(box: Box) -> None:
 
 
 def test_records_only_with_the_nonce() -> None:
-    assert read_record("abc\tok\t1\n", "abc") == ["ok", "1"]
+    assert Records("abc").read("abc\tok\t1\n") == ["ok", "1"]
     for line in ("xyz\tok\t1", "ok\t1", "", "abc", "abcd\tok", "\tabc\tok", " abc\tok\t1"):
-        assert read_record(line, "abc") is None
+        assert Records("abc").read(line) is None
     assert Program().nonce != Program().nonce
+
+
+def test_lines_of_a_kind() -> None:
+    records = Records("abc")
+    lines = ["noise", "abc\tlines\tstat", "/a\tdirectory", "", "abcd\tok", "abc\tok\t1", "noise", "abc\tlines\tsha", "abc\tlines\ttext", "x"]
+    assert [words for line in lines if (words := records.read(line))] == [
+        ["stat", "/a", "directory"], ["stat", ""], ["stat", "abcd", "ok"], ["ok", "1"], ["text", "x"]]
 
 
 def test_step_result_without_output() -> None:
@@ -137,7 +144,8 @@ def test_observation_merges_and_forgets() -> None:
 
 def test_facts(box: Box) -> None:
     result = box.run(facts.probe_program())
-    found = facts.read_facts([words for words in result.records if words[0] != "end"], asked=0, answered=1e12)
+    found, rest = facts.read_facts([words for words in result.records if words[0] != "end"], asked=0, answered=1e12)
+    assert repr(rest) == repr(Observation())
     assert found.arch in ("amd64", "arm64") and found.cpus == os.cpu_count() and found.memory_mib > 100
     assert found["hostname"] == os.uname().nodename and found["kernel"] == os.uname().release
     assert "127.0.0.1" in found.addresses

@@ -11,7 +11,7 @@ import pytest
 from shell_box import SHELLS
 
 from clusterctl import facts
-from clusterctl.shell import PRELUDE, UNDOING, Program, functions, prelude
+from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, functions
 
 ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
 """The files of functions that only some programs have."""
@@ -48,7 +48,14 @@ def names_of(text: str) -> list[str]:
 
 
 def test_a_program_with_everything() -> None:
-    assert shellcheck(without_directives(program_with(names_of(prelude())))) == ""
+    assert shellcheck(without_directives(program_with(names_of(functions(*PRELUDE))))) == ""
+
+
+def test_a_program_that_only_looks_needs_no_function_that_it_does_not_bring() -> None:
+    program = Program(probes=[(name, "x") for name in sorted(LOOKS)], functions=facts.probe_program().functions)
+    absent = set(names_of(functions(*PRELUDE))) - set(names_of(program.text))
+    assert "put_file" in absent and "http_get" in absent
+    assert absent.isdisjoint(re.findall(r"\w+", re.sub(r"#.*", "", program.text)))
 
 
 def test_a_program_that_undoes() -> None:

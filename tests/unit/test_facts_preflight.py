@@ -147,24 +147,27 @@ def test_a_name_too_long_for_a_certificate() -> None:
 
 
 def read(*records: list[str], asked: float = 100.0, answered: float = 101.0) -> Facts:
-    return read_facts(records, asked=asked, answered=answered)
+    return read_facts(records, asked=asked, answered=answered)[0]
 
 
 @pytest.mark.parametrize(("time", "skew"), [("100.5", 0), ("100", 0), ("101", 0), ("111", 10), ("90", -10), ("", 0), ("junk", 0), ("1.N", 0)])
 def test_skew_within_the_round_trip_is_none(time: str, skew: float) -> None:
-    assert read(["fact", "time", time]).skew == (skew if time != "1.N" else 0)
+    assert read(["time", time]).skew == (skew if time != "1.N" else 0)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("2097152 1000 rw", Space(2048, 1000, True)), ("2097152 0 ro", Space(2048, None, False)), ("2097152 - rw", Space(2048, None, True)),
-    ("", Space(0, None, True)), ("1024", Space(1, None, True))])
-def test_space(text: str, expected: Space) -> None:
-    assert read(["fact", "free /opt", text]).space == {"/opt": expected}
+@pytest.mark.parametrize(("text", "writable", "expected"), [
+    ("ext2/ext3 524288 4096 1000", True, Space(2048, 1000, True)), ("xfs 524288 4096 0", False, Space(2048, None, False)),
+    ("btrfs 524288 4096 -", True, Space(2048, None, True)), ("", True, Space(0, None, True)), ("ext2/ext3 1024 1024", True, Space(1, None, True))])
+def test_space(text: str, writable: bool, expected: Space) -> None:
+    records = [["space", "/opt", *text.split()], *([["writable", "/opt"]] if writable else []), ["space", "/sys/fs/cgroup", "cgroup2fs", "0", "4096", "0"]]
+    found = read(*records)
+    assert found.space == {"/opt": expected} and not found.cgroup_v1
 
 
 def test_reading() -> None:
-    found = read(["fact", "arch", "aarch64"], ["fact", "memory_kib", "2048000"], ["fact", "empty", ""], ["fact", "none"], ["fact", "cpus", "x"],
-                 ["fact", "addresses", "127.0.0.1 192.0.2.1 "], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
+    found = read(["fact", "arch", "aarch64"], ["fact", "memory_kib", "2048000"], ["fact", "empty", ""], ["fact", "none"], ["cpus", "x"],
+                 ["address", "1: lo    inet 127.0.0.1/8 scope host lo\\ x"], ["address", "2: host0    inet 192.0.2.1/24 brd 192.0.2.255"], ["address", "?"], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
     assert (found.arch, found.memory_mib, found["empty"], found["none"], found["nothing"], found.cpus) == ("arm64", 2000, "", "", "", 0)
     assert found.addresses == ("127.0.0.1", "192.0.2.1")
+    assert found.lasting == {**found.values} and "time" not in read(["time", "1.0"]).lasting
     assert found.ports == {22: Listener("1", "sshd", "ssh.service"), 80: Listener("", "", "")}

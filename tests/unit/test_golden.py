@@ -13,7 +13,7 @@ from clusterctl.artifacts.catalog import Artifact, Catalog, Pin
 from clusterctl.components.base import Context
 from clusterctl.facts import Facts
 from clusterctl.inventory import load
-from clusterctl.operations.apply import stages
+from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
 from clusterctl.resources.file import File
 

@@ -11,7 +11,7 @@ import pytest
 from clusterctl.disruption import CORDONED_FOR
 from clusterctl.errors import InputError, Problems, Refused
 from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations.apply import max_unavailable
+from clusterctl.operations.desired import max_unavailable
 from clusterctl.operations.os_packages import Machine, Marker, Package, held_back, newer_kernel, read_machine
 from clusterctl.operations.os_reboot import node_state
 from clusterctl.operations.os_update import MachinePlan, in_batches, make_plan, reboot_of, refuse_unfit, safety

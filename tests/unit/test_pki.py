@@ -17,7 +17,7 @@ from clusterctl.components.base import Context
 from clusterctl.errors import InputError
 from clusterctl.facts import Facts
 from clusterctl.inventory import load
-from clusterctl.operations.apply import stages
+from clusterctl.operations.desired import stages
 from clusterctl.pki import Authority, CertificateSpec, Pki, describe
 from clusterctl.planner import wanted
 from clusterctl.resources.certificate import Certificate

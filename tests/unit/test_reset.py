@@ -19,8 +19,8 @@ from clusterctl.engine import Engine, Events
 from clusterctl.errors import Problems, Refused, Stopped, Unreachable
 from clusterctl.inventory import load
 from clusterctl.model import Cluster, Host, Ssh
-from clusterctl.operations.apply import stages
 from clusterctl.operations.base import Session
+from clusterctl.operations.desired import stages
 from clusterctl.operations.reset import WHOLE, WORKER, Reset, make_plan, refuse_members, survivors, undo
 from clusterctl.pki import Pki
 from clusterctl.resources.certificate import Certificate

@@ -109,11 +109,16 @@ def limited(found: dict[str, Facts], *names: str) -> Any:
         return Outcome({host.name: found[host.name] for host in hosts if host.name in found},
                        {host.name: Unreachable("dead", where=host.name) for host in hosts if host.name not in found})
 
-    def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts]) -> tuple[dict[str, Facts], list[str]]:
+    def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts], **_: object) -> tuple[dict[str, Facts], list[str]]:
         return {**beside, **ask(hosts).or_raise()}, []
 
-    return SimpleNamespace(cluster=whole, chosen=tuple(host for host in whole.hosts if host.name in names), pki_is_new=False,
+    return SimpleNamespace(cluster=whole, chosen=tuple(host for host in whole.hosts if host.name in names), pki_is_new=False, pki=SimpleNamespace(identity="test"),
                            engine=SimpleNamespace(facts=ask), facts=strictly, connect=lambda hosts: None)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize("worker", [facts(), facts(kubelet="1.37.2"), facts(kubelet="1.36.4")], ids=["new", "as the others", "behind"])

@@ -1,0 +1,70 @@
+"""What is wanted of which machine: the stages of ``apply``, and the resources that their components have on each host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clusterctl import planner
+from clusterctl.components.base import Context
+from clusterctl.components.control_plane import CONTROL_PLANE
+from clusterctl.components.etcd import ETCD
+from clusterctl.components.host import HOST
+from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
+from clusterctl.facts import Facts
+from clusterctl.model import Cluster, Host
+from clusterctl.operations.base import Session
+from clusterctl.planner import OneByOne, Parallel, Rolling, Stage
+from clusterctl.resources.base import Resource
+
+ByHost = Mapping[str, Mapping[str, tuple[Resource, ...]]]
+"""Resources by host and stage."""
+
+
+def max_unavailable(cluster: Cluster, given: str = "") -> int:
+    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one.
+
+    ``given``: what somebody says in place of the inventory, of the same form.
+    """
+    text = given or cluster.settings.max_unavailable
+    return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+
+
+def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
+    """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
+    return (
+        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
+        Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
+        Stage(
+            name="nodes",
+            components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
+            strategy=Rolling(max_unavailable(cluster)),
+            together=True,
+        ),
+        Stage(name="images", components=(ADDON_IMAGES, ADDON_VERSIONS)),
+    )
+
+
+def wanted(
+    session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
+) -> ByHost:
+    """All resources of all hosts, by stage."""
+    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:
+    """All that components may know of one host."""
+    return Context(
+        cluster=session.cluster,
+        host=host,
+        facts=facts[host.name],
+        pki=session.pki,
+        catalog=session.catalog,
+        etcd_formed=formed(facts),
+    )
+
+
+def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
+    """The hosts whose etcd has served once."""
+    return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")
