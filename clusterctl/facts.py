@@ -71,15 +71,17 @@ class Facts:
 
     @property
     def memory_mib(self) -> int:
-        return _number(self["memory_kib"]) // 1024
+        return _kib(self["MemTotal"]) // 1024
 
     @property
     def cpus(self) -> int:
-        return _number(self["cpus"])
+        """How many processors its programs may use, from a list as 0-3,8 (proc(5), Cpus_allowed_list)."""
+        ends = (part.partition("-")[::2] for part in self["Cpus_allowed_list"].split(",") if part)
+        return sum(_number(last or first) - _number(first) + 1 for first, last in ends)
 
     @property
     def swap_mib(self) -> int:
-        return _number(self["swap_kib"]) // 1024
+        return _kib(self["SwapTotal"]) // 1024
 
     @property
     def running(self) -> Mapping[str, str]:
@@ -96,6 +98,11 @@ def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def _kib(text: str) -> int:
+    """The number of such a text as ``8000000 kB``."""
+    return _number(text.partition(" ")[0])
+
+
 def _seconds(text: str) -> float:
     try:
         return float(text)
@@ -103,7 +110,7 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-KINDS = ("fact", "time", "cpus", "address", "running", "space", "writable", "port")
+KINDS = ("fact", "time", "size", "address", "running", "space", "writable", "port")
 """The records that a machine's facts come in; all others are answers to other probes."""
 PROBE: Probe = ("facts", "all")
 
@@ -123,7 +130,8 @@ def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: floa
         else:
             seen.add(kind, words)
     values = {words[0]: words[1].strip() if len(words) > 1 else "" for words in said["fact"]}
-    values |= {kind: said[kind][0][0] for kind in ("time", "cpus") if said[kind]}
+    values["time"] = next((words[0] for words in said["time"]), "")
+    values |= {name: value.strip() for words in said["size"] for name, _, value in [" ".join(words).partition(":")]}
     values["addresses"] = " ".join(word.partition("/")[0] for words in said["address"] for word in words[0].split()[3:4])
     values["running"] = " ".join(words[0] for words in said["running"])
     writable = {words[0] for words in said["writable"]}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from clusterctl.lab.network import namespace_of
 from clusterctl.lab.state import State, write_atomically
+
+SHARED_DISK: dict[str, object] = {
+    "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi",
+                     "nodefs.inodesFree": "1%"},
+    "imageGCHighThresholdPercent": 100,
+}
+"""All machines of a lab lie on one disk, which others fill as well: how full it is in percent says nothing of any of them."""
 
 
 def document(state: State) -> dict[str, object]:
@@ -24,13 +32,19 @@ def document(state: State) -> dict[str, object]:
     }
     if state.spec.user != "root":
         variables["ansible_become"] = True
-    variables["cluster"] = {"name": state.spec.name, **state.spec.cluster}
+    variables["cluster"] = {"name": state.spec.name, **state.spec.cluster, "kubelet": _kubelet(state.spec.cluster.get("kubelet"))}
     etcd: dict[str, dict[str, str]] = by_role["etcd"] or {name: {} for name in by_role["control_plane"]}
     return {"all": {"vars": variables, "children": {
         "control_plane": {"hosts": by_role["control_plane"]},
         "etcd": {"hosts": etcd},
         "workers": {"hosts": by_role["worker"]},
     }}}
+
+
+def _kubelet(given: Any) -> dict[str, object]:
+    """A lab's settings for kubelets: what is given for it goes over what all labs have."""
+    given = given or {}
+    return {**given, "config": {**SHARED_DISK, **given.get("config", {})}}
 
 
 def write_inventory(state: State, *copies: Path) -> Path:

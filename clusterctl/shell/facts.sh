@@ -11,22 +11,15 @@ take_line() {
 	if [ -r "$1" ]; then read -r line <"$1" || :; fi
 }
 
-# The number behind a name in /proc/meminfo, into 'line'.
-take_memory() {
-	line=0
-	while read -r name value _; do
-		if [ "$name" = "$1:" ]; then line=$value; fi
-	done </proc/meminfo
-}
-
 observe_facts() {
 	# shellcheck disable=SC1091
 	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
-	# shellcheck disable=SC2046 # three words: hostname, kernel, processor
-	set -- $(uname -nrm)
-	fact hostname "$1"
-	fact kernel "$2"
-	fact arch "$3"
+	take_line /proc/sys/kernel/hostname
+	fact hostname "$line"
+	take_line /proc/sys/kernel/osrelease
+	fact kernel "$line"
+	take_line /proc/sys/kernel/arch
+	fact arch "${line:-$(uname -m)}"
 	take_line /etc/machine-id
 	fact machine_id "$line"
 	take_line /proc/sys/kernel/random/boot_id
@@ -34,12 +27,8 @@ observe_facts() {
 	lines time
 	date +%s.%N >&3
 	systemd_version
-	lines cpus
-	nproc >&3
-	take_memory MemTotal
-	fact memory_kib "$line"
-	take_memory SwapTotal
-	fact swap_kib "$line"
+	lines size
+	grep -hE '^(MemTotal|SwapTotal|Cpus_allowed_list):' /proc/meminfo /proc/self/status >&3
 	lines address
 	ip -4 -o addr show >&3
 	resolver

@@ -45,15 +45,22 @@ until_ready() {
 		set -- true
 		[ ! -e "$work/kept" ] || set -- stays_up "$unit"
 	fi
-	# Where there is a way back, one that falls over and over again is not waited for.
-	before=$(restarts_of "$unit")
-	until systemctl is-active --quiet -- "$unit" && "$@" >"$work/probe" 2>&1; do
-		if [ -e "$work/kept" ] && [ "$(($(restarts_of "$unit") - before))" -ge 4 ]; then unit_failed "$unit" "does not stay up"; fi
-		if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$unit"; then
-			unit_failed "$unit" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
-		fi
+	before=$(restarts_of "$unit") turn=0
+	until "$@" >"$work/probe" 2>&1 && systemctl is-active --quiet -- "$unit"; do
+		# systemd has much to do while programs start: it is asked at every fifth turn.
+		if [ "$((turn % 5))" -eq 0 ]; then waits_in_vain "$unit"; fi
+		turn=$((turn + 1))
 		sleep 0.1
 	done
+}
+
+# waits_in_vain UNIT: ends the program where the deadline is over or the unit has failed. Where there is a way back, one that falls
+# over and over again is not waited for.
+waits_in_vain() {
+	if [ -e "$work/kept" ] && [ "$(($(restarts_of "$1") - before))" -ge 4 ]; then unit_failed "$1" "does not stay up"; fi
+	if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$1"; then
+		unit_failed "$1" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
+	fi
 }
 
 # stays_up UNIT: a program that serves nothing that could be asked must at least not fall again at once.
@@ -100,8 +107,9 @@ http_ok() {
 	}
 }
 
+# A kubectl that starts is no small thing beside an API server that does: it is asked once somebody listens.
 api_ready() {
-	"$root/bin/kubectl" --kubeconfig "$1" --request-timeout 5s get --raw /readyz
+	tcp_open 127.0.0.1 6443 && "$root/bin/kubectl" --kubeconfig "$1" --request-timeout 5s get --raw /readyz
 }
 
 tcp_open() {

@@ -55,7 +55,9 @@ class Machine:
             self._step(call, program)
             yield ["ok", str(index)]
         for kind, key in program.probes:
-            if words := self._see(kind, key):
+            if kind == "facts":
+                yield ["fact", "hostname", "a"]
+            elif words := self._see(kind, key):
                 yield from words
 
     def _step(self, call: tuple[str, ...], program: Program) -> None:
@@ -106,6 +108,24 @@ def apply(machines: dict[str, Machine], stages: tuple[tuple[str, tuple[Resource,
     made = planner.make(order, hosts, resources, engine.observe(hosts, resources).or_raise())
     engine.execute(made, gates or Gates())
     return made
+
+
+@pytest.mark.parametrize(("foreseen", "trips"), [((*FILES, *SERVICES), 1), ((*FILES, *SERVICES, File(path="/x", content=b"")), 1), (FILES, 2), ((), 2)],
+                         ids=["all", "more than all", "a part", "nothing"])
+def test_what_was_foreseen_is_not_looked_at_twice(foreseen: tuple[Resource, ...], trips: int) -> None:
+    machine = Machine()
+    machine.files = {FILES[0].path: FILES[0].content}
+    engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
+    wanted = {"a": {"all": (*FILES, *SERVICES)}}
+    found = engine.facts([A], foreseen={"a": planner.probes(foreseen)}).or_raise()
+    assert found["a"]["hostname"] == "a"
+    seen = engine.observe([A], wanted).or_raise()["a"]
+    assert machine.trips == trips
+    assert [one.path for one in FILES if one.diff(one.parse(seen)) is None] == [FILES[0].path]
+    machine.files[FILES[1].path] = FILES[1].content
+    seen = engine.observe([A], wanted).or_raise()["a"]
+    assert machine.trips == trips + 1, "what was seen once is used once"
+    assert FILES[1].diff(FILES[1].parse(seen)) is None
 
 
 def check(machine: Machine) -> None:

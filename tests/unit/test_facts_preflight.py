@@ -23,8 +23,8 @@ CLUSTER = Cluster.model_construct(hosts=HOSTS, versions=Versions.model_construct
 
 def facts(one: Host, skew: float = 0.0, space: dict[str, Space] | None = None, ports: dict[int, Listener] | None = None, **values: str) -> Facts:
     """A machine that is fit, but for what is given."""
-    good = {"arch": "x86_64", "systemd": "252", "hostname": one.name, "addresses": f"127.0.0.1 {one.address}", "memory_kib": "8000000",
-            "cpus": "2", "swap_kib": "0", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "resolv_conf": "0", "kmsg": "there", "cluster": "",
+    good = {"arch": "x86_64", "systemd": "252", "hostname": one.name, "addresses": f"127.0.0.1 {one.address}", "MemTotal": "8000000 kB",
+            "Cpus_allowed_list": "0-1", "SwapTotal": "0 kB", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "resolv_conf": "0", "kmsg": "there", "cluster": "",
             "machine_id": f"id-{one.name}", "boot_id": f"boot-{one.name}", "ssh_host_key": f"key-{one.name}", "nameservers": "192.0.2.53"}
     return Facts(values=good | values, space=SPACE | (space or {}), ports=ports or {}, skew=skew)
 
@@ -81,8 +81,8 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, addresses="10.0.0.1"), "it does not have the address 192.0.2.2 (it has 10.0.0.1)"),
     (facts(W, cluster=IDENTITY, node_ip="192.0.2.9"), "its node has the address 192.0.2.9, and the inventory gives it 192.0.2.2"),
     (facts(W, cluster="theirs"), "it belongs to another cluster"),
-    (facts(W, memory_kib="500000"), "it has 488 MiB of memory"),
-    (facts(W, memory_kib=""), "it has 0 MiB of memory"),
+    (facts(W, MemTotal="500000 kB"), "it has 488 MiB of memory"),
+    (facts(W, MemTotal=""), "it has 0 MiB of memory"),
     (facts(W, space={"/etc": Space(100_000, 1_000_000, False)}), "the file system of /etc is read-only"),
     (facts(W, space={"/opt": Space(1499, 1_000_000, True)}), "1499 MiB are free on the file system of /opt"),
     (facts(W, cluster=IDENTITY, space={"/opt": Space(49, None, True)}), "49 MiB are free on the file system of /opt"),
@@ -109,7 +109,7 @@ def test_fit(odd: Facts) -> None:
 
 @pytest.mark.parametrize(("odd", "said"), [
     (facts(W, skew=6.0), "its clock is +6 s off"), (facts(W, skew=-29.0), "its clock is -29 s off"), (facts(W, cgroup="tmpfs"), "cgroup v1"),
-    (facts(W, oom_score_adj="fixed"), "oom_score_adj"), (facts(W, swap_kib="1048576"), "swap is on (1024 MiB)"),
+    (facts(W, oom_score_adj="fixed"), "oom_score_adj"), (facts(W, SwapTotal="1048576 kB"), "swap is on (1024 MiB)"),
     (facts(W, resolv_conf="missing"), "/etc/resolv.conf is missing"),
 ])
 def test_warnings(odd: Facts, said: str) -> None:
@@ -125,7 +125,7 @@ def test_roles_have_their_ports() -> None:
 
 
 def test_everything_is_told_at_once() -> None:
-    errors, _ = check(w_1=facts(W, arch="s390x", kmsg="missing", memory_kib="1"), cp_1=facts(HOSTS[0], hostname="x", skew=100))
+    errors, _ = check(w_1=facts(W, arch="s390x", kmsg="missing", MemTotal="1 kB"), cp_1=facts(HOSTS[0], hostname="x", skew=100))
     assert len(errors) == 5
 
 
@@ -164,10 +164,13 @@ def test_space(text: str, writable: bool, expected: Space) -> None:
     assert found.space == {"/opt": expected} and not found.cgroup_v1
 
 
+SAID = (["fact", "arch", "aarch64"], ["size", "MemTotal:       2048000 kB"], ["fact", "empty", ""], ["fact", "none"], ["size", "Cpus_allowed_list:", "0-3,8,12"],
+        ["address", "1: lo    inet 127.0.0.1/8 scope host lo\\ x"], ["address", "2: host0    inet 192.0.2.1/24 brd 192.0.2.255"], ["address", "?"], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
+
+
 def test_reading() -> None:
-    found = read(["fact", "arch", "aarch64"], ["fact", "memory_kib", "2048000"], ["fact", "empty", ""], ["fact", "none"], ["cpus", "x"],
-                 ["address", "1: lo    inet 127.0.0.1/8 scope host lo\\ x"], ["address", "2: host0    inet 192.0.2.1/24 brd 192.0.2.255"], ["address", "?"], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
-    assert (found.arch, found.memory_mib, found["empty"], found["none"], found["nothing"], found.cpus) == ("arm64", 2000, "", "", "", 0)
+    found = read(*SAID)
+    assert (found.arch, found.memory_mib, found["empty"], found["none"], found["nothing"], found.cpus) == ("arm64", 2000, "", "", "", 6)
     assert found.addresses == ("127.0.0.1", "192.0.2.1")
-    assert found.lasting == {**found.values} and "time" not in read(["time", "1.0"]).lasting
+    assert read(["time", "1.0"])["time"] == "1.0" and found.lasting == read(["time", "1.0"], *SAID).lasting
     assert found.ports == {22: Listener("1", "sshd", "ssh.service"), 80: Listener("", "", "")}
