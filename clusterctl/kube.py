@@ -21,7 +21,6 @@ MANAGER = "clusterctl"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """The label, with MANAGER as its value, by which objects of ours are read together."""
 ROLE_LABEL = "node-role.kubernetes.io/"
-ATTEMPTS = 3
 AT_ONCE = 3
 """Objects that are read at the same time."""
 
