@@ -201,7 +201,7 @@ def manager_arguments(context: Context) -> dict[str, object]:
             "service-cluster-ip-range": network.services,
             "cluster-name": cluster.name,
             "configure-cloud-routes": "false",
-            # A new leader asks some hundred things before its controllers run; with the default of 20 a second it waits for itself.
+            # A new leader asks some hundred things before its controllers run: at 20 a second, the default, 4 s long.
             "kube-api-qps": 150,
             "kube-api-burst": 300,
         },
