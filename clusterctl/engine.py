@@ -19,6 +19,8 @@ from clusterctl.shell import Blob, Call, Observation, Probe, Program, functions,
 from clusterctl.transport import SILENCE, Cut, Transport
 
 RECONNECTS = 3
+LOOK_SECONDS = 150.0
+"""How long facts and a look may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
 BOOT_SECONDS = 180.0
 """How long a machine that went away may take to come back, in seconds."""
 
@@ -84,7 +86,7 @@ class Engine:
         transport.connect()
         asked = time.time()
         try:
-            records = list(transport.stream(probe_program(foreseen, verify=verify), silence=60 if not verify else SILENCE))
+            records = list(transport.stream(probe_program(foreseen, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
         except Cut as error:
             raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
         found, seen = read_facts(records, asked=asked, answered=time.time())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from clusterctl import planner
 from clusterctl.disruption import cordoned_for
+from clusterctl.engine import NOTHING
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, node_ready
@@ -14,6 +15,7 @@ from clusterctl.model import Host
 from clusterctl.operations import members, running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import formed, stages, wanted
+from clusterctl.operations.foresight import foresee, remember
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.service import Service
@@ -65,9 +67,11 @@ class ClusterStatus:
 
 
 def status(session: Session) -> ClusterStatus:
-    """Look at all machines and at the API. Two trips to each machine; nothing is changed."""
+    """Look at all machines and at the API. One trip to each machine that is as it was, two to others; nothing is changed."""
     hosts = session.chosen
-    facts = session.engine.facts(hosts)
+    guess = foresee(session)
+    facts = session.engine.facts(hosts, foreseen=guess.probes if guess else NOTHING)
+    remember(session, facts.results)
     reachable = [host for host in hosts if host.name in facts.results]
     # What runs is asked of all members, also where only some machines are to be shown.
     beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])

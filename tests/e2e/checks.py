@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import zstandard
 from cluster import APP, CLI, Cluster, deployment, service, until
 
 from clusterctl.artifacts.image import ImageSpec, write_docker_archive
@@ -65,8 +66,14 @@ def docker_archive(work: Path) -> Path:
         [source] = (default_mirror() / "images").glob(f"agnhost-*-{own_architecture()}.tar")
         with tarfile.open(source) as outer:
             layer = max((member for member in outer if member.isfile()), key=lambda member: member.size)
-            with tarfile.open(fileobj=outer.extractfile(layer)) as inner:
-                inner.extract("agnhost", work, filter="data")
+            packed = outer.extractfile(layer)
+            assert packed is not None
+            # A mirror that was filled before has gzip's.
+            zstd = packed.peek(4)[:4] == zstandard.FRAME_HEADER
+            plain = zstandard.ZstdDecompressor().stream_reader(packed) if zstd else packed
+            with tarfile.open(fileobj=plain, mode="r|" if zstd else "r|gz") as inner:
+                member = next(one for one in inner if one.name == "agnhost")
+                inner.extract(member, work, filter="data")
         write_docker_archive(archive, ImageSpec(APP, ("/agnhost",)), work / "agnhost", own_architecture())
     return archive
 
