@@ -11,6 +11,9 @@ from clusterctl.errors import Stopped
 from clusterctl.https import ApiError as ApiError
 from clusterctl.https import Https
 
+READS = ("cluster/member/list", "maintenance/status", "kv/range")
+"""What may be asked again where a connection broke."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -61,7 +64,8 @@ class Etcd:
         self._https.close()
 
     def _ask(self, path: str, body: object, timeout: float = 10.0) -> dict[str, object]:
-        found = self._https.request("POST", f"/v3/{path}", body, timeout=timeout)
+        ask = self._https.read if path in READS else self._https.request
+        found = ask("POST", f"/v3/{path}", body, timeout=timeout)
         if not isinstance(found, dict):
             raise ApiError(0, f"etcd answered {str(found)[:100]!r}")
         return found

@@ -18,6 +18,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class Broken(ApiError):
+    """The connection broke before the answer was whole."""
+
+
 class Https:
     """Requests to https://127.0.0.1:PORT. ``authority``, ``certificate``, ``key``: PEM."""
 
@@ -42,14 +46,23 @@ class Https:
         context.load_cert_chain(certificate, key)
         return urllib3.PoolManager(ssl_context=context, retries=False, maxsize=4)
 
+    def read(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
+        """What ``request`` gives, of something that changes nothing: where the connection breaks it is asked once more."""
+        try:
+            return self.request(method, path, body, timeout=timeout)
+        except Broken:
+            return self.request(method, path, body, timeout=timeout)
+
     def request(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
         """The answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ProtocolError
 
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
         data = None if body is None else json.dumps(body).encode()
         try:
             answer = self._pool.request(method, f"{self.base}{path}", headers=headers, body=data, timeout=timeout)
+        except ProtocolError as error:
+            raise Broken(0, str(error)) from None
         except (HTTPError, OSError) as error:
             raise ApiError(0, str(error)) from None
         return result(answer.status, answer.data, str(answer.reason))

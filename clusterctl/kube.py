@@ -110,7 +110,7 @@ class Api:
 
     def look(self, path: str, *, timeout: float = 20.0) -> Any:
         """A GET; the answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        return self._https.request("GET", path, timeout=timeout)
+        return self._https.read("GET", path, timeout=timeout)
 
     def call(self, method: str, path: str, body: object, *, content: str = "application/json", timeout: float = 20.0) -> Any:
         """A request that changes something; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""
