@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,8 +23,11 @@ from interruption import Undisturbed, settled
 from clusterctl.lab import LabSpec
 
 FILL = Path(__file__).parent.parent.parent / "tools/fill-mirror"
-LONGEST = ("nodes", "kills", "reset", "os_update", "one_control_plane", "faults", "verb_kills", "components")
-"""Files whose tests take longest, in minutes: they begin first, so that at the end nobody waits for one of them alone."""
+LONGEST = ("verb_kills", "nodes", "components", "os_update", "one_control_plane", "kills", "reset", "ci")
+"""Files whose tests take longest: they begin first, so that at the end nobody waits for one of them alone."""
+
+FILLED = "CLUSTERCTL_MIRROR_FILLED"
+"""Set for all processes of a run, which must agree on the order of tests: whether the mirror had all versions at its beginning."""
 
 TOGETHER = {"drift": "kills", "ha": "nodes"}
 """Files whose tests share a cluster with those of another one."""
@@ -46,13 +50,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if FILLED not in os.environ:
+        done = subprocess.run([FILL, "--list"], capture_output=True, text=True, check=False)
+        os.environ[FILLED] = "yes" if done.returncode == 0 and "missing" not in done.stdout else "no"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups stay together, a group's files in the order of their names; those that need other versions come last."""
+    """Groups stay together, a group's files in the order of their names; those that wait for other versions come last."""
 
     def key(item: pytest.Item) -> tuple[bool, int, str, str]:
         name = group(item.path.name)
         place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return item.get_closest_marker("versions") is not None, place, name, item.path.name
+        waits = item.get_closest_marker("versions") is not None and os.environ[FILLED] != "yes"
+        return waits, place, name, item.path.name
 
     items.sort(key=key)
 
