@@ -17,7 +17,7 @@ from clusterctl.lab import Lab
 from clusterctl.operations.base import Options, session
 from clusterctl.operations.foresight import foresee
 
-RUNS = 5
+RUNS = 15
 
 
 def apply_again(inventory: Path) -> dict[str, object]:

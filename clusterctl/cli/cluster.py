@@ -34,9 +34,9 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
+    call.connect()
     report = call.report()
     with call.session(report) as opened:
-        opened.begin_connecting(opened.chosen)
         from clusterctl.operations.apply import make_plan
 
         found = make_plan(opened, verify=verify)
@@ -56,9 +56,9 @@ def apply(
     summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
+    call.connect()
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
-        opened.begin_connecting(opened.chosen)
         from clusterctl.operations.apply import Apply, make_plan, refuse_early
         from clusterctl.operations.foresight import foresee
         from clusterctl.operations.lock import locked

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -20,7 +20,8 @@ from clusterctl.cli.inventory import OutputOption as OutputOption
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
     from clusterctl.engine import Events
-    from clusterctl.operations.base import Options, Session
+    from clusterctl.operations.base import Session
+    from clusterctl.operations.opening import Opening, Options
     from clusterctl.report import Report
 
 StateOption = Annotated[
@@ -120,8 +121,22 @@ class Invocation:
         """Everything that the verb needs. Raises InputError."""
         from clusterctl.operations.base import session
 
-        with session(self.options, report) as opened:
+        with session(self.options, report, self.opening) as opened:
             yield opened
+
+    @cached_property
+    def opening(self) -> Opening:
+        """The cluster and the ways to its machines. Raises InputError."""
+        from clusterctl.operations.opening import Opening
+
+        return Opening(self.options)
+
+    def connect(self) -> None:
+        """Begin to connect while the rest of the program is loaded. What is wrong with the inventory the session will say."""
+        from clusterctl.errors import ClusterctlError
+
+        with suppress(ClusterctlError):
+            self.opening.connect()
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -207,7 +222,7 @@ def gather(
 ) -> Options:
     """The options as operations know them. Secrets are asked for when they are first needed, once."""
     from clusterctl import secrets
-    from clusterctl.operations.base import Options
+    from clusterctl.operations.opening import Options
 
     password = secrets.sudo_password(secrets.Source(fd=fd, command=command, ask=ask))
     passphrase = secrets.key_passphrase(secrets.Source())

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from clusterctl import fleet, preflight
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.engine import NOTHING, Engine, Events, Foreseen
-from clusterctl.errors import InputError, Refused, Unreachable
+from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd import Etcd
 from clusterctl.facts import Facts
 from clusterctl.kube import Api, wait_for
 from clusterctl.model import Cluster, Host
+from clusterctl.operations.opening import Opening
+from clusterctl.operations.opening import Options as Options
 from clusterctl.pki import CertificateSpec, Pki
 from clusterctl.storage import StateFolder
-from clusterctl.transport import Transport
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What people gave on the command line. ``forks``: machines at a time."""
-
-    inventory: Path
-    state: Path | None = None
-    forks: int = 20
-    limit: tuple[str, ...] = ()
-    sudo_password: Callable[[], str | None] = lambda: None
-    passphrase: Callable[[], str | None] = lambda: None
 
 
 @dataclass
@@ -54,12 +42,7 @@ class Session:
     @property
     def chosen(self) -> tuple[Host, ...]:
         """The hosts that ``--limit`` leaves."""
-        wanted = self.options.limit
-        return tuple(host for host in self.cluster.hosts if not wanted or host.name in wanted)
-
-    def begin_connecting(self, hosts: Sequence[Host]) -> None:
-        """Connect to all of them while something else is done; ``connect`` waits for it and says who cannot be reached."""
-        self._connecting = fleet.begin(hosts, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
+        return self.options.chosen(self.cluster)
 
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
@@ -159,35 +142,22 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(options: Options, events: Events) -> Iterator[Session]:
-    """Load everything that a verb needs. Raises InputError; nothing is contacted or written yet."""
+def session(options: Options, events: Events, opening: Opening | None = None) -> Iterator[Session]:
+    """Load everything that a verb needs. Raises InputError; nothing is written, and nobody contacted but by ``opening``."""
     from clusterctl.artifacts.store import open_catalog
-    from clusterctl.inventory import load
 
-    cluster = load(options.inventory)
-    unknown = [name for name in options.limit if name not in {host.name for host in cluster.hosts}]
-    if unknown:
-        raise InputError(
-            f"the inventory has no host {unknown[0]!r}",
-            where="--limit",
-            hint=f"it has {', '.join(host.name for host in cluster.hosts)}",
-        )
-    state = StateFolder.of(cluster.base, cluster.name, options.state)
+    way = opening or Opening(options)
+    cluster, state = way.cluster, way.state
     pki = Pki.load(state)
-    transports = {
-        host.name: Transport(
-            host, known_hosts=state.path / "known_hosts", sudo_password=options.sudo_password, passphrase=options.passphrase
-        )
-        for host in cluster.hosts
-    }
     made = Session(
         cluster=cluster,
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
         catalog=open_catalog(cluster.settings.artifacts, cluster.base, events.fetched),
-        engine=Engine(transports, forks=options.forks, events=events),
+        engine=Engine(way.transports, forks=options.forks, events=events),
         options=options,
+        _connecting=way.connecting,
     )
     try:
         yield made
