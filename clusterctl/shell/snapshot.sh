@@ -11,14 +11,24 @@ observe_snapshot() {
 	fi
 }
 
-# prove_snapshot FILE FOLDER: a member of its own on 127.0.0.1, which takes nobody without our certificates.
+# prove_snapshot FILE FOLDER: with other ports where somebody has these; the kernel gives those from 32768 on to whoever connects.
 prove_snapshot() {
-	client=$((20000 + $$ % 10000)) peer=$((30000 + $$ % 10000))
+	turn=0
+	until prove_at "$1" "$2" "$((20000 + ($$ + turn * 1237) % 5000 * 2))"; do
+		turn=$((turn + 1))
+		if [ "$turn" -eq 4 ] || ! grep -q 'address already in use' "$2.log"; then
+			tail -c 1000 "$2.log"
+			return 1
+		fi
+		rm -rf -- "$2"
+	done
+}
+
+# prove_at FILE FOLDER PORT: a member of its own on 127.0.0.1, which takes nobody without our certificates.
+prove_at() {
+	client=$3 peer=$(($3 + 1))
 	"$root/bin/etcdutl" snapshot restore "$1" --data-dir "$2" --name scratch --initial-cluster "scratch=https://127.0.0.1:$peer" \
-		--initial-advertise-peer-urls "https://127.0.0.1:$peer" >"$2.log" 2>&1 || {
-		tail -c 1000 "$2.log"
-		return 1
-	}
+		--initial-advertise-peer-urls "https://127.0.0.1:$peer" >"$2.log" 2>&1 || return 1
 	"$root/bin/etcd" --data-dir "$2" --name scratch --initial-advertise-peer-urls "https://127.0.0.1:$peer" \
 		--listen-peer-urls "https://127.0.0.1:$peer" --listen-client-urls "https://127.0.0.1:$client" \
 		--advertise-client-urls "https://127.0.0.1:$client" --initial-cluster "scratch=https://127.0.0.1:$peer" \
@@ -26,21 +36,18 @@ prove_snapshot() {
 		--trusted-ca-file /etc/etcd/pki/ca.crt --peer-cert-file /etc/etcd/pki/peer.crt --peer-key-file /etc/etcd/pki/peer.key \
 		--peer-client-cert-auth --peer-trusted-ca-file /etc/etcd/pki/ca.crt --force-new-cluster >"$2.log" 2>&1 &
 	scratch=$!
-	ask_scratch "https://127.0.0.1:$client" "$2.log"
+	ask_scratch "https://127.0.0.1:$client"
 	code=$?
 	kill "$scratch" 2>/dev/null
 	wait "$scratch" 2>/dev/null
 	return "$code"
 }
 
-# ask_scratch URL LOG: its revision and the number of its keys.
+# ask_scratch URL: its revision and the number of its keys.
 ask_scratch() {
 	ends=$(($(date +%s) + 60))
 	until etcd_at "$1" endpoint health >/dev/null 2>&1; do
-		if [ "$(date +%s)" -ge "$ends" ] || ! kill -0 "$scratch" 2>/dev/null; then
-			tail -c 1000 "$2"
-			return 1
-		fi
+		if [ "$(date +%s)" -ge "$ends" ] || ! kill -0 "$scratch" 2>/dev/null; then return 1; fi
 		sleep 0.1
 	done
 	fields=$(etcd_at "$1" get '' --prefix --count-only --write-out fields) || return 1

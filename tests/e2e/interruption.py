@@ -196,7 +196,8 @@ class Series:
         seen = 0
         for line in process.stdout:
             said.append(line)
-            if not line.startswith("{"):
+            # An error may quote a program's own log, whose lines are JSON as well.
+            if not line.startswith('{"event"'):
                 continue
             event = json.loads(line)
             key = self._boundary(event)
