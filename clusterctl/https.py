@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
 
 
 class ApiError(Exception):
@@ -37,10 +41,6 @@ class Https:
 
     @cached_property
     def _pool(self) -> Any:
-        import ssl
-
-        import urllib3
-
         authority, certificate, key = self.files
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(certificate, key)
@@ -55,8 +55,6 @@ class Https:
 
     def request(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
         """The answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        from urllib3.exceptions import HTTPError, ProtocolError
-
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
         data = None if body is None else json.dumps(body).encode()
         try:
@@ -69,8 +67,6 @@ class Https:
 
     def lines(self, path: str, body: object, *, timeout: float) -> Iterator[bytes]:
         """The lines of a POST's answer as they come. Raises ApiError. ``timeout``: seconds without a byte."""
-        from urllib3.exceptions import HTTPError
-
         try:
             answer = self._pool.request("POST", f"{self.base}{path}", body=json.dumps(body).encode(), timeout=timeout,
                                         preload_content=False)
