@@ -17,6 +17,7 @@ from clusterctl.storage import whole
 
 LEVEL = 3
 """zstd's own default: programs shrink to a third at several hundred MB a second."""
+_HINT = "its sha256 is the pinned one: is another file pinned by mistake? see cluster.artifacts.pins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,6 @@ def _programs(source: Path, programs: Mapping[str, str], *, archive: bool) -> It
                 yield missing.pop(member.name), member.size, content
     if missing:
         raise IntegrityError(f"holds no file {min(missing)}", where=str(source), hint=_HINT)
-
-
-_HINT = "its sha256 is the pinned one: is another file pinned by mistake? see cluster.artifacts.pins"
 
 
 class _Hashed:
