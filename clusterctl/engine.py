@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clusterctl import fleet, planner
 from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped, Unreachable
-from clusterctl.facts import Facts, probe_program, read_facts
+from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
+from clusterctl.look import Look, look
 from clusterctl.model import Host
 from clusterctl.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.service import Service
 from clusterctl.shell import Blob, Call, Observation, Probe, Program, functions, step_result
-from clusterctl.transport import SILENCE, Cut, Transport
+from clusterctl.transport import Cut, Transport
 
 RECONNECTS = 3
-LOOK_SECONDS = 150.0
-"""How long facts and a look may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
 BOOT_SECONDS = 180.0
 """How long a machine that went away may take to come back, in seconds."""
 
@@ -70,7 +70,9 @@ class Engine:
         self.events = events
         self.guard: Callable[[], None] = lambda: None
         """Asked before each batch and after each broken connection; raises where nothing more may be done."""
-        self._seen: dict[str, tuple[frozenset[Probe], Observation]] = {}
+        self.ahead: dict[str, Future[Look]] = {}
+        """Looks that began before anybody asked for them, by host: each is used once."""
+        self._seen: dict[str, Look] = {}
         """What was looked at together with facts, and has not been asked for yet."""
 
     def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False) -> Outcome[Facts]:
@@ -81,18 +83,11 @@ class Engine:
         return fleet.each(hosts, lambda host: self._facts(host, foreseen.get(host.name, ()), verify), limit=self.forks)
 
     def _facts(self, host: Host, foreseen: Sequence[Probe], verify: bool) -> Facts:
-        started = time.monotonic()
-        transport = self.transports[host.name]
-        transport.connect()
-        asked = time.time()
-        try:
-            records = list(transport.stream(probe_program(foreseen, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
-        except Cut as error:
-            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
-        found, seen = read_facts(records, asked=asked, answered=time.time())
-        self._seen[host.name] = (frozenset(foreseen), seen)
-        self.events.looked(host, "facts", time.monotonic() - started)
-        return found
+        begun = self.ahead.pop(host.name, None)
+        found = begun.result() if begun else look(self.transports[host.name], foreseen, verify=verify)
+        self._seen[host.name] = found
+        self.events.looked(host, "facts", found.seconds)
+        return found.facts
 
     def observe(
         self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False
@@ -102,16 +97,16 @@ class Engine:
         ``verify`` hashes programs again.
         """
 
-        def look(host: Host) -> Observation:
+        def ask(host: Host) -> Observation:
             started = time.monotonic()
             everything = [resource for stage in resources[host.name].values() for resource in stage]
-            foreseen, seen = self._seen.pop(host.name, (frozenset(), Observation()))
-            if not foreseen.issuperset(planner.probes(everything)):
-                seen = self._look(host, everything, verify=verify)
+            before = self._seen.pop(host.name, None)
+            enough = before is not None and before.probes.issuperset(planner.probes(everything))
+            seen = before.seen if before and enough else self._look(host, everything, verify=verify)
             self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
             return seen
 
-        return fleet.each(hosts, look, limit=self.forks)
+        return fleet.each(hosts, ask, limit=self.forks)
 
     def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
         seen = Observation()

@@ -8,10 +8,10 @@ import os
 import ssl
 from collections.abc import Iterator
 from functools import cached_property
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
-import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from clusterctl.sockets import has_ended
 
 
 class ApiError(Exception):
@@ -30,8 +30,10 @@ class Https:
     """Requests to https://127.0.0.1:PORT. ``authority``, ``certificate``, ``key``: PEM."""
 
     def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-        self.base = f"https://127.0.0.1:{port}"
+        self.port = port
         self._files = [_memory_file(content) for content in (authority, certificate, key)]
+        self._idle: list[HTTPSConnection] = []
+        """Connections whose last answer was read to its end."""
 
     @property
     def files(self) -> tuple[str, str, str]:
@@ -40,11 +42,42 @@ class Https:
         return authority, certificate, key
 
     @cached_property
-    def _pool(self) -> Any:
+    def _context(self) -> ssl.SSLContext:
         authority, certificate, key = self.files
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(certificate, key)
-        return urllib3.PoolManager(ssl_context=context, retries=False, maxsize=4)
+        return context
+
+    def _connection(self, timeout: float) -> HTTPSConnection:
+        """One that nobody uses; a new one where there is none that the other side has left open."""
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if connection.sock is not None and not has_ended(connection.sock):
+                    connection.sock.settimeout(timeout)
+                    return connection
+                connection.close()
+        return HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self._context)
+
+    @contextlib.contextmanager
+    def _answer(self, method: str, path: str, body: object, timeout: float) -> Iterator[HTTPResponse]:
+        """An answer that is to be read. Raises ApiError, Broken."""
+        connection, whole = self._connection(timeout), False
+        headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            yield answer
+            whole = answer.isclosed() and not answer.will_close
+        except (HTTPException, ConnectionError, ssl.SSLEOFError) as error:
+            raise Broken(0, str(error) or type(error).__name__) from None
+        except OSError as error:
+            raise ApiError(0, str(error)) from None
+        finally:
+            if whole:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
     def read(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
         """What ``request`` gives, of something that changes nothing: where the connection breaks it is asked once more."""
@@ -55,35 +88,20 @@ class Https:
 
     def request(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
         """The answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            answer = self._pool.request(method, f"{self.base}{path}", headers=headers, body=data, timeout=timeout)
-        except ProtocolError as error:
-            raise Broken(0, str(error)) from None
-        except (HTTPError, OSError) as error:
-            raise ApiError(0, str(error)) from None
-        return result(answer.status, answer.data, str(answer.reason))
+        with self._answer(method, path, body, timeout) as answer:
+            data = answer.read()
+        return result(answer.status, data, answer.reason)
 
     def lines(self, path: str, body: object, *, timeout: float) -> Iterator[bytes]:
         """The lines of a POST's answer as they come. Raises ApiError. ``timeout``: seconds without a byte."""
-        try:
-            answer = self._pool.request("POST", f"{self.base}{path}", body=json.dumps(body).encode(), timeout=timeout,
-                                        preload_content=False)
+        with self._answer("POST", path, body, timeout) as answer:
             if answer.status != 200:
-                raise ApiError(answer.status, message_of(answer.read()) or str(answer.reason))
-            rest = b""
-            for piece in answer.stream(2**20):
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from whole
-            if rest:
-                yield rest
-        except (HTTPError, OSError) as error:
-            raise ApiError(0, str(error)) from None
+                raise ApiError(answer.status, message_of(answer.read()) or answer.reason)
+            yield from (line.rstrip(b"\n") for line in answer)
 
     def close(self) -> None:
-        if "_pool" in self.__dict__:
-            self._pool.clear()
+        while self._idle:
+            self._idle.pop().close()
         for descriptor in self._files:
             with contextlib.suppress(OSError):
                 os.close(descriptor)

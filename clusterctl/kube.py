@@ -89,6 +89,7 @@ class Api:
 
     def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
         self._https = Https(port, authority=authority, certificate=certificate, key=key)
+        self._base = f"https://127.0.0.1:{port}"
         self._kinds = dict(PLURALS)
 
     @cached_property
@@ -97,7 +98,7 @@ class Api:
         from kubernetes import client
 
         configuration = client.Configuration()
-        configuration.host = self._https.base
+        configuration.host = self._base
         configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file = self._https.files
         configuration.retries = False
         configuration.proxy = None
@@ -119,7 +120,7 @@ class Api:
 
         headers = {"Content-Type": content, "Accept": "application/json"}
         try:
-            answer = self._client.call_api(method, f"{self._https.base}{path}", headers, body, _request_timeout=timeout)
+            answer = self._client.call_api(method, f"{self._base}{path}", headers, body, _request_timeout=timeout)
             data = answer.read()
         except ApiException as error:
             raise ApiError(error.status or 0, message_of(error.body) or str(error.reason)) from None

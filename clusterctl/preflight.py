@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from statistics import median
 
 from clusterctl.errors import ClusterctlError, Problems, Refused
 from clusterctl.facts import Facts
@@ -151,7 +150,8 @@ def clocks(fleet: Fleet) -> Iterator[Refused]:
     """Clocks too far from ours or from the others' median."""
     if not fleet:
         return
-    middle = median(facts.skew for facts in fleet.values())
+    skews = sorted(facts.skew for facts in fleet.values())
+    middle = (skews[(len(skews) - 1) // 2] + skews[len(skews) // 2]) / 2
     for name, facts in sorted(fleet.items()):
         for what, skew in (("this machine's", facts.skew), ("the other machines'", facts.skew - middle)):
             if abs(skew) > SKEW_REFUSE:

@@ -34,7 +34,7 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
-    call.connect()
+    call.look(verify=verify)
     report = call.report()
     with call.session(report) as opened:
         from clusterctl.operations.apply import make_plan
@@ -56,7 +56,7 @@ def apply(
     summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
-    call.connect()
+    call.look("apply", verify=verify)
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
         from clusterctl.operations.apply import Apply, make_plan, refuse_early

@@ -131,12 +131,15 @@ class Invocation:
 
         return Opening(self.options)
 
-    def connect(self) -> None:
-        """Begin to connect while the rest of the program is loaded. What is wrong with the inventory the session will say."""
+    def look(self, operation: str = "", *, verify: bool = False) -> None:
+        """Begin to look at machines, with an operation's lock held where one is named, while the rest of the program is loaded.
+
+        What is wrong with the inventory the session will say.
+        """
         from clusterctl.errors import ClusterctlError
 
         with suppress(ClusterctlError):
-            self.opening.connect()
+            self.opening.look(operation, verify=verify)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

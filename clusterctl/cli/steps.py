@@ -95,17 +95,18 @@ def _limit_time(seconds: int | None) -> Iterator[None]:
 
 @contextmanager
 def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator[None]:
+    if path is None:
+        yield
+        return
     from clusterctl.errors import Stopped
     from clusterctl.operations import outcome
 
     def tell(failure: outcome.Failure | None) -> None:
-        if path is not None:
-            ending = outcome.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
-                                    done=report.done, failure=failure)
-            outcome.write(path, ending)
+        ending = outcome.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
+                                done=report.done, failure=failure)
+        outcome.write(path, ending)
 
-    if path is not None:
-        outcome.prepare(path)
+    outcome.prepare(path)
     try:
         yield
     except BaseException as error:

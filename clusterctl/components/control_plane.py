@@ -10,7 +10,7 @@ from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
 from clusterctl.pki import key_pem
-from clusterctl.render import render
+from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.program import ROOT
@@ -129,8 +129,13 @@ def shared(context: Context) -> list[Resource]:
 def encryption(context: Context) -> File:
     key = context.pki.encryption_key
     name = f"key-{hashlib.sha256(key).hexdigest()[:8]}"
-    content = render("kube-apiserver/encryption.yaml.j2", keys=[(name, base64.b64encode(key).decode())])
-    return File(path=f"{ETC}/encryption.yaml", content=content, mode="600", sensitive=True)
+    provider = {"secretbox": {"keys": [{"name": name, "secret": base64.b64encode(key).decode()}]}}
+    content = yaml_value({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets", "configmaps"], "providers": [provider, {"identity": {}}]}],
+    })
+    return File(path=f"{ETC}/encryption.yaml", content=content.encode() + b"\n", mode="600", sensitive=True)
 
 
 def _api_server(context: Context) -> list[Resource]:

@@ -116,7 +116,6 @@ def gather(session: Session, foreseen: Foreseen = NOTHING, *, verify: bool = Fal
         others.or_raise()
     facts, warnings = session.facts(hosts, beside=others.results, foreseen=foreseen, verify=verify)
     refuse_other_cluster(session, facts)
-    remember(session, facts)
     return facts, warnings
 
 
@@ -146,6 +145,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
+    remember(session, facts, resources)
     machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from clusterctl import fleet, preflight
@@ -32,12 +31,12 @@ class Session:
     catalog: Catalog
     engine: Engine
     options: Options
+    opening: Opening
     leaving: frozenset[str] = frozenset()
     """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
     _apis: dict[str, Api] = field(default_factory=dict)
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
-    _connecting: dict[str, Future[None]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> tuple[Host, ...]:
@@ -47,7 +46,7 @@ class Session:
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
         def connect(host: Host) -> None:
-            begun = self._connecting.pop(host.name, None)
+            begun = self.opening.connecting.pop(host.name, None)
             return begun.result() if begun else self.engine.transports[host.name].connect()
 
         fleet.each(hosts, connect, limit=self.options.forks).or_raise()
@@ -133,6 +132,7 @@ class Session:
         self.options = replace(self.options, limit=names)
 
     def close(self) -> None:
+        self.opening.close()
         for api in self._apis.values():
             api.close()
         for member in self._etcds.values():
@@ -157,8 +157,9 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         catalog=open_catalog(cluster.settings.artifacts, cluster.base, events.fetched),
         engine=Engine(way.transports, forks=options.forks, events=events),
         options=options,
-        _connecting=way.connecting,
+        opening=way,
     )
+    made.engine.ahead = way.looking
     try:
         yield made
     finally:

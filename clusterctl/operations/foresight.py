@@ -1,16 +1,13 @@
-"""What machines said the last time: a guess at what they will be asked, so that one trip is enough. It is checked, always.
+"""What will be wanted of machines, worked out from what they said the last time, while they are looked at.
 
 Nothing is decided by it. A machine that says anything else than before is looked at anew, for what is then wanted of it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from clusterctl import planner
 from clusterctl.errors import ClusterctlError
@@ -18,9 +15,10 @@ from clusterctl.facts import Facts
 from clusterctl.operations import running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import ByHost, formed, stages, wanted
+from clusterctl.operations.recall import Kept, keep
 from clusterctl.planner import Stage
+from clusterctl.render import keep_texts
 from clusterctl.shell import Probe
-from clusterctl.storage import user_cache, write_whole
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class Foresight:
     @cached_property
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         """What will have to be looked at, by host."""
-        return {name: planner.probes(resource for stage in stages.values() for resource in stage)
-                for name, stages in self.resources.items()}
+        return _probes(self.resources)
 
     def holds(self, facts: Mapping[str, Facts]) -> bool:
         """Whether all machines said the same again: then all that was worked out from it stands."""
@@ -49,7 +46,7 @@ def foresee(session: Session) -> Foresight | None:
     if session.pki_is_new:
         return None
     concerned = {host.name for host in (*session.chosen, *session.cluster.etcd_members)}
-    facts = {name: Facts(values=values) for name, values in _recall(_place(session)).items() if name in concerned}
+    facts = {name: Facts(values=one.facts) for name, one in session.opening.kept.items() if name in concerned}
     hosts = [host for host in session.chosen if host.name in facts]
     if not hosts:
         return None
@@ -62,28 +59,18 @@ def foresee(session: Session) -> Foresight | None:
         return None
 
 
-def remember(session: Session, facts: Mapping[str, Facts]) -> None:
-    """Keep what machines said for the next run."""
+def remember(session: Session, facts: Mapping[str, Facts], resources: ByHost) -> None:
+    """Keep for the next run what machines said, what was looked at and what templates became."""
+    keep_texts()
     if session.pki_is_new:
         return
-    place = _place(session)
-    before = _recall(place)
-    now = {**before, **{name: dict(found.lasting) for name, found in facts.items()}}
+    before = session.opening.kept
+    probes = _probes(resources)
+    heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ()))) for name, found in facts.items()}
     names = {host.name for host in session.cluster.hosts}
-    now = {name: values for name, values in now.items() if name in names}
-    if now != before:
-        with contextlib.suppress(OSError):
-            write_whole(place, json.dumps(now).encode())
+    keep(session.state, {name: one for name, one in {**before, **heard}.items() if name in names}, before)
 
 
-def _place(session: Session) -> Path:
-    return user_cache() / "facts" / f"{session.pki.identity}.json"
-
-
-def _recall(place: Path) -> dict[str, dict[str, str]]:
-    """What is kept; nothing where there is nothing, or nothing that could be read."""
-    try:
-        kept = json.loads(place.read_bytes())
-        return {str(name): {str(key): str(value) for key, value in values.items()} for name, values in kept.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
+def _probes(resources: ByHost) -> dict[str, Sequence[Probe]]:
+    return {name: planner.probes(resource for stage in stages.values() for resource in stage)
+            for name, stages in resources.items()}

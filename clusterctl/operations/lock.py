@@ -13,13 +13,16 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl.errors import ClusterctlError, Locked, Problems, Stopped, Unreachable
 from clusterctl.model import Host
-from clusterctl.operations.base import Session
+from clusterctl.transport import Transport
+
+if TYPE_CHECKING:
+    from clusterctl.operations.base import Session
 
 BEAT = 5.0
 """Seconds between two words of a holder."""
@@ -87,7 +90,8 @@ class Hold:
 class OperatorLock:
     """The lock on a majority of the control planes. ``check`` says whether it is still ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, transports: Mapping[str, Transport]) -> None:
+        self._transports = transports
         self._holds: dict[str, Hold] = {}
         self._hosts: dict[str, Host] = {}
         self._needed = 0
@@ -95,7 +99,7 @@ class OperatorLock:
         self._ended = threading.Event()
         self._checking = threading.Lock()
 
-    def take(self, session: Session, hosts: Sequence[Host], operation: str) -> None:
+    def take(self, hosts: Sequence[Host], operation: str) -> None:
         """One control plane after the other, in the order of their names, so that of two operators one always wins.
 
         Raises Locked; Unreachable (or Problems) where no majority can be asked.
@@ -106,14 +110,17 @@ class OperatorLock:
         errors: list[ClusterctlError] = []
         for host in sorted(hosts, key=lambda one: one.name):
             try:
-                self._holds[host.name], _ = _insist(session, host, self._who)
+                self._holds[host.name], _ = _insist(self._transports[host.name], self._who)
             except Unreachable as error:
                 errors.append(error)
         if len(self._holds) < self._needed:
             raise errors[0] if len(errors) == 1 else Problems(errors)
+        if self._ended.is_set():
+            # Nobody waits for it any more.
+            self.release()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
-    def retake(self, session: Session, host: Host) -> None:
+    def retake(self, host: Host) -> None:
         """Hold it again on a control plane that this operation rebooted. Raises Locked where somebody else came in between.
 
         A machine that did not hold it stays without.
@@ -122,7 +129,7 @@ class OperatorLock:
             return
         # The connection that died with the machine need not know it yet.
         self._holds[host.name].close()
-        self._holds[host.name], first = _insist(session, host, self._who)
+        self._holds[host.name], first = _insist(self._transports[host.name], self._who)
         others = sum(hold.alive for name, hold in self._holds.items() if name != host.name)
         if not first and len(self._hosts) - others >= self._needed:
             self.release()
@@ -134,7 +141,7 @@ class OperatorLock:
             for hold in list(self._holds.values()):
                 hold.beat()
 
-    def check(self, session: Session) -> None:
+    def check(self) -> None:
         """Take it again where connections broke. Raises Stopped where it was lost: nobody can be reached, or another one came."""
         with self._checking:
             alive = [name for name, hold in self._holds.items() if hold.alive]
@@ -144,7 +151,7 @@ class OperatorLock:
             for name in sorted(self._holds.keys() - alive):
                 self._holds[name].close()
                 try:
-                    self._holds[name], again = _insist(session, self._hosts[name], self._who)
+                    self._holds[name], again = _insist(self._transports[name], self._who)
                     kept += again
                 except (Locked, Unreachable) as error:
                     why = f": {error.where}: {error.message}"
@@ -156,7 +163,7 @@ class OperatorLock:
 
     def release(self) -> None:
         self._ended.set()
-        for hold in self._holds.values():
+        for hold in list(self._holds.values()):
             hold.release()
 
 
@@ -173,12 +180,12 @@ def _dead(holder: str) -> bool:
     return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
 
 
-def _insist(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
+def _insist(transport: Transport, who: str) -> tuple[Hold, bool]:
     """Hold one machine; whether nobody did since we did. Waits for what a dead process of ours holds, and for a holder's name."""
     begun = time.monotonic()
     while True:
         try:
-            return _hold(session, host, who)
+            return _hold(transport, who)
         except Locked as error:
             holder = error.message.removeprefix(HELD_BY)
             if time.monotonic() - begun >= (PATIENCE if _dead(holder) else NAMELESS if holder == SOMEBODY else 0):
@@ -186,10 +193,10 @@ def _insist(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
         time.sleep(PAUSE)
 
 
-def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
+def _hold(transport: Transport, who: str) -> tuple[Hold, bool]:
     started = time.monotonic()
-    channel = session.engine.transports[host.name].hold(HOLD, who)
-    deadline = started + host.ssh.connect_timeout
+    channel = transport.hold(HOLD, who)
+    deadline = started + transport.host.ssh.connect_timeout
     said = b""
     while b"\n" not in said:
         channel.settimeout(max(0.1, deadline - time.monotonic()))
@@ -197,16 +204,17 @@ def _hold(session: Session, host: Host, who: str) -> tuple[Hold, bool]:
         with contextlib.suppress(TimeoutError):
             piece = channel.recv(4096)
         if not piece:
-            reason = session.engine.transports[host.name].ended(channel, bool(said))
+            reason = transport.ended(channel, bool(said))
             Hold(channel, started).close()
             if isinstance(reason, Unreachable):
                 raise reason
-            raise Unreachable(f"its lock cannot be taken: {reason}", where=host.name, hint="is there place in /run, and flock?")
+            raise Unreachable(f"its lock cannot be taken: {reason}", where=transport.host.name,
+                              hint="is there place in /run, and flock?")
         said += piece
     text = said.decode(errors="replace").strip()
     if text not in ("held", "again"):
         Hold(channel, started).close()
-        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or SOMEBODY}", where=host.name,
+        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or SOMEBODY}", where=transport.host.name,
                      hint="wait until it is done, then run it again")
     return Hold(channel, started), text == "again"
 
@@ -220,12 +228,16 @@ def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = N
     seconds where somebody else operates; another operator of this controller is found before any machine is asked.
     """
     chosen = tuple(hosts if hosts is not None else session.cluster.control_planes)
-    with session.state.locked(operation):
-        session.connect(connect)
-        lock = OperatorLock()
+    begun = session.opening.adopt()
+    with begun.local if begun else session.state.locked(operation):
+        lock = begun.lock if begun else OperatorLock(session.engine.transports)
         try:
-            lock.take(session, chosen, operation)
-            session.engine.guard = lambda: lock.check(session)
+            session.connect(connect)
+            if begun:
+                begun.taken.result()
+            else:
+                lock.take(chosen, operation)
+            session.engine.guard = lock.check
             yield lock
         finally:
             session.engine.guard = lambda: None

@@ -170,7 +170,7 @@ class Rollout:
             time.sleep(PAUSE)
         self._away(host, False)
         if host.is_control_plane:
-            self.lock.retake(self.session, host)
+            self.lock.retake(host)
         self.session.engine.events.acted(host.name, "reboot")
         self.note(f"{host.name}: is back after {time.monotonic() - started:.0f} s")
         return boot_id

@@ -71,7 +71,6 @@ def status(session: Session) -> ClusterStatus:
     hosts = session.chosen
     guess = foresee(session)
     facts = session.engine.facts(hosts, foreseen=guess.probes if guess else NOTHING)
-    remember(session, facts.results)
     reachable = [host for host in hosts if host.name in facts.results]
     # What runs is asked of all members, also where only some machines are to be shown.
     beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])
@@ -79,6 +78,7 @@ def status(session: Session) -> ClusterStatus:
     session.cluster = running.settle(session.cluster, fleet)
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
+    remember(session, facts.results, resources)
     seen = session.engine.observe(reachable, resources)
     nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 import checks
 import pytest
+import yaml
 from cluster import Cluster, until
 from interruption import Undisturbed
 
@@ -155,7 +156,8 @@ def test_differences_are_shown(cluster: Cluster) -> None:
     assert "-# by hand\n" in text
     assert "content not shown" in text
     assert "key_mode: 640 root:root -> 600 root:root" in text
-    assert cluster.on("cp-1", "sed -n 's/.*secret: //p' /etc/kubernetes/encryption.yaml").strip(' "\n') not in text
+    [rule] = yaml.safe_load(cluster.on("cp-1", "cat /etc/kubernetes/encryption.yaml"))["resources"]
+    assert rule["providers"][0]["secretbox"]["keys"][0]["secret"] not in text
     plan = next(event for event in map(json.loads, cluster.cli("plan", "--diff", "-o", "json").splitlines()) if event["event"] == "plan")
     shown = {change["resource"]: change.get("diff") for change in plan["changes"]}
     assert shown["file:/etc/kubernetes/scheduler.yaml"].splitlines()[-1] == "-# by hand"

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
     {"errors"},
-    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "disruption"},
-    {"shell", "sockets", "hostkeys", "pki"},
-    {"facts", "transport", "sender", "fleet", "resources", "preflight", "etcd"},
+    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption"},
+    {"shell", "hostkeys", "pki"},
+    {"facts", "transport", "sender", "fleet", "resources", "preflight", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},
     {"components"},
     {"planner"},

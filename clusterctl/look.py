@@ -1,0 +1,39 @@
+"""A look at one machine: what it says about itself, and what is looked at beside that, in one trip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clusterctl.errors import Unreachable
+from clusterctl.facts import Facts, probe_program, read_facts
+from clusterctl.shell import Observation, Probe
+from clusterctl.transport import SILENCE, Cut, Transport
+
+LOOK_SECONDS = 150.0
+"""How long it may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one trip brought. ``probes``: what was looked at beside the facts; ``seconds``: how long it took."""
+
+    facts: Facts
+    probes: frozenset[Probe]
+    seen: Observation
+    seconds: float
+
+
+def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = False) -> Look:
+    """Ask a machine for its facts and look at ``probes``; ``verify`` hashes programs again. Raises Unreachable."""
+    started = time.monotonic()
+    transport.connect()
+    asked = time.time()
+    try:
+        records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
+    except Cut as error:
+        raise Unreachable(f"the connection broke: {error}", where=transport.host.name,
+                          hint="run the same command again") from None
+    facts, seen = read_facts(records, asked=asked, answered=time.time())
+    return Look(facts, frozenset(probes), seen, time.monotonic() - started)
