@@ -156,6 +156,11 @@ class Authority:
         certificate = _extensions(builder, spec).sign(self.key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
 
+    def issue_administrator(self) -> tuple[bytes, bytes]:
+        """A certificate for this run alone, of a member of system:masters: (certificate, key) PEM, never written anywhere."""
+        return self.issue(CertificateSpec(authority="kubernetes", common_name="clusterctl", organizations=("system:masters",),
+                                          client=True, days=1))
+
     def signed_pem(self, pem: str) -> bool | None:
         """Whether this authority signed a certificate; None where it is none."""
         try:

@@ -38,6 +38,8 @@ def unit_word(value: object) -> str:
 def yaml_value(value: object) -> str:
     """A value as JSON, which is YAML: quoted whatever it holds."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    if text.isascii() and "\x7f" not in text:
+        return text
     # JSON escapes what lies beyond \uffff as two halves, which YAML reads as two broken characters: that stays as it is.
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 

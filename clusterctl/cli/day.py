@@ -61,7 +61,7 @@ def status(
     limit: LimitOption = "",
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
-    call.look()
+    call.look(api=False)
     from clusterctl.engine import Events
     from clusterctl.operations.status import status as look
 

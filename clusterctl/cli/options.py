@@ -131,7 +131,7 @@ class Invocation:
 
         return Opening(self.options)
 
-    def look(self, operation: str = "", *, verify: bool = False) -> None:
+    def look(self, operation: str = "", *, verify: bool = False, api: bool = True) -> None:
         """Begin to look at machines, with an operation's lock held where one is named, while the rest of the program is loaded.
 
         What is wrong with the inventory the session will say.
@@ -139,7 +139,7 @@ class Invocation:
         from clusterctl.errors import ClusterctlError
 
         with suppress(ClusterctlError):
-            self.opening.look(operation, verify=verify)
+            self.opening.look(operation, verify=verify, api=api)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

@@ -34,7 +34,6 @@ class Session:
     opening: Opening
     leaving: frozenset[str] = frozenset()
     """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
-    _apis: dict[str, Api] = field(default_factory=dict)
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
 
@@ -60,22 +59,9 @@ class Session:
         found = {**(beside or {}), **self.engine.facts(hosts, foreseen=foreseen, verify=verify).or_raise()}
         return found, preflight.check(self.cluster, found, self.pki.identity)
 
-    def administrator(self) -> tuple[bytes, bytes]:
-        """A certificate for this run alone, of a member of system:masters: (certificate, key) PEM, never written anywhere."""
-        spec = CertificateSpec(
-            authority="kubernetes", common_name="clusterctl", organizations=("system:masters",), client=True, days=1
-        )
-        return self.pki.authorities["kubernetes"].issue(spec)
-
     def api(self, host: Host) -> Api:
         """The API server of one control plane, through its SSH connection. Raises Unreachable."""
-        if host.name not in self._apis:
-            forward = self.engine.transports[host.name].forward("127.0.0.1", 6443)
-            certificate, key = self.administrator()
-            self._apis[host.name] = Api(
-                forward.port, authority=self.pki.authorities["kubernetes"].pem, certificate=certificate, key=key
-            )
-        return self._apis[host.name]
+        return self.opening.api(host, self.pki)
 
     def etcd(self, host: Host, address: str = "127.0.0.1") -> Etcd:
         """One member's API, with a certificate for this run alone. Raises Unreachable.
@@ -133,8 +119,6 @@ class Session:
 
     def close(self) -> None:
         self.opening.close()
-        for api in self._apis.values():
-            api.close()
         for member in self._etcds.values():
             member.close()
         for transport in self.engine.transports.values():
@@ -148,7 +132,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
 
     way = opening or Opening(options)
     cluster, state = way.cluster, way.state
-    pki = Pki.load(state)
+    pki = way.pki
     made = Session(
         cluster=cluster,
         state=state,

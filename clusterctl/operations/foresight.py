@@ -60,13 +60,18 @@ def foresee(session: Session) -> Foresight | None:
 
 
 def remember(session: Session, facts: Mapping[str, Facts], resources: ByHost) -> None:
-    """Keep for the next run what machines said, what was looked at and what templates became."""
+    """Keep for the next run what machines said, what was looked at and what templates became. What was read ahead is over."""
+    for api in session.opening.apis.values():
+        api.forget()
     keep_texts()
     if session.pki_is_new:
         return
     before = session.opening.kept
     probes = _probes(resources)
-    heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ()))) for name, found in facts.items()}
+    reads = {name: tuple(api.reads) for name, api in session.opening.apis.items()}
+    known = {name: one.reads for name, one in before.items()}
+    heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ())),
+                        max(reads.get(name, ()), known.get(name, ()), key=len)) for name, found in facts.items()}
     names = {host.name for host in session.cluster.hosts}
     keep(session.state, {name: one for name, one in {**before, **heard}.items() if name in names}, before)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clusterctl import fleet
-from clusterctl.errors import InputError, Locked
+from clusterctl.errors import ClusterctlError, InputError, Locked
 from clusterctl.inventory import load
 from clusterctl.look import Look, look
 from clusterctl.model import Cluster, Host
@@ -18,6 +20,10 @@ from clusterctl.operations.lock import OperatorLock
 from clusterctl.operations.recall import Kept, recall
 from clusterctl.storage import StateFolder
 from clusterctl.transport import Transport
+
+if TYPE_CHECKING:
+    from clusterctl.kube import Api
+    from clusterctl.pki import Pki
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,27 @@ class Opening:
         self.connecting: dict[str, Future[None]] = {}
         self.looking: dict[str, Future[Look]] = {}
         self._begun: Begun | None = None
+        self.apis: dict[str, Api] = {}
+        self._making = threading.Lock()
+
+    @cached_property
+    def pki(self) -> Pki | None:
+        """The cluster's keys; None where it has none yet. Raises InputError, Refused."""
+        from clusterctl.pki import Pki
+
+        return Pki.load(self.state)
+
+    def api(self, host: Host, pki: Pki) -> Api:
+        """The API server of one control plane, through its SSH connection. Raises Unreachable."""
+        from clusterctl.kube import Api
+
+        forward = self.transports[host.name].forward("127.0.0.1", 6443)
+        with self._making:
+            if host.name not in self.apis:
+                authority = pki.authorities["kubernetes"]
+                certificate, key = authority.issue_administrator()
+                self.apis[host.name] = Api(forward.port, authority=authority.pem, certificate=certificate, key=key)
+            return self.apis[host.name]
 
     @cached_property
     def kept(self) -> dict[str, Kept]:
@@ -74,10 +101,10 @@ class Opening:
         hosts = self.options.chosen(self.cluster)
         self.connecting = fleet.begin(hosts, lambda host: self.transports[host.name].connect(), limit=self.options.forks)
 
-    def look(self, operation: str = "", *, verify: bool = False) -> None:
+    def look(self, operation: str = "", *, verify: bool = False, api: bool = True) -> None:
         """Begin to connect, and to look at what was looked at the last time; where ``operation`` is named, once its lock is held.
 
-        Where nothing is kept, and where another operator of this machine is found, it connects alone.
+        ``api``: of the API, too. Where nothing is kept, and where another operator of this machine is found, it connects alone.
         """
         self.connect()
         hosts = [host for host in self.options.chosen(self.cluster) if host.name in self.kept and self.kept[host.name].probes]
@@ -92,6 +119,24 @@ class Opening:
             return look(self.transports[host.name], self.kept[host.name].probes, verify=verify)
 
         self.looking = fleet.begin(hosts, ask, limit=self.options.forks)
+        if api and not self.options.limit:
+            self._read(begun)
+
+    def _read(self, begun: Begun | None) -> None:
+        """Begin to read of the API what was read the last time."""
+        host = next((host for host in self.cluster.control_planes if host.name in self.kept and self.kept[host.name].reads), None)
+        if host is None or (pki := self.pki) is None:
+            return
+        connecting = self.connecting[host.name]
+
+        def read(host: Host, pki: Pki) -> None:
+            with suppress(ClusterctlError):
+                connecting.result()
+                if begun is not None:
+                    begun.taken.result()
+                self.api(host, pki).read_ahead(self.kept[host.name].reads)
+
+        threading.Thread(target=read, args=(host, pki), name="api", daemon=True).start()
 
     def _begin(self, operation: str) -> bool:
         """Begin to take the lock; False where somebody else here has it: who asks for it next says so."""
@@ -112,7 +157,9 @@ class Opening:
         return begun
 
     def close(self) -> None:
-        """Release a lock that nobody adopted."""
+        """End what is open, and release a lock that nobody adopted."""
+        for api in self.apis.values():
+            api.close()
         if begun := self.adopt():
             begun.lock.release()
             begun.local.close()

@@ -17,10 +17,11 @@ from clusterctl.storage import StateFolder, user_cache, write_whole
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Of one machine: the words that last, and what was looked at; nothing where only its facts were asked for."""
+    """Of one machine: the words that last, what was looked at, and the paths that its API server was asked for."""
 
     facts: Mapping[str, str]
     probes: tuple[Probe, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 def recall(state: StateFolder) -> dict[str, Kept]:
@@ -28,8 +29,8 @@ def recall(state: StateFolder) -> dict[str, Kept]:
     try:
         place = _place(state)
         kept = json.loads(place.read_bytes()) if place else {}
-        return {str(name): Kept({str(key): str(value) for key, value in one["facts"].items()}, _probes(one["probes"]))
-                for name, one in kept.items()}
+        return {str(name): Kept({str(key): str(value) for key, value in one["facts"].items()}, _probes(one["probes"]),
+                                tuple(map(str, one["reads"]))) for name, one in kept.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError, ClusterctlError):
         return {}
 
@@ -39,7 +40,7 @@ def keep(state: StateFolder, now: Mapping[str, Kept], before: Mapping[str, Kept]
     place = _place(state)
     if place is None or now == before:
         return
-    content = {name: {"facts": dict(one.facts), "probes": _grouped(one.probes)} for name, one in now.items()}
+    content = {name: {"facts": dict(one.facts), "probes": _grouped(one.probes), "reads": one.reads} for name, one in now.items()}
     with contextlib.suppress(OSError):
         write_whole(place, json.dumps(content).encode())
 

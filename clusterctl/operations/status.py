@@ -78,9 +78,9 @@ def status(session: Session) -> ClusterStatus:
     session.cluster = running.settle(session.cluster, fleet)
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
-    remember(session, facts.results, resources)
     seen = session.engine.observe(reachable, resources)
     nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
+    remember(session, facts.results, resources)
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
     states = {name: _state(node) for name, node in nodes.items()}
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}

@@ -71,11 +71,15 @@ class Sysctl(Resource):
         return {"value": self.value}
 
     def probes(self) -> Sequence[Probe]:
-        return (("sysctl", self.key),)
+        return (("text", self._path),)
 
     def parse(self, seen: Observation) -> State | None:
-        words = seen.get("sysctl", self.key)
-        return {"value": " ".join(words)} if words else None
+        lines = seen.get("text", self._path)
+        return {"value": " ".join(lines[0].split("\t"))} if lines else None
+
+    @property
+    def _path(self) -> str:
+        return f"/proc/sys/{self.key.replace('.', '/')}"
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (("put_sysctl", self.key, self.value),)

@@ -50,7 +50,7 @@ PRELUDE = ("prelude", "put", "service", "etcd")
 LOOKING = PRELUDE[:1]
 """Those that a look needs: to read the others would take longer than to look."""
 
-LOOKS = frozenset(("facts", "stat", "sha", "text", "link", "unit", "stamp", "sysctl", "module", "package", "user", "image",
+LOOKS = frozenset(("facts", "stat", "sha", "text", "link", "unit", "stamp", "module", "package", "user", "image",
                    "program"))
 """The probes that need no others."""
 
@@ -87,9 +87,9 @@ class Program:
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
-        look = "\n".join((*_observations(self.probes), "emit end"))
+        look = (*_observations(self.probes), "emit end")
         # A packet for each record would cost both sides more than to look.
-        lines.append(f"{{\n{look}\n}} 3>&1 >/dev/null | dd obs=65536 2>/dev/null >&3" if self._looks else look)
+        lines += ['exec 4>&3 3>"$work/records"', *look, 'exec 3>&-', 'cat "$work/records" >&4'] if self._looks else look
         return "\n".join(lines) + "\n"
 
     @property

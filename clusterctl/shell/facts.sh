@@ -24,11 +24,13 @@ observe_facts() {
 	fact machine_id "$line"
 	take_line /proc/sys/kernel/random/boot_id
 	fact boot_id "$line"
-	lines time
-	date +%s.%N >&3
+	take_marks
+	while read -r path _ _ changed; do
+		[ "$path" != "$work/now" ] || emit time "${changed%-*}"
+	done <"$work/marks"
 	systemd_version
-	lines size
-	grep -hE '^(MemTotal|SwapTotal|Cpus_allowed_list):' /proc/meminfo /proc/self/status >&3
+	sizes /proc/meminfo MemTotal SwapTotal
+	sizes /proc/self/status Cpus_allowed_list
 	lines address
 	ip -4 -o addr show >&3
 	resolver
@@ -49,6 +51,15 @@ observe_facts() {
 	fact ssh_host_key "$line"
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
+}
+
+# sizes FILE NAME...: what lines such as 'NAME: VALUE' say, in the order of the file; the rest of it is not read.
+sizes() {
+	file=$1
+	shift
+	while [ $# -gt 0 ] && IFS= read -r line; do
+		[ "${line%%:*}" != "$1" ] || { emit size "$line" && shift; }
+	done <"$file"
 }
 
 # What kind of container this is, as systemd itself noted when it started; where it noted nothing it is asked.

@@ -11,6 +11,7 @@ newline='
 root=/opt/clusterctl
 state=/var/lib/clusterctl
 images=/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db
+packages=/var/lib/dpkg/status
 nonce=$1
 work=$2
 
@@ -172,20 +173,6 @@ observe_stamp() {
 	done
 }
 
-# Not by read: dash reads byte by byte, and the kernel gives a number at the first read alone.
-observe_sysctl() {
-	for key; do
-		shift
-		path=/proc/sys IFS=.
-		set -f
-		for part in $key; do path=$path/$part; done
-		set +f
-		unset IFS
-		[ ! -r "$path" ] || set -- "$@" "key=$key" "$path"
-	done
-	[ $# -eq 0 ] || awk -v mark="$nonce${tab}sysctl$tab" -v tab="$tab" 'FNR == 1 {print mark key tab $0}' "$@" >&3
-}
-
 observe_module() {
 	for pair; do
 		if [ -d "/sys/module/${pair%%=*}" ] || [ -e "${pair#*=}" ]; then emit module "$pair" loaded; fi
@@ -195,7 +182,7 @@ observe_module() {
 observe_package() {
 	if command -v dpkg-query >/dev/null 2>&1; then
 		lines dpkg
-		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null >&3
+		noted packages "$packages" "$*" installed "$@" >&3
 	else
 		for name; do
 			if rpm -q --quiet "$name"; then emit package "$name"; fi
@@ -203,28 +190,54 @@ observe_package() {
 	fi
 }
 
+installed() {
+	dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" || :
+}
+
 observe_user() {
 	lines user
 	getent passwd "$@" >&3
 }
 
-# What containerd said is noted beside the state that its database was in: until somebody has written to that, it would say the same.
 observe_image() {
 	[ -S /run/containerd/containerd.sock ] || return 0
 	lines image
-	now=$(stat -c '%i %s %y %z' -- "$images" 2>/dev/null) || now=unknown
-	before=
-	[ ! -r "$state/images" ] || read -r before <"$state/images" || :
-	if [ "$now" = "$before" ]; then sed 1d "$state/images" >&3; else ask_images "$now" >&3; fi
+	noted images "$images" '' "$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q >&3
 }
 
-# ask_images STATE: what is written in the same moment as a note could leave the times as they are: it is noted a little later only.
-ask_images() {
-	"$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q >"$work/images" 2>/dev/null || return 0
-	cat "$work/images"
-	[ -n "$(find "$images" ! -newermt '3 seconds ago' 2>/dev/null)" ] || return 0
-	[ "$(stat -c '%i %s %y %z' -- "$images")" = "$1" ] || return 0
-	{ printf '%s\n' "$1" && cat "$work/images"; } >"$state/images.new" && sync "$state/images.new" && mv -f "$state/images.new" "$state/images"
+# noted NAME DATABASE WORDS COMMAND...: what a command prints that answers out of a database. It is noted beside the state of that:
+# until somebody has written to it, the answer to the same words is the same.
+noted() {
+	note=$state/noted/$1 database=$2 words=$3
+	shift 3
+	[ -e "$work/marks" ] || take_marks
+	standing=$words
+	while read -r name inode size changed; do
+		[ "$name" != "$database" ] || standing="$words $inode $size $changed"
+	done <"$work/marks"
+	if [ -r "$note" ]; then
+		{
+			IFS= read -r line || :
+			if [ "$line" = "$standing" ]; then
+				while IFS= read -r line; do printf '%s\n' "$line"; done
+				return 0
+			fi
+		} <"$note"
+	fi
+	"$@" >"$work/answer" 2>/dev/null || return 0
+	cat "$work/answer"
+	# What is written within one tick of the clock leaves the times as they are: a database that is at rest alone is noted.
+	[ -n "$(find "$database" ! -newermt '3 seconds ago' 2>/dev/null)" ] || return 0
+	take_marks
+	grep -qxF "$database ${standing#"$words "}" "$work/marks" || return 0
+	mkdir -p "$state/noted"
+	{ printf '%s\n' "$standing" && cat "$work/answer"; } >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
+}
+
+# The state of the databases, and what time it is: that of a file which is made now.
+take_marks() {
+	: >"$work/now"
+	stat -c '%n %i %s %.Y-%.Z' -- "$work/now" "$images" "$packages" >"$work/marks" 2>/dev/null || :
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.

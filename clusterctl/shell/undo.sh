@@ -9,7 +9,7 @@ observe_remains() {
 # A look leaves nothing behind where nothing is ours: every program has made our state folder.
 observe_leave() {
 	if is_ours || [ -d "$before" ]; then return 0; fi
-	[ -n "$(find "$state" -mindepth 1 -maxdepth 1 ! -name run ! -name lock 2>/dev/null)" ] || rm -rf -- "$state"
+	[ -n "$(find "$state" -mindepth 1 -maxdepth 1 ! -name run ! -name lock ! -name noted 2>/dev/null)" ] || rm -rf -- "$state"
 }
 
 # remains NETWORK: 'KIND<tab>NAME<tab>DETAIL' a line. A record alone is of an apply that has not begun, or of a reset that is done.
@@ -43,7 +43,7 @@ undo_check() {
 
 undo_mark() {
 	find /etc/clusterctl -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf -- {} + 2>/dev/null || :
-	rm -rf -- "$state/stamps" "$state/packages"
+	rm -rf -- "$state/stamps" "$state/packages" "$state/noted"
 	sync -f /etc /var/lib 2>/dev/null || sync
 	rm -f -- "$mark"
 	rm -rf -- /etc/clusterctl

@@ -50,6 +50,8 @@ class Box:
     def text(self, program: Program) -> str:
         """The program as it is run here."""
         text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
+        text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
+        text = text.replace("/var/lib/containerd/io", f"{self.etc}/containerd/io").replace("/var/lib/dpkg/status", f"{self.etc}/dpkg/status")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")
 
     def start(self, program: Program) -> subprocess.Popen[bytes]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import tarfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,79 @@ def test_sysctl(box: Box) -> None:
     assert change is not None and change.action == "create"
 
 
+class Containerd:
+    """A pretended one: its database, the images that it would name, and how often it was asked."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.folder = box.etc / "containerd"
+        self.database = self.folder / "io.containerd.metadata.v1.bolt/meta.db"
+        self.database.parent.mkdir(parents=True)
+        (box.root / "bin").mkdir()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.folder / "containerd.sock"))
+        ctr = box.root / "bin/ctr"
+        ctr.write_text(f"#!/bin/dash\necho asked >>{box.path}/asked\ncat {box.path}/images")
+        ctr.chmod(0o755)
+        self.write("a:1", "b:2")
+
+    def write(self, *images: str, ago: float = 60.0) -> None:
+        (self.box.path / "images").write_text("".join(f"{image}\n" for image in images))
+        self.database.write_text(" ".join(images))
+        os.utime(self.database, (time.time() - ago,) * 2)
+
+    def look(self) -> list[str]:
+        seen = self.box.look(("image", "a:1"), ("image", "b:2"))
+        return [image for image in ("a:1", "b:2") if seen.get("image", image) is not None]
+
+    @property
+    def asked(self) -> int:
+        path = self.box.path / "asked"
+        return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.fixture
+def containerd(dash: Box) -> Iterator[Containerd]:
+    found = Containerd(dash)
+    yield found
+    found.socket.close()
+
+
+def test_images_are_asked_for_once_in_each_state_of_the_database(containerd: Containerd) -> None:
+    assert [containerd.look() for _ in range(3)] == [["a:1", "b:2"]] * 3 and containerd.asked == 1
+    containerd.write("b:2")
+    assert [containerd.look() for _ in range(2)] == [["b:2"]] * 2 and containerd.asked == 2
+    containerd.write("a:1", ago=30)
+    assert containerd.look() == ["a:1"] and containerd.asked == 3, "the same size at another time"
+
+
+def test_a_database_that_is_not_at_rest_is_not_noted(containerd: Containerd) -> None:
+    containerd.write("a:1", ago=0)
+    assert [containerd.look() for _ in range(2)] == [["a:1"]] * 2 and containerd.asked == 2
+
+
+def test_one_that_is_written_to_meanwhile_is_not_noted(containerd: Containerd) -> None:
+    ctr = containerd.box.root / "bin/ctr"
+    ctr.write_text(ctr.read_text() + f"\ntouch -d '10 minutes ago' {containerd.database}\n")
+    assert [containerd.look() for _ in range(3)] == [["a:1", "b:2"]] * 3 and containerd.asked == 3
+
+
+@pytest.mark.parametrize("note", ["", "\n", "a:1\nb:2\n"])
+def test_a_note_that_says_nothing_is_no_answer(containerd: Containerd, note: str) -> None:
+    assert containerd.look() and containerd.asked == 1
+    (containerd.box.state / "noted/images").write_text(note)
+    assert containerd.look() == ["a:1", "b:2"] and containerd.asked == 2
+
+
+def test_no_answer_is_not_noted(containerd: Containerd) -> None:
+    ctr = containerd.box.root / "bin/ctr"
+    text = ctr.read_text()
+    ctr.write_text(text + "\nexit 1\n")
+    assert containerd.look() == [] and containerd.look() == [] and containerd.asked == 2
+    ctr.write_text(text)
+    assert containerd.look() == ["a:1", "b:2"]
+
+
 def test_module(box: Box) -> None:
     assert box.diff(Module(name="x", evidence="/proc/self")) is None
     assert box.diff(Module(name="no-such-module", evidence="/no/such/path")) is not None
@@ -56,6 +132,16 @@ def test_user(dash: Box) -> None:
     assert (dash.path / "made").read_text().splitlines() == [
         "groupadd --system -- no-such-user",
         "useradd --system --gid no-such-user --home-dir /var/lib/x --no-create-home --shell /usr/sbin/nologin -- no-such-user"]
+
+
+def test_packages_are_asked_for_anew_where_others_are_wanted(dash: Box) -> None:
+    status = dash.etc / "dpkg/status"
+    status.parent.mkdir()
+    status.write_text("x")
+    os.utime(status, (time.time() - 60,) * 2)
+    dash.command("dpkg-query", f"echo asked >>{dash.path}/asked; shift 4; for name; do echo $name ii; done")
+    for names, asked in ((("one",), 1), (("one",), 1), (("one", "two"), 2), (("one", "two"), 2), (("one",), 3)):
+        assert dash.diff(Packages(names=names)) is None and (dash.path / "asked").read_text().count("\n") == asked
 
 
 def test_packages_of_dpkg(dash: Box) -> None:

@@ -16,6 +16,7 @@ SYSTEMCTL = """
 printf '%s\\n' "$*" >>{box}/calls
 state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
 case $1 in
+list-units) cat {box}/listed 2>/dev/null ;;
 show)
 	case $* in
 	*--value*) state; echo running; echo success ;;
@@ -36,7 +37,7 @@ def systemctl(box: Box, start: str = "echo active >{box}/active") -> None:
 
 
 def calls(box: Box) -> list[str]:
-    return [line.split(" ")[0] for line in (box.path / "calls").read_text().splitlines() if not line.startswith("show")]
+    return [line.split(" ")[0] for line in (box.path / "calls").read_text().splitlines() if not line.startswith(("show", "list-units"))]
 
 
 def service(**more: object) -> Service:
@@ -46,6 +47,22 @@ def service(**more: object) -> Service:
 def stamp(box: Box) -> str | None:
     path = box.state / "stamps" / "tool.service"
     return path.read_text() if path.exists() else None
+
+
+@pytest.mark.parametrize(("state", "enabled", "asked"), [("active", True, False), ("active", False, True), ("failed", True, True), ("", True, True)])
+def test_about_a_unit_that_is_well_nothing_more_is_asked(box: Box, state: str, enabled: bool, asked: bool) -> None:
+    systemctl(box)
+    if state:
+        (box.path / "active").write_text(state)
+        (box.path / "listed").write_text(f"tool.service loaded {state} running A tool\n")
+    (box.path / "enabled").write_text("enabled" if enabled else "disabled")
+    wants = box.etc / "multi-user.target.wants"
+    wants.mkdir()
+    if enabled:
+        (wants / "tool.service").symlink_to("/nowhere")
+    found = service().parse(box.look(*service().probes()))
+    assert found == {"active": state or "inactive", "enabled": "enabled" if enabled else "disabled", "stamp": ""}
+    assert ("show" in (box.path / "calls").read_text()) is asked
 
 
 def test_start_stamp_and_restart(box: Box) -> None:

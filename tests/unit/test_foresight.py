@@ -40,7 +40,7 @@ def kept_by(state: StateFolder) -> Path:
 
 def session(state: StateFolder, *names: str, new: bool = False) -> Any:
     hosts = tuple(SimpleNamespace(name=name) for name in names)
-    return SimpleNamespace(pki_is_new=new, state=state, opening=SimpleNamespace(kept=recall(state)), chosen=hosts,
+    return SimpleNamespace(pki_is_new=new, state=state, opening=SimpleNamespace(kept=recall(state), apis={}), chosen=hosts,
                            cluster=SimpleNamespace(hosts=hosts, etcd_members=()))
 
 
@@ -71,7 +71,7 @@ def test_nothing_is_kept_of_a_cluster_that_has_no_keys_yet(state: StateFolder) -
     assert recall(state) == {}
 
 
-ONE = {"facts": {"hostname": "a"}, "probes": {"stat": ["/a"]}}
+ONE = {"facts": {"hostname": "a"}, "probes": {"stat": ["/a"]}, "reads": []}
 
 
 @pytest.mark.parametrize("content", [
