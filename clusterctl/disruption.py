@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Object = Mapping[str, Any]
-
-CORDONED_FOR = "clusterctl.dev/cordoned-for"
-"""Annotation of a node that clusterctl cordoned, with the operation; one that a person cordoned has none, and stays cordoned."""
+from clusterctl.kube import CORDONED_FOR, Object
 
 LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 """The field's annotation for pods whose emptyDir volumes hold nothing that matters: the volumes' names, with commas between."""
@@ -73,11 +69,6 @@ class Drain:
             "warnings": [f"{pod.id}: {pod.warning}" for pod in self.evicted if pod.warning],
             "cordoned_by_hand": self.by_hand,
         }
-
-
-def cordoned_for(node: Object) -> str:
-    """The operation that a node is cordoned for by us; empty where it is not."""
-    return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
 
 
 def plan(node: Object, pods: Iterable[Object], budgets: Sequence[Object], policy: Policy) -> Drain:

@@ -110,14 +110,30 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-KINDS = ("fact", "time", "size", "address", "running", "space", "writable", "port")
+KINDS = ("fact", "time", "address", "running", "space", "writable", "port")
 """The records that a machine's facts come in; all others are answers to other probes."""
-PROBE: Probe = ("facts", "all")
+
+LINES: Mapping[str, str] = {
+    "hostname": "/proc/sys/kernel/hostname", "kernel": "/proc/sys/kernel/osrelease", "arch": "/proc/sys/kernel/arch",
+    "machine_id": "/etc/machine-id", "boot_id": "/proc/sys/kernel/random/boot_id",
+    "ssh_host_key": "/etc/ssh/ssh_host_ed25519_key.pub",
+}
+"""Facts that are the first line of a file."""
+
+SIZES: Mapping[str, frozenset[str]] = {
+    "/proc/meminfo": frozenset({"MemTotal", "SwapTotal"}), "/proc/self/status": frozenset({"Cpus_allowed_list"}),
+}
+"""Facts that are a line of a file, NAME: VALUE."""
+
+KUBELET = "/etc/systemd/system/kubelet.service"
+"""In it each flag has a line: also the address that the kubelet was given."""
+
+PROBES: Sequence[Probe] = (("facts", "all"), *(("text", path) for path in (*LINES.values(), *SIZES, KUBELET)))
 
 
 def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
     """The program that asks a machine for its facts, and looks at ``probes`` in the same trip."""
-    return Program(probes=(PROBE, *probes), functions=functions("facts"), verify=verify)
+    return Program(probes=(*PROBES, *probes), functions=functions("facts"), verify=verify)
 
 
 def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: float) -> tuple[Facts, Observation]:
@@ -129,9 +145,8 @@ def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: floa
             said[kind].append(words)
         else:
             seen.add(kind, words)
-    values = {words[0]: words[1].strip() if len(words) > 1 else "" for words in said["fact"]}
+    values = _lines(seen) | {words[0]: words[1].strip() if len(words) > 1 else "" for words in said["fact"]}
     values["time"] = next((words[0] for words in said["time"]), "")
-    values |= {name: value.strip() for words in said["size"] for name, _, value in [" ".join(words).partition(":")]}
     values["addresses"] = " ".join(word.partition("/")[0] for words in said["address"] for word in words[0].split()[3:4])
     values["running"] = " ".join(words[0] for words in said["running"])
     writable = {words[0] for words in said["writable"]}
@@ -141,6 +156,18 @@ def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: floa
     theirs = _seconds(values.get("time", "")) or answered
     skew = theirs - asked if theirs < asked else max(0.0, theirs - answered)
     return Facts(values=values, space=space, ports=ports, skew=skew), seen
+
+
+def _lines(seen: Observation) -> dict[str, str]:
+    """The facts that are lines of files; where a file is not there, nothing of it."""
+    found = {name: lines[0].strip() for name, path in LINES.items() if (lines := seen.get("text", path))}
+    for path, names in SIZES.items():
+        pairs = (line.partition(":") for line in seen.get("text", path) or ())
+        found |= {name: value.strip() for name, _, value in pairs if name in names}
+    for word in " ".join(seen.get("text", KUBELET) or ()).split():
+        if word.startswith("--node-ip="):
+            found["node_ip"] = word.partition("=")[2]
+    return found
 
 
 def _space(words: Sequence[str], writable: bool) -> Space:

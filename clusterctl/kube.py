@@ -21,6 +21,8 @@ MANAGER = "clusterctl"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """The label, with MANAGER as its value, by which objects of ours are read together."""
 ROLE_LABEL = "node-role.kubernetes.io/"
+CORDONED_FOR = "clusterctl.dev/cordoned-for"
+"""Annotation of a node that clusterctl cordoned, with the operation; one that a person cordoned has none, and stays cordoned."""
 AT_ONCE = 3
 """Objects that are read at the same time."""
 
@@ -253,6 +255,11 @@ def node_ready(node: Object | None) -> str:
                 else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
             )
     return "has no condition Ready"
+
+
+def cordoned_for(node: Object) -> str:
+    """The operation that a node is cordoned for by us; empty where it is not."""
+    return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
 
 
 def rolled_out(deployment: Object | None) -> str:

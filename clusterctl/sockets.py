@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import re
 import select
 import shlex
@@ -11,9 +12,11 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clusterctl.errors import InputError
+from clusterctl.model import Ssh
 
 _CLONE_NEWNET = 0x40000000
 _OPTION = re.compile(r"\s*(\w+)\s*[=\s]\s*(.*?)\s*", re.DOTALL)
@@ -100,6 +103,31 @@ def open_socket(address: str, port: int, timeout: float, namespace: str | None =
         made[0].close()
         raise
     return made[0]
+
+
+def hop(jump: str, ssh: Ssh) -> Ssh:
+    """A bastion as ``[USER@]HOST[:PORT]`` names it; its key must be in known_hosts."""
+    user, _, rest = jump.strip().rpartition("@")
+    address, _, port = rest.partition(":")
+    return Ssh(address=address, port=int(port or 22), user=user or ssh.user)
+
+
+def is_straight(ssh: Ssh) -> bool:
+    """Whether it is certain that nothing stands between us and a machine. Who is not sure has to read ssh_config as ssh does."""
+    return not ssh.common_args and (ssh.network_namespace is not None or not any(
+        _may_name_a_way(path) for path in ("~/.ssh/config", "/etc/ssh/ssh_config", "/etc/ssh/ssh_config.d/*")))
+
+
+def _may_name_a_way(pattern: str) -> bool:
+    """Whether such a file speaks of proxies, or of further files than those of the system's own folder."""
+    for name in glob.glob(str(Path(pattern).expanduser())):
+        try:
+            lines = [line.strip().lower() for line in Path(name).read_text(errors="replace").splitlines()]
+        except OSError:
+            return True
+        if any(line.startswith(("proxy", "include")) and line != "include /etc/ssh/ssh_config.d/*.conf" for line in lines):
+            return True
+    return False
 
 
 def _quiet(function: Callable[[], None]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import BOOTSTRAP, Program, Records
-from clusterctl.sockets import has_ended, open_socket, ssh_options
+from clusterctl.sockets import has_ended, hop, open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -53,8 +55,8 @@ class Transport:
     """One machine over SSH: the programs that run there and the ways into its network."""
 
     def __init__(self, host: Host, *, known_hosts: Path | None = None, sudo_password: Callable[[], str | None] = lambda: None,
-                 passphrase: Callable[[], str | None] = lambda: None) -> None:
-        self.host = host
+                 passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None) -> None:
+        self.host, self._begun = host, begun  # A socket that is being opened straight to its sshd, for the first connection.
         self.statistics = Statistics()
         self._known_hosts = known_hosts
         self._sudo_password = sudo_password
@@ -146,19 +148,22 @@ class Transport:
             return open_proxy(proxy, address=ssh.address, port=ssh.port, user=ssh.user)
         if jump:
             return self._through(jump, ssh)
+        if (begun := self._begun) is not None:
+            self._begun = None
+            return begun.result()
         return open_socket(ssh.address, ssh.port, ssh.connect_timeout, ssh.network_namespace)
 
     def _through(self, jumps: str, ssh: Ssh) -> Any:
         """A channel through bastion hosts, each with its own key checked."""
         channel: Any = None
-        hops = [_hop(jump, ssh) for jump in jumps.split(",")]
-        for hop, after in zip(hops, [*hops[1:], ssh], strict=True):
+        hops = [hop(jump, ssh) for jump in jumps.split(",")]
+        for one, after in zip(hops, [*hops[1:], ssh], strict=True):
             client = paramiko.SSHClient()
             self._bastions.append(client)
-            client.set_missing_host_key_policy(Pinned(f"bastion {hop.address}", hop.host_key))
+            client.set_missing_host_key_policy(Pinned(f"bastion {one.address}", one.host_key))
             self._load_known(client)
-            sock = channel or open_socket(hop.address, hop.port, ssh.connect_timeout, ssh.network_namespace)
-            self._log_in(client, hop, sock)
+            sock = channel or open_socket(one.address, one.port, ssh.connect_timeout, ssh.network_namespace)
+            self._log_in(client, one, sock)
             transport = client.get_transport()
             assert transport is not None
             channel = transport.open_channel("direct-tcpip", (after.address, after.port), ("127.0.0.1", 0),
@@ -320,14 +325,14 @@ class Transport:
         It outlives the SSH connection: the next one carries what comes later. Raises Unreachable.
         """
         self.connect()
-        timeout = self.host.ssh.connect_timeout
 
         def open_channel() -> paramiko.Channel:
             try:
                 self.connect()
                 assert self._connection is not None
                 transport: paramiko.Transport = self._connection.transport
-                return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout)
+                return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0),
+                                              timeout=self.host.ssh.connect_timeout)
             except (EOFError, paramiko.SSHException, Unreachable) as error:
                 raise OSError(str(error)) from None
 
@@ -363,9 +368,9 @@ def bastions(host: Host) -> Iterator[Host]:
     jumps = (_way(host.ssh)[0] or "").split(",")
     for index, jump in enumerate(filter(None, jumps)):
         before = ("-J", ",".join(jumps[:index])) if index else ("-J", "none")
-        hop = _hop(jump, host.ssh).model_dump(exclude_unset=True)
-        yield host.model_copy(update={"name": hop["address"], "ssh": host.ssh.model_copy(update={
-            "port": 22, **hop, "host_key": None, "common_args": before})})
+        way = hop(jump, host.ssh).model_dump(exclude_unset=True)
+        yield host.model_copy(update={"name": way["address"], "ssh": host.ssh.model_copy(update={
+            "port": 22, **way, "host_key": None, "common_args": before})})
 
 
 def _way(ssh: Ssh) -> tuple[str | None, str | None]:
@@ -390,10 +395,3 @@ def offered_key(host: Host, known_hosts: Path | None = None) -> HostKey:
     except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
         raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=host.name,
                           hint=f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address}") from None
-
-
-def _hop(jump: str, ssh: Ssh) -> Ssh:
-    """A bastion as ``[USER@]HOST[:PORT]`` names it; its key must be in known_hosts."""
-    user, _, rest = jump.strip().rpartition("@")
-    address, _, port = rest.partition(":")
-    return Ssh(address=address, port=int(port or 22), user=user or ssh.user)

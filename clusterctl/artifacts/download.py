@@ -6,15 +6,16 @@ import hashlib
 import http.client
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from clusterctl.artifacts.catalog import Pin
 from clusterctl.errors import IntegrityError, Unreachable
+
+if TYPE_CHECKING:
+    import urllib.request
 
 Tell = Callable[[int, int | None], None]
 BLOCK = 1 << 18
@@ -41,6 +42,8 @@ class Patience:
 
 def _opener() -> urllib.request.OpenerDirector:
     """HTTP and HTTPS alone, also after redirects; proxies as the environment says."""
+    import urllib.request
+
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler, urllib.request.UnknownHandler, urllib.request.HTTPHandler,
                     urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler,
@@ -51,6 +54,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def answers(host: str, seconds: float = 3.0) -> bool:
     """Whether an upstream host can be reached over HTTPS at all."""
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(f"https://{host}/", method="HEAD", headers={"User-Agent": "clusterctl"})
     try:
         _opener().open(request, timeout=seconds).close()
@@ -162,6 +168,9 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
 
 def _opened(url: str, offset: int, patience: Patience) -> Any:
     """The answer to a request for a file, from ``offset`` on."""
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, headers={
         "User-Agent": "clusterctl", "Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})})
     try:

@@ -11,9 +11,8 @@ import yaml
 
 from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
-from clusterctl.disruption import CORDONED_FOR, cordoned_for
 from clusterctl.errors import InputError
-from clusterctl.kube import MANAGED_BY, MANAGER, ROLE_LABEL, Object
+from clusterctl.kube import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
 from clusterctl.model import Cluster, Host
 from clusterctl.pki import CertificateSpec, Pki, describe
 from clusterctl.render import render

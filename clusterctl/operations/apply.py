@@ -14,12 +14,11 @@ from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
 from clusterctl.components.programs import products
-from clusterctl.disruption import CORDONED_FOR
 from clusterctl.engine import NOTHING, Foreseen, Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
-from clusterctl.kube import ApiError, Object, ObjectChange, node_ready, rolled_out, wait_for
+from clusterctl.kube import CORDONED_FOR, ApiError, Object, ObjectChange, node_ready, rolled_out, wait_for
 from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterctl import disruption
-from clusterctl.disruption import CORDONED_FOR, Drain, Pod, Policy
-from clusterctl.disruption import cordoned_for as cordoned_for
+from clusterctl.disruption import Drain, Pod, Policy
 from clusterctl.errors import InputError, Problems, Refused, Stopped
-from clusterctl.kube import Api, ApiError, Object
+from clusterctl.kube import CORDONED_FOR, Api, ApiError, Object
+from clusterctl.kube import cordoned_for as cordoned_for
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 """Seconds between two attempts to evict a pod that its budget protects."""

@@ -1,7 +1,11 @@
-"""What people gave, and the way to the machines that it names: loaded before all the rest, which takes as long as to connect."""
+"""What people gave, and what begins with it at once: loading the rest of the program takes as long as to connect and to look.
+
+Nothing heavy is loaded here before the first bytes are on their way.
+"""
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,16 +18,17 @@ from typing import TYPE_CHECKING
 from clusterctl import fleet
 from clusterctl.errors import ClusterctlError, InputError, Locked
 from clusterctl.inventory import load
-from clusterctl.look import Look, look
 from clusterctl.model import Cluster, Host
-from clusterctl.operations.lock import OperatorLock
-from clusterctl.operations.recall import Kept, recall
+from clusterctl.sockets import is_straight, open_socket
 from clusterctl.storage import StateFolder
-from clusterctl.transport import Transport
 
 if TYPE_CHECKING:
     from clusterctl.kube import Api
+    from clusterctl.look import Look
+    from clusterctl.operations.lock import OperatorLock
+    from clusterctl.operations.recall import Kept
     from clusterctl.pki import Pki
+    from clusterctl.transport import Transport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +67,7 @@ class Opening:
                              hint=f"it has {', '.join(host.name for host in self.cluster.hosts)}")
         self.options = options
         self.state = StateFolder.of(self.cluster.base, self.cluster.name, options.state)
-        self.transports = {
-            host.name: Transport(host, known_hosts=self.state.path / "known_hosts", sudo_password=options.sudo_password,
-                                 passphrase=options.passphrase)
-            for host in self.cluster.hosts}
+        self._sockets: dict[str, Future[socket.socket]] = {}
         self.connecting: dict[str, Future[None]] = {}
         self.looking: dict[str, Future[Look]] = {}
         self._begun: Begun | None = None
@@ -92,14 +94,32 @@ class Opening:
             return self.apis[host.name]
 
     @cached_property
+    def transports(self) -> dict[str, Transport]:
+        """The way to each machine."""
+        from clusterctl.transport import Transport
+
+        return {host.name: Transport(host, known_hosts=self.state.path / "known_hosts", sudo_password=self.options.sudo_password,
+                                     passphrase=self.options.passphrase, begun=self._sockets.pop(host.name, None))
+                for host in self.cluster.hosts}
+
+    @cached_property
     def kept(self) -> dict[str, Kept]:
         """What machines said and what was looked at the last time, by host."""
+        from clusterctl.operations.recall import recall
+
         return recall(self.state)
 
     def connect(self) -> None:
         """Begin to connect to the chosen machines; a session waits for it, and says who cannot be reached."""
-        hosts = self.options.chosen(self.cluster)
-        self.connecting = fleet.begin(hosts, lambda host: self.transports[host.name].connect(), limit=self.options.forks)
+        hosts, forks = self.options.chosen(self.cluster), self.options.forks
+
+        def open_straight(host: Host) -> socket.socket:
+            return open_socket(host.ssh.address, host.ssh.port, host.ssh.connect_timeout, host.ssh.network_namespace)
+
+        # Each sshd gets ready for us while the library that speaks with it is loaded.
+        self._sockets = fleet.begin([host for host in hosts[:forks] if is_straight(host.ssh)], open_straight, limit=forks)
+        transports = self.transports
+        self.connecting = fleet.begin(hosts, lambda host: transports[host.name].connect(), limit=forks)
 
     def look(self, operation: str = "", *, verify: bool = False, api: bool = True) -> None:
         """Begin to connect, and to look at what was looked at the last time; where ``operation`` is named, once its lock is held.
@@ -107,6 +127,8 @@ class Opening:
         ``api``: of the API, too. Where nothing is kept, and where another operator of this machine is found, it connects alone.
         """
         self.connect()
+        from clusterctl.look import look
+
         hosts = [host for host in self.options.chosen(self.cluster) if host.name in self.kept and self.kept[host.name].probes]
         if not hosts or (operation and not self._begin(operation)):
             return
@@ -140,6 +162,8 @@ class Opening:
 
     def _begin(self, operation: str) -> bool:
         """Begin to take the lock; False where somebody else here has it: who asks for it next says so."""
+        from clusterctl.operations.lock import OperatorLock
+
         local = ExitStack()
         try:
             local.enter_context(self.state.locked(operation))

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from clusterctl import planner
-from clusterctl.disruption import cordoned_for
 from clusterctl.engine import NOTHING
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.facts import Facts
-from clusterctl.kube import ApiError, Object, node_ready
+from clusterctl.kube import ApiError, Object, cordoned_for, node_ready
 from clusterctl.model import Host
 from clusterctl.operations import members, running
 from clusterctl.operations.base import Session

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from clusterctl import fleet, skew
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import api_arguments, manager_arguments, scheduler_arguments
-from clusterctl.disruption import Drain, cordoned_for
+from clusterctl.disruption import Drain
 from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
-from clusterctl.kube import Api, ApiError, node_ready, wait_for
+from clusterctl.kube import Api, ApiError, cordoned_for, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import drain, members, running
 from clusterctl.operations.apply import ApplyPlan

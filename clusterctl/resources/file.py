@@ -123,13 +123,11 @@ class Link(Resource):
         return {"target": self.target}
 
     def probes(self) -> Sequence[Probe]:
-        return (("link", self.path), ("stat", self.path))
+        return (("stat", self.path),)
 
     def parse(self, seen: Observation) -> State | None:
-        found = parse_stat(seen, self.path)
-        if found is None:
-            return None
-        return {"target": (seen.get("link", self.path) or [f"a {found[0]}"])[0]}
+        words = seen.get("stat", self.path)
+        return {"target": words[3] if len(words) > 3 else f"a {words[0]}"} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (("put_link", self.path, self.target),)

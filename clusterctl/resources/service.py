@@ -28,14 +28,18 @@ class Service(Resource):
     def id(self) -> str:
         return f"service:{self.unit}"
 
+    @property
+    def _stamp(self) -> str:
+        return f"/var/lib/clusterctl/stamps/{self.unit}"
+
     def paths(self) -> Sequence[str]:
-        return (f"/var/lib/clusterctl/stamps/{self.unit}",)
+        return (self._stamp,)
 
     def wanted(self) -> State:
         return {"active": "active", "enabled": "enabled", "stamp": self.stamp}
 
     def probes(self) -> Sequence[Probe]:
-        return (("unit", self.unit), ("stamp", self.unit))
+        return (("unit", self.unit), ("text", self._stamp))
 
     def parse(self, seen: Observation) -> State | None:
         words = seen.get("unit", self.unit)
@@ -44,7 +48,7 @@ class Service(Resource):
         unit = dict(word.partition("=")[::2] for word in words)
         if unit.get("LoadState") == "not-found":
             return None
-        stamp = seen.get("stamp", self.unit)
+        stamp = seen.get("text", self._stamp)
         return {"active": unit.get("ActiveState", ""), "enabled": unit.get("UnitFileState", ""), "stamp": (stamp or [""])[0]}
 
     def diff(self, seen: State | None, changed: Iterable[str] = ()) -> Change | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import secrets
 import shlex
 import tarfile
@@ -50,7 +51,7 @@ PRELUDE = ("prelude", "put", "service", "etcd")
 LOOKING = PRELUDE[:1]
 """Those that a look needs: to read the others would take longer than to look."""
 
-LOOKS = frozenset(("facts", "stat", "sha", "text", "link", "unit", "stamp", "module", "package", "user", "image",
+LOOKS = frozenset(("facts", "stat", "sha", "text", "unit", "module", "package", "user", "image",
                    "program"))
 """The probes that need no others."""
 
@@ -60,8 +61,9 @@ UNDOING = ("footprint", "undo", "undo_system")
 
 @cache
 def functions(*names: str) -> str:
-    """The text of files of functions."""
-    return "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in names)
+    """The text of files of functions, without what is said to people alone: it need neither be sent nor read."""
+    text = "\n".join(Path(__file__).with_name(f"{name}.sh").read_text(encoding="utf-8") for name in names)
+    return re.sub(r"(?m)^(\t*#(?! shellcheck).*)?\n", "", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,21 @@ class Observation:
 
     def add(self, kind: str, words: Sequence[str]) -> None:
         """Take in one record."""
-        if kind == "sha":
+        if kind in ("stat", "sha", "text", "unit", "dpkg"):
+            self._add_lines(kind, words)
+        elif kind == "remains":
+            self._tables[kind].setdefault(words[0], []).append("\t".join(words[1:]))
+        elif kind == "user":
+            self._tables[kind][words[0].split(":")[0]] = words[0].split(":")
+        else:
+            self._tables[kind][words[0]] = list(words[1:])
+
+    def _add_lines(self, kind: str, words: Sequence[str]) -> None:
+        """A line as a program of the system prints it."""
+        if kind == "stat":
+            name, target = _named(words[0])
+            self._tables[kind][name] = ["symbolic link", "", "", *target] if ODD in target else [*words[1:], *target]
+        elif kind == "sha":
             digest, _, path = words[0].partition("  ")
             self._tables[kind][path] = [digest]
         elif kind == "text":
@@ -161,16 +177,10 @@ class Observation:
             self._tables[kind].setdefault(path, []).append(line)
         elif kind == "unit":
             self._add_unit(words[0] if words else "")
-        elif kind == "remains":
-            self._tables[kind].setdefault(words[0], []).append("\t".join(words[1:]))
-        elif kind == "dpkg":
+        else:
             name, _, status = words[0].partition(" ")
             if status.startswith("ii"):
                 self._tables["package"][name.partition(":")[0]] = []
-        elif kind == "user":
-            self._tables[kind][words[0].split(":")[0]] = words[0].split(":")
-        else:
-            self._tables[kind][words[0]] = list(words[1:])
 
     def _add_unit(self, line: str) -> None:
         name, _, value = line.partition("=")
@@ -192,6 +202,27 @@ class Observation:
             if kind == "image":
                 self._tables[kind].clear()
             self._tables[kind].pop(key, None)
+
+
+ODD = "not one word"
+"""Where a link points that nobody of us made: to what has tabs or line ends in it."""
+
+
+def _named(word: str) -> tuple[str, Sequence[str]]:
+    """The path that stat(1) names, and where it points if it is a link: "PATH" -> "TARGET", escaped as in C; busybox has '."""
+    quote = word[:1] if word[:1] in ('"', "'") else ""
+    name, arrow, target = word.removeprefix(quote).partition(f"{quote} -> {quote}")
+    if not arrow or not quote:
+        return _plain(word.removeprefix(quote).removesuffix(quote)), ()
+    plain = _plain(target.removesuffix(quote))
+    return _plain(name), (ODD if not target.endswith(quote) or "\n" in plain or "\t" in plain else plain,)
+
+
+def _plain(text: str) -> str:
+    """Without C's escapes."""
+    if "\\" not in text:
+        return text
+    return text.encode().decode("unicode_escape", errors="replace").encode("latin-1", errors="replace").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

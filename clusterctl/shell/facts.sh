@@ -14,23 +14,12 @@ take_line() {
 observe_facts() {
 	# shellcheck disable=SC1091
 	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
-	take_line /proc/sys/kernel/hostname
-	fact hostname "$line"
-	take_line /proc/sys/kernel/osrelease
-	fact kernel "$line"
-	take_line /proc/sys/kernel/arch
-	fact arch "${line:-$(uname -m)}"
-	take_line /etc/machine-id
-	fact machine_id "$line"
-	take_line /proc/sys/kernel/random/boot_id
-	fact boot_id "$line"
+	[ -r /proc/sys/kernel/arch ] || fact arch "$(uname -m)"
 	take_marks
-	while read -r path _ _ changed; do
-		[ "$path" != "$work/now" ] || emit time "${changed%-*}"
-	done <"$work/marks"
+	line=${marks%%"$newline"*}
+	line=${line%-*}
+	emit time "${line##* }"
 	systemd_version
-	sizes /proc/meminfo MemTotal SwapTotal
-	sizes /proc/self/status Cpus_allowed_list
 	lines address
 	ip -4 -o addr show >&3
 	resolver
@@ -44,22 +33,10 @@ observe_facts() {
 	# Which of our services have ever been started here: they tell the roles that the machine has.
 	set -- "$state"/stamps/*.service
 	fact served "$*"
-	node_address
 	if [ -e /etc/etcd/formed ]; then fact etcd formed; elif [ -e /var/lib/etcd/member ]; then fact etcd begun; fi
 	running
-	take_line /etc/ssh/ssh_host_ed25519_key.pub
-	fact ssh_host_key "$line"
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
-}
-
-# sizes FILE NAME...: what lines such as 'NAME: VALUE' say, in the order of the file; the rest of it is not read.
-sizes() {
-	file=$1
-	shift
-	while [ $# -gt 0 ] && IFS= read -r line; do
-		[ "${line%%:*}" != "$1" ] || { emit size "$line" && shift; }
-	done <"$file"
 }
 
 # What kind of container this is, as systemd itself noted when it started; where it noted nothing it is asked.
@@ -77,14 +54,6 @@ running() {
 	done
 	lines running
 	readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null >&3
-}
-
-# The address that the kubelet here was given, out of its unit, where each flag has a line.
-node_address() {
-	[ -r /etc/systemd/system/kubelet.service ] || return 0
-	while read -r word _; do
-		case $word in --node-ip=*) fact node_ip "${word#*=}" ;; esac
-	done </etc/systemd/system/kubelet.service
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.

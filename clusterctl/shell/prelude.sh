@@ -81,9 +81,10 @@ sha256() {
 
 # --- what is there: each takes all its arguments at once, to fork once and not once for each ---
 
+# Of links their targets, too; quoted as in C, whatever is in them.
 observe_stat() {
 	lines stat
-	stat -c "%n$tab%F$tab%a$tab%U:%G" -- "$@" 2>/dev/null >&3
+	QUOTING_STYLE=c stat -c "%N$tab%F$tab%a$tab%U:%G" -- "$@" 2>/dev/null >&3
 }
 
 observe_sha() {
@@ -112,65 +113,31 @@ observe_content() {
 	done
 }
 
-# One fork for all of them; where a target is more than one line, or this readlink takes one path alone, one for each.
-observe_link() {
-	for path; do
-		shift
-		[ ! -L "$path" ] || set -- "$@" "$path"
-	done
-	[ $# -gt 0 ] || return 0
-	readlink -- "$@" >"$work/links" 2>/dev/null || :
-	count=0
-	while IFS= read -r target; do count=$((count + 1)); done <"$work/links"
-	if [ "$count" -ne $# ]; then
-		links_one_by_one "$@"
-		return 0
-	fi
-	while IFS= read -r target; do
-		emit_link "$1" "$target"
-		shift
-	done <"$work/links"
-}
-
-links_one_by_one() {
-	for path; do emit_link "$path" "$(readlink -- "$path")"; done
-}
-
-emit_link() {
-	case $2 in *"$tab"* | *"$newline"*) set -- "$1" "not one word" ;; esac
-	emit link "$1" "$2"
-}
-
 # One question tells of all units which are loaded and active; that they start at boot their links say. About any other one systemd
-# is asked by itself, which costs it as much as all of the first.
+# is asked by itself, which costs it as much as all of the first. What was so stays so until one of them is started or stopped: then
+# the link that systemd keeps of each start is gone, or another one.
 observe_unit() {
 	lines unit
-	systemctl list-units --all --full --plain --no-legend --no-pager -- "$@" >"$work/units" 2>/dev/null || :
-	active=' '
-	while read -r name load activity _; do
-		[ "$load $activity" != "loaded active" ] || active="$active$name "
-	done <"$work/units"
+	starts=
+	for unit; do starts="$starts /run/systemd/units/invocation:$unit"; done
+	noted units "$starts" '' active_units "$@"
 	for unit; do
 		shift
-		case $active in
-			*" $unit "*) [ ! -L "/etc/systemd/system/multi-user.target.wants/$unit" ] || { active_unit "$unit" >&3 && continue; } ;;
+		case "$newline$answer" in
+			*"$newline$unit loaded active "*)
+				if [ -L "/etc/systemd/system/multi-user.target.wants/$unit" ]; then
+					printf 'Id=%s\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n' "$unit" >&3
+					continue
+				fi
+				;;
 		esac
 		set -- "$@" "$unit"
 	done
 	[ $# -eq 0 ] || systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- "$@" >&3
 }
 
-active_unit() {
-	printf 'Id=%s\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n' "$1"
-}
-
-observe_stamp() {
-	for unit; do
-		if [ -r "$state/stamps/$unit" ]; then
-			read -r digest <"$state/stamps/$unit" || :
-			emit stamp "$unit" "${digest:-}"
-		fi
-	done
+active_units() {
+	systemctl list-units --full --plain --no-legend --no-pager --state=active -- "$@" | awk '{print $1, $2, $3, "."}'
 }
 
 observe_module() {
@@ -182,7 +149,8 @@ observe_module() {
 observe_package() {
 	if command -v dpkg-query >/dev/null 2>&1; then
 		lines dpkg
-		noted packages "$packages" "$*" installed "$@" >&3
+		noted packages "$packages" "$*" installed "$@"
+		printf '%s\n' "$answer" >&3
 	else
 		for name; do
 			if rpm -q --quiet "$name"; then emit package "$name"; fi
@@ -202,42 +170,50 @@ observe_user() {
 observe_image() {
 	[ -S /run/containerd/containerd.sock ] || return 0
 	lines image
-	noted images "$images" '' "$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q >&3
+	noted images "$images" '' "$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q
+	[ -z "$answer" ] || printf '%s\n' "$answer" >&3
 }
 
-# noted NAME DATABASE WORDS COMMAND...: what a command prints that answers out of a database. It is noted beside the state of that:
-# until somebody has written to it, the answer to the same words is the same.
+# noted NAME SOURCES WORDS COMMAND...: into 'answer' what a command prints that answers out of these files; empty where it fails.
+# It is noted beside the state of them: until somebody has written to one, the answer to the same words is the same. Notes are read
+# as sh reads its own text: its 'read' takes one byte at a time.
 noted() {
-	note=$state/noted/$1 database=$2 words=$3
+	note=$state/noted/$1 sources=$2 words=$3
 	shift 3
-	[ -e "$work/marks" ] || take_marks
-	standing=$words
-	while read -r name inode size changed; do
-		[ "$name" != "$database" ] || standing="$words $inode $size $changed"
-	done <"$work/marks"
-	if [ -r "$note" ]; then
-		{
-			IFS= read -r line || :
-			if [ "$line" = "$standing" ]; then
-				while IFS= read -r line; do printf '%s\n' "$line"; done
-				return 0
-			fi
-		} <"$note"
-	fi
-	"$@" >"$work/answer" 2>/dev/null || return 0
-	cat "$work/answer"
-	# What is written within one tick of the clock leaves the times as they are: a database that is at rest alone is noted.
-	[ -n "$(find "$database" ! -newermt '3 seconds ago' 2>/dev/null)" ] || return 0
+	[ -n "${marks:-}" ] || take_marks
+	standing
+	current=$found noted_state='' noted_answer=''
+	# shellcheck disable=SC1090 # made here
+	[ ! -r "$note" ] || . "$note"
+	answer=$noted_answer
+	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then return 0; fi
+	answer=$("$@" 2>/dev/null) || { answer='' && return 0; }
+	# What is written within one tick of the clock leaves the times as they are: only what is at rest is noted.
+	# shellcheck disable=SC2086 # a list of paths
+	[ -z "$(find $sources -newermt '3 seconds ago' 2>&1)" ] || return 0
 	take_marks
-	grep -qxF "$database ${standing#"$words "}" "$work/marks" || return 0
+	standing
+	[ "$found" = "$current" ] || return 0
+	case $current$answer in *\'*) return 0 ;; esac
 	mkdir -p "$state/noted"
-	{ printf '%s\n' "$standing" && cat "$work/answer"; } >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
+	printf "noted_state='%s'\nnoted_answer='%s'\n" "$current" "$answer" >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
 }
 
-# The state of the databases, and what time it is: that of a file which is made now.
+# The words, and the state of the sources.
+standing() {
+	found=$words IFS=$newline
+	set -f
+	for line in $marks; do
+		case " $sources " in *" ${line%% *} "*) found="$found $line" ;; esac
+	done
+	set +f
+	unset IFS
+}
+
+# The state of all that may be noted, and in the first line what time it is: that of a file which is made now.
 take_marks() {
 	: >"$work/now"
-	stat -c '%n %i %s %.Y-%.Z' -- "$work/now" "$images" "$packages" >"$work/marks" 2>/dev/null || :
+	marks=$(stat -c '%n %i %s %.Y-%.Z' -- "$work/now" "$images" "$packages" /run/systemd/units/invocation:* 2>/dev/null) || :
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
@@ -248,11 +224,19 @@ observe_program() {
 	done
 	[ $# -gt 0 ] || return 0
 	stat_within "$@" >"$work/there" 2>/dev/null || :
-	stamps "$@" | while IFS= read -r folder && IFS= read -r source && IFS= read -r verdict; do
+	verdicts=$(stamps "$@") IFS=$newline
+	set -f
+	# shellcheck disable=SC2086 # a line is a word
+	set -- $verdicts
+	set +f
+	unset IFS
+	while [ $# -ge 3 ]; do
+		verdict=$3
 		if [ "$verdict" != intact ] || [ "${verify:-}" = yes ]; then
-			verdict=$(program_verdict "$folder" "$(sed 1d "$folder/.stamp")")
+			verdict=$(program_verdict "$1" "$(sed 1d "$1/.stamp")")
 		fi
-		emit program "$folder" "$verdict" "$source"
+		emit program "$1" "$verdict" "$2"
+		shift 3
 	done
 }
 

@@ -82,7 +82,7 @@ def test_hostile_names_never_run(box: Box) -> None:
     canary = box.path / "canary"
     names = [f"{index} {text.format(canary=canary)}" for index, text in enumerate(HOSTILE)]
     box.steps(*(("put_folder", f"{box.etc}/{name}", "755", "root:root") for name in names), ("die", *names))
-    box.look(*((kind, name) for kind in ("stat", "sha", "text", "link", "stamp", "sysctl", "module", "program") for name in names))
+    box.look(*((kind, name) for kind in ("stat", "sha", "text", "unit", "image", "package", "module", "program") for name in names))
     assert not canary.exists()
 
 
@@ -217,10 +217,11 @@ def test_many_links_are_seen_whatever_one_of_them_says(box: Box, strange: str) -
     targets = {"a": "../one", "b": strange, "c": "../three"}
     for name, target in targets.items():
         (box.etc / name).symlink_to(target)
-    seen = box.look(*(("link", f"{box.etc}/{name}") for name in [*targets, "missing"]))
-    told = {name: seen.get("link", f"{box.etc}/{name}") for name in [*targets, "missing"]}
-    odd = any(character in strange.rstrip("\n") for character in "\n\t")
-    assert told == {"a": ["../one"], "b": ["not one word" if odd else strange.rstrip("\n")], "c": ["../three"], "missing": None}
+    links = {name: Link(path=f"{box.etc}/{name}", target="") for name in [*targets, "missing"]}
+    seen = box.look(*(probe for link in links.values() for probe in link.probes()))
+    told = {name: link.parse(seen) for name, link in links.items()}
+    odd = any(character in strange for character in "\n\t")
+    assert told == {"a": {"target": "../one"}, "b": {"target": "not one word" if odd else strange}, "c": {"target": "../three"}, "missing": None}
 
 
 def test_link_over_a_file_and_a_leftover(dash: Box) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_os_update import cluster, machine, node
 
-from clusterctl.disruption import CORDONED_FOR
+from clusterctl.kube import CORDONED_FOR
 from clusterctl.operations import drain
 from clusterctl.operations.os_update import make_plan
 

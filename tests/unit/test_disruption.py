@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from clusterctl import disruption
-from clusterctl.disruption import CORDONED_FOR, LOCAL_VOLUMES, Policy
+from clusterctl.disruption import LOCAL_VOLUMES, Policy
 from clusterctl.errors import Problems, Refused
+from clusterctl.kube import CORDONED_FOR, cordoned_for
 from clusterctl.operations import drain
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -168,4 +169,4 @@ def test_budgets_in_the_way() -> None:
 ])
 def test_whose_cordon_it_is(given: dict[str, Any], by_hand: bool, operation: str) -> None:
     assert disruption.plan(given, [], [], Policy()).by_hand is by_hand
-    assert disruption.cordoned_for(given) == operation
+    assert cordoned_for(given) == operation

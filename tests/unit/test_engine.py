@@ -82,8 +82,8 @@ class Machine:
             return [["stat", key, "regular file", "644", "root:root"]]
         if kind == "sha" and key in self.files:
             return [["sha", f"{hashlib.sha256(self.files[key]).hexdigest()}  {key}"]]
-        if kind == "stamp" and key in self.stamps:
-            return [["stamp", key, self.stamps[key]]]
+        if kind == "text" and key.rpartition("/")[2] in self.stamps:
+            return [["text", f"{key}:{self.stamps[key.rpartition('/')[2]]}"]]
         if kind == "unit":
             active = "active" if key in self.running else "inactive"
             return [["unit", line] for line in ("", f"Id={key}", "LoadState=loaded", f"ActiveState={active}", "UnitFileState=enabled")]

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from clusterctl import look
 from clusterctl.errors import Locked
 from clusterctl.facts import Facts
 from clusterctl.operations import opening as opening_module
 from clusterctl.operations.foresight import Foresight, foresee, remember
+from clusterctl.operations.lock import OperatorLock
 from clusterctl.operations.opening import Opening, Options
 from clusterctl.operations.recall import Kept, recall
 from clusterctl.resources.file import Folder
@@ -110,12 +112,13 @@ class Way:
             remember(session(state, "cp-1", "w-1"), {"cp-1": OLD["a"], "w-1": OLD["b"]}, {"cp-1": RESOURCES["a"], "w-1": RESOURCES["a"]})
         self.done: list[str] = []
         self.may_lock = threading.Event()
+        monkeypatch.setattr(opening_module, "is_straight", lambda ssh: False)
         self.opening = Opening(Options(inventory=inventory, state=state.path))
         for name, transport in self.opening.transports.items():
             monkeypatch.setattr(transport, "connect", lambda name=name: self.done.append(f"connect {name}"))
-        monkeypatch.setattr(opening_module, "look", lambda transport, probes, verify: self.done.append(f"look {transport.host.name} {len(probes)}"))
-        monkeypatch.setattr(opening_module.OperatorLock, "take", lambda lock, hosts, operation: (self.may_lock.wait(10), self.done.append(f"lock {operation}")))
-        monkeypatch.setattr(opening_module.OperatorLock, "release", lambda lock: self.done.append("release"))
+        monkeypatch.setattr(look, "look", lambda transport, probes, verify: self.done.append(f"look {transport.host.name} {len(probes)}"))
+        monkeypatch.setattr(OperatorLock, "take", lambda lock, hosts, operation: (self.may_lock.wait(10), self.done.append(f"lock {operation}")))
+        monkeypatch.setattr(OperatorLock, "release", lambda lock: self.done.append("release"))
 
 
 def test_machines_are_looked_at_before_anybody_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: StateFolder) -> None:

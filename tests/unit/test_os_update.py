@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from clusterctl.disruption import CORDONED_FOR
 from clusterctl.errors import InputError, Problems, Refused
+from clusterctl.kube import CORDONED_FOR
 from clusterctl.model import Cluster, Host, Settings, Ssh
 from clusterctl.operations.desired import max_unavailable
 from clusterctl.operations.os_packages import Machine, Marker, Package, held_back, newer_kernel, read_machine

@@ -48,13 +48,12 @@ def look_at(resources: Sequence[Resource], **stamps: str) -> Observation:
             seen.add("stat", [resource.path, "regular file", resource.mode, resource.owner])
             seen.add("sha", [f"{resource.sha256}  {resource.path}"])
         elif isinstance(resource, Link):
-            seen.add("stat", [resource.path, "symbolic link", "777", "root:root"])
-            seen.add("link", [resource.path, resource.target])
+            seen.add("stat", [f'"{resource.path}" -> "{resource.target}"', "symbolic link", "777", "root:root"])
         elif isinstance(resource, Program):
             seen.add("program", [resource.folder, "intact", resource.source.sha256])
         elif isinstance(resource, Service):
             unit(seen, resource.unit)
-            seen.add("stamp", [resource.unit, stamps.get(resource.unit, stamp_of(resource, resources))])
+            seen.add("text", [f"/var/lib/clusterctl/stamps/{resource.unit}:{stamps.get(resource.unit, stamp_of(resource, resources))}"])
     return seen
 
 
