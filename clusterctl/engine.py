@@ -43,6 +43,9 @@ Foreseen = Mapping[str, Sequence[Probe]]
 """What will have to be looked at as far as one can tell, by host."""
 NOTHING: Foreseen = MappingProxyType({})
 
+Seen = Callable[[Host, Look], None]
+"""Told of each machine as soon as it was looked at, while others still are."""
+
 Gate = Callable[[StagePlan, Sequence[Host]], None]
 """Runs before or after a batch of a stage; raises to stop."""
 
@@ -75,18 +78,20 @@ class Engine:
         self._seen: dict[str, Look] = {}
         """What was looked at together with facts, and has not been asked for yet."""
 
-    def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False) -> Outcome[Facts]:
+    def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False,
+              tell: Seen = lambda host, found: None) -> Outcome[Facts]:
         """Ask all hosts for their facts: one trip each; the unreachable are told together.
 
         ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
         """
-        return fleet.each(hosts, lambda host: self._facts(host, foreseen.get(host.name, ()), verify), limit=self.forks)
+        return fleet.each(hosts, lambda host: self._facts(host, foreseen.get(host.name, ()), verify, tell), limit=self.forks)
 
-    def _facts(self, host: Host, foreseen: Sequence[Probe], verify: bool) -> Facts:
+    def _facts(self, host: Host, foreseen: Sequence[Probe], verify: bool, tell: Seen) -> Facts:
         begun = self.ahead.pop(host.name, None)
         found = begun.result() if begun else look(self.transports[host.name], foreseen, verify=verify)
         self._seen[host.name] = found
         self.events.looked(host, "facts", found.seconds)
+        tell(host, found)
         return found.facts
 
     def observe(

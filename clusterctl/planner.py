@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from clusterctl.components.base import Component, Context
 from clusterctl.model import Host
@@ -195,17 +196,24 @@ def stamp(service: Service, known: Known) -> str:
     return digest.hexdigest()
 
 
+def of_host(stages: Sequence[Stage], host: Host, resources: Mapping[str, tuple[Resource, ...]],
+            seen: Observation) -> dict[str, HostChanges]:
+    """One host's part of each stage that changes something on it, from its resources by stage and what was seen of them."""
+    known: Known = {}
+    changes = {stage.name: compare(resources[stage.name], seen, known) for stage in stages}
+    found: dict[str, HostChanges] = {}
+    later: tuple[str, ...] = ()
+    for stage in reversed(stages):
+        if changes[stage.name]:
+            filled = tuple(known[resource.id][2] for resource in resources[stage.name])
+            found[stage.name] = HostChanges(host, changes[stage.name], filled, later)
+        later = (*restarts(changes[stage.name]), *later)
+    return found
+
+
 def make(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]],
-         seen: Mapping[str, Observation]) -> Plan:
-    """The plan for hosts, from their resources by stage and what was seen on them."""
-    by_stage: dict[str, list[HostChanges]] = {stage.name: [] for stage in stages}
-    for host in hosts:
-        known: Known = {}
-        changes = {stage.name: compare(resources[host.name][stage.name], seen[host.name], known) for stage in stages}
-        later: tuple[str, ...] = ()
-        for stage in reversed(stages):
-            if changes[stage.name]:
-                filled = tuple(known[resource.id][2] for resource in resources[host.name][stage.name])
-                by_stage[stage.name].append(HostChanges(host, changes[stage.name], filled, later))
-            later = (*restarts(changes[stage.name]), *later)
-    return Plan(tuple(StagePlan(stage, tuple(by_stage[stage.name])) for stage in stages))
+         seen: Mapping[str, Observation], compared: Mapping[str, Mapping[str, HostChanges]] = MappingProxyType({})) -> Plan:
+    """The plan for hosts. ``compared``: what ``of_host`` found already, by host."""
+    parts = [compared[host.name] if host.name in compared else of_host(stages, host, resources[host.name], seen[host.name])
+             for host in hosts]
+    return Plan(tuple(StagePlan(stage, tuple(part[stage.name] for part in parts if stage.name in part)) for stage in stages))

@@ -14,7 +14,7 @@ from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
 from clusterctl.components.programs import products
-from clusterctl.engine import NOTHING, Foreseen, Gates
+from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
@@ -22,7 +22,7 @@ from clusterctl.kube import CORDONED_FOR, ApiError, Object, ObjectChange, node_r
 from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
-from clusterctl.operations.desired import ByHost, formed, stages, wanted
+from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
@@ -74,14 +74,14 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
     guess = foresight or foresee(session)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
-        facts, warnings = gather(session, guess.probes if guess else NOTHING, verify=verify)
+        facts, warnings = gather(session, guess, verify=verify)
         why, _ = even_members(len(session.cluster.etcd_members))
         warnings += [why] if why else []
         session.cluster = running.settle(session.cluster, facts)
         running.refuse_differences(session.cluster, facts)
         require(session)
         if guess and asked and guess.holds(facts):
-            return compare(session, guess.order, facts, warnings, resources=guess.resources, asked=asked, verify=verify)
+            return compare(session, guess.order, facts, warnings, guess=guess, asked=asked, verify=verify)
         return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
 
 
@@ -100,11 +100,11 @@ def require(session: Session) -> None:
         session.catalog.require(product, version)
 
 
-def gather(session: Session, foreseen: Foreseen = NOTHING, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
+def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
     """Facts of the chosen hosts, and warnings; beside them those of all etcd members that answer: they know whether there is
     a cluster, and which versions it runs. Raises Unreachable, Refused.
 
-    ``foreseen``: what is looked at in the same trip, by host.
+    ``guess``: what it foresees is looked at in the same trip.
     """
     hosts = session.chosen
     session.connect(hosts)
@@ -113,7 +113,10 @@ def gather(session: Session, foreseen: Foreseen = NOTHING, *, verify: bool = Fal
     if beside and not running.live(others.results) and others.errors:
         # Without any member that has served, a new one would take itself for the first.
         others.or_raise()
-    facts, warnings = session.facts(hosts, beside=others.results, foreseen=foreseen, verify=verify)
+    if guess is None:
+        facts, warnings = session.facts(hosts, beside=others.results, verify=verify)
+    else:
+        facts, warnings = session.facts(hosts, beside=others.results, foreseen=guess.probes, verify=verify, tell=guess.compare)
     refuse_other_cluster(session, facts)
     return facts, warnings
 
@@ -134,18 +137,18 @@ class Asked:
 
 
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
-            resources: ByHost | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
+            guess: Foresight | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
     """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage.
 
-    ``resources``, ``asked``: where they are known and under way already.
+    ``guess``, that held, and ``asked``: where they are known and under way already.
     """
     hosts = session.chosen
-    resources = resources or wanted(session, order, hosts, facts)
+    resources = guess.resources if guess else wanted(session, order, hosts, facts)
     with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
         seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
     remember(session, facts, resources)
-    machines = planner.make(order, hosts, resources, seen)
+    machines = planner.make(order, hosts, resources, seen, guess.compared if guess else {})
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from clusterctl import fleet, preflight
 from clusterctl.artifacts.catalog import Catalog
-from clusterctl.engine import NOTHING, Engine, Events, Foreseen
+from clusterctl.engine import NOTHING, Engine, Events, Foreseen, Seen
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd import Etcd
 from clusterctl.facts import Facts
@@ -51,12 +51,12 @@ class Session:
         fleet.each(hosts, connect, limit=self.options.forks).or_raise()
 
     def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None, foreseen: Foreseen = NOTHING,
-              verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
+              verify: bool = False, tell: Seen = lambda host, found: None) -> tuple[Mapping[str, Facts], list[str]]:
         """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together.
 
         ``beside``: facts of others, which join them; ``foreseen``: what is looked at in the same trip, by host.
         """
-        found = {**(beside or {}), **self.engine.facts(hosts, foreseen=foreseen, verify=verify).or_raise()}
+        found = {**(beside or {}), **self.engine.facts(hosts, foreseen=foreseen, verify=verify, tell=tell).or_raise()}
         return found, preflight.check(self.cluster, found, self.pki.identity)
 
     def api(self, host: Host) -> Api:

@@ -6,17 +6,19 @@ Nothing is decided by it. A machine that says anything else than before is looke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from clusterctl import planner
 from clusterctl.errors import ClusterctlError
 from clusterctl.facts import Facts
+from clusterctl.look import Look
+from clusterctl.model import Host
 from clusterctl.operations import running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import ByHost, formed, stages, wanted
 from clusterctl.operations.recall import Kept, keep
-from clusterctl.planner import Stage
+from clusterctl.planner import HostChanges, Stage
 from clusterctl.render import keep_texts
 from clusterctl.shell import Probe
 
@@ -29,11 +31,19 @@ class Foresight:
     facts: Mapping[str, Facts]
     order: tuple[Stage, ...]
     resources: ByHost
+    compared: dict[str, dict[str, HostChanges]] = field(default_factory=dict)
+    """What changes on the machines that were as foreseen, by host and stage."""
 
     @cached_property
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         """What will have to be looked at, by host."""
         return _probes(self.resources)
+
+    def compare(self, host: Host, found: Look) -> None:
+        """Compare a machine that says the same again with what is wanted of it, while others are still looked at."""
+        same = host.name in self.facts and self.facts[host.name].lasting == found.facts.lasting
+        if same and host.name in self.resources and found.probes.issuperset(self.probes[host.name]):
+            self.compared[host.name] = planner.of_host(self.order, host, self.resources[host.name], found.seen)
 
     def holds(self, facts: Mapping[str, Facts]) -> bool:
         """Whether all machines said the same again: then all that was worked out from it stands."""
