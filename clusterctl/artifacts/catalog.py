@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clusterctl.artifacts.parcel import Parcel
 from clusterctl.errors import InputError
 from clusterctl.model import SHA256
+
+if TYPE_CHECKING:
+    from clusterctl.artifacts.parcel import Parcel
 
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
 

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
-from clusterctl.artifacts.parcel import Parcel, write_parcel
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
 from clusterctl.model import ArtifactSettings
 from clusterctl.storage import user_cache, write_whole
+
+if TYPE_CHECKING:
+    from clusterctl.artifacts.parcel import Parcel
 
 CATALOG = "catalog.json"
 Progress = Callable[[str, int, int | None], None]
@@ -76,6 +79,8 @@ class Store:
 
     def parcel(self, artifact: Artifact) -> Parcel:
         """The programs of a verified copy, packed for sending. Raises what ``fetch`` raises."""
+        from clusterctl.artifacts.parcel import Parcel, write_parcel
+
         source = self.fetch(artifact)
         identity = hashlib.sha256("\0".join((artifact.sha256, *artifact.programs)).encode()).hexdigest()
         target = self.cache / "parcels" / f"{identity}.tar.zst"
