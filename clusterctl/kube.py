@@ -125,7 +125,7 @@ class Api:
         """Begin to read what will be looked at: the first look at each of these finds its answer, until ``forget``."""
         if self._forgotten:
             return
-        pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="ahead")
+        pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead")
         self._ahead = {path: pool.submit(self._https.read, "GET", path) for path in paths}
         pool.shutdown(wait=False)
 

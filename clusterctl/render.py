@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,11 +109,13 @@ class _Texts:
             if kept.get("source") == self._source:
                 self._known = {str(key): str(text) for key, text in kept["texts"].items()}
 
-    def get(self, name: str, values: dict[str, Any]) -> str:
-        key = hashlib.sha256(repr((name, sorted(values.items()))).encode()).hexdigest()
+    def get(self, name: str, values: dict[str, Any], read: Callable[[str], str] | None = None) -> str:
+        """``read`` makes another text of it, which is kept in its place."""
+        key = hashlib.sha256(repr((name, read is not None, sorted(values.items()))).encode()).hexdigest()
         text = self._known.get(key)
         if text is None:
             text = _environment().get_template(name).render(**values)
+            text = read(text) if read else text
         self._used[key] = text
         return text
 
@@ -141,6 +144,11 @@ def _texts() -> _Texts:
 def render(name: str, **values: Any) -> bytes:
     """A template's text with these values, none of them a secret. Raises jinja2.UndefinedError for a value that is missing."""
     return _texts().get(name, values).encode()
+
+
+def render_data(name: str, read: Callable[[str], object], **values: Any) -> Any:
+    """What ``read`` makes of a template's text, as JSON knows it: a reader of YAML takes its time. No value may be a secret."""
+    return json.loads(_texts().get(name, values, lambda text: json.dumps(read(text))))
 
 
 def keep_texts() -> None:

@@ -66,8 +66,8 @@ def main() -> NoReturn:
         signal.signal(number, _interrupt)
     # Libraries that are being loaded make no garbage, and looking for some takes an eighth of a run that changes nothing.
     gc.set_threshold(100_000, 20, 20)
-    # Whoever has heard from a machine goes on at once, and not when a library has been loaded for another 5 ms.
-    sys.setswitchinterval(0.0005)
+    # Whoever has heard from a machine goes on at once, and not after 5 ms of loading something else.
+    sys.setswitchinterval(0.001)
     code = 0
     try:
         _app(sys.argv[1:])()  # type: ignore[operator]

@@ -15,7 +15,7 @@ from clusterctl.errors import InputError
 from clusterctl.kube import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
 from clusterctl.model import Cluster, Host
 from clusterctl.pki import CertificateSpec, Pki, describe
-from clusterctl.render import render
+from clusterctl.render import render_data
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OURS = {MANAGED_BY: MANAGER}
@@ -107,7 +107,7 @@ def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
 
 def _ours(name: str, **values: object) -> list[Object]:
     """The objects of one of our own templates, labelled as ours."""
-    found = _read(render(f"addons/{name}.yaml.j2", **values), f"{name}.yaml")
+    found = render_data(f"addons/{name}.yaml.j2", lambda text: _read(text.encode(), f"{name}.yaml"), **values)
     for item in found:
         item["metadata"]["labels"] = {**item["metadata"].get("labels", {}), **OURS}
     return [*found]
