@@ -120,15 +120,13 @@ LINES: Mapping[str, str] = {
 }
 """Facts that are the first line of a file."""
 
-SIZES: Mapping[str, frozenset[str]] = {
-    "/proc/meminfo": frozenset({"MemTotal", "SwapTotal"}), "/proc/self/status": frozenset({"Cpus_allowed_list"}),
-}
-"""Facts that are a line of a file, NAME: VALUE."""
+STATUS, CPUS = "/proc/self/status", "Cpus_allowed_list"
+"""The line of a file, NAME: VALUE, that says which processors there are."""
 
 KUBELET = "/etc/systemd/system/kubelet.service"
 """In it each flag has a line: also the address that the kubelet was given."""
 
-PROBES: Sequence[Probe] = (("facts", "all"), *(("text", path) for path in (*LINES.values(), *SIZES, KUBELET)))
+PROBES: Sequence[Probe] = (("facts", "all"), *(("text", path) for path in (*LINES.values(), STATUS, KUBELET)))
 
 
 def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
@@ -161,9 +159,9 @@ def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: floa
 def _lines(seen: Observation) -> dict[str, str]:
     """The facts that are lines of files; where a file is not there, nothing of it."""
     found = {name: lines[0].strip() for name, path in LINES.items() if (lines := seen.get("text", path))}
-    for path, names in SIZES.items():
-        pairs = (line.partition(":") for line in seen.get("text", path) or ())
-        found |= {name: value.strip() for name, _, value in pairs if name in names}
+    for line in seen.get("text", STATUS) or ():
+        if line.startswith(CPUS):
+            found[CPUS] = line.partition(":")[2].strip()
     for word in " ".join(seen.get("text", KUBELET) or ()).split():
         if word.startswith("--node-ip="):
             found["node_ip"] = word.partition("=")[2]

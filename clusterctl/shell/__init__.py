@@ -242,7 +242,7 @@ class Records:
 
     def read(self, line: str) -> list[str] | None:
         """The words of the record that a line is, its kind first; None for a line that is none."""
-        words = line.rstrip("\n").split("\t")
+        words = line.split("\t")
         if words[0] != self._nonce or len(words) < 2:
             return [self._kind, *words] if self._kind else None
         self._kind = words[2] if words[1] == "lines" else ""

@@ -20,6 +20,9 @@ observe_facts() {
 	line=${line%-*}
 	emit time "${line##* }"
 	systemd_version
+	take_line /proc/meminfo
+	fact MemTotal "${line#MemTotal:}"
+	swap
 	lines address
 	ip -4 -o addr show >&3
 	resolver
@@ -37,6 +40,16 @@ observe_facts() {
 	running
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
+}
+
+swap() {
+	total=0
+	if [ -r /proc/swaps ]; then
+		while read -r _ _ size _; do
+			case $size in *[!0-9]*) ;; *) total=$((total + size)) ;; esac
+		done </proc/swaps
+	fi
+	fact SwapTotal "$total kB"
 }
 
 # What kind of container this is, as systemd itself noted when it started; where it noted nothing it is asked.

@@ -164,7 +164,7 @@ def test_space(text: str, writable: bool, expected: Space) -> None:
     assert found.space == {"/opt": expected} and not found.cgroup_v1
 
 
-SAID = (["fact", "arch", "aarch64"], ["text", "/proc/meminfo:MemTotal:       2048000 kB"], ["fact", "empty", ""], ["fact", "none"], ["text", "/proc/self/status:Cpus_allowed_list:", "0-3,8,12"],
+SAID = (["fact", "arch", "aarch64"], ["fact", "MemTotal", "       2048000 kB"], ["fact", "empty", ""], ["fact", "none"], ["text", "/proc/self/status:Cpus_allowed_list:", "0-3,8,12"],
         ["address", "1: lo    inet 127.0.0.1/8 scope host lo\\ x"], ["address", "2: host0    inet 192.0.2.1/24 brd 192.0.2.255"], ["address", "?"], ["port", "22", "1", "sshd", "ssh.service"], ["port", "80"])
 
 
