@@ -95,7 +95,7 @@ class Api:
         self._ahead: dict[str, Future[Any]] = {}
         self._forgotten = False
         self.reads: dict[str, None] = {}
-        """The paths that were looked at, in order."""
+        """The paths that were looked at, in order, until ``forget``."""
         self._kinds = dict(PLURALS)
 
     @cached_property
@@ -117,9 +117,15 @@ class Api:
 
     def look(self, path: str, *, timeout: float = 20.0) -> Any:
         """A GET; the answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        self.reads[path] = None
+        if not self._forgotten:
+            self.reads[path] = None
         begun = self._ahead.pop(path, None)
-        return begun.result() if begun else self._https.read("GET", path, timeout=timeout)
+        if begun is None:
+            return self._https.read("GET", path, timeout=timeout)
+        try:
+            return begun.result(timeout)
+        except TimeoutError:
+            raise ApiError(0, f"no answer within {timeout:.0f} s") from None
 
     def read_ahead(self, paths: Iterable[str]) -> None:
         """Begin to read what will be looked at: the first look at each of these finds its answer, until ``forget``."""

@@ -115,7 +115,7 @@ def hop(jump: str, ssh: Ssh) -> Ssh:
 def is_straight(ssh: Ssh) -> bool:
     """Whether it is certain that nothing stands between us and a machine. Who is not sure has to read ssh_config as ssh does."""
     return not ssh.common_args and (ssh.network_namespace is not None or not any(
-        _may_name_a_way(path) for path in ("~/.ssh/config", "/etc/ssh/ssh_config", "/etc/ssh/ssh_config.d/*")))
+        _may_name_a_way(path) for path in ("~/.ssh/config", "/etc/ssh/ssh_config", "/etc/ssh/ssh_config.d/*.conf")))
 
 
 def _may_name_a_way(pattern: str) -> bool:

@@ -15,12 +15,14 @@ import yaml
 from cluster import Cluster, until
 from interruption import Undisturbed
 
-from clusterctl.versions import DEFAULT_KUBERNETES
+from clusterctl.artifacts.catalog import IMAGES
+from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
 
 pytestmark = pytest.mark.lab
 
 PKI = "/etc/kubernetes/pki"
 PROGRAMS = "/opt/clusterctl"
+COREDNS = IMAGES["coredns"].format(version=known_versions(DEFAULT_KUBERNETES).coredns)
 Deed = tuple[str, str, str]
 """(host, resource, action); the API's objects and nodes belong to the host ``api``."""
 
@@ -83,6 +85,7 @@ ROUNDS = (
         Drift("deleted-file", "w-1", "rm /etc/crictl.yaml", (("file:/etc/crictl.yaml", "create"),)),
         Drift("wrong-mode", "cp-1", f"chmod 644 {PKI}/apiserver.key /etc/kubernetes/encryption.yaml",
               ((f"certificate:{PKI}/apiserver", "update"), ("file:/etc/kubernetes/encryption.yaml", "update"))),
+        Drift("removed-image", "w-1", f"{PROGRAMS}/bin/ctr --namespace k8s.io images rm {COREDNS}", ((f"image:{COREDNS}", "create"),)),
         Drift("kernel-setting", "w-1", "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables",
               (("sysctl:net.bridge.bridge-nf-call-iptables", "update"),)),
     ),

@@ -12,6 +12,7 @@ import socketserver
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ssh_server import Server, until
 
 from clusterctl.errors import InputError, Unreachable
 from clusterctl.shell import Program
-from clusterctl.sockets import ssh_options
+from clusterctl.sockets import _may_name_a_way, open_socket, ssh_options
 from clusterctl.transport import Transport
 
 pytestmark = pytest.mark.lab
@@ -239,3 +240,28 @@ def test_who_sees_the_end_of_a_forward_sees_that_of_its_connection(
             go.set()
     transport.connect()
     assert transport.connected
+
+
+@pytest.mark.parametrize(("text", "may"), [
+    ("", False), ("Host x\n  User y\n", False), ("# ProxyJump b\n", False), ("Include /etc/ssh/ssh_config.d/*.conf\n", False),
+    ("Host x\n\tProxyJump b\n", True), ("proxycommand=nc %h %p\n", True), ("Include ~/.ssh/more\n", True), ("ProxyUseFdpass no\n", True)])
+def test_a_file_that_may_name_a_way(tmp_path: Path, text: str, may: bool) -> None:
+    (tmp_path / "a.conf").write_text(text)
+    assert _may_name_a_way(str(tmp_path / "*.conf")) is may and not _may_name_a_way(str(tmp_path / "none"))
+
+
+def test_a_socket_that_was_opened_before_is_used_once(server: Server) -> None:
+    host = server.host()
+    begun: Future[socket.socket] = Future()
+    begun.set_result(open_socket(host.ssh.address, host.ssh.port, 5))
+    transport = Transport(host, begun=begun)
+    transport.connect()
+    assert transport.connected and transport._connection.transport.sock is begun.result()  # type: ignore[union-attr]
+    transport.close()
+    transport.connect()
+    assert transport.connected and transport._connection.transport.sock is not begun.result()  # type: ignore[union-attr]
+    transport.close()
+    refused: Future[socket.socket] = Future()
+    refused.set_exception(OSError("no route"))
+    with pytest.raises(Unreachable, match="no route"):
+        Transport(host, begun=refused).connect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -11,6 +12,7 @@ from clusterctl import engine as engine_module
 from clusterctl import fleet, planner
 from clusterctl.engine import Engine, Events, Gates
 from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
+from clusterctl.look import Look, look
 from clusterctl.model import Host, Ssh
 from clusterctl.planner import Rolling, Stage
 from clusterctl.resources.base import Resource
@@ -108,6 +110,24 @@ def apply(machines: dict[str, Machine], stages: tuple[tuple[str, tuple[Resource,
     made = planner.make(order, hosts, resources, engine.observe(hosts, resources).or_raise())
     engine.execute(made, gates or Gates())
     return made
+
+
+def test_a_look_that_began_early_is_used_once() -> None:
+    machine = Machine()
+    engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
+    begun: Future[Look] = Future()
+    begun.set_result(look(machine, planner.probes((*FILES, *SERVICES))))  # type: ignore[arg-type]
+    engine.ahead["a"] = begun
+    told: list[str] = []
+    for trips in (1, 2):
+        engine.facts([A], foreseen={"a": planner.probes((*FILES, *SERVICES))}, tell=lambda one, found: told.append(one.name)).or_raise()
+        engine.observe([A], {"a": {"all": (*FILES, *SERVICES)}}).or_raise()
+        assert machine.trips == trips
+    assert told == ["a", "a"]
+    failed: Future[Look] = Future()
+    failed.set_exception(Unreachable("gone", where="a"))
+    engine.ahead["a"] = failed
+    assert "gone" in str(engine.facts([A]).errors["a"])
 
 
 @pytest.mark.parametrize(("foreseen", "trips"), [((*FILES, *SERVICES), 1), ((*FILES, *SERVICES, File(path="/x", content=b"")), 1), (FILES, 2), ((), 2)],

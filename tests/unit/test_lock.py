@@ -118,6 +118,13 @@ def test_who_came_while_a_control_plane_rebooted_is_noticed(machines: Machines, 
         machines.lock.check()
 
 
+def test_one_that_nobody_waits_for_any_more_is_released(machines: Machines) -> None:
+    machines.lock = OperatorLock(machines.transports)
+    machines.lock.release()
+    machines.lock.take(machines.hosts, "apply")
+    assert all(hold._channel.words == b"x" and hold._channel.closed for hold in machines.lock._holds.values())
+
+
 def test_our_own_broken_connection_is_waited_for(machines: Machines) -> None:
     machines.break_off("cp-1", "cp-2")
     machines.answers = {"cp-1": [busy(f"{lock._us()}{os.getpid()}, apply"), True], "cp-2": [True]}
