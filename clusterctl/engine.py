@@ -84,34 +84,38 @@ class Engine:
 
         ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
         """
-        return fleet.each(hosts, lambda host: self._facts(host, foreseen.get(host.name, ()), verify, tell), limit=self.forks)
+        begun = {host.name: self.ahead.pop(host.name) for host in hosts if host.name in self.ahead}
+        begun |= fleet.begin([host for host in hosts if host.name not in begun], lambda host: look(
+            self.transports[host.name], foreseen.get(host.name, ()), verify=verify), limit=self.forks)
+        by_name = {host.name: host for host in hosts}
 
-    def _facts(self, host: Host, foreseen: Sequence[Probe], verify: bool, tell: Seen) -> Facts:
-        begun = self.ahead.pop(host.name, None)
-        found = begun.result() if begun else look(self.transports[host.name], foreseen, verify=verify)
-        self._seen[host.name] = found
-        self.events.looked(host, "facts", found.seconds)
-        tell(host, found)
-        return found.facts
+        def take(name: str, found: Look) -> None:
+            self._seen[name] = found
+            self.events.looked(by_name[name], "facts", found.seconds)
+            tell(by_name[name], found)
 
-    def observe(
-        self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False
-    ) -> Outcome[Observation]:
+        looks = fleet.collect(begun, take)
+        return Outcome({name: found.facts for name, found in looks.results.items()}, looks.errors)
+
+    def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False,
+                probes: Foreseen = NOTHING) -> Outcome[Observation]:
         """Look at all resources of all hosts: one trip each, but to those where all of it was seen with their facts.
 
-        ``verify`` hashes programs again.
+        ``verify`` hashes programs again. ``probes``: what that is, by host, where somebody knows it.
         """
 
         def ask(host: Host) -> Observation:
             started = time.monotonic()
             everything = [resource for stage in resources[host.name].values() for resource in stage]
-            before = self._seen.pop(host.name, None)
-            enough = before is not None and before.probes.issuperset(planner.probes(everything))
-            seen = before.seen if before and enough else self._look(host, everything, verify=verify)
+            seen = self._look(host, everything, verify=verify)
             self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
             return seen
 
-        return fleet.each(hosts, ask, limit=self.forks)
+        before = {host.name: self._seen.pop(host.name, None) for host in hosts}
+        seen = {name: found.seen for name, found in before.items() if found and found.probes.issuperset(
+            probes.get(name) or planner.probes(resource for stage in resources[name].values() for resource in stage))}
+        rest = fleet.each([host for host in hosts if host.name not in seen], ask, limit=self.forks)
+        return Outcome({**seen, **rest.results}, rest.errors)
 
     def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
         seen = Observation()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -37,22 +37,32 @@ def begin(hosts: Sequence[Host], work: Callable[[Host], Result], *, limit: int) 
     return begun
 
 
-def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> Outcome[Result]:
-    """Do one thing on each host, ``limit`` at a time. A host's own error does not stop the others; any other exception does."""
-    hosts = list(hosts)
+def _nobody(name: str, result: object) -> None:
+    """Who is told where nobody wants to know."""
+
+
+def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], None] = _nobody) -> Outcome[Result]:
+    """What came of each thing that was begun, told as it comes. A host's own error does not stop the others; any other does."""
     results: dict[str, Result] = {}
     errors: dict[str, ClusterctlError] = {}
-    if not hosts:
-        return Outcome(results, errors)
+    names = {future: name for name, future in begun.items()}
+    for future in as_completed(names):
+        try:
+            results[names[future]] = future.result()
+        except ClusterctlError as error:
+            errors[names[future]] = error
+        else:
+            tell(names[future], results[names[future]])
+    return Outcome({name: results[name] for name in begun if name in results},
+                   {name: errors[name] for name in begun if name in errors})
+
+
+def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> Outcome[Result]:
+    """Do one thing on each host, ``limit`` at a time, and wait for all of them."""
+    hosts = list(hosts)
     pool = ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host")
     try:
-        futures = {host.name: pool.submit(work, host) for host in hosts}
-        for name, future in futures.items():
-            try:
-                results[name] = future.result()
-            except ClusterctlError as error:
-                errors[name] = error
+        return collect({host.name: pool.submit(work, host) for host in hosts})
     finally:
         # After an interrupt nobody waits for those that are at work.
         pool.shutdown(wait=False, cancel_futures=True)
-    return Outcome(results, errors)

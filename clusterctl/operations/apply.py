@@ -23,7 +23,7 @@ from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.operations.desired import formed, stages, wanted
-from clusterctl.operations.foresight import Foresight, foresee, remember
+from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
 from clusterctl.planner import Plan, Stage, StagePlan
@@ -144,10 +144,11 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     """
     hosts = session.chosen
     resources = guess.resources if guess else wanted(session, order, hosts, facts)
+    probes = guess.probes if guess else probes_of(resources)
     with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
-        seen = session.engine.observe(hosts, resources, verify=verify).or_raise()
+        seen = session.engine.observe(hosts, resources, verify=verify, probes=probes).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
-    remember(session, facts, resources)
+    remember(session, facts, probes)
     machines = planner.make(order, hosts, resources, seen, guess.compared if guess else {})
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()

@@ -44,11 +44,10 @@ class Session:
 
     def connect(self, hosts: Sequence[Host]) -> None:
         """Connect to all of them; the unreachable are told together."""
-        def connect(host: Host) -> None:
-            begun = self.opening.connecting.pop(host.name, None)
-            return begun.result() if begun else self.engine.transports[host.name].connect()
-
-        fleet.each(hosts, connect, limit=self.options.forks).or_raise()
+        begun = {host.name: self.opening.connecting.pop(host.name) for host in hosts if host.name in self.opening.connecting}
+        rest = [host for host in hosts if host.name not in begun]
+        begun |= fleet.begin(rest, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
+        fleet.collect(begun).or_raise()
 
     def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None, foreseen: Foreseen = NOTHING,
               verify: bool = False, tell: Seen = lambda host, found: None) -> tuple[Mapping[str, Facts], list[str]]:

@@ -37,7 +37,7 @@ class Foresight:
     @cached_property
     def probes(self) -> Mapping[str, Sequence[Probe]]:
         """What will have to be looked at, by host."""
-        return _probes(self.resources)
+        return probes_of(self.resources)
 
     def compare(self, host: Host, found: Look) -> None:
         """Compare a machine that says the same again with what is wanted of it, while others are still looked at."""
@@ -69,7 +69,7 @@ def foresee(session: Session) -> Foresight | None:
         return None
 
 
-def remember(session: Session, facts: Mapping[str, Facts], resources: ByHost) -> None:
+def remember(session: Session, facts: Mapping[str, Facts], probes: Mapping[str, Sequence[Probe]]) -> None:
     """Keep for the next run what machines said, what was looked at and what templates became. What was read ahead is over."""
     for api in session.opening.apis.values():
         api.forget()
@@ -77,7 +77,6 @@ def remember(session: Session, facts: Mapping[str, Facts], resources: ByHost) ->
     if session.pki_is_new:
         return
     before = session.opening.kept
-    probes = _probes(resources)
     reads = {name: tuple(api.reads) for name, api in session.opening.apis.items()}
     known = {name: one.reads for name, one in before.items()}
     heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ())),
@@ -86,6 +85,7 @@ def remember(session: Session, facts: Mapping[str, Facts], resources: ByHost) ->
     keep(session.state, {name: one for name, one in {**before, **heard}.items() if name in names}, before)
 
 
-def _probes(resources: ByHost) -> dict[str, Sequence[Probe]]:
+def probes_of(resources: ByHost) -> dict[str, Sequence[Probe]]:
+    """What must be looked at, by host."""
     return {name: planner.probes(resource for stage in stages.values() for resource in stage)
             for name, stages in resources.items()}

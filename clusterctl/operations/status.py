@@ -14,7 +14,7 @@ from clusterctl.model import Host
 from clusterctl.operations import members, running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import formed, stages, wanted
-from clusterctl.operations.foresight import foresee, remember
+from clusterctl.operations.foresight import foresee, probes_of, remember
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.service import Service
@@ -79,7 +79,7 @@ def status(session: Session) -> ClusterStatus:
     resources = wanted(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources)
     nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
-    remember(session, facts.results, resources)
+    remember(session, facts.results, probes_of(resources))
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
     states = {name: _state(node) for name, node in nodes.items()}
     errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}

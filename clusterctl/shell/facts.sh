@@ -16,9 +16,7 @@ observe_facts() {
 	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
 	[ -r /proc/sys/kernel/arch ] || fact arch "$(uname -m)"
 	take_marks
-	line=${marks%%"$newline"*}
-	line=${line%-*}
-	emit time "${line##* }"
+	emit time "${marks%% *}"
 	systemd_version
 	take_line /proc/meminfo
 	fact MemTotal "${line#MemTotal:}"
@@ -65,8 +63,13 @@ running() {
 		take_line "$path"
 		emit running "$line"
 	done
-	lines running
-	readlink -- /opt/clusterctl/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null >&3
+	set -f
+	IFS=$newline
+	for line in $marks; do
+		case $line in *" -> "*/*/*) emit running "${line##* -> }" ;; esac
+	done
+	set +f
+	unset IFS
 }
 
 # Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.

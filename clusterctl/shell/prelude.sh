@@ -204,16 +204,19 @@ standing() {
 	found=$words IFS=$newline
 	set -f
 	for line in $marks; do
-		case " $sources " in *" ${line%% *} "*) found="$found $line" ;; esac
+		path=${line%% -> *}
+		case " $sources " in *" ${path##* } "*) found="$found $line" ;; esac
 	done
 	set +f
 	unset IFS
 }
 
-# The state of all that may be noted, and in the first line what time it is: that of a file which is made now.
+# The state of all that may be noted, of all programs and of the links to them; each name comes last in its line, and a link's is
+# 'NAME -> TARGET'. The first line says what time it is: that of a file which is made now.
 take_marks() {
 	: >"$work/now"
-	marks=$(stat -c '%n %i %s %.Y-%.Z' -- "$work/now" "$images" "$packages" /run/systemd/units/invocation:* 2>/dev/null) || :
+	marks=$(QUOTING_STYLE=literal stat -c '%.Y %s %Y %Z %i %a %U %N' -- "$work/now" "$images" "$packages" \
+		/run/systemd/units/invocation:* "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null) || :
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
@@ -223,7 +226,8 @@ observe_program() {
 		[ ! -r "$folder/.stamp" ] || set -- "$@" "$folder"
 	done
 	[ $# -gt 0 ] || return 0
-	stat_within "$@" >"$work/there" 2>/dev/null || :
+	[ -n "${marks:-}" ] || take_marks
+	printf '%s\n' "$marks" >"$work/there"
 	verdicts=$(stamps "$@") IFS=$newline
 	set -f
 	# shellcheck disable=SC2086 # a line is a word
@@ -240,14 +244,6 @@ observe_program() {
 	done
 }
 
-stat_within() {
-	for folder; do
-		shift
-		set -- "$@" "$folder"/*
-	done
-	stat -c '%s %Y %Z %i %a %U %n' -- "$@"
-}
-
 # stamps FOLDER...: three lines each: the folder, the source that its stamp names, and 'intact' where the rest of it is what is there.
 stamps() {
 	for folder; do
@@ -255,12 +251,14 @@ stamps() {
 		set -- "$@" "$folder/.stamp"
 	done
 	awk 'FILENAME == ARGV[1] {
-		name = $0
+		line = $0
+		sub(/^[^ ]* /, "", line)
+		name = line
 		for (i = 0; i < 6; i++) sub(/^[^ ]* /, "", name)
 		base = name
 		sub(/.*\//, "", base)
 		folder = substr(name, 1, length(name) - length(base) - 1)
-		there[folder] = there[folder] substr($0, 1, length($0) - length(name)) base "\n"
+		there[folder] = there[folder] substr(line, 1, length(line) - length(name)) base "\n"
 		next
 	}
 	FNR == 1 {

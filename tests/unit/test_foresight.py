@@ -19,11 +19,10 @@ from clusterctl.operations.foresight import Foresight, foresee, remember
 from clusterctl.operations.lock import OperatorLock
 from clusterctl.operations.opening import Opening, Options
 from clusterctl.operations.recall import Kept, recall
-from clusterctl.resources.file import Folder
 from clusterctl.storage import StateFolder
 
 OLD = {"a": Facts(values={"hostname": "a", "time": "1.0"}), "b": Facts(values={"hostname": "b"})}
-RESOURCES: Any = {"a": {"prepare": (Folder(path="/etc/a"), Folder(path="/etc/b"))}}
+PROBES: Any = {"a": (("stat", "/etc/a"), ("stat", "/etc/b"))}
 
 
 @pytest.fixture
@@ -47,13 +46,12 @@ def session(state: StateFolder, *names: str, new: bool = False) -> Any:
 
 
 def test_kept_without_the_time_and_for_machines_of_the_inventory_alone(state: StateFolder) -> None:
-    remember(session(state, "a", "b"), OLD, RESOURCES)
+    remember(session(state, "a", "b"), OLD, PROBES)
     path = kept_by(state)
-    looked = (("stat", "/etc/a"), ("stat", "/etc/b"))
-    assert recall(state) == {"a": Kept({"hostname": "a"}, looked), "b": Kept({"hostname": "b"})}
+    assert recall(state) == {"a": Kept({"hostname": "a"}, PROBES["a"]), "b": Kept({"hostname": "b"})}
     before = path.stat()
     assert before.st_mode & 0o777 == 0o600
-    remember(session(state, "a", "b"), {"a": Facts(values={"hostname": "a", "time": "2.0"})}, RESOURCES)
+    remember(session(state, "a", "b"), {"a": Facts(values={"hostname": "a", "time": "2.0"})}, PROBES)
     assert path.stat().st_ino == before.st_ino, "nothing is written where nothing is new"
     remember(session(state, "a"), {"a": Facts(values={"hostname": "other"})}, {})
     assert recall(state) == {"a": Kept({"hostname": "other"})}
@@ -109,7 +107,7 @@ class Way:
         inventory = tmp_path / "inventory.yaml"
         inventory.write_text("all: {children: {control_plane: {hosts: {cp-1: {ansible_host: 192.0.2.1}}}, workers: {hosts: {w-1: {ansible_host: 192.0.2.2}}}}}")
         if heard:
-            remember(session(state, "cp-1", "w-1"), {"cp-1": OLD["a"], "w-1": OLD["b"]}, {"cp-1": RESOURCES["a"], "w-1": RESOURCES["a"]})
+            remember(session(state, "cp-1", "w-1"), {"cp-1": OLD["a"], "w-1": OLD["b"]}, {"cp-1": PROBES["a"], "w-1": PROBES["a"]})
         self.done: list[str] = []
         self.may_lock = threading.Event()
         monkeypatch.setattr(opening_module, "is_straight", lambda ssh: False)
