@@ -55,6 +55,9 @@ LOOKS = frozenset(("facts", "stat", "sha", "text", "unit", "module", "package", 
                    "program"))
 """The probes that need no others."""
 
+AGAIN = LOOKS | {"etcd_role"}
+"""The probes that may be asked for again out of what was kept: none of them runs what it is given."""
+
 UNDOING = ("footprint", "undo", "undo_system")
 """Those of the few programs that note what was there before us, or take away what is ours."""
 

@@ -16,6 +16,7 @@ from clusterctl.inventory import load
 from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
 from clusterctl.resources.file import File
+from clusterctl.shell import AGAIN
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -45,13 +46,18 @@ def nothing(artifact: Artifact) -> Path:
     raise AssertionError("a rendering fetches nothing")
 
 
-def files(inventory: str, which: str, facts: Facts) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of all files of one host whose content is the same for all keys."""
+def context_of(inventory: str, which: str, facts: Facts, formed: bool = False) -> Context:
     cluster = load(ROOT / "inventories" / f"{inventory}.yaml")
     hosts = {"all-in-one": cluster.hosts, "first control plane": cluster.control_planes, "first etcd": cluster.etcd_members,
              "last worker": cluster.with_role("worker")[-1:]}
-    context = Context(cluster=cluster, host=hosts[which][0], facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
-    for stage in planner.wanted(stages(cluster), context).values():
+    names = frozenset(host.name for host in cluster.etcd_members if formed)
+    return Context(cluster=cluster, host=hosts[which][0], facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing), etcd_formed=names)
+
+
+def files(inventory: str, which: str, facts: Facts) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of all files of one host whose content is the same for all keys."""
+    context = context_of(inventory, which, facts)
+    for stage in planner.wanted(stages(context.cluster), context).values():
         for resource in stage:
             if isinstance(resource, File) and not resource.sensitive and context.pki.identity.encode() not in resource.content \
                     and b"-----BEGIN" not in resource.content:
@@ -69,3 +75,12 @@ def test_what_lands_on_a_machine(inventory: str, which: str, facts: Facts) -> No
         for name, content in made.items():
             (folder / name).write_bytes(content)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
+
+
+@pytest.mark.parametrize("formed", [False, True])
+@pytest.mark.parametrize(("inventory", "which", "facts"), CASES, ids=[f"{name}-{which}".replace(" ", "-") for name, which, _ in CASES])
+def test_whatever_is_looked_at_may_be_looked_at_again(inventory: str, which: str, facts: Facts, formed: bool) -> None:
+    context = context_of(inventory, which, facts, formed)
+    wanted = planner.wanted(stages(context.cluster), context)
+    kinds = {kind for stage in wanted.values() for resource in stage for kind, _ in resource.probes()}
+    assert kinds <= AGAIN and (not formed or which == "last worker" or inventory == "single" or "etcd_role" in kinds or not context.host.is_etcd)
