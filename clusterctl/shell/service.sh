@@ -45,10 +45,12 @@ until_ready() {
 		set -- true
 		[ ! -e "$work/kept" ] || set -- stays_up "$unit"
 	fi
-	before=$(restarts_of "$unit") turn=0
+	before=$(restarts_of "$unit") turn=0 often=5 most=4
+	# What takes seconds is not asked in vain, and says by itself that a program falls.
+	[ "$1" != stays_up ] || often=1 most=1
 	until "$@" >"$work/probe" 2>&1 && systemctl is-active --quiet -- "$unit"; do
 		# systemd has much to do while programs start: it is asked at every fifth turn.
-		if [ "$((turn % 5))" -eq 0 ]; then waits_in_vain "$unit"; fi
+		if [ "$((turn % often))" -eq 0 ]; then waits_in_vain "$unit"; fi
 		turn=$((turn + 1))
 		sleep 0.1
 	done
@@ -57,17 +59,18 @@ until_ready() {
 # waits_in_vain UNIT: ends the program where the deadline is over or the unit has failed. Where there is a way back, one that falls
 # over and over again is not waited for.
 waits_in_vain() {
-	if [ -e "$work/kept" ] && [ "$(($(restarts_of "$1") - before))" -ge 4 ]; then unit_failed "$1" "does not stay up"; fi
+	if [ -e "$work/kept" ] && [ "$(($(restarts_of "$1") - before))" -ge "$most" ]; then unit_failed "$1" "does not stay up"; fi
 	if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$1"; then
 		unit_failed "$1" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
 	fi
 }
 
-# stays_up UNIT: a program that serves nothing that could be asked must at least not fall again at once.
+# stays_up UNIT: a program that serves nothing that could be asked must at least not fall again at once. Where a restart was only asked
+# for, the process that is about to end may still be seen first.
 stays_up() {
 	first=$(systemctl show --property=MainPID --value -- "$1")
 	sleep 3
-	[ "$(systemctl show --property=MainPID --value -- "$1")" = "$first" ] || die "it was restarted within 3 s"
+	[ "$(systemctl show --property=MainPID --value -- "$1")" = "$first" ] || { echo "its process changed within 3 s" && return 1; }
 }
 
 restarts_of() {

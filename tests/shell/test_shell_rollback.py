@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from shell_box import Box, Result
 
 from clusterctl.shell import Call, Program, functions
@@ -55,3 +57,33 @@ def test_what_came_to_its_end_is_not_kept_for_ever(box: Box) -> None:
     (box.etc / "one").write_text("later")
     run(box, ("put_back", "5"))
     assert (box.etc / "one").read_text() == "after"
+
+
+def test_a_process_that_is_still_about_to_end_is_not_the_one_that_must_stay(box: Box) -> None:
+    """systemd restarts in its own time: who is seen first may be the one before."""
+    prepare(box)
+    box.command("systemctl", f"""
+case $* in
+*MainPID*) echo x >>{box.path}/asked; [ "$(grep -c x {box.path}/asked)" -eq 1 ] && echo 17 || echo 18 ;;
+*NRestarts*) echo 0 ;;
+is-failed*) exit 1 ;;
+esac""")
+    box.command("sleep", "exit 0")
+    result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
+    assert result.failure is not None and "broken" in result.failure.output
+    assert ["back", "0", ""] in result.records and (box.etc / "one").read_text() == "before"
+
+
+def test_a_program_that_falls_again_and_again_is_not_waited_for(box: Box) -> None:
+    prepare(box)
+    box.command("systemctl", f"""
+case $* in
+*MainPID*) echo x >>{box.path}/asked; grep -c x {box.path}/asked ;;
+*NRestarts*) [ -e {box.path}/asked ] && echo 3 || echo 0 ;;
+is-failed*) exit 1 ;;
+esac""")
+    box.command("sleep", "exit 0")
+    box.command("journalctl", "echo its last words")
+    result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", "die broken"))
+    [back] = [record for record in result.records if record[0] == "back"]
+    assert back[1] == "1" and "does not stay up" in base64.b64decode(back[2]).decode()
