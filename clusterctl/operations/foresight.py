@@ -78,9 +78,10 @@ def remember(session: Session, facts: Mapping[str, Facts], probes: Mapping[str, 
         return
     before = session.opening.kept
     reads = {name: tuple(api.reads) for name, api in session.opening.apis.items()}
-    known = {name: one.reads for name, one in before.items()}
-    heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ())),
-                        max(reads.get(name, ()), known.get(name, ()), key=len)) for name, found in facts.items()}
+    nothing = Kept({})
+    # Who was asked for less this time is asked for all of it again the next time.
+    heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ())) or before.get(name, nothing).probes,
+                        max(reads.get(name, ()), before.get(name, nothing).reads, key=len)) for name, found in facts.items()}
     names = {host.name for host in session.cluster.hosts}
     keep(session.state, {name: one for name, one in {**before, **heard}.items() if name in names}, before)
 

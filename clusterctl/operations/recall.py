@@ -17,7 +17,7 @@ from clusterctl.storage import StateFolder, user_cache, write_whole
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Of one machine: the words that last, what was looked at, and the paths that its API server was asked for."""
+    """Of one machine: the words that last, what was looked at, if it was, and the paths that its API server was asked for."""
 
     facts: Mapping[str, str]
     probes: tuple[Probe, ...] = ()

@@ -59,31 +59,31 @@ def test_what_came_to_its_end_is_not_kept_for_ever(box: Box) -> None:
     assert (box.etc / "one").read_text() == "after"
 
 
-def test_a_process_that_is_still_about_to_end_is_not_the_one_that_must_stay(box: Box) -> None:
-    """systemd restarts in its own time: who is seen first may be the one before."""
+def systemd(box: Box, process: str, restarts: str) -> None:
+    """A unit that nothing can be asked of. ``process``, ``restarts``: sh that prints them; ``$asked``: how often its process was."""
     prepare(box)
     box.command("systemctl", f"""
+case $* in *MainPID*) echo x >>{box.path}/asked ;; esac
+asked=$(grep -c x {box.path}/asked 2>/dev/null)
 case $* in
-*MainPID*) echo x >>{box.path}/asked; [ "$(grep -c x {box.path}/asked)" -eq 1 ] && echo 17 || echo 18 ;;
-*NRestarts*) echo 0 ;;
+*MainPID*) {process} ;;
+*NRestarts*) {restarts} ;;
 is-failed*) exit 1 ;;
 esac""")
     box.command("sleep", "exit 0")
+    box.command("journalctl", "echo its last words")
+
+
+def test_a_process_that_is_still_about_to_end_is_not_the_one_that_must_stay(box: Box) -> None:
+    """systemd restarts in its own time: who is seen first may be the one before."""
+    systemd(box, process='[ "$asked" = 1 ] && echo 17 || echo 18', restarts="echo 0")
     result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
     assert result.failure is not None and "broken" in result.failure.output
     assert ["back", "0", ""] in result.records and (box.etc / "one").read_text() == "before"
 
 
 def test_a_program_that_falls_again_and_again_is_not_waited_for(box: Box) -> None:
-    prepare(box)
-    box.command("systemctl", f"""
-case $* in
-*MainPID*) echo x >>{box.path}/asked; grep -c x {box.path}/asked ;;
-*NRestarts*) [ -e {box.path}/asked ] && echo 3 || echo 0 ;;
-is-failed*) exit 1 ;;
-esac""")
-    box.command("sleep", "exit 0")
-    box.command("journalctl", "echo its last words")
+    systemd(box, process='echo "$asked"', restarts='[ -n "$asked" ] && echo 3 || echo 0')
     result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", "die broken"))
     [back] = [record for record in result.records if record[0] == "back"]
     assert back[1] == "1" and "does not stay up" in base64.b64decode(back[2]).decode()

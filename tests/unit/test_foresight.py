@@ -54,7 +54,7 @@ def test_kept_without_the_time_and_for_machines_of_the_inventory_alone(state: St
     remember(session(state, "a", "b"), {"a": Facts(values={"hostname": "a", "time": "2.0"})}, PROBES)
     assert path.stat().st_ino == before.st_ino, "nothing is written where nothing is new"
     remember(session(state, "a"), {"a": Facts(values={"hostname": "other"})}, {})
-    assert recall(state) == {"a": Kept({"hostname": "other"})}
+    assert recall(state) == {"a": Kept({"hostname": "other"}, PROBES["a"])}, "who was asked for facts alone is looked at as before"
 
 
 def test_another_cluster_of_that_name_has_its_own(state: StateFolder) -> None:
