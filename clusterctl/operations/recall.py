@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterctl.errors import ClusterctlError
-from clusterctl.shell import AGAIN, Probe
+from clusterctl.shell import LOOKS, Probe
 from clusterctl.storage import StateFolder, user_cache, write_whole
 
 
@@ -53,7 +53,7 @@ def _place(state: StateFolder) -> Path | None:
 
 def _probes(grouped: Mapping[str, list[str]]) -> tuple[Probe, ...]:
     """Raises ValueError for a kind that is not asked for again: it would be run."""
-    if not AGAIN.issuperset(grouped):
+    if not LOOKS.issuperset(grouped):
         raise ValueError("no such look")
     return tuple((kind, str(argument)) for kind, arguments in grouped.items() for argument in arguments)
 

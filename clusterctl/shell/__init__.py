@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 import secrets
@@ -45,18 +46,20 @@ def quote(word: str) -> str:
     return shlex.quote(word)
 
 
-PRELUDE = ("prelude", "put", "service", "etcd")
+PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-LOOKING = PRELUDE[:1]
-"""Those that a look needs: to read the others would take longer than to look."""
+STANDING = ("sha", "text", "program", "unit", "package", "user")
+"""The probes whose answers stand until somebody writes to a file; the others are always asked."""
 
-LOOKS = frozenset(("facts", "stat", "sha", "text", "unit", "module", "package", "user", "image",
-                   "program"))
-"""The probes that need no others."""
+PACKAGES = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite-wal")
+"""Where dpkg and rpm keep what is installed."""
 
-AGAIN = LOOKS | {"etcd_role"}
-"""The probes that may be asked for again out of what was kept: none of them runs what it is given."""
+PASSING = ("/proc/", "/sys/")
+"""Where files change without a trace in their times."""
+
+LOOKS = frozenset((*STANDING, "facts", "stat", "module", "image", "etcd_role"))
+"""The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
 UNDOING = ("footprint", "undo", "undo_system")
 """Those of the few programs that note what was there before us, or take away what is ours."""
@@ -86,21 +89,27 @@ class Program:
     @property
     def text(self) -> str:
         """The program itself, as sh reads it."""
-        lines = [f"set -- {self.nonce} \"$1\"", functions(*(LOOKING if self._looks else PRELUDE)), self.functions]
+        lines = [f"set -- {self.nonce} \"$1\"", functions(*self._needs), self.functions]
         if self._undoes:
             lines.append(functions(*UNDOING))
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
-        look = (*_observations(self.probes), "emit end")
-        # A packet for each record would cost both sides more than to look.
-        lines += ['exec 4>&3 3>"$work/records"', *look, 'exec 3>&-', 'cat "$work/records" >&4'] if self._looks else look
+        asked = _grouped(self.probes)
+        lines += _look(asked) if self._looks else [*_observations(asked), "emit end"]
         return "\n".join(lines) + "\n"
 
     @property
     def _looks(self) -> bool:
         """Whether it changes nothing and is soon done."""
         return not self.steps and LOOKS.issuperset(kind for kind, _ in self.probes)
+
+    @property
+    def _needs(self) -> Sequence[str]:
+        """The files of functions that it calls: for a look, to read the others would take longer than to look."""
+        if not self._looks:
+            return PRELUDE
+        return PRELUDE[:1 + any(kind == "etcd_role" for kind, _ in self.probes)]
 
     @property
     def _undoes(self) -> bool:
@@ -115,12 +124,48 @@ class Program:
         yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _observations(probes: Iterable[Probe]) -> Iterator[str]:
+def _grouped(probes: Iterable[Probe]) -> dict[str, list[str]]:
+    """The arguments of each kind, in order."""
     grouped: dict[str, list[str]] = defaultdict(list)
     for kind, argument in dict.fromkeys(probes):
         grouped[kind].append(argument)
-    for kind, arguments in grouped.items():
-        yield " ".join((f"observe_{kind}", *map(quote, arguments)))
+    return grouped
+
+
+def _observations(asked: Mapping[str, Sequence[str]]) -> list[str]:
+    return [" ".join((f"observe_{kind}", *map(quote, arguments))) for kind, arguments in asked.items()]
+
+
+def _look(asked: Mapping[str, Sequence[str]]) -> list[str]:
+    """The end of a program that only looks. What stands is asked once for each state of what its answers are made of."""
+    passing = {kind: arguments for kind, arguments in asked.items() if kind not in STANDING}
+    standing = {kind: arguments for kind, arguments in asked.items() if kind in STANDING}
+    if passes := [path for path in standing.get("text", ()) if path.startswith(PASSING)]:
+        passing["text"] = passes
+        standing["text"] = [path for path in standing["text"] if not path.startswith(PASSING)]
+    lines = []
+    if any(standing.values()):
+        questions = _observations({kind: arguments for kind, arguments in standing.items() if arguments})
+        contents, links = _sources(standing)
+        lines = [f"asked={hashlib.sha256(repr(questions).encode()).hexdigest()[:32]}",
+                 'contents() { "$@" ' + " ".join(contents) + "; }", 'links() { "$@" ' + " ".join(links) + "; }",
+                 "standing() {", *questions, "}"]
+    # A packet for each record would cost both sides more than to look.
+    lines += ['exec 4>&3 3>"$work/records"', *_observations(passing)]
+    if any(standing.values()):
+        lines += ['[ -n "${marks:-}" ] || take_marks', "noted standing standing"]
+    return [*lines, "emit end", "exec 3>&-", 'cat "$work/records" >&4']
+
+
+def _sources(standing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """What the answers are made of, as words for sh: files, by what is in them, and links, by where they point."""
+    contents = [quote(path) for kind in ("sha", "text") for path in standing.get(kind, ())]
+    contents += [f"{quote(folder)}/.stamp" for folder in standing.get("program", ())]
+    contents += ["/etc/passwd"] if standing.get("user") else []
+    contents += PACKAGES if standing.get("package") else []
+    units = standing.get("unit", ())
+    places = ("/run/systemd/units/invocation:", "/etc/systemd/system/multi-user.target.wants/")
+    return list(dict.fromkeys(contents)), [quote(place + unit) for place in places for unit in units]
 
 
 def _member(name: str, blob: Blob, size: int) -> Iterator[bytes]:

@@ -14,17 +14,6 @@ etcd_ready() {
 	etcd_at https://127.0.0.1:2379 endpoint health
 }
 
-etcd_learner() {
-	http_get 2381 /metrics 2>/dev/null | sed -n 's/^etcd_server_is_learner \([01]\).*/\1/p'
-}
-
-observe_etcd_role() {
-	case $(etcd_learner) in
-	0) emit etcd_role "$1" voter ;;
-	1) emit etcd_role "$1" learner ;;
-	esac
-}
-
 # etcd_join NAME PEER_URL ENDPOINTS TOKEN: become a learner, once, and write down what the first start must be told.
 etcd_join() {
 	members=$(etcd_at "$3" member list)

@@ -16,7 +16,7 @@ observe_facts() {
 	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
 	[ -r /proc/sys/kernel/arch ] || fact arch "$(uname -m)"
 	take_marks
-	emit time "${marks%% *}"
+	emit time "${marks%%:*}"
 	systemd_version
 	take_line /proc/meminfo
 	fact MemTotal "${line#MemTotal:}"

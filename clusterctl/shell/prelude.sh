@@ -11,7 +11,7 @@ newline='
 root=/opt/clusterctl
 state=/var/lib/clusterctl
 images=/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db
-packages=/var/lib/dpkg/status
+rest_seconds=3
 nonce=$1
 work=$2
 
@@ -114,13 +114,10 @@ observe_content() {
 }
 
 # One question tells of all units which are loaded and active; that they start at boot their links say. About any other one systemd
-# is asked by itself, which costs it as much as all of the first. What was so stays so until one of them is started or stopped: then
-# the link that systemd keeps of each start is gone, or another one.
+# is asked by itself, which costs it as much as all of the first.
 observe_unit() {
 	lines unit
-	starts=
-	for unit; do starts="$starts /run/systemd/units/invocation:$unit"; done
-	noted units "$starts" '' active_units "$@"
+	answer=$(active_units "$@" 2>/dev/null)
 	for unit; do
 		shift
 		case "$newline$answer" in
@@ -133,7 +130,9 @@ observe_unit() {
 		esac
 		set -- "$@" "$unit"
 	done
-	[ $# -eq 0 ] || systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- "$@" >&3
+	[ $# -gt 0 ] || return 0
+	passing=yes
+	systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- "$@" >&3
 }
 
 active_units() {
@@ -149,17 +148,13 @@ observe_module() {
 observe_package() {
 	if command -v dpkg-query >/dev/null 2>&1; then
 		lines dpkg
-		noted packages "$packages" "$*" installed "$@"
-		printf '%s\n' "$answer" >&3
+		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null >&3 || :
 	else
+		[ -e /var/lib/rpm/rpmdb.sqlite ] || passing=yes
 		for name; do
 			if rpm -q --quiet "$name"; then emit package "$name"; fi
 		done
 	fi
-}
-
-installed() {
-	dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" || :
 }
 
 observe_user() {
@@ -169,54 +164,89 @@ observe_user() {
 
 observe_image() {
 	[ -S /run/containerd/containerd.sock ] || return 0
+	[ -n "${marks:-}" ] || take_marks
+	noted images list_images
+}
+
+list_images() {
+	answer=$("$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null) || { passing=yes && return 0; }
 	lines image
-	noted images "$images" '' "$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q
 	[ -z "$answer" ] || printf '%s\n' "$answer" >&3
 }
 
-# noted NAME SOURCES WORDS COMMAND...: into 'answer' what a command prints that answers out of these files; empty where it fails.
-# It is noted beside the state of them: until somebody has written to one, the answer to the same words is the same. Notes are read
-# as sh reads its own text: its 'read' takes one byte at a time.
+# noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
+# They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
+# no file tells of sets 'passing'. Notes are read as sh reads its own text: its 'read' takes one byte at a time.
 noted() {
-	note=$state/noted/$1 sources=$2 words=$3
-	shift 3
-	[ -n "${marks:-}" ] || take_marks
-	standing
-	current=$found noted_state='' noted_answer=''
+	note=$state/noted/$1 noted_state='' noted_records='' passing=''
+	state_of "$1"
+	current=$found
 	# shellcheck disable=SC1090 # made here
-	[ ! -r "$note" ] || . "$note"
-	answer=$noted_answer
-	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then return 0; fi
-	answer=$("$@" 2>/dev/null) || { answer='' && return 0; }
-	# What is written within one tick of the clock leaves the times as they are: only what is at rest is noted.
-	# shellcheck disable=SC2086 # a list of paths
-	[ -z "$(find $sources -newermt '3 seconds ago' 2>&1)" ] || return 0
+	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
+	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then
+		printf '%s' "$noted_records" >&3
+		return 0
+	fi
+	exec 5>&3 3>"$work/part"
+	"$2"
+	exec 3>&5 5>&-
+	cat "$work/part" >&3
+	if [ -n "$passing" ] || [ -z "$current" ] || ! contents no_links; then return 0; fi
 	take_marks
-	standing
-	[ "$found" = "$current" ] || return 0
-	case $current$answer in *\'*) return 0 ;; esac
+	state_of "$1"
+	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
 	mkdir -p "$state/noted"
-	printf "noted_state='%s'\nnoted_answer='%s'\n" "$current" "$answer" >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
+	{
+		printf 'noted_state="%s"\n' "$(printf '%s' "$current" | sed 's/[\\"$`]/\\&/g')"
+		printf 'noted_records="'
+		# The next program has a nonce of its own.
+		sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/" "$work/part"
+		printf '"\n'
+	} >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
 }
 
-# The words, and the state of the sources.
-standing() {
-	found=$words IFS=$newline
-	set -f
-	for line in $marks; do
-		path=${line%% -> *}
-		case " $sources " in *" ${path##* } "*) found="$found $line" ;; esac
-	done
-	set +f
-	unset IFS
+# The lines of the marks that tell of what is noted under a name; of all that stands, what is asked as well.
+state_of() {
+	found=$images_state
+	[ "$1" = images ] || found=$standing_state
+}
+
+# What is written within one tick of the clock leaves the times as they are, and some file systems count whole seconds.
+at_rest() {
+	printf '%s\n%s\n' "${marks%%:*}" "$found" | awk -v rest="$rest_seconds" 'NR == 1 {now = $1; next}
+		NF > 7 && ($3 > now - rest || $4 > now - rest) {exit 1}'
+}
+
+no_links() {
+	for path; do [ ! -L "$path" ] || return 1; done
+}
+
+# A program that looks tells here what its answers are made of: files, and links that are not followed.
+contents() {
+	"$@"
+}
+
+links() {
+	"$@"
 }
 
 # The state of all that may be noted, of all programs and of the links to them; each name comes last in its line, and a link's is
 # 'NAME -> TARGET'. The first line says what time it is: that of a file which is made now.
 take_marks() {
 	: >"$work/now"
-	marks=$(QUOTING_STYLE=literal stat -c '%.Y %s %Y %Z %i %a %U %N' -- "$work/now" "$images" "$packages" \
-		/run/systemd/units/invocation:* "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null) || :
+	set -- "$work/now" "$images" "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel
+	marks=$(contents links mark "$@") || :
+	images_state='' standing_state=${marks#*"$newline"}
+	case ${standing_state%%"$newline"*} in *" $images")
+		images_state=${standing_state%%"$newline"*}
+		standing_state=${standing_state#*"$newline"}
+		;;
+	esac
+	standing_state="${asked:-}$newline$standing_state"
+}
+
+mark() {
+	QUOTING_STYLE=literal stat -c '%.Y:%.Z %s %Y %Z %i %a %U %N' -- "$@" 2>/dev/null
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
@@ -257,6 +287,7 @@ stamps() {
 		for (i = 0; i < 6; i++) sub(/^[^ ]* /, "", name)
 		base = name
 		sub(/.*\//, "", base)
+		if (base == ".stamp") next
 		folder = substr(name, 1, length(name) - length(base) - 1)
 		there[folder] = there[folder] substr(line, 1, length(line) - length(name)) base "\n"
 		next

@@ -40,6 +40,8 @@ class Box:
         for folder in (self.root, self.state, self.commands, self.etc):
             folder.mkdir()
         self._count = 0
+        # As long as it takes here until a file is at rest, in seconds: nobody can set the time of a file's last change.
+        self.rest = 0
 
     def command(self, name: str, text: str) -> None:
         """A fake command, found before the machine's own."""
@@ -52,6 +54,8 @@ class Box:
         text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
         text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
         text = text.replace("/var/lib/containerd/io", f"{self.etc}/containerd/io").replace("/var/lib/dpkg/status", f"{self.etc}/dpkg/status")
+        text = text.replace("/run/systemd/units/", f"{self.etc}/")
+        text = text.replace("\nrest_seconds=3\n", f"\nrest_seconds={self.rest}\n")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")
 
     def start(self, program: Program) -> subprocess.Popen[bytes]:
