@@ -126,7 +126,7 @@ STATUS, CPUS = "/proc/self/status", "Cpus_allowed_list"
 KUBELET = "/etc/systemd/system/kubelet.service"
 """In it each flag has a line: also the address that the kubelet was given."""
 
-PROBES: Sequence[Probe] = (("facts", "all"), *(("text", path) for path in (*LINES.values(), STATUS, KUBELET)))
+PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path) for path in (*LINES.values(), STATUS, KUBELET)))
 
 
 def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:

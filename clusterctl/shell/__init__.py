@@ -49,8 +49,14 @@ def quote(word: str) -> str:
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-STANDING = ("sha", "text", "program", "unit", "package", "user")
+STANDING = ("stat", "sha", "text", "program", "unit", "package", "user", "running")
 """The probes whose answers stand until somebody writes to a file; the others are always asked."""
+
+UNIT_LINKS = ("/run/systemd/units/invocation:", "/etc/systemd/system/multi-user.target.wants/")
+"""The links by which systemd keeps that a unit was started, and that it starts at boot."""
+
+OWNERS = ("/etc/passwd", "/etc/group")
+RUNNING = ("/etc/clusterctl/cluster", "/etc/clusterctl/images/*")
 
 PACKAGES = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite-wal")
 """Where dpkg and rpm keep what is installed."""
@@ -58,7 +64,7 @@ PACKAGES = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/r
 PASSING = ("/proc/", "/sys/")
 """Where files change without a trace in their times."""
 
-LOOKS = frozenset((*STANDING, "facts", "stat", "module", "image", "etcd_role"))
+LOOKS = frozenset((*STANDING, "facts", "module", "image", "etcd_role"))
 """The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
 UNDOING = ("footprint", "undo", "undo_system")
@@ -133,39 +139,41 @@ def _grouped(probes: Iterable[Probe]) -> dict[str, list[str]]:
 
 
 def _observations(asked: Mapping[str, Sequence[str]]) -> list[str]:
-    return [" ".join((f"observe_{kind}", *map(quote, arguments))) for kind, arguments in asked.items()]
+    return [" ".join((f"observe_{kind}", *map(quote, arguments))) for kind, arguments in asked.items() if arguments]
 
 
 def _look(asked: Mapping[str, Sequence[str]]) -> list[str]:
     """The end of a program that only looks. What stands is asked once for each state of what its answers are made of."""
-    passing = {kind: arguments for kind, arguments in asked.items() if kind not in STANDING}
-    standing = {kind: arguments for kind, arguments in asked.items() if kind in STANDING}
-    if passes := [path for path in standing.get("text", ()) if path.startswith(PASSING)]:
-        passing["text"] = passes
-        standing["text"] = [path for path in standing["text"] if not path.startswith(PASSING)]
-    lines = []
-    if any(standing.values()):
-        questions = _observations({kind: arguments for kind, arguments in standing.items() if arguments})
-        contents, links = _sources(standing)
-        lines = [f"asked={hashlib.sha256(repr(questions).encode()).hexdigest()[:32]}",
-                 'contents() { "$@" ' + " ".join(contents) + "; }", 'links() { "$@" ' + " ".join(links) + "; }",
-                 "standing() {", *questions, "}"]
-    # A packet for each record would cost both sides more than to look.
-    lines += ['exec 4>&3 3>"$work/records"', *_observations(passing)]
-    if any(standing.values()):
-        lines += ['[ -n "${marks:-}" ] || take_marks', "noted standing standing"]
-    return [*lines, "emit end", "exec 3>&-", 'cat "$work/records" >&4']
+    before, standing = dict(asked), {}
+    # To know of a few things whether they are as they were takes as long as to ask for them.
+    if "facts" in asked:
+        before = {kind: _chosen(kind, arguments, stands=False) for kind, arguments in asked.items()}
+        standing = {kind: _chosen(kind, arguments, stands=True) for kind, arguments in asked.items()}
+    questions = _observations(standing)
+    contents, places = _sources(standing)
+    return [f"asked={hashlib.sha256(repr(questions).encode()).hexdigest()[:32]}",
+            'contents() { "$@" ' + " ".join(contents) + "; }", 'places() { "$@" ' + " ".join(places) + "; }",
+            "standing() {", *questions, ":", "}",
+            # A packet for each record would cost both sides more than to look.
+            'exec 4>&3 3>"$work/records"', *_observations(before), *(['noted "standing-$asked" standing'] if questions else []),
+            "emit end", "exec 3>&-", 'cat "$work/records" >&4']
+
+
+def _chosen(kind: str, arguments: Sequence[str], *, stands: bool) -> Sequence[str]:
+    """Those of a kind whose answers stand until somebody writes to a file, or the others."""
+    return [argument for argument in arguments if (kind in STANDING and not argument.startswith(PASSING)) == stands]
 
 
 def _sources(standing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """What the answers are made of, as words for sh: files, by what is in them, and links, by where they point."""
+    """What the answers are made of, as words for sh: files with what is in them, and other places with what stands there."""
     contents = [quote(path) for kind in ("sha", "text") for path in standing.get(kind, ())]
     contents += [f"{quote(folder)}/.stamp" for folder in standing.get("program", ())]
-    contents += ["/etc/passwd"] if standing.get("user") else []
+    contents += OWNERS if standing.get("stat") or standing.get("user") else []
     contents += PACKAGES if standing.get("package") else []
-    units = standing.get("unit", ())
-    places = ("/run/systemd/units/invocation:", "/etc/systemd/system/multi-user.target.wants/")
-    return list(dict.fromkeys(contents)), [quote(place + unit) for place in places for unit in units]
+    contents += RUNNING if standing.get("running") else []
+    places = [quote(place + unit) for place in UNIT_LINKS for unit in standing.get("unit", ())]
+    places += [quote(path) for path in standing.get("stat", ())]
+    return list(dict.fromkeys(contents)), [place for place in dict.fromkeys(places) if place not in contents]
 
 
 def _member(name: str, blob: Blob, size: int) -> Iterator[bytes]:

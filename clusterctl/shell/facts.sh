@@ -35,7 +35,6 @@ observe_facts() {
 	set -- "$state"/stamps/*.service
 	fact served "$*"
 	if [ -e /etc/etcd/formed ]; then fact etcd formed; elif [ -e /var/lib/etcd/member ]; then fact etcd begun; fi
-	running
 	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
 	[ -n "$cluster" ] || listening
 }
@@ -57,8 +56,8 @@ container() {
 }
 
 # What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM, and images, noted in the same form.
-running() {
-	[ -n "$cluster" ] || return 0
+observe_running() {
+	[ -e /etc/clusterctl/cluster ] || return 0
 	for path in /etc/clusterctl/images/*; do
 		take_line "$path"
 		emit running "$line"

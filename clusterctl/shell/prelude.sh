@@ -176,7 +176,7 @@ list_images() {
 
 # noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
 # They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of sets 'passing'. Notes are read as sh reads its own text: its 'read' takes one byte at a time.
+# no file tells of sets 'passing'. What was noted a week ago is asked anew: what else is asked has other notes. Notes are read as sh reads its own text: its 'read' takes one byte at a time.
 noted() {
 	note=$state/noted/$1 noted_state='' noted_records='' passing=''
 	state_of "$1"
@@ -203,6 +203,7 @@ noted() {
 		sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/" "$work/part"
 		printf '"\n'
 	} >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
+	find "$state/noted" -type f -mtime +7 -exec rm -f {} +
 }
 
 # The lines of the marks that tell of what is noted under a name; of all that stands, what is asked as well.
@@ -221,12 +222,12 @@ no_links() {
 	for path; do [ ! -L "$path" ] || return 1; done
 }
 
-# A program that looks tells here what its answers are made of: files, and links that are not followed.
+# A program that looks tells here what its answers are made of: files, and places with whatever stands there.
 contents() {
 	"$@"
 }
 
-links() {
+places() {
 	"$@"
 }
 
@@ -235,7 +236,7 @@ links() {
 take_marks() {
 	: >"$work/now"
 	set -- "$work/now" "$images" "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel
-	marks=$(contents links mark "$@") || :
+	marks=$(contents places mark %u:%g "$@") || :
 	images_state='' standing_state=${marks#*"$newline"}
 	case ${standing_state%%"$newline"*} in *" $images")
 		images_state=${standing_state%%"$newline"*}
@@ -245,8 +246,11 @@ take_marks() {
 	standing_state="${asked:-}$newline$standing_state"
 }
 
+# mark OWNER PATH...: OWNER is how its owner is told; to find a name takes as long as all of the rest.
 mark() {
-	QUOTING_STYLE=literal stat -c '%.Y:%.Z %s %Y %Z %i %a %U %N' -- "$@" 2>/dev/null
+	owner=$1
+	shift
+	QUOTING_STYLE=literal stat -c "%.Y:%.Z %s %Y %Z %i %a $owner %N" -- "$@" 2>/dev/null
 }
 
 # observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
@@ -256,8 +260,7 @@ observe_program() {
 		[ ! -r "$folder/.stamp" ] || set -- "$@" "$folder"
 	done
 	[ $# -gt 0 ] || return 0
-	[ -n "${marks:-}" ] || take_marks
-	printf '%s\n' "$marks" >"$work/there"
+	mark %U "$root"/*/*/* >"$work/there" || :
 	verdicts=$(stamps "$@") IFS=$newline
 	set -f
 	# shellcheck disable=SC2086 # a line is a word
@@ -287,7 +290,6 @@ stamps() {
 		for (i = 0; i < 6; i++) sub(/^[^ ]* /, "", name)
 		base = name
 		sub(/.*\//, "", base)
-		if (base == ".stamp") next
 		folder = substr(name, 1, length(name) - length(base) - 1)
 		there[folder] = there[folder] substr(line, 1, length(line) - length(name)) base "\n"
 		next

@@ -134,16 +134,6 @@ def test_user(dash: Box) -> None:
         "useradd --system --gid no-such-user --home-dir /var/lib/x --no-create-home --shell /usr/sbin/nologin -- no-such-user"]
 
 
-def test_packages_are_asked_for_anew_where_others_are_wanted(dash: Box) -> None:
-    status = dash.etc / "dpkg/status"
-    status.parent.mkdir()
-    status.write_text("x")
-    os.utime(status, (time.time() - 60,) * 2)
-    dash.command("dpkg-query", f"echo asked >>{dash.path}/asked; shift 4; for name; do echo $name ii; done")
-    for names, asked in ((("one",), 1), (("one",), 1), (("one", "two"), 2), (("one", "two"), 2), (("one",), 3)):
-        assert dash.diff(Packages(names=names)) is None and (dash.path / "asked").read_text().count("\n") == asked
-
-
 def test_packages_of_dpkg(dash: Box) -> None:
     dash.command("dpkg-query", "printf 'one ii \\ntwo:amd64 ii \\nremoved rc \\nhalf iU \\n'; exit 1")
     change = dash.diff(Packages(names=("one", "two", "removed", "half", "unknown")))
