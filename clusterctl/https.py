@@ -1,4 +1,4 @@
-"""HTTPS to one port on this machine with a client certificate that never touches a disk."""
+"""HTTPS to one port on this machine with a client certificate."""
 
 from __future__ import annotations
 

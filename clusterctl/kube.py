@@ -87,7 +87,7 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
 
 
 class Api:
-    """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM; they never touch a disk."""
+    """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM."""
 
     def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
         self._https = Https(port, authority=authority, certificate=certificate, key=key)
@@ -182,8 +182,8 @@ class Api:
             raise
         return found
 
-    def compare(self, wanted: Iterable[Object], good: Callable[[Object, Object], bool]) -> list[ObjectChange]:
-        """What must be done so that these objects are as wanted; ``good(wanted, found)`` may find that one will do as it is."""
+    def compare(self, wanted: Iterable[Object], completed: Callable[[Object, Object | None], Object]) -> list[ObjectChange]:
+        """What must be done so that these objects are as wanted; ``completed(wanted, found)``: one with all that is wanted."""
         changes = []
         items = list(wanted)
         pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api")
@@ -194,10 +194,11 @@ class Api:
         finally:
             # After an interrupt nobody waits for answers that may never come.
             pool.shutdown(wait=False, cancel_futures=True)
-        for item, found in zip(items, there, strict=True):
+        for wanted_item, found in zip(items, there, strict=True):
+            item = completed(wanted_item, found)
             if found is None:
                 changes.append(ObjectChange(item, "create"))
-            elif (fields := differences(item, found)) and not good(item, found):
+            elif fields := differences(item, found):
                 changes.append(ObjectChange(item, "update", tuple(fields)))
         return changes
 

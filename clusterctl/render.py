@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from clusterctl.storage import user_cache, write_whole
+from clusterctl.kept import Kept, cache_folder
 
 if TYPE_CHECKING:
     from jinja2 import BytecodeCache, Environment
@@ -45,22 +44,11 @@ def yaml_value(value: object) -> str:
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _place() -> Path | None:
-    """Where compiled templates and texts are kept; None where that is no folder of the user's alone: what is in it is run."""
-    place = user_cache() / "templates"
-    with contextlib.suppress(OSError):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = place.stat()
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
-            return place
-    return None
-
-
 def _compiled() -> BytecodeCache | None:
     """Compiled templates, kept in the user's cache."""
     from jinja2 import FileSystemBytecodeCache
 
-    class Kept(FileSystemBytecodeCache):
+    class Buckets(FileSystemBytecodeCache):
         def load_bytecode(self, bucket: Bucket) -> None:
             try:
                 super().load_bytecode(bucket)
@@ -71,8 +59,8 @@ def _compiled() -> BytecodeCache | None:
             with contextlib.suppress(OSError):
                 super().dump_bytecode(bucket)
 
-    place = _place()
-    return Kept(str(place)) if place else None
+    place = cache_folder("templates")
+    return Buckets(str(place)) if place else None
 
 
 @cache
@@ -93,41 +81,6 @@ def _environment() -> Environment:
     return made
 
 
-class _Texts:
-    """What templates became, by template and values. Who wants nothing new thus need not load what makes it."""
-
-    MOST = 5000
-
-    def __init__(self) -> None:
-        place = _place()
-        self._path = place / "texts.json" if place else None
-        self._source = _source()
-        self._known: dict[str, str] = {}
-        self._used: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-            kept = json.loads(self._path.read_bytes()) if self._path else {}
-            if kept.get("source") == self._source:
-                self._known = {str(key): str(text) for key, text in kept["texts"].items()}
-
-    def get(self, name: str, values: dict[str, Any], read: Callable[[str], str] | None = None) -> str:
-        """``read`` makes another text of it, which is kept in its place."""
-        key = hashlib.sha256(repr((name, read is not None, sorted(values.items()))).encode()).hexdigest()
-        text = self._known.get(key)
-        if text is None:
-            text = _environment().get_template(name).render(**values)
-            text = read(text) if read else text
-        self._used[key] = text
-        return text
-
-    def keep(self) -> None:
-        """For the next run, where there is anything new. They are of templates without secrets."""
-        if self._path is None or self._used.keys() <= self._known.keys():
-            return
-        self._known = {**(self._known if len(self._known) < self.MOST else {}), **self._used}
-        with contextlib.suppress(OSError):
-            write_whole(self._path, json.dumps({"source": self._source, "texts": self._known}).encode())
-
-
 def _source() -> str:
     """What texts are made from beside their values: the templates, this file and jinja2."""
     library = find_spec("jinja2")
@@ -137,18 +90,23 @@ def _source() -> str:
 
 
 @cache
-def _texts() -> _Texts:
-    return _Texts()
+def _texts() -> Kept:
+    """What templates became, by template and values."""
+    return Kept("texts", _source())
+
+
+def _text(name: str, values: dict[str, Any]) -> str:
+    return _environment().get_template(name).render(**values)
 
 
 def render(name: str, **values: Any) -> bytes:
     """A template's text with these values, none of them a secret. Raises jinja2.UndefinedError for a value that is missing."""
-    return _texts().get(name, values).encode()
+    return _texts().get((name, False, sorted(values.items())), str, lambda: _text(name, values)).encode()
 
 
 def render_data(name: str, read: Callable[[str], object], **values: Any) -> Any:
     """What ``read`` makes of a template's text, as JSON knows it: a reader of YAML takes its time. No value may be a secret."""
-    return json.loads(_texts().get(name, values, lambda text: json.dumps(read(text))))
+    return json.loads(_texts().get((name, True, sorted(values.items())), str, lambda: json.dumps(read(_text(name, values)))))
 
 
 def keep_texts() -> None:

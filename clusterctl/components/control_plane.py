@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
-from clusterctl.pki import key_pem
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -114,7 +113,7 @@ def api_arguments(context: Context) -> dict[str, object]:
 
 def shared(context: Context) -> list[Resource]:
     """What all three read: the keys that are the same on every control plane."""
-    key = File(path=f"{PKI}/sa.key", content=key_pem(context.pki.service_account_key), mode="600", sensitive=True)
+    key = File(path=f"{PKI}/sa.key", content=context.pki.service_account_key, mode="600", sensitive=True)
     return [
         Folder(path="/var/log/kubernetes"),
         Folder(path=AUDIT, mode="700"),
@@ -122,7 +121,7 @@ def shared(context: Context) -> list[Resource]:
         ca_file(context, "etcd", f"{PKI}/etcd-ca.crt"),
         key,
         File(path=f"{PKI}/sa.pub", content=context.pki.service_account_public),
-        File(path=f"{PKI}/ca.key", content=key_pem(context.pki.authorities["kubernetes"].key), mode="600", sensitive=True),
+        File(path=f"{PKI}/ca.key", content=context.pki.authorities["kubernetes"].key, mode="600", sensitive=True),
     ]
 
 

@@ -20,7 +20,9 @@ from clusterctl.render import render_data
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OURS = {MANAGED_BY: MANAGER}
 """The label of all objects that are ours."""
-METRICS_SECRET = "metrics-server-tls"
+METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+                          "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
+"""What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
@@ -42,7 +44,7 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
             replicas=min(2, len(cluster.nodes)), forward=forward, image=IMAGES["coredns"].format(version=versions.coredns))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
-        wanted.append(metrics_secret(cluster, pki))
+        wanted.append(METRICS_SECRET)
         wanted += _ours(
             "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
             image=IMAGES["metrics-server"].format(version=versions.metrics_server))
@@ -79,22 +81,17 @@ def _metrics_spec(cluster: Cluster) -> CertificateSpec:
     )
 
 
-def metrics_secret(cluster: Cluster, pki: Pki) -> Object:
-    """What metrics-server proves itself with to the API servers; new at every call: ``is_good`` says whether it is needed."""
+def completed(cluster: Cluster, pki: Pki, item: Object, found: Object | None) -> Object:
+    """An object with all that is wanted of it: what is there of a certificate that holds stays, else a new one is made."""
+    if item is not METRICS_SECRET:
+        return item
+    if found is not None and _holds(cluster, pki, found):
+        return {**item, "data": found["data"]}
     certificate, key = pki.authorities["kubernetes"].issue(_metrics_spec(cluster))
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": METRICS_SECRET, "namespace": "kube-system", "labels": OURS},
-        "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()},
-    }
+    return {**item, "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()}}
 
 
-def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
-    """Whether an object that is there will do, although it is not word for word what is wanted: a certificate that holds."""
-    if (item["kind"], item["metadata"]["name"]) != ("Secret", METRICS_SECRET):
-        return False
+def _holds(cluster: Cluster, pki: Pki, found: Object) -> bool:
     try:
         pem = base64.b64decode(found["data"]["tls.crt"]).decode()
     except (KeyError, ValueError):
@@ -102,7 +99,7 @@ def is_good(cluster: Cluster, pki: Pki, item: Object, found: Object) -> bool:
     spec = _metrics_spec(cluster)
     wanted = {"subject": spec.subject, "names": spec.names, "usages": spec.usages, "validity": "long enough"}
     said = describe(pem)
-    return all(said.get(key) == value for key, value in wanted.items()) and pki.authorities["kubernetes"].signed_pem(pem) is True
+    return all(said.get(key) == value for key, value in wanted.items()) and pki.authorities["kubernetes"].signed(pem) is True
 
 
 def _ours(name: str, **values: object) -> list[Object]:

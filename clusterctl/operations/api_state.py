@@ -33,7 +33,8 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     wanted_objects = _wanted(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
     if not born or not running.live(facts):
-        return ApiState(tuple(ObjectChange(item, "create") for item in wanted_objects))
+        whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
+        return ApiState(tuple(ObjectChange(item, "create") for item in whole))
     api = session.any_api(born)
     if api is None:
         return ApiState(later=tuple(wanted_objects),
@@ -76,6 +77,6 @@ def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
 
 def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
     try:
-        return api.compare(wanted_objects, lambda item, found: objects.is_good(session.cluster, session.pki, item, found))
+        return api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
     except ApiError as error:
         raise refuse(error, "the API's objects cannot be read") from None

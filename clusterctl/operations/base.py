@@ -16,7 +16,7 @@ from clusterctl.kube import Api, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.opening import Opening
 from clusterctl.operations.opening import Options as Options
-from clusterctl.pki import CertificateSpec, Pki
+from clusterctl.pki import Pki
 from clusterctl.storage import StateFolder
 
 
@@ -63,14 +63,13 @@ class Session:
         return self.opening.api(host, self.pki)
 
     def etcd(self, host: Host, address: str = "127.0.0.1") -> Etcd:
-        """One member's API, with a certificate for this run alone. Raises Unreachable.
+        """One member's API. Raises Unreachable.
 
         The way there is the SSH connection of ``host``; ``address``: of another member, as it is reached from there.
         """
         if (host.name, address) not in self._etcds:
             forward = self.engine.transports[host.name].forward(address, 2379)
-            spec = CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1)
-            certificate, key = self.pki.authorities["etcd"].issue(spec)
+            certificate, key = self.pki.own("etcd")
             authority = self.pki.authorities["etcd"].pem
             self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
         return self._etcds[host.name, address]

@@ -18,6 +18,7 @@ from clusterctl.operations import running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import ByHost, formed, stages, wanted
 from clusterctl.operations.recall import Kept, keep
+from clusterctl.pki import keep_found
 from clusterctl.planner import HostChanges, Stage
 from clusterctl.render import keep_texts
 from clusterctl.shell import Probe
@@ -74,6 +75,7 @@ def remember(session: Session, facts: Mapping[str, Facts], probes: Mapping[str, 
     for api in session.opening.apis.values():
         api.forget()
     keep_texts()
+    keep_found()
     if session.pki_is_new:
         return
     before = session.opening.kept

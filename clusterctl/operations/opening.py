@@ -88,9 +88,9 @@ class Opening:
         forward = self.transports[host.name].forward("127.0.0.1", 6443)
         with self._making:
             if host.name not in self.apis:
-                authority = pki.authorities["kubernetes"]
-                certificate, key = authority.issue_administrator()
-                self.apis[host.name] = Api(forward.port, authority=authority.pem, certificate=certificate, key=key)
+                certificate, key = pki.own("kubernetes")
+                authority = pki.authorities["kubernetes"].pem
+                self.apis[host.name] = Api(forward.port, authority=authority, certificate=certificate, key=key)
             return self.apis[host.name]
 
     @cached_property

@@ -114,9 +114,9 @@ def room(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Refused]:
 
 def authorities(session: Session) -> Iterator[Refused]:
     for name, authority in session.pki.authorities.items():
-        if authority.certificate.not_valid_after_utc - datetime.now(UTC) < AUTHORITY_LEFT:
-            ends = f"{authority.certificate.not_valid_after_utc:%Y-%m-%d}"
-            yield Refused(f"the authority {name} ends on {ends}", where="certificates", hint="renew the authority first")
+        if authority.ends - datetime.now(UTC) < AUTHORITY_LEFT:
+            yield Refused(f"the authority {name} ends on {authority.ends:%Y-%m-%d}", where="certificates",
+                          hint="renew the authority first")
 
 
 def etcd(session: Session) -> Iterator[Refused]:

@@ -62,7 +62,7 @@ class Certificate(Resource):
                 "fingerprint": digests.split()[0], "certificate_mode": " ".join(certificate[1:]), "key_mode": " ".join(key[1:])}
 
     def _issuer(self, pem: str) -> str:
-        signed = self.authority.signed_pem(pem)
+        signed = self.authority.signed(pem)
         return "unreadable" if signed is None else self.authority.fingerprint if signed else "another authority"
 
     def apply(self, change: Change) -> Sequence[Call]:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
     {"errors"},
-    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption"},
+    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption", "kept"},
     {"shell", "hostkeys", "pki"},
     {"facts", "transport", "sender", "fleet", "resources", "preflight", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from clusterctl import pki as pki_module
 from clusterctl.components.base import Context
-from clusterctl.errors import InputError
+from clusterctl.errors import InputError, Refused
 from clusterctl.facts import Facts
 from clusterctl.inventory import load
 from clusterctl.operations.desired import stages
@@ -62,7 +66,7 @@ def test_every_certificate_of_the_components() -> None:
         crt, key = one.issue()
         certificate = x509.load_pem_x509_certificate(crt)
         assert certificate.public_key() == load_pem_private_key(key, None).public_key()
-        assert one.authority.signed(certificate) and len(one.spec.usages) > 0
+        assert one.authority.signed(crt.decode()) and len(one.spec.usages) > 0
         assert describe(crt.decode()).items() >= {"subject": one.spec.subject, "names": one.spec.names,
                                                   "usages": one.spec.usages, "validity": "long enough"}.items()
         lifetime = certificate.not_valid_after_utc - datetime.now(UTC)
@@ -70,7 +74,7 @@ def test_every_certificate_of_the_components() -> None:
         assert datetime.now(UTC) - certificate.not_valid_before_utc >= timedelta(minutes=5), "clocks differ"
         assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         others = [other for other in PKI.authorities.values() if other is not one.authority]
-        assert not any(other.signed(certificate) for other in others)
+        assert not any(other.signed(crt.decode()) for other in others)
 
 
 @pytest.mark.parametrize(("path", "subject", "usages"), [
@@ -95,7 +99,7 @@ def test_the_api_server_has_all_its_names() -> None:
 
 @pytest.mark.parametrize("text", ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_describe_what_is_no_certificate(text: str) -> None:
-    assert describe(text) == {} and AUTHORITY.signed_pem(text) is None
+    assert describe(text) == {} and AUTHORITY.signed(text) is None
 
 
 @pytest.mark.parametrize(("days", "later", "fits"), [
@@ -116,7 +120,7 @@ def test_renewal(monkeypatch: pytest.MonkeyPatch, days: int, later: float, fits:
 
 def test_no_certificate_outlives_its_authority() -> None:
     crt, _ = AUTHORITY.issue(CertificateSpec(authority="kubernetes", common_name="x", client=True, days=9999))
-    assert x509.load_pem_x509_certificate(crt).not_valid_after_utc <= AUTHORITY.certificate.not_valid_after_utc
+    assert x509.load_pem_x509_certificate(crt).not_valid_after_utc <= AUTHORITY.ends
 
 
 def seen_with(crt: bytes) -> Observation:
@@ -161,6 +165,110 @@ def test_save_and_load(tmp_path: Path) -> None:
     (folder.path / "pki" / "sa.key").unlink()
     with pytest.raises(InputError, match="incomplete"):
         Pki.load(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of this test alone."""
+    monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path / "cache"))
+    pki_module._found.cache_clear()
+    yield
+    pki_module._found.cache_clear()
+
+
+def test_what_is_known_of_a_certificate_needs_no_library(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(tmp_path / "state")
+    PKI.save(folder)
+    crt = AUTHORITY.issue(SPEC)[0].decode()
+
+    def look() -> object:
+        loaded = Pki.load(folder)
+        assert loaded is not None
+        return loaded.identity, describe(crt), [loaded.authorities[name].signed(crt) for name in PKI.authorities], loaded.own("etcd")
+
+    first = look()
+    pki_module.keep_found()
+    pki_module._found.cache_clear()
+    monkeypatch.setitem(sys.modules, "clusterctl.pki.certificates", None)
+    assert look() == first
+
+
+def test_keys_that_have_changed_are_looked_at_anew(fresh: None, tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    PKI.save(folder)
+    assert Pki.load(folder) is not None
+    (folder.path / "pki" / "kubernetes.key").write_bytes(b"junk")
+    with pytest.raises(InputError, match="damaged"):
+        Pki.load(folder)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{", '{"source": "1", "answers": {"KEY": 7}}', '{"source": "1", "answers": {"KEY": {}}}',
+                                     '{"source": "2", "answers": {"KEY": {"begins": "x", "ends": 3}}}'])
+def test_what_is_kept_of_no_sense_is_not_believed(fresh: None, tmp_path: Path, content: str) -> None:
+    crt = AUTHORITY.issue(SPEC)[0].decode()
+    first = describe(crt)
+    pki_module.keep_found()
+    path = tmp_path / "cache/kept/certificates.json"
+    (key,) = json.loads(path.read_text())["answers"]
+    path.write_text(content.replace("KEY", key))
+    pki_module._found.cache_clear()
+    assert describe(crt) == first
+
+
+def test_own_certificates_are_kept_for_half_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(tmp_path / "state")
+    PKI.save(folder)
+
+    def own() -> bytes:
+        loaded = Pki.load(folder)
+        assert loaded is not None
+        pair = loaded.own("kubernetes")
+        certificate = x509.load_pem_x509_certificate(pair[0])
+        assert load_pem_private_key(pair[1], None).public_key() == certificate.public_key()
+        assert loaded.authorities["kubernetes"].signed(pair[0].decode())
+        assert describe(pair[0].decode())["subject"] == "CN=clusterctl/O=system:masters"
+        return pair[0]
+
+    path = folder.path / "pki/own-kubernetes.pem"
+    first = own()
+    assert own() == first and path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    path.write_bytes(AUTHORITY.issue(SPEC)[0] + AUTHORITY.issue(SPEC)[1])
+    assert own() != first, "of somebody else"
+    foreign = Authority.create("kubernetes").issue(Pki.OWN["kubernetes"])
+    path.write_bytes(foreign[0] + foreign[1])
+    assert own() != foreign[0], "of another authority"
+    path.write_bytes(path.read_bytes()[:-200].partition(b"-----BEGIN PRIVATE KEY-----")[0])
+    assert own(), "half of it"
+    now = own()
+    path.chmod(0o644)
+    with pytest.raises(Refused, match="others on this machine"):
+        own()
+    path.chmod(0o600)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=13)
+
+    monkeypatch.setattr(pki_module, "datetime", Later)
+    assert own() != now
+
+
+def raise_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_own_certificates_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(tmp_path / "state")
+    PKI.save(folder)
+    monkeypatch.setattr(StateFolder, "write", raise_full)
+    loaded = Pki.load(folder)
+    assert loaded is not None and loaded.own("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----") and len(list((folder.path / "pki").iterdir())) == 8
+    assert Pki.create().own("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----"), "of no folder"
+
+
+def test_no_key_is_shown() -> None:
+    assert "PRIVATE" not in repr(AUTHORITY) + repr(PKI) and AUTHORITY.key.decode()[40:60] not in repr(AUTHORITY)
 
 
 def test_killed_while_it_is_saved(tmp_path: Path) -> None:

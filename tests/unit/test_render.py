@@ -167,7 +167,7 @@ class Kept:
     """A cache of texts, and how often a template was really rendered."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.path = path / "templates/texts.json"
+        self.path = path / "kept/texts.json"
         self.made = 0
         monkeypatch.setenv("CLUSTERCTL_CACHE", str(path))
         real = render_module._environment
@@ -212,7 +212,7 @@ def test_other_templates_have_other_texts(kept: Kept, tmp_path: Path, monkeypatc
     assert kept.run("overlay") == first + b"# another line\n" and kept.made == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"source": "x", "texts": {}}'])
+@pytest.mark.parametrize("content", [b"", b"[", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"source": "x", "answers": {}}'])
 def test_texts_that_cannot_be_read_are_made_anew(kept: Kept, content: bytes) -> None:
     first = kept.run("overlay")
     kept.path.write_bytes(content)
@@ -221,7 +221,7 @@ def test_texts_that_cannot_be_read_are_made_anew(kept: Kept, content: bytes) -> 
 
 
 def test_texts_do_not_pile_up(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render_module._Texts, "MOST", 2)
+    monkeypatch.setattr(render_module.Kept, "MOST", 2)
     for module in "abcde":
         kept.run(module)
-    assert len(json.loads(kept.path.read_bytes())["texts"]) == 1
+    assert len(json.loads(kept.path.read_bytes())["answers"]) == 1

@@ -1,0 +1,241 @@
+"""The cluster's certificates: authorities, what they issue, and whether what a machine holds is still right.
+
+Names, organisations and usages follow kubernetes.io/docs/setup/best-practices/certificates and kubeadm's certlist.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import secrets
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache, cached_property
+from typing import Literal
+
+from clusterctl.errors import InputError
+from clusterctl.kept import Kept
+from clusterctl.storage import StateFolder
+
+AuthorityName = Literal["kubernetes", "etcd", "front-proxy"]
+
+AUTHORITIES: Mapping[AuthorityName, str] = {"kubernetes": "kubernetes", "etcd": "etcd-ca", "front-proxy": "front-proxy-ca"}
+"""The authorities and their common names."""
+
+RENEW_BELOW_DAYS = 30
+OWN_LEFT = timedelta(hours=12)
+"""How long what clusterctl proves itself with must still be valid when a run begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSpec:
+    """What a certificate is to say. ``days`` is its lifetime."""
+
+    authority: AuthorityName
+    common_name: str
+    organizations: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    server: bool = False
+    client: bool = False
+    days: int = 365
+
+    @property
+    def subject(self) -> str:
+        return "/".join((f"CN={self.common_name}", *(f"O={name}" for name in sorted(self.organizations))))
+
+    @property
+    def names(self) -> str:
+        return ",".join(sorted({*self.dns, *self.addresses}))
+
+    @property
+    def usages(self) -> str:
+        return ",".join(name for name, wanted in (("server", self.server), ("client", self.client)) if wanted)
+
+
+@cache
+def _found() -> Kept:
+    """What was found out about certificates, by their text."""
+    return Kept("certificates", "1")
+
+
+def keep_found() -> None:
+    """Keep it for the next run."""
+    _found().keep()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority with its key (ECDSA P-256), both PEM."""
+
+    pem: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Authority({self.fingerprint})"
+
+    @classmethod
+    def create(cls, common_name: str) -> Authority:
+        from clusterctl.pki import certificates
+
+        return cls(*certificates.create(common_name))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the DER, hexadecimal."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.pem.decode())).hexdigest()
+
+    @property
+    def ends(self) -> datetime:
+        return datetime.fromisoformat(describe(self.pem.decode())["ends"])
+
+    def issue(self, spec: CertificateSpec) -> tuple[bytes, bytes]:
+        """A new key and its certificate: (certificate PEM, key PEM)."""
+        from clusterctl.pki import certificates
+
+        return certificates.issue(self.pem, self.key, spec)
+
+    def signed(self, pem: str) -> bool | None:
+        """Whether this authority signed a certificate; None where it is none."""
+        def look() -> bool:
+            from clusterctl.pki import certificates
+
+            return certificates.signed(self.pem, pem.encode())
+
+        try:
+            return _found().get(("signed", self.fingerprint, pem), bool, look)
+        except ValueError:
+            return None
+
+
+def describe(pem: str) -> dict[str, str]:
+    """Subject, names, usages and lifetime of a certificate in the words of ``CertificateSpec``; empty where it is none."""
+    def look() -> dict[str, str]:
+        from clusterctl.pki import certificates
+
+        return certificates.read(pem.encode())
+
+    try:
+        found = _found().get(("read", pem), dict, look)
+        found = dict(found if found.keys() >= {"begins", "ends"} else look())
+    except ValueError:
+        return {}
+    begins, ends = datetime.fromisoformat(found.pop("begins")), datetime.fromisoformat(found["ends"])
+    left = ends - datetime.now(UTC)
+    enough = left >= min(timedelta(days=RENEW_BELOW_DAYS), (ends - begins) / 3)
+    return {**found, "validity": "long enough" if enough else f"ends in {left.days} days"}
+
+
+class Pki:
+    """All key material of a cluster that lives on this side, in the state folder. ``service_account_key``: PEM."""
+
+    OWN: Mapping[AuthorityName, CertificateSpec] = {
+        "kubernetes": CertificateSpec(authority="kubernetes", common_name="clusterctl", organizations=("system:masters",),
+                                      client=True, days=1),
+        "etcd": CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1),
+    }
+    """What clusterctl says that it is, to whom."""
+
+    def __init__(self, authorities: Mapping[AuthorityName, Authority], service_account_key: bytes, encryption_key: bytes,
+                 folder: StateFolder | None = None) -> None:
+        self.authorities = authorities
+        self.service_account_key = service_account_key
+        self.encryption_key = encryption_key
+        self._folder = folder
+        self._own: dict[AuthorityName, tuple[bytes, bytes]] = {}
+        self._making = threading.Lock()
+
+    @classmethod
+    def create(cls) -> Pki:
+        from clusterctl.pki import certificates
+
+        authorities = {name: Authority.create(common) for name, common in AUTHORITIES.items()}
+        return cls(authorities, certificates.new_key(), secrets.token_bytes(32))
+
+    @classmethod
+    def load(cls, folder: StateFolder) -> Pki | None:
+        """What the folder holds; None where it holds nothing. Raises InputError where it holds only a part."""
+        names = [*(f"pki/{name}.{kind}" for name in AUTHORITIES for kind in ("crt", "key")), "pki/sa.key", "pki/encryption.key"]
+        found = {name: content for name in names if (content := folder.read(name)) is not None}
+        if not found:
+            return None
+        if missing := [name for name in names if name not in found]:
+            raise InputError(
+                f"the cluster's keys are incomplete: {', '.join(missing)} missing",
+                where=str(folder.path),
+                hint="restore the folder from its backup; without its keys the cluster cannot be changed",
+            )
+        made = cls({name: Authority(found[f"pki/{name}.crt"], found[f"pki/{name}.key"]) for name in AUTHORITIES},
+                   found["pki/sa.key"], b"", folder)
+        try:
+            made.encryption_key = base64.b64decode(found["pki/encryption.key"])
+            _found().get(("whole", hashlib.sha256(repr(found).encode()).hexdigest()), bool, made._whole)
+        except ValueError as error:
+            raise InputError(
+                "the cluster's keys are damaged", where=str(folder.path), hint="restore the folder from its backup"
+            ) from error
+        return made
+
+    def _whole(self) -> bool:
+        """True; raises ValueError where something is not what it should be."""
+        from clusterctl.pki import certificates
+
+        for authority in self.authorities.values():
+            certificates.read(authority.pem)
+            certificates.private(authority.key)
+        certificates.private(self.service_account_key)
+        return True
+
+    def save(self, folder: StateFolder) -> None:
+        """Write all of it, the first time whole or not at all."""
+        folder.prepare()
+        files = {
+            f"{name}.{kind}": content
+            for name, authority in self.authorities.items()
+            for kind, content in (("crt", authority.pem), ("key", authority.key))
+        }
+        files |= {"sa.key": self.service_account_key, "encryption.key": base64.b64encode(self.encryption_key)}
+        folder.write_all("pki", files)
+        self._folder = folder
+
+    def own(self, name: AuthorityName) -> tuple[bytes, bytes]:
+        """What clusterctl proves itself with, of one day: (certificate, key) PEM.
+
+        It is kept beside the authority's key, which could make any other. Raises Refused where others may read it.
+        """
+        with self._making:
+            if name not in self._own:
+                self._own[name] = self._kept_own(name) or self._new_own(name)
+            return self._own[name]
+
+    def _kept_own(self, name: AuthorityName) -> tuple[bytes, bytes] | None:
+        text = (self._folder.read(f"pki/own-{name}.pem") if self._folder else None) or b""
+        certificate, mark, key = text.partition(b"-----BEGIN PRIVATE KEY-----")
+        pem = certificate.decode(errors="replace")
+        said = describe(pem)
+        good = (mark and said and said["subject"] == self.OWN[name].subject and self.authorities[name].signed(pem)
+                and datetime.fromisoformat(said["ends"]) - datetime.now(UTC) >= OWN_LEFT)
+        return (certificate, mark + key) if good else None
+
+    def _new_own(self, name: AuthorityName) -> tuple[bytes, bytes]:
+        certificate, key = self.authorities[name].issue(self.OWN[name])
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._folder.write(f"pki/own-{name}.pem", certificate + key)
+        return certificate, key
+
+    @property
+    def service_account_public(self) -> bytes:
+        from cryptography.hazmat.primitives import serialization
+
+        key = serialization.load_pem_private_key(self.service_account_key, password=None).public_key()
+        return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def identity(self) -> str:
+        """Which cluster this is: derived from its CA, so that two clusters of one name differ."""
+        return hashlib.sha256(self.authorities["kubernetes"].pem).hexdigest()[:32]
