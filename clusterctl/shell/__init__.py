@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import re
 import secrets
-import shlex
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from clusterctl.shell import standing
+from clusterctl.shell.standing import quote as quote
 
 Probe = tuple[str, str]
 """An observing function of the prelude (without ``observe_``) and one argument for it."""
@@ -39,32 +40,10 @@ gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75
 """
 
 
-def quote(word: str) -> str:
-    """A word for sh, quoted. Raises ValueError for a NUL, which no shell can carry."""
-    if "\0" in word:
-        raise ValueError("a NUL cannot be passed to a shell")
-    return shlex.quote(word)
-
-
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-STANDING = ("stat", "sha", "text", "program", "unit", "package", "user", "running")
-"""The probes whose answers stand until somebody writes to a file; the others are always asked."""
-
-UNIT_LINKS = ("/run/systemd/units/invocation:", "/etc/systemd/system/multi-user.target.wants/")
-"""The links by which systemd keeps that a unit was started, and that it starts at boot."""
-
-OWNERS = ("/etc/passwd", "/etc/group")
-RUNNING = ("/etc/clusterctl/cluster", "/etc/clusterctl/images/*")
-
-PACKAGES = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite-wal")
-"""Where dpkg and rpm keep what is installed."""
-
-PASSING = ("/proc/", "/sys/")
-"""Where files change without a trace in their times."""
-
-LOOKS = frozenset((*STANDING, "facts", "module", "image", "etcd_role"))
+LOOKS = standing.KINDS | {"facts", "module", "image", "etcd_role"}
 """The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
 UNDOING = ("footprint", "undo", "undo_system")
@@ -102,7 +81,7 @@ class Program:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
         asked = _grouped(self.probes)
-        lines += _look(asked) if self._looks else [*_observations(asked), "emit end"]
+        lines += standing.look(asked) if self._looks else [*standing.observations(asked), "emit end"]
         return "\n".join(lines) + "\n"
 
     @property
@@ -136,44 +115,6 @@ def _grouped(probes: Iterable[Probe]) -> dict[str, list[str]]:
     for kind, argument in dict.fromkeys(probes):
         grouped[kind].append(argument)
     return grouped
-
-
-def _observations(asked: Mapping[str, Sequence[str]]) -> list[str]:
-    return [" ".join((f"observe_{kind}", *map(quote, arguments))) for kind, arguments in asked.items() if arguments]
-
-
-def _look(asked: Mapping[str, Sequence[str]]) -> list[str]:
-    """The end of a program that only looks. What stands is asked once for each state of what its answers are made of."""
-    before, standing = dict(asked), {}
-    # To know of a few things whether they are as they were takes as long as to ask for them.
-    if "facts" in asked:
-        before = {kind: _chosen(kind, arguments, stands=False) for kind, arguments in asked.items()}
-        standing = {kind: _chosen(kind, arguments, stands=True) for kind, arguments in asked.items()}
-    questions = _observations(standing)
-    contents, places = _sources(standing)
-    return [f"asked={hashlib.sha256(repr(questions).encode()).hexdigest()[:32]}",
-            'contents() { "$@" ' + " ".join(contents) + "; }", 'places() { "$@" ' + " ".join(places) + "; }",
-            "standing() {", *questions, ":", "}",
-            # A packet for each record would cost both sides more than to look.
-            'exec 4>&3 3>"$work/records"', *_observations(before), *(['noted "standing-$asked" standing'] if questions else []),
-            "emit end", "exec 3>&-", 'cat "$work/records" >&4']
-
-
-def _chosen(kind: str, arguments: Sequence[str], *, stands: bool) -> Sequence[str]:
-    """Those of a kind whose answers stand until somebody writes to a file, or the others."""
-    return [argument for argument in arguments if (kind in STANDING and not argument.startswith(PASSING)) == stands]
-
-
-def _sources(standing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """What the answers are made of, as words for sh: files with what is in them, and other places with what stands there."""
-    contents = [quote(path) for kind in ("sha", "text") for path in standing.get(kind, ())]
-    contents += [f"{quote(folder)}/.stamp" for folder in standing.get("program", ())]
-    contents += OWNERS if standing.get("stat") or standing.get("user") else []
-    contents += PACKAGES if standing.get("package") else []
-    contents += RUNNING if standing.get("running") else []
-    places = [quote(place + unit) for place in UNIT_LINKS for unit in standing.get("unit", ())]
-    places += [quote(path) for path in standing.get("stat", ())]
-    return list(dict.fromkeys(contents)), [place for place in dict.fromkeys(places) if place not in contents]
 
 
 def _member(name: str, blob: Blob, size: int) -> Iterator[bytes]:

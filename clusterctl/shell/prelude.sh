@@ -180,7 +180,7 @@ list_images() {
 noted() {
 	note=$state/noted/$1 noted_state='' noted_records='' passing=''
 	state_of "$1"
-	current=$found
+	current=$found began=${marks%%:*}
 	# shellcheck disable=SC1090 # made here
 	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
 	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then
@@ -212,9 +212,10 @@ state_of() {
 	[ "$1" = images ] || found=$standing_state
 }
 
-# What is written within one tick of the clock leaves the times as they are, and some file systems count whole seconds.
+# Since long enough before the look began: what is written within one tick of the clock leaves the times as they are, and some file
+# systems count whole seconds.
 at_rest() {
-	printf '%s\n%s\n' "${marks%%:*}" "$found" | awk -v rest="$rest_seconds" 'NR == 1 {now = $1; next}
+	printf '%s\n%s\n' "$began" "$found" | awk -v rest="$rest_seconds" 'NR == 1 {now = $1; next}
 		NF > 7 && ($3 > now - rest || $4 > now - rest) {exit 1}'
 }
 
