@@ -116,8 +116,8 @@ observe_content() {
 # One question tells of all units which are loaded and active; that they start at boot their links say. About any other one systemd
 # is asked by itself, which costs it as much as all of the first.
 observe_unit() {
-	lines unit
 	answer=$(active_units "$@" 2>/dev/null)
+	lines unit
 	for unit; do
 		shift
 		case "$newline$answer" in
@@ -131,7 +131,8 @@ observe_unit() {
 		set -- "$@" "$unit"
 	done
 	[ $# -gt 0 ] || return 0
-	passing=yes
+	passing
+	lines unit
 	systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- "$@" >&3
 }
 
@@ -150,7 +151,7 @@ observe_package() {
 		lines dpkg
 		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null >&3 || :
 	else
-		[ -e /var/lib/rpm/rpmdb.sqlite ] || passing=yes
+		[ -e /var/lib/rpm/rpmdb.sqlite ] || passing
 		for name; do
 			if rpm -q --quiet "$name"; then emit package "$name"; fi
 		done
@@ -169,41 +170,43 @@ observe_image() {
 }
 
 list_images() {
-	answer=$("$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null) || { passing=yes && return 0; }
+	answer=$("$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null) || { passing && return 0; }
 	lines image
 	[ -z "$answer" ] || printf '%s\n' "$answer" >&3
 }
 
 # noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
 # They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of sets 'passing'. What was noted a week ago is asked anew: what else is asked has other notes. Notes are read as sh reads its own text: its 'read' takes one byte at a time.
+# no file tells of says 'passing'. What was noted a week ago is asked anew: what else is asked has other notes. Notes are read as sh
+# reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
 noted() {
-	note=$state/noted/$1 noted_state='' noted_records='' passing=''
+	note=$state/noted/$1 noted_state='' noted_records=''
 	state_of "$1"
 	current=$found began=${marks%%:*}
 	# shellcheck disable=SC1090 # made here
 	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
 	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then
-		printf '%s' "$noted_records" >&3
+		[ -z "$noted_records" ] || printf '%s\n' "$noted_records" >&3
 		return 0
 	fi
-	exec 5>&3 3>"$work/part"
-	"$2"
-	exec 3>&5 5>&-
-	cat "$work/part" >&3
-	if [ -n "$passing" ] || [ -z "$current" ] || ! contents no_links; then return 0; fi
+	records=$("$2" 3>&1 >/dev/null) || exit 1
+	[ -z "$records" ] || printf '%s\n' "$records" >&3
+	case $records in *"$nonce${tab}passing"*) return 0 ;; esac
+	if [ -z "$current" ] || ! contents no_links; then return 0; fi
 	take_marks
 	state_of "$1"
 	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
 	mkdir -p "$state/noted"
 	{
-		printf 'noted_state="%s"\n' "$(printf '%s' "$current" | sed 's/[\\"$`]/\\&/g')"
-		printf 'noted_records="'
+		printf 'noted_state="%s"\n' "$(printf '%s\n' "$current" | sed 's/[\\"$`]/\\&/g')"
 		# The next program has a nonce of its own.
-		sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/" "$work/part"
-		printf '"\n'
+		printf 'noted_records="%s"\n' "$(printf '%s\n' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"
 	} >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
 	find "$state/noted" -type f -mtime +7 -exec rm -f {} +
+}
+
+passing() {
+	emit passing yes
 }
 
 # The lines of the marks that tell of what is noted under a name; of all that stands, what is asked as well.

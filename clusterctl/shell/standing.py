@@ -48,8 +48,8 @@ def look(asked: Asked) -> list[str]:
         passing = {kind: [word for word in words if not _stands(kind, word)] for kind, words in asked.items()}
         functions = _standing({kind: [word for word in words if _stands(kind, word)] for kind, words in asked.items()})
     # A packet for each record would cost both sides more than to look.
-    return [*functions, 'exec 4>&3 3>"$work/records"', *observations(passing),
-            *(['noted "standing-$asked" standing'] if functions else []), "emit end", "exec 3>&-", 'cat "$work/records" >&4']
+    ask = [*observations(passing), *(['noted "standing-$asked" standing'] if functions else []), "emit end"]
+    return [*functions, "look() {", *ask, "}", "said=$(look 3>&1 >/dev/null) || exit 1", "printf '%s\\n' \"$said\" >&3"]
 
 
 def _stands(kind: str, argument: str) -> bool:
