@@ -186,11 +186,13 @@ noted() {
 	# shellcheck disable=SC1090 # made here
 	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
 	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then
-		[ -z "$noted_records" ] || printf '%s\n' "$noted_records" >&3
+		printf '%s' "$noted_records" >&3
 		return 0
 	fi
-	records=$("$2" 3>&1 >/dev/null) || exit 1
-	[ -z "$records" ] || printf '%s\n' "$records" >&3
+	# Whether all of it was said its own end tells: a question may fail.
+	records=$({ "$2"; emit whole; } 3>&1 >/dev/null)
+	case $records in *"$nonce${tab}whole") records=${records%"$nonce${tab}whole"} ;; *) exit 1 ;; esac
+	printf '%s' "$records" >&3
 	case $records in *"$nonce${tab}passing"*) return 0 ;; esac
 	if [ -z "$current" ] || ! contents no_links; then return 0; fi
 	take_marks
@@ -200,7 +202,7 @@ noted() {
 	{
 		printf 'noted_state="%s"\n' "$(printf '%s\n' "$current" | sed 's/[\\"$`]/\\&/g')"
 		# The next program has a nonce of its own.
-		printf 'noted_records="%s"\n' "$(printf '%s\n' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"
+		printf 'noted_records="%s\n"\n' "$(printf '%s' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"
 	} >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
 	find "$state/noted" -type f -mtime +7 -exec rm -f {} +
 }

@@ -135,6 +135,13 @@ def test_a_unit_that_does_not_run_is_asked_for_each_time(machine: Machine) -> No
     assert machine.asked == 3
 
 
+def test_a_question_that_fails_is_an_answer(machine: Machine) -> None:
+    for _ in range(2):
+        seen = machine.look(("user", "no-such-user"), ("sha", str(machine.absent)), ("program", "/no/such/folder"))
+        assert seen.get("user", "no-such-user") is None and seen.get("user", "daemon") and seen.get("text", str(machine.other)) == ["other"]
+    assert machine.asked == 2
+
+
 def test_other_questions_are_asked(machine: Machine) -> None:
     for times in (2, 0):
         assert machine.look(("sha", "/etc/hostname")).get("sha", "/etc/hostname") is not None and machine.asked == times
