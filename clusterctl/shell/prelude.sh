@@ -194,7 +194,7 @@ noted() {
 	case $records in *"$nonce${tab}whole") records=${records%"$nonce${tab}whole"} ;; *) exit 1 ;; esac
 	printf '%s' "$records" >&3
 	case $records in *"$nonce${tab}passing"*) return 0 ;; esac
-	if [ -z "$current" ] || ! contents no_links; then return 0; fi
+	if [ -z "$current" ] || ! made_of no_links; then return 0; fi
 	take_marks
 	state_of "$1"
 	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
@@ -229,7 +229,7 @@ no_links() {
 }
 
 # A program that looks tells here what its answers are made of: files, and places with whatever stands there.
-contents() {
+made_of() {
 	"$@"
 }
 
@@ -242,7 +242,7 @@ places() {
 take_marks() {
 	: >"$work/now"
 	set -- "$work/now" "$images" "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel
-	marks=$(contents places mark %u:%g "$@") || :
+	marks=$(made_of places mark %u:%g "$@") || :
 	images_state='' standing_state=${marks#*"$newline"}
 	case ${standing_state%%"$newline"*} in *" $images")
 		images_state=${standing_state%%"$newline"*}

@@ -57,7 +57,7 @@ def _stands(kind: str, argument: str) -> bool:
 
 
 def _standing(asked: Asked) -> list[str]:
-    """Functions of sh: ``standing`` asks; ``contents`` and ``places`` add the files that its answers are made of to a command.
+    """Functions of sh: ``standing`` asks; ``made_of`` and ``places`` add the files that its answers are made of to a command.
 
     A path is there once, whatever is asked of it: in the function of all paths of which the same is asked.
     """
@@ -77,7 +77,7 @@ def _standing(asked: Asked) -> list[str]:
     only_places = ("stat",)
     links = (quote(place + unit) for place in UNIT_LINKS for unit in asked.get("unit", ()))
     return [f"asked={hashlib.sha256(repr((functions, questions)).encode()).hexdigest()[:32]}", *functions,
-            _function("contents", (name for of, name in names.items() if of != only_places), _contents(asked)),
+            _function("made_of", (name for of, name in names.items() if of != only_places), _contents(asked)),
             _function("places", (name for of, name in names.items() if of == only_places), links),
             "standing() {", *questions, "}"]
 

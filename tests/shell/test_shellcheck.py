@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from shell_box import SHELLS
 
 from clusterctl import facts
-from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, functions
+from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, functions, standing
 
 ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
 """The files of functions that only some programs have."""
@@ -62,6 +63,13 @@ def test_a_program_that_only_looks_needs_no_function_that_it_does_not_bring(but:
 def test_a_program_that_undoes() -> None:
     # 2086: the footprint's lists are words on purpose; 2034: not every program uses all of them.
     assert shellcheck(without_directives(program_with(names_of(functions(*UNDOING)))), "SC2317,SC2329,SC2086,SC2034") == ""
+
+
+def test_no_name_is_taken_twice() -> None:
+    """Files of functions are put together in many ways: of two functions of one name all would call the later one."""
+    made = names_of("\n".join(standing.look({"facts": ["x"], "stat": ["/a"], "sha": ["/a", "/b"], "text": ["/b"]})))
+    counted = Counter(names_of(functions(*PRELUDE, *UNDOING, *ADDED)) + made)
+    assert {name for name, count in counted.items() if count > 1} == {"made_of", "places"}, "a look has its own"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
