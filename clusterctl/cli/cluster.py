@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clusterctl.report import Report
 
 CHANGES = 10
-VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash installed programs again, too.")]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Believe no earlier look, and hash installed programs again.")]
 DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
 
 

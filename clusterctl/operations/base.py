@@ -69,7 +69,7 @@ class Session:
         """
         if (host.name, address) not in self._etcds:
             forward = self.engine.transports[host.name].forward(address, 2379)
-            certificate, key = self.pki.own("etcd")
+            certificate, key = self.pki.client_certificate("etcd")
             authority = self.pki.authorities["etcd"].pem
             self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
         return self._etcds[host.name, address]

@@ -88,7 +88,7 @@ class Opening:
         forward = self.transports[host.name].forward("127.0.0.1", 6443)
         with self._making:
             if host.name not in self.apis:
-                certificate, key = pki.own("kubernetes")
+                certificate, key = pki.client_certificate("kubernetes")
                 authority = pki.authorities["kubernetes"].pem
                 self.apis[host.name] = Api(forward.port, authority=authority, certificate=certificate, key=key)
             return self.apis[host.name]

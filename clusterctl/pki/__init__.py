@@ -27,7 +27,7 @@ AUTHORITIES: Mapping[AuthorityName, str] = {"kubernetes": "kubernetes", "etcd": 
 """The authorities and their common names."""
 
 RENEW_BELOW_DAYS = 30
-OWN_LEFT = timedelta(hours=12)
+CLIENT_LEFT = timedelta(hours=12)
 """How long what clusterctl proves itself with must still be valid when a run begins."""
 
 
@@ -133,7 +133,7 @@ def describe(pem: str) -> dict[str, str]:
 class Pki:
     """All key material of a cluster that lives on this side, in the state folder. ``service_account_key``: PEM."""
 
-    OWN: Mapping[AuthorityName, CertificateSpec] = {
+    CLIENTS: Mapping[AuthorityName, CertificateSpec] = {
         "kubernetes": CertificateSpec(authority="kubernetes", common_name="clusterctl", organizations=("system:masters",),
                                       client=True, days=1),
         "etcd": CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1),
@@ -146,7 +146,7 @@ class Pki:
         self.service_account_key = service_account_key
         self.encryption_key = encryption_key
         self._folder = folder
-        self._own: dict[AuthorityName, tuple[bytes, bytes]] = {}
+        self._clients: dict[AuthorityName, tuple[bytes, bytes]] = {}
         self._making = threading.Lock()
 
     @classmethod
@@ -202,30 +202,30 @@ class Pki:
         folder.write_all("pki", files)
         self._folder = folder
 
-    def own(self, name: AuthorityName) -> tuple[bytes, bytes]:
+    def client_certificate(self, name: AuthorityName) -> tuple[bytes, bytes]:
         """What clusterctl proves itself with, of one day: (certificate, key) PEM.
 
         It is kept beside the authority's key, which could make any other. Raises Refused where others may read it.
         """
         with self._making:
-            if name not in self._own:
-                self._own[name] = self._kept_own(name) or self._new_own(name)
-            return self._own[name]
+            if name not in self._clients:
+                self._clients[name] = self._kept_client(name) or self._new_client(name)
+            return self._clients[name]
 
-    def _kept_own(self, name: AuthorityName) -> tuple[bytes, bytes] | None:
-        text = (self._folder.read(f"pki/own-{name}.pem") if self._folder else None) or b""
+    def _kept_client(self, name: AuthorityName) -> tuple[bytes, bytes] | None:
+        text = (self._folder.read(f"pki/client-{name}.pem") if self._folder else None) or b""
         certificate, mark, key = text.partition(b"-----BEGIN PRIVATE KEY-----")
         pem = certificate.decode(errors="replace")
         said = describe(pem)
-        good = (mark and said and said["subject"] == self.OWN[name].subject and self.authorities[name].signed(pem)
-                and datetime.fromisoformat(said["ends"]) - datetime.now(UTC) >= OWN_LEFT)
+        good = (mark and said and said["subject"] == self.CLIENTS[name].subject and self.authorities[name].signed(pem)
+                and datetime.fromisoformat(said["ends"]) - datetime.now(UTC) >= CLIENT_LEFT)
         return (certificate, mark + key) if good else None
 
-    def _new_own(self, name: AuthorityName) -> tuple[bytes, bytes]:
-        certificate, key = self.authorities[name].issue(self.OWN[name])
+    def _new_client(self, name: AuthorityName) -> tuple[bytes, bytes]:
+        certificate, key = self.authorities[name].issue(self.CLIENTS[name])
         if self._folder is not None:
             with contextlib.suppress(OSError):
-                self._folder.write(f"pki/own-{name}.pem", certificate + key)
+                self._folder.write(f"pki/client-{name}.pem", certificate + key)
         return certificate, key
 
     @property

@@ -184,7 +184,7 @@ def test_what_is_known_of_a_certificate_needs_no_library(fresh: None, tmp_path: 
     def look() -> object:
         loaded = Pki.load(folder)
         assert loaded is not None
-        return loaded.identity, describe(crt), [loaded.authorities[name].signed(crt) for name in PKI.authorities], loaded.own("etcd")
+        return loaded.identity, describe(crt), [loaded.authorities[name].signed(crt) for name in PKI.authorities], loaded.client_certificate("etcd")
 
     first = look()
     pki_module.keep_found()
@@ -215,26 +215,26 @@ def test_what_is_kept_of_no_sense_is_not_believed(fresh: None, tmp_path: Path, c
     assert describe(crt) == first
 
 
-def test_own_certificates_are_kept_for_half_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_certificates_are_kept_for_half_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StateFolder(tmp_path / "state")
     PKI.save(folder)
 
     def own() -> bytes:
         loaded = Pki.load(folder)
         assert loaded is not None
-        pair = loaded.own("kubernetes")
+        pair = loaded.client_certificate("kubernetes")
         certificate = x509.load_pem_x509_certificate(pair[0])
         assert load_pem_private_key(pair[1], None).public_key() == certificate.public_key()
         assert loaded.authorities["kubernetes"].signed(pair[0].decode())
         assert describe(pair[0].decode())["subject"] == "CN=clusterctl/O=system:masters"
         return pair[0]
 
-    path = folder.path / "pki/own-kubernetes.pem"
+    path = folder.path / "pki/client-kubernetes.pem"
     first = own()
     assert own() == first and path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     path.write_bytes(AUTHORITY.issue(SPEC)[0] + AUTHORITY.issue(SPEC)[1])
     assert own() != first, "of somebody else"
-    foreign = Authority.create("kubernetes").issue(Pki.OWN["kubernetes"])
+    foreign = Authority.create("kubernetes").issue(Pki.CLIENTS["kubernetes"])
     path.write_bytes(foreign[0] + foreign[1])
     assert own() != foreign[0], "of another authority"
     path.write_bytes(path.read_bytes()[:-200].partition(b"-----BEGIN PRIVATE KEY-----")[0])
@@ -258,13 +258,13 @@ def raise_full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_own_certificates_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_certificates_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StateFolder(tmp_path / "state")
     PKI.save(folder)
     monkeypatch.setattr(StateFolder, "write", raise_full)
     loaded = Pki.load(folder)
-    assert loaded is not None and loaded.own("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----") and len(list((folder.path / "pki").iterdir())) == 8
-    assert Pki.create().own("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----"), "of no folder"
+    assert loaded is not None and loaded.client_certificate("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----") and len(list((folder.path / "pki").iterdir())) == 8
+    assert Pki.create().client_certificate("etcd")[1].startswith(b"-----BEGIN PRIVATE KEY-----"), "of no folder"
 
 
 def test_no_key_is_shown() -> None:
