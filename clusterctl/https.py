@@ -102,9 +102,9 @@ class Https:
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
-        for descriptor in self._files:
+        while self._files:
             with contextlib.suppress(OSError):
-                os.close(descriptor)
+                os.close(self._files.pop())
 
 
 def _memory_file(content: bytes) -> int:

@@ -64,6 +64,7 @@ class Transport:
         self._connection: fabric.Connection | None = None
         self._forwards: dict[tuple[str, int], Forward] = {}
         self._connecting = threading.RLock()
+        self._forwarding = threading.Lock()
         self._bastions: list[paramiko.SSHClient] = []
 
     @property
@@ -336,9 +337,11 @@ class Transport:
             except (EOFError, paramiko.SSHException, Unreachable) as error:
                 raise OSError(str(error)) from None
 
-        if (address, port) not in self._forwards:
-            self._forwards[address, port] = Forward(open_channel)
-        return self._forwards[address, port]
+        with self._forwarding:
+            found = self._forwards.get((address, port))
+            if found is None:
+                found = self._forwards[address, port] = Forward(open_channel)
+            return found
 
     def hold(self, command: str, greeting: str) -> paramiko.Channel:
         """Start a constant command whose standard input stays open, and tell it one line; raises Unreachable.
@@ -357,9 +360,9 @@ class Transport:
         return channel
 
     def close(self) -> None:
-        for forward in self._forwards.values():
-            forward.close()
-        self._forwards.clear()
+        # A thread that nobody waits for may be making one still.
+        while self._forwards:
+            self._forwards.popitem()[1].close()
         self._drop()
 
 

@@ -67,12 +67,13 @@ class Session:
 
         The way there is the SSH connection of ``host``; ``address``: of another member, as it is reached from there.
         """
-        if (host.name, address) not in self._etcds:
+        found = self._etcds.get((host.name, address))
+        if found is None:
             forward = self.engine.transports[host.name].forward(address, 2379)
             certificate, key = self.pki.client_certificate("etcd")
             authority = self.pki.authorities["etcd"].pem
-            self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
-        return self._etcds[host.name, address]
+            found = self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
+        return found
 
     def ready_api(self, *, deadline: float = 60.0) -> Api:
         """An API server that is ready: the one that was before, where it still is.
@@ -117,8 +118,9 @@ class Session:
 
     def close(self) -> None:
         self.opening.close()
-        for member in self._etcds.values():
-            member.close()
+        # A thread that nobody waits for may be making one still.
+        while self._etcds:
+            self._etcds.popitem()[1].close()
         for transport in self.engine.transports.values():
             transport.close()
 

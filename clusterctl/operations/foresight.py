@@ -72,14 +72,15 @@ def foresee(session: Session) -> Foresight | None:
 
 def remember(session: Session, facts: Mapping[str, Facts], probes: Mapping[str, Sequence[Probe]]) -> None:
     """Keep for the next run what machines said, what was looked at and what templates became. What was read ahead is over."""
-    for api in session.opening.apis.values():
+    apis = dict(session.opening.apis)  # What is read ahead may be making one still.
+    for api in apis.values():
         api.forget()
     keep_texts()
     keep_found()
     if session.pki_is_new:
         return
     before = session.opening.kept
-    reads = {name: tuple(api.reads) for name, api in session.opening.apis.items()}
+    reads = {name: tuple(api.reads) for name, api in apis.items()}
     nothing = Kept({})
     # Who was asked for less this time is asked for all of it again the next time.
     heard = {name: Kept(dict(found.lasting), tuple(probes.get(name, ())) or before.get(name, nothing).probes,

@@ -87,11 +87,12 @@ class Opening:
 
         forward = self.transports[host.name].forward("127.0.0.1", 6443)
         with self._making:
-            if host.name not in self.apis:
+            found = self.apis.get(host.name)
+            if found is None:
                 certificate, key = pki.client_certificate("kubernetes")
                 authority = pki.authorities["kubernetes"].pem
-                self.apis[host.name] = Api(forward.port, authority=authority, certificate=certificate, key=key)
-            return self.apis[host.name]
+                found = self.apis[host.name] = Api(forward.port, authority=authority, certificate=certificate, key=key)
+            return found
 
     @cached_property
     def transports(self) -> dict[str, Transport]:
@@ -152,7 +153,8 @@ class Opening:
         connecting = self.connecting[host.name]
 
         def read(host: Host, pki: Pki) -> None:
-            with suppress(ClusterctlError):
+            # RuntimeError: there are no new threads at the end of the process, for which nobody reads any more.
+            with suppress(ClusterctlError, RuntimeError):
                 connecting.result()
                 if begun is not None:
                     begun.taken.result()
@@ -182,8 +184,9 @@ class Opening:
 
     def close(self) -> None:
         """End what is open, and release a lock that nobody adopted."""
-        for api in self.apis.values():
-            api.close()
+        # A thread that nobody waits for may be making one still.
+        while self.apis:
+            self.apis.popitem()[1].close()
         if begun := self.adopt():
             begun.lock.release()
             begun.local.close()

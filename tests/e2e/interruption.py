@@ -36,6 +36,7 @@ Each lab has a network and a name of its own, which are taken out of what is com
 KINDS = "clusterrolebindings,clusterroles,rolebindings,roles,serviceaccounts,configmaps,secrets,services,deployments,apiservices"
 BOUNDARIES = ("stage-started", "stage-ended")
 PLANS = ("plan", "drain-plan", "os-update-plan")
+NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 AGAIN = (4, 6)
 """The exit codes of a run that says: run the same command again."""
 
@@ -64,7 +65,16 @@ class Undisturbed:
 def settled(cluster: Cluster) -> dict[str, object]:
     """The state once the cluster's own controllers have made what they always make."""
     until(lambda: cluster.json("get", "deployment", "-n", "kube-system", "coredns")["status"].get("readyReplicas"), "CoreDNS", 120)
+    until(lambda: welcome(cluster), "nodes without the taints of such that are not ready", 60)
     return state(cluster)
+
+
+def welcome(cluster: Cluster) -> bool:
+    """No node is tainted as not ready: the controller looks every five seconds, and may be late to see that one is ready."""
+    for node in cluster.json("get", "nodes")["items"]:
+        left = [taint for taint in node["spec"].get("taints", ()) if taint["key"] in NOT_READY]
+        assert not left, f"{node['metadata']['name']}: {left}"
+    return True
 
 
 def same(found: dict[str, object], wanted: dict[str, object]) -> None:
