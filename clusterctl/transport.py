@@ -338,9 +338,7 @@ class Transport:
                 raise OSError(str(error)) from None
 
         with self._forwarding:
-            found = self._forwards.get((address, port))
-            if found is None:
-                found = self._forwards[address, port] = Forward(open_channel)
+            self._forwards[address, port] = found = self._forwards.get((address, port)) or Forward(open_channel)
             return found
 
     def hold(self, command: str, greeting: str) -> paramiko.Channel:

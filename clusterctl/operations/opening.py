@@ -153,8 +153,7 @@ class Opening:
         connecting = self.connecting[host.name]
 
         def read(host: Host, pki: Pki) -> None:
-            # RuntimeError: there are no new threads at the end of the process, for which nobody reads any more.
-            with suppress(ClusterctlError, RuntimeError):
+            with suppress(ClusterctlError):
                 connecting.result()
                 if begun is not None:
                     begun.taken.result()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +87,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     Mirror.filled = True
 
 
+class Shared:
+    """Clusters that files of one group share. They end with the group: an idle one of five machines takes a tenth of two processors."""
+
+    ends = ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or group(nextitem.path.name) != group(item.path.name):
+        Shared.ends.close()
+
+
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     made = Cluster.up(LabSpec(name="e2edrift", machines=2), Path(tmp_path_factory.mktemp("drift")))
-    try:
-        lines = made.cli("apply", "--yes", "-o", "json").splitlines()
-        yield Undisturbed(made, [json.loads(line) for line in lines if line.startswith("{")], settled(made))
-    finally:
-        made.down()
+    Shared.ends.callback(made.down)
+    lines = made.cli("apply", "--yes", "-o", "json").splitlines()
+    return Undisturbed(made, [json.loads(line) for line in lines if line.startswith("{")], settled(made))
 
 
 @pytest.fixture(scope="session")
-def three_and_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def three_and_two(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """Three control planes and two workers, with the image of the app."""
-    with checks.raised(LabSpec(name="e2enode", machines=5, control_planes=3), Path(tmp_path_factory.mktemp("nodes"))) as made:
-        yield made
+    spec = LabSpec(name="e2enode", machines=5, control_planes=3)
+    return Shared.ends.enter_context(checks.raised(spec, Path(tmp_path_factory.mktemp("nodes"))))
