@@ -84,6 +84,11 @@ def same(found: dict[str, object], wanted: dict[str, object]) -> None:
         assert left == right, f"{key}:\n" + "\n".join(difflib.unified_diff(right, left, "uninterrupted", "killed", lineterm="", n=0))
 
 
+def comes_to(cluster: Cluster, wanted: dict[str, object]) -> None:
+    """It is so, at the latest once the cluster's own controllers, and units that end by themselves, are done. Looks change nothing."""
+    until(lambda: same(settled(cluster), wanted) is None, "the state of an uninterrupted run", 60)
+
+
 def no_leftovers(cluster: Cluster) -> None:
     """No temporary file and no program that still runs, on any machine."""
     for machine in cluster.lab.machines:

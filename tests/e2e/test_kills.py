@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from interruption import Series, Undisturbed, cut, no_leftovers, read_until, same, settled
+from interruption import Series, Undisturbed, comes_to, cut, no_leftovers, read_until
 
 from clusterctl.lab import LabSpec
 
@@ -67,7 +67,7 @@ def test_ten_kills(cluster: Cluster, undisturbed: Undisturbed) -> None:
     print(f"changes that were left before each kill: {left}")
     assert left == sorted(left, reverse=True) and len(set(left)) >= MOMENTS // 2
     cluster.apply()
-    same(settled(cluster), undisturbed.end)
+    comes_to(cluster, undisturbed.end)
     no_leftovers(cluster)
     summary = cluster.apply()
     assert not summary["changed"], cluster.plan()

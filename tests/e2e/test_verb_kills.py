@@ -13,7 +13,7 @@ from typing import Any
 import checks
 import pytest
 from cluster import Cluster, deployment, until
-from interruption import Series, no_leftovers, same, settled
+from interruption import Series, comes_to, no_leftovers, settled
 
 from clusterctl.lab import LabSpec
 
@@ -89,7 +89,7 @@ def back(cluster: Cluster, name: str, text: str, whole: dict[str, object]) -> No
     cluster.inventory.write_text(text)
     assert set(cluster.apply()["hosts"]) >= {name}
     cluster.cli("image", "load", str(checks.docker_archive(cluster.work)), "--limit", name)
-    same(settled(cluster), whole)
+    comes_to(cluster, whole)
 
 
 def test_drain(cluster: Cluster, whole: dict[str, object]) -> None:
@@ -106,7 +106,7 @@ def test_drain(cluster: Cluster, whole: dict[str, object]) -> None:
         assert all(pod["spec"]["nodeName"] != name for pod in checks.running(cluster, "web", PODS))
         cluster.cli("node", "uncordon", name)
     well(cluster)
-    same(settled(cluster), whole)
+    comes_to(cluster, whole)
 
 
 def test_snapshot(cluster: Cluster) -> None:
@@ -153,7 +153,7 @@ def test_a_control_plane_is_replaced(cluster: Cluster, whole: dict[str, object])
     assert series.at_random >= AT_LEAST
     well(cluster)
     cluster.cli("image", "load", str(checks.docker_archive(cluster.work)), "--limit", "cp-3")
-    same(settled(cluster), whole)
+    comes_to(cluster, whole)
 
 
 def test_a_kill_while_nobody_can_be_reached(cluster: Cluster) -> None:
