@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -39,7 +40,8 @@ class Sender(threading.Thread):
         except Exception as error:
             # Nothing of ours may wait for the rest of a program that will never come.
             self.error = error if isinstance(error, ClusterctlError) else Stopped(f"the program cannot be sent: {error}")
-            self._channel.close()
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                self._channel.close()
 
     def _send(self, piece: bytes) -> None:
         while piece:

@@ -13,6 +13,7 @@ from typing import Any
 
 import checks
 import pytest
+import yaml
 from cluster import APP, CLI, Cluster, deployment, service, until
 
 from clusterctl.lab import LabSpec
@@ -158,14 +159,15 @@ def test_an_api_server_that_does_not_come_up_is_put_back(cluster: Cluster, probe
 
 def test_a_kubelet_that_does_not_come_up_is_put_back(cluster: Cluster, probe: subprocess.Popen[str]) -> None:
     """The API servers are at the next minor by then; the first node goes back, is uncordoned, and the run stops."""
-    settings(cluster, kubelet={"config": {"topologyManagerPolicy": "no-such-policy"}})
+    own = yaml.safe_load(cluster.inventory.read_text())["all"]["vars"]["cluster"]["kubelet"]
+    settings(cluster, kubelet={**own, "config": {**own["config"], "topologyManagerPolicy": "no-such-policy"}})
     output = cluster.cli("upgrade", "apply", "--yes", *WAY, code=4)
     assert "cp-1: stage nodes: service:kubelet.service" in output and "what was there before runs again" in output, output
     assert "no-such-policy" in output, "the line of the log that matters"
     assert set(versions(cluster).values()) == {f"v{OLD}"} and set(api_versions(cluster).values()) == {BETWEEN}
     checks.nodes_ready(cluster)
     assert not cordoned(cluster)
-    settings(cluster, kubelet=None)
+    settings(cluster, kubelet=own)
 
 
 def test_while_it_is_in_progress(cluster: Cluster) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import paramiko
 import pytest
 
+from clusterctl.errors import Stopped
 from clusterctl.https import Https
 from clusterctl.model import Host, Ssh
 from clusterctl.operations.base import Session
 from clusterctl.operations.opening import Opening, Options
+from clusterctl.sender import Sender, Statistics
+from clusterctl.shell import Program
 from clusterctl.transport import Transport
 
 
@@ -69,3 +73,16 @@ def test_a_descriptor_is_closed_once() -> None:
     with open("/dev/null") as other:
         made.close()
         assert other.fileno() in numbers and other.read() == ""
+
+
+@pytest.mark.parametrize("broken", [EOFError(), OSError("Socket is closed"), paramiko.SSHException("gone")])
+def test_what_cannot_be_sent_over_a_connection_that_ends(broken: Exception, tmp_path: Path) -> None:
+    """Why is kept for whoever reads the records; the thread that sends prints no traceback."""
+
+    def close() -> None:
+        raise broken
+
+    channel: Any = SimpleNamespace(send=len, close=close)
+    sender = Sender(channel, Program(blobs={"x": tmp_path / "nothing"}), Statistics())
+    sender.run()
+    assert isinstance(sender.error, Stopped) and "cannot be sent" in sender.error.message
