@@ -28,6 +28,12 @@ def test_all_of_it(cluster: Cluster) -> None:
     checks.kubectl_streams(cluster, pods)
     checks.scale_by_hand(cluster)
     checks.deleted_pod_returns(cluster)
+    checks.placed_by_resources(cluster)
+
+
+def test_metrics_and_autoscaling(cluster: Cluster) -> None:
+    checks.metrics(cluster)
+    checks.autoscaled(cluster)
 
 
 def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:

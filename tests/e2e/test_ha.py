@@ -31,6 +31,16 @@ def test_all_of_it(cluster: Cluster) -> None:
     checks.placed_by_resources(cluster)
 
 
+def test_metrics_and_autoscaling(cluster: Cluster) -> None:
+    checks.metrics(cluster)
+    checks.autoscaled(cluster)
+
+
+def test_a_killed_machine(cluster: Cluster) -> None:
+    checks.killed_machine(cluster)
+    checks.nothing_to_do(cluster)
+
+
 def test_etcd_has_three_voters(cluster: Cluster) -> None:
     members = json.loads(cluster.on("cp-1", ETCDCTL + "member list -w json"))["members"]
     assert {member["name"] for member in members} == {"cp-1", "cp-2", "cp-3"}
