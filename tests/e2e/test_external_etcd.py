@@ -56,3 +56,10 @@ def test_a_worker_more(cluster: Cluster) -> None:
     checks.nodes_ready(cluster)
     assert len(cluster.json("get", "nodes")["items"]) == len(before) + 1
     assert not cluster.apply()["changed"]
+
+
+def test_a_killed_machine(cluster: Cluster) -> None:
+    """With the worker that came there is another place for its pods."""
+    checks.load_image(cluster)
+    checks.killed_machine(cluster)
+    checks.nothing_to_do(cluster)
