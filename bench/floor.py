@@ -19,7 +19,7 @@ PATHS = (
     "etc/cni",
     "etc/kube-flannel",
     "etc/crictl.yaml",
-    "etc/sysctl.d/99-clusterctl.conf",
+    "etc/sysctl.d/99-zz-clusterctl.conf",
     "var/lib/kube-proxy",
     "var/lib/kubelet/config.yaml",
 )

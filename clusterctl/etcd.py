@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """What one member says of itself. Sizes in bytes; ``errors``: alarms and the like."""
+    """What one member says of itself. Sizes in bytes; ``alarms``: those that it raised itself, as ``NOSPACE``."""
 
     cluster_id: str
     member_id: str
@@ -52,6 +53,11 @@ class EndpointStatus:
     raft_index: int
     learner: bool
     errors: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+
+
+ALARM = re.compile(r"memberID:\s*(\d+)\s+alarm:\s*(\w+)")
+"""How each member lists the alarms of all among its errors (server/etcdserver/api/v3rpc/maintenance.go)."""
 
 
 class Etcd:
@@ -80,6 +86,8 @@ class Etcd:
         found = self._ask("maintenance/status", {}, timeout=5)
         header = found.get("header")
         header = header if isinstance(header, dict) else {}
+        errors = [str(error) for error in _list(found.get("errors"))]
+        alarms = [match.groups() for error in errors if (match := ALARM.search(error))]
         return EndpointStatus(
             cluster_id=str(header.get("cluster_id", "")),
             member_id=str(header.get("member_id", "")),
@@ -89,7 +97,8 @@ class Etcd:
             in_use=int(str(found.get("dbSizeInUse", 0))),
             raft_index=int(str(found.get("raftIndex", 0))),
             learner=bool(found.get("isLearner", False)),
-            errors=tuple(str(error) for error in _list(found.get("errors"))),
+            errors=tuple(error for error in errors if not ALARM.search(error)),
+            alarms=tuple(alarm for member, alarm in alarms if member == str(header.get("member_id"))),
         )
 
     def answers(self) -> None:

@@ -66,7 +66,7 @@ class Facts:
 
     @property
     def resolves_locally(self) -> bool:
-        """Whether /etc/resolv.conf points at systemd-resolved's own address, which pods cannot reach."""
+        """Whether /etc/resolv.conf points at the machine itself (systemd-resolved, dnsmasq), which pods cannot reach."""
         return self["resolv_conf"] not in ("", "0", "missing")
 
     @property

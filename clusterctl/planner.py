@@ -46,10 +46,13 @@ class Rolling:
 
 @dataclass(frozen=True, slots=True)
 class OneByOne:
-    """One host after the other, whatever is done to it."""
+    """One host after the other, whatever is done to it; first those where nothing that runs is interrupted.
+
+    They may be the ones that the others must wait for.
+    """
 
     def batches(self, hosts: Sequence[Host], disruptive: frozenset[str]) -> Iterator[Sequence[Host]]:
-        for host in hosts:
+        for host in sorted(hosts, key=lambda host: host.name in disruptive):
             yield [host]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -23,6 +24,9 @@ CONTROL_PLANE_PORTS = (6443, 10257, 10259)
 ETCD_PORTS = (2379, 2380, 2381)
 NODE_PORTS = (10248, 10249, 10250, 10256)
 
+NFTABLES_KERNEL = (5, 13)
+"""The oldest kernel that kube-proxy accepts for its nftables mode (pkg/proxy/nftables/supported.go)."""
+
 LONGEST_NAME = 64 - len("system:node:")
 """X.509 allows 64 characters in a common name."""
 
@@ -37,6 +41,8 @@ def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
         if host.name in fleet:
             for rule in RULES:
                 errors += rule(host, fleet[host.name], identity)
+            if host.is_node:
+                errors += nodes(cluster, host, fleet[host.name])
             warnings += _warnings(host, fleet[host.name])
     errors += duplicates(cluster, fleet)
     errors += clocks(fleet)
@@ -119,16 +125,39 @@ def ports(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         needed += NODE_PORTS
     for port in needed:
         holder = facts.ports.get(port)
-        if holder is not None and holder.unit not in OUR_UNITS:
+        if holder is not None:
             who = f"{holder.process} (pid {holder.pid})" if holder.pid else "a process of another namespace"
             yield _refused(host, f"port {port} is taken by {who}", "stop it, or give it another port")
 
 
-OUR_UNITS = frozenset(f"{name}.service" for name in (
-    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "api-proxy", "containerd",
-    "flanneld"))
+def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+    """What another cluster left on a machine that has nothing of ours, and our programs would take for their own."""
+    if facts["cluster"]:
+        return
+    hint = "is it a machine of another cluster? Undo that there, or move it away"
+    if host.is_etcd and facts["etcd"]:
+        yield _refused(host, "/var/lib/etcd has the data of an etcd that is not ours",
+                       f"{hint}: mv /var/lib/etcd /var/lib/etcd.old")
+    if host.is_node and facts["kubelet_client"]:
+        # client-go prefers it to the certificate that the kubeconfig names (certificate_store.go).
+        yield _refused(host, "/var/lib/kubelet has the certificate of a kubelet that is not ours",
+                       f"{hint}: mv /var/lib/kubelet/pki /root")
 
-RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, ports)
+
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, ports, leftovers)
+
+
+def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
+    """What pods and their network ask of a machine, as the cluster is set up."""
+    kernel = tuple(int(word) for word in re.findall(r"\d+", facts["kernel"])[:2])
+    if cluster.network.proxy_mode == "nftables" and kernel < NFTABLES_KERNEL:
+        oldest = ".".join(map(str, NFTABLES_KERNEL))
+        yield _refused(host, f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
+                       "cluster.network.proxy_mode: iptables, or a newer kernel")
+    if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in cluster.settings.kubelet.config:
+        servers = facts["nameservers"].strip()
+        yield _refused(host, f"its name servers ({servers}) answer on the machine alone, and pods cannot reach them",
+                       "write a resolv.conf with the real ones, and name it in cluster.kubelet.config.resolvConf")
 
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
@@ -167,6 +196,9 @@ def _warnings(host: Host, facts: Facts) -> Iterator[str]:
         yield f"{host.name}: cgroup v1; the kubelet is told to accept it (failCgroupV1: false), a later Kubernetes will not"
     if not facts.lowers_oom_score:
         yield f"{host.name}: it cannot lower oom_score_adj (a container?); programs run without that protection"
+    if facts["selinux"] == "1":
+        yield (f"{host.name}: SELinux is enforcing, for which clusterctl brings no policy; haproxy needs: "
+               "setsebool -P haproxy_connect_any 1")
     if facts.swap_mib and host.is_node:
         yield f"{host.name}: swap is on ({facts.swap_mib} MiB); pods do not use it (NoSwap)"
     if facts["resolv_conf"] == "missing":

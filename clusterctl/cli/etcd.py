@@ -43,16 +43,16 @@ def members(call: Invocation) -> None:
             where = "" if state.host else ", of no machine of the inventory"
             size, used = (f"{number / 2**20:.1f} MiB" if number else "-" for number in (state.size, state.in_use))
             rows.append((state.member.hexadecimal, state.name, role, state.version or "-", size, used,
-                         (state.error or "healthy") + where))
+                         (state.error or ", ".join(state.alarms) or "healthy") + where))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
-    if not all(state.healthy and state.host for state in found.members):
+    if not all(state.healthy and state.host and not state.alarms for state in found.members):
         raise typer.Exit(3)
 
 
 @verb
-def defrag(call: Invocation, limit: LimitOption = "") -> None:
+def defrag(call: Invocation, limit: LimitOption = None) -> None:
     """Give free space of etcd's databases back, one member after the other, the leader last."""
     from clusterctl.operations import members as operation
     from clusterctl.operations.lock import locked

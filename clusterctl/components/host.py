@@ -59,7 +59,8 @@ def _kernel(context: Context) -> list[Resource]:
     return [
         File(path="/etc/modules-load.d/clusterctl.conf", content=render("host/modules.conf.j2", modules=modules)),
         *(Module(name=name, evidence=evidence) for name, evidence in MODULES.items() if not in_container(context)),
-        File(path="/etc/sysctl.d/99-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)),
+        # The last of all names: Debian's 99-sysctl.conf, which is /etc/sysctl.conf, would win over it at boot.
+        File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)),
         *(Sysctl(key=key, value=value) for key, value in settings.items()),
     ]
 

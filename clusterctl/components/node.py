@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from clusterctl.components.base import Component, Context, nodes, workers_only
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
 from clusterctl.components.host import in_container
+from clusterctl.components.objects import node_taints
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -84,6 +85,9 @@ def kubelet_config(context: Context) -> dict[str, object]:
         config["failCgroupV1"] = False
     if not facts.lowers_oom_score:
         config["oomScoreAdj"] = 0
+    if taints := node_taints(cluster, context.host):
+        # From its first moment on: a pod that was placed before the taint would stay.
+        config["registerWithTaints"] = taints
     return _merge(config, cluster.settings.kubelet.config)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -26,7 +26,7 @@ from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
-from clusterctl.planner import Plan, Stage, StagePlan
+from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.resources.program import Image, Program
 
 READY_SECONDS = 180.0
@@ -101,16 +101,16 @@ def require(session: Session) -> None:
 
 
 def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
-    """Facts of the chosen hosts, and warnings; beside them those of all etcd members that answer: they know whether there is
-    a cluster, and which versions it runs. Raises Unreachable, Refused.
+    """Facts of the chosen hosts, and warnings; beside them those of all etcd members and control planes that answer: they know
+    whether there is a cluster, which versions it runs, and who serves. Raises Unreachable, Refused.
 
     ``guess``: what it foresees is looked at in the same trip.
     """
     hosts = session.chosen
     session.connect(hosts)
-    beside = [host for host in session.cluster.etcd_members if host not in hosts] if not session.pki_is_new else []
-    others = session.engine.facts(beside)
-    if beside and not running.live(others.results) and others.errors:
+    serving = [host for host in session.cluster.hosts if host.is_etcd or host.is_control_plane]
+    others = session.engine.facts([host for host in serving if host not in hosts] if not session.pki_is_new else [])
+    if not running.live(others.results) and any(session.cluster.host(name).is_etcd for name in others.errors):
         # Without any member that has served, a new one would take itself for the first.
         others.or_raise()
     if guess is None:
@@ -149,6 +149,9 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
         seen = session.engine.observe(hosts, resources, verify=verify, probes=probes).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
     remember(session, facts, probes)
+    if isinstance(membership, Refused):
+        # Nobody serves who could be interrupted, and none is well again before a majority is.
+        order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]
     machines = planner.make(order, hosts, resources, seen, guess.compared if guess else {})
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()

@@ -56,7 +56,7 @@ def foresee(session: Session) -> Foresight | None:
     """What is wanted of the machines that were heard before; None where nobody was. Nothing is asked."""
     if session.pki_is_new:
         return None
-    concerned = {host.name for host in (*session.chosen, *session.cluster.etcd_members)}
+    concerned = {host.name for host in (*session.chosen, *session.cluster.etcd_members, *session.cluster.control_planes)}
     facts = {name: Facts(values=one.facts) for name, one in session.opening.kept.items() if name in concerned}
     hosts = [host for host in session.chosen if host.name in facts]
     if not hosts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from clusterctl.errors import Unreachable
+from clusterctl.errors import Stopped, Unreachable
 from clusterctl.etcd import ApiError
 from clusterctl.facts import Facts
 from clusterctl.kube import wait_for
@@ -17,32 +17,40 @@ OTHERS_SECONDS = 60.0
 
 
 class Serving:
-    """Asks the control planes and members that serve already. ``fleet``: facts of the hosts that were looked at."""
+    """Asks the control planes and members that serve already.
+
+    ``fleet``: facts of the hosts that were looked at. One that was not, as it is of no
+    concern or cannot be reached, counts as serving.
+    """
 
     def __init__(self, session: Session, fleet: Mapping[str, Facts]) -> None:
         self.session = session
         cluster = session.cluster
-        self.members = [host for host in cluster.etcd_members if host.name in fleet and fleet[host.name]["etcd"] == "formed"]
+        self._served = False
+        self.members = [host for host in cluster.etcd_members if host.name not in fleet or fleet[host.name]["etcd"] == "formed"]
         self.control_planes = [
-            host for host in cluster.control_planes if host.name in fleet and "kube-apiserver" in fleet[host.name].running]
+            host for host in cluster.control_planes if host.name not in fleet or "kube-apiserver" in fleet[host.name].running]
 
     def before_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
-        """A member that serves is interrupted only while all others do. Raises Stopped."""
+        """A member that serves is interrupted only while all others do, and never two of them at once. Raises Stopped."""
         names = {host.name for host in batch}
         own = [host for host in self.members if host.name in names]
         others = [host for host in self.members if host.name not in names]
-        if others and any(self._answers(host) == "True" for host in own):
+        self._served = any(self._answers(host) == "True" for host in own)
+        if self._served and len(own) > 1:
+            raise Stopped("a majority answers again, which it did not when this was planned", where="etcd",
+                          hint="run the same command again")
+        if self._served:
             self._wait("etcd", others, self._answers)
 
     def after_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """The batch's members answer again, and the API servers that talk to them: else the next one takes another API away.
 
-        Raises Stopped.
+        Where no member served there was no API to take. Raises Stopped.
         """
-        for what, serving, ask in (("etcd", self.members, self._answers), ("the API", self.control_planes, self._ready)):
-            own = [host for host in serving if host in batch]
-            if own:
-                self._wait(what, own, ask)
+        self._wait("etcd", [host for host in self.members if host in batch], self._answers)
+        if self._served:
+            self._wait("the API", [host for host in self.control_planes if host in batch], self._ready)
 
     def before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """An API server that serves is interrupted only while all others do. Raises Stopped."""
@@ -57,6 +65,9 @@ class Serving:
         self._wait("the API", batch, self._ready)
 
     def _wait(self, what: str, hosts: Sequence[Host], ask: Callable[[Host], str]) -> None:
+        if not hosts:
+            return
+
         def look() -> str:
             late = [f"{host.name} {said}" for host in hosts if (said := ask(host)) != "True"]
             return "; ".join(late) or "True"

@@ -19,7 +19,10 @@ from clusterctl.operations.base import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberState:
-    """One member. ``host``: the inventory's, empty where it has none; ``error``: why it does not answer. Sizes in bytes."""
+    """One member. ``host``: the inventory's, empty where it has none; ``error``: why it does not answer. Sizes in bytes.
+
+    ``alarms``: what it has raised, as ``NOSPACE``: it answers, and keeps its vote.
+    """
 
     member: Member
     host: str
@@ -28,6 +31,7 @@ class MemberState:
     size: int = 0
     in_use: int = 0
     error: str = ""
+    alarms: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,7 +116,7 @@ def _state(session: Session, way: Host, member: Member, found: Outcome[tuple[End
 
 def _answered(member: Member, host: str, status: EndpointStatus) -> MemberState:
     return MemberState(member=member, host=host, leader=status.leader == member.id, version=status.version, size=status.size,
-                       in_use=status.in_use, error="; ".join(status.errors))
+                       in_use=status.in_use, error="; ".join(status.errors), alarms=status.alarms)
 
 
 def _stranger(session: Session, way: Host, member: Member, host: str) -> MemberState:
@@ -127,27 +131,34 @@ def _stranger(session: Session, way: Host, member: Member, host: str) -> MemberS
     return MemberState(member=member, host=host, error="does not answer")
 
 
-def refuse_unhealthy(found: Membership) -> None:
-    """Raises Refused, with a line for each, unless all members are healthy voters of the inventory."""
+def refuse_unhealthy(found: Membership, *, bearing: str = "") -> None:
+    """Raises Refused, with a line for each, unless all members are healthy voters of the inventory.
+
+    ``bearing``: an alarm that is no reason.
+    """
+    alarms = [f"{state.name} has raised {alarm}" for state in found.members for alarm in state.alarms if alarm != bearing]
     bad = [f"{state.name}: {state.error}" for state in found.members if not state.healthy]
     bad += [f"{state.name} is a learner still" for state in found.members if state.member.learner and state.healthy]
     bad += [f"{state.name} is not in the inventory" for state in found.orphans if state.healthy and not state.member.learner]
-    if bad:
-        raise Refused("; ".join(bad), where="etcd", hint="clusterctl etcd members; bring it back, or node replace NAME")
+    if bad or alarms:
+        raise Refused("; ".join(bad + alarms), where="etcd",
+                      hint="clusterctl etcd members; bring it back, or node replace NAME" if bad else "clusterctl etcd defrag")
 
 
 def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
-    """Members of no machine of the inventory that ``apply`` cleans away: they are dead, learners, or have never started.
+    """Members of no machine of the inventory that ``apply`` cleans away: they are learners, or have never started.
 
     ``leaving``: hosts whose members are somebody else's business.
 
-    Raises Refused for one that votes and is well: only an explicit verb takes such a one out.
+    Raises Refused for one that votes and has served: only an explicit verb takes such a one out, as silence is not death.
     """
     found_orphans = tuple(state for state in found.orphans if state.member.name not in leaving)
     for state in found_orphans:
-        if state.healthy and not state.member.learner:
-            raise Refused("it votes and is well, and the inventory has no machine for it", where=f"etcd member {state.name}",
-                          hint=f"put the machine back into the inventory, then: clusterctl node remove {state.name}")
+        if state.member.started and not state.member.learner:
+            how = f"{state.name} --offline" if state.error else state.name
+            raise Refused(f"it votes and {state.error or 'is well'}, and the inventory has no machine for it",
+                          where=f"etcd member {state.name}",
+                          hint=f"put the machine back into the inventory, then this again, or: clusterctl node remove {how}")
     return found_orphans
 
 
@@ -247,7 +258,7 @@ def await_all(session: Session, hosts: Sequence[Host], *, deadline: float = 60.0
 def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, int]]:
     """Defragment one member after the other, the leader last; (size before, after) in bytes by host. Raises Refused, Stopped."""
     found = look(session)
-    refuse_unhealthy(found)
+    refuse_unhealthy(found, bearing="NOSPACE")
     order = sorted(hosts, key=lambda host: bool((state := found.of(host.name)) and state.leader))
     sizes = {}
     for host in order:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clusterctl.disruption import Policy
-from clusterctl.errors import InputError, Refused
+from clusterctl.errors import InputError, Refused, Stopped
+from clusterctl.kube import ApiError, node_ready, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import members, remove
 from clusterctl.operations.apply import Apply, ApplyPlan, make_plan
 from clusterctl.operations.base import Session
 from clusterctl.operations.remove import Remove, RemovePlan
+
+SILENCE_SECONDS = 75.0
+"""How long a node may count as Ready after its death: node-monitor-grace-period is 50 s, and the controller looks every 5."""
 
 Say = Callable[[str], None]
 Show = Callable[[RemovePlan | ApplyPlan], None]
@@ -45,6 +49,8 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
                       hint="add a member (clusterctl apply), then replace this one")
     state = members.look(session, others).of(old)
     known = old in session.ready_api().nodes()
+    if name != old and (old not in hosts or remove.reachable(session, hosts[old]) is not None):
+        await_silence(session, others, old)
     if old not in hosts and state is None and not known and old not in remove.removed(session):
         raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status")
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
@@ -57,6 +63,25 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
     begun = bool(facts["cluster"])
     return Replacement(old=old, new=name, first=old in hosts and _serves(session, hosts[old], begun),
                        traces=state is not None or known, begun=begun)
+
+
+def await_silence(session: Session, others: Sequence[Host], name: str) -> None:
+    """Until nothing is heard of a machine that SSH does not reach: that alone is no death. Raises Refused where it lives on."""
+
+    def heard() -> str:
+        state = members.look(session, others).of(name)
+        if state is not None and state.healthy and not state.member.learner:
+            return "its etcd member answers"
+        try:
+            return "its node is Ready" if node_ready(session.ready_api().nodes().get(name)) == "True" else "True"
+        except ApiError as error:
+            return str(error)
+
+    try:
+        wait_for(heard, what=name, deadline=SILENCE_SECONDS)
+    except Stopped as error:
+        raise Refused(f"SSH does not reach it, and it is not dead: {error.message.rpartition('last seen: ')[2]}", where=name,
+                      hint=f"mend the way to it; or, to do without it: clusterctl node remove {name} --offline") from None
 
 
 def _serves(session: Session, host: Host, begun: bool) -> bool:

@@ -128,6 +128,8 @@ def _strays(session: Session, asked: Sequence[Host]) -> Iterator[str]:
         yield error.message
         return
     for state in membership.members:
+        for alarm in state.alarms:
+            yield f"etcd member {state.name} has raised {alarm}: clusterctl etcd {'defrag' if alarm == 'NOSPACE' else 'members'}"
         if not state.host:
             yield f"etcd member {state.name} is of no machine of the inventory ({state.error or 'it is well'}): clusterctl apply"
         elif state.member.learner:

@@ -35,8 +35,10 @@ observe_facts() {
 	set -- "$state"/stamps/*.service
 	fact served "$*"
 	if [ -e /etc/etcd/formed ]; then fact etcd formed; elif [ -e /var/lib/etcd/member ]; then fact etcd begun; fi
-	# Which process holds a port is costly to find out, and of interest before our own programs run alone.
-	[ -n "$cluster" ] || listening
+	take_line /sys/fs/selinux/enforce
+	fact selinux "$line"
+	# Who was here before us is of interest before our own programs run alone; which process holds a port is costly to find out.
+	[ -n "$cluster" ] || strangers
 }
 
 swap() {
@@ -71,7 +73,7 @@ observe_running() {
 	unset IFS
 }
 
-# Who answers for names: /etc/resolv.conf, how many of its servers are systemd-resolved's own address, and all of them.
+# Who answers for names: /etc/resolv.conf, how many of its servers are of this machine alone, and all of them.
 resolver() {
 	local=0 servers=
 	if [ ! -e /etc/resolv.conf ]; then
@@ -81,8 +83,9 @@ resolver() {
 	while read -r name value _ || [ -n "$name" ]; do
 		[ "$name" = nameserver ] || continue
 		servers="$servers$value "
-		[ "$value" != 127.0.0.53 ] || local=$((local + 1))
+		case $value in 127.* | ::1) local=$((local + 1)) ;; esac
 	done </etc/resolv.conf
+	[ ! -e /run/systemd/resolve/resolv.conf ] || fact resolved there
 	fact resolv_conf "$local"
 	fact nameservers "$servers"
 }
@@ -105,8 +108,10 @@ file_systems() {
 	done
 }
 
-# The ports that something listens on, with the process behind each.
-listening() {
+# What another cluster left that our programs would take for their own, and the ports that something listens on, with the process
+# behind each.
+strangers() {
+	[ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || fact kubelet_client there
 	awk 'FNR > 1 && $4 == "0A" {split($2, a, ":"); print a[length(a)], $10}' /proc/net/tcp /proc/net/tcp6 2>/dev/null | sort -u >"$work/ports"
 	[ -s "$work/ports" ] || return 0
 	for directory in /proc/[0-9]*; do

@@ -9,7 +9,7 @@ kube-controller-manager.service kube-apiserver.service etcd.service containerd.s
 
 # Ours altogether. What somebody had there before is kept aside, and put back at the end.
 our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-flannel /etc/crictl.yaml \
-/etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
+/etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-zz-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
 /opt/cni /usr/libexec/kubernetes /usr/local/bin/kubectl /usr/local/bin/crictl"
 
 # Too large to keep aside: what was in them before stays as it is.

@@ -25,15 +25,10 @@ squash() {
 observe_lists() {
 	take_manager
 	[ "$manager" = apt-get ] || return 0
-	deadline=$(($(date +%s) + 120))
-	# apt waits for dpkg's lock alone, not for that of the lists.
-	until timeout 300 apt-get -q -o APT::Color=0 update >"$work/lists" 2>&1; do
-		if [ "$(date +%s)" -ge "$deadline" ] || ! grep -q 'Could not get lock' "$work/lists"; then
-			emit problem "the lists of packages cannot be fetched: $(squash "$work/lists")"
-			return 0
-		fi
-		sleep 1
-	done
+	if ! fetch_lists >/dev/null; then
+		emit problem "the lists of packages cannot be fetched: $(squash "$work/lists")"
+		return 0
+	fi
 	if grep '^[WE]: ' "$work/lists" >"$work/complaints"; then emit warning "$(squash "$work/complaints")"; fi
 }
 

@@ -153,7 +153,8 @@ observe_package() {
 	else
 		[ -e /var/lib/rpm/rpmdb.sqlite ] || passing
 		for name; do
-			if rpm -q --quiet "$name"; then emit package "$name"; fi
+			# Fedora's family has some of them under other names, and says so.
+			if rpm -q --quiet --whatprovides "$name"; then emit package "$name"; fi
 		done
 	fi
 }

@@ -94,9 +94,21 @@ package_units() {
 no_services="#!/bin/sh
 exit 101"
 
+# apt waits for dpkg's lock alone, and not for that of the lists, which timers of the machine take at its first boot.
+fetch_lists() {
+	deadline=$(($(date +%s) + 120))
+	until timeout 300 apt-get -q -o APT::Color=0 update >"$work/lists" 2>&1; do
+		if [ "$(date +%s)" -ge "$deadline" ] || ! grep -q 'Could not get lock' "$work/lists"; then
+			cat "$work/lists"
+			return 1
+		fi
+		sleep 1
+	done
+}
+
 quiet_apt() {
 	# A machine that never fetched the lists would fail first and fetch them then.
-	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -q -o DPkg::Lock::Timeout=120 update
+	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || fetch_lists
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
 	policy=/usr/sbin/policy-rc.d
@@ -107,7 +119,7 @@ quiet_apt() {
 		chmod 755 "$policy"
 	fi
 	install_packages "$@" || {
-		apt-get -q -o DPkg::Lock::Timeout=120 update
+		fetch_lists
 		install_packages "$@"
 	}
 	for name; do

@@ -5,10 +5,11 @@ previous=$state/previous
 
 # keep UNITS PATH...: copies of these paths as they are, and the units that run with them, for put_back. UNITS has a line for
 # each unit: UNIT, then what says that it serves. Until keep_no_more, what a run kept that was killed is what runs, or ran last:
-# it stays, as what stands in its place by now may be half of what is new.
+# it stays, as what stands in its place by now may be half of what is new. Unless all of its units came up: then nobody heard of it.
 keep() {
-	[ -e "$previous/begun" ] || begin_keeping
-	printf '%s\n' "$1" >>"$previous/units"
+	if [ ! -e "$previous/begun" ] || came_up; then begin_keeping; fi
+	units=$1
+	printf '%s\n' "$units" >>"$previous/units"
 	awk '!seen[$1]++' "$previous/units" >"$previous/units.merged"
 	mv -f -- "$previous/units.merged" "$previous/units"
 	shift
@@ -20,7 +21,16 @@ keep() {
 		if [ -e "$path" ] || [ -L "$path" ]; then cp -a -- "$path" "$previous/$number"; fi
 		printf '%s\n' "$path" >>"$previous/paths"
 	done
+	# A stamp is written where a unit came up: those that come are of what is new.
+	printf '%s\n' "$units" | while read -r unit _; do rm -f -- "$state/stamps/$unit"; done
 	: >"$work/kept"
+}
+
+# Whether all units that were to be interrupted have come up.
+came_up() {
+	while read -r unit _; do
+		[ -e "$state/stamps/$unit" ] || return 1
+	done <"$previous/units"
 }
 
 begin_keeping() {

@@ -247,3 +247,13 @@ def test_a_change_says_no_content(dash: Box) -> None:
     secret = "the-secret"
     change = dash.diff(File(path=f"{dash.etc}/key", content=secret.encode(), mode="600", sensitive=True))
     assert isinstance(change, Change) and secret not in repr(change.as_dict())
+
+
+def test_lists_of_packages_wait_for_who_has_their_lock(box: Box) -> None:
+    """A fresh machine's own timers fetch them; apt itself waits for dpkg's lock alone."""
+    box.command("apt-get", f"echo asked >>{box.path}/asked\n[ $(wc -l <{box.path}/asked) -gt 1 ] || {{ echo 'E: Could not get lock x'; exit 100; }}")
+    assert box.run(Program(steps=[("fetch_lists",)])).failure is None
+    assert (box.path / "asked").read_text().count("asked") == 2
+    box.command("apt-get", "echo 'E: no such source'; exit 100")
+    failure = box.run(Program(steps=[("fetch_lists",)])).failure
+    assert failure is not None and "no such source" in failure.output

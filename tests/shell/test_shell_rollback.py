@@ -59,6 +59,24 @@ def test_what_came_to_its_end_is_not_kept_for_ever(box: Box) -> None:
     assert (box.etc / "one").read_text() == "after"
 
 
+def test_what_ran_to_its_end_unheard_is_not_kept_for_ever(box: Box) -> None:
+    """The connection broke in the last wait: all units came up, and nobody was there to say so."""
+    prepare(box)
+    both = f"{UNIT}\nother.service true"
+    run(box, ("keep", both, f"{box.etc}/one"))
+    (box.etc / "one").write_text("after")
+    stamps = box.state / "stamps"
+    stamps.mkdir(exist_ok=True)
+    (stamps / "tool.service").write_text("new")
+    run(box, ("keep", "other.service true", f"{box.etc}/two"))
+    (stamps / "other.service").write_text("new")
+    (box.etc / "two").write_text("after")
+    run(box, ("keep", both, f"{box.etc}/one"))
+    (box.etc / "one").write_text("later")
+    run(box, ("put_back", "5"))
+    assert [(box.etc / name).read_text() for name in ("one", "two")] == ["after", "after"]
+
+
 def systemd(box: Box, process: str, restarts: str) -> None:
     """A unit that nothing can be asked of. ``process``, ``restarts``: sh that prints them; ``$asked``: how often its process was."""
     prepare(box)

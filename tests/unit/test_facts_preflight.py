@@ -25,7 +25,7 @@ def facts(one: Host, skew: float = 0.0, space: dict[str, Space] | None = None, p
     """A machine that is fit, but for what is given."""
     good = {"arch": "x86_64", "systemd": "252", "hostname": one.name, "addresses": f"127.0.0.1 {one.address}", "MemTotal": "8000000 kB",
             "Cpus_allowed_list": "0-1", "SwapTotal": "0 kB", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "resolv_conf": "0", "kmsg": "there", "cluster": "",
-            "machine_id": f"id-{one.name}", "boot_id": f"boot-{one.name}", "ssh_host_key": f"key-{one.name}", "nameservers": "192.0.2.53"}
+            "machine_id": f"id-{one.name}", "boot_id": f"boot-{one.name}", "ssh_host_key": f"key-{one.name}", "nameservers": "192.0.2.53", "kernel": "6.1.0-18-amd64"}
     return Facts(values=good | values, space=SPACE | (space or {}), ports=ports or {}, skew=skew)
 
 
@@ -90,6 +90,11 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, ports={10250: NOBODY}), "port 10250 is taken by python3 (pid 77)"),
     (facts(W, ports={6443: NOBODY}), "port 6443 is taken by python3 (pid 77)"),
     (facts(W, ports={10256: Listener("", "", "")}), "port 10256 is taken by a process of another namespace"),
+    (facts(W, ports={10250: Listener("1", "kubelet", "kubelet.service")}), "port 10250 is taken by kubelet (pid 1)"),
+    (facts(W, kubelet_client="there"), "/var/lib/kubelet has the certificate of a kubelet that is not ours"),
+    (facts(W, kernel="5.12.19"), "its kernel is 5.12.19, and kube-proxy with nftables needs 5.13"),
+    (facts(W, kernel="4.18.0-553.el8_10.x86_64"), "its kernel is 4.18.0-553.el8_10.x86_64"),
+    (facts(W, resolv_conf="1", nameservers="127.0.0.1 "), "its name servers (127.0.0.1) answer on the machine alone"),
     (facts(W, skew=31.0), "its clock is 31 s ahead of this machine's"),
     (facts(W, skew=-40.0), "its clock is 40 s behind this machine's"),
 ])
@@ -101,7 +106,8 @@ def test_unfit(odd: Facts, said: str) -> None:
 @pytest.mark.parametrize("odd", [
     facts(W, arch="aarch64"), facts(W, systemd="245"), facts(W, cluster=IDENTITY), facts(W, skew=4.9),
     facts(W, cluster=IDENTITY, space={"/opt": Space(51, 1_000_000, True)}), facts(W, space={"/opt": Space(1500, None, True)}),
-    facts(W, ports={2379: NOBODY, 22: NOBODY}), facts(W, ports={10250: Listener("1", "kubelet", "kubelet.service")}),
+    facts(W, ports={2379: NOBODY, 22: NOBODY}), facts(W, resolv_conf="1", resolved="there"),
+    facts(W, cluster=IDENTITY, kubelet_client="there"), facts(W, etcd="begun"), facts(W, kernel="5.13"), facts(W, kernel="6.0.0"),
 ])
 def test_fit(odd: Facts) -> None:
     assert check(w_1=odd) == ([], [])
@@ -110,11 +116,22 @@ def test_fit(odd: Facts) -> None:
 @pytest.mark.parametrize(("odd", "said"), [
     (facts(W, skew=6.0), "its clock is +6 s off"), (facts(W, skew=-29.0), "its clock is -29 s off"), (facts(W, cgroup="tmpfs"), "cgroup v1"),
     (facts(W, oom_score_adj="fixed"), "oom_score_adj"), (facts(W, SwapTotal="1048576 kB"), "swap is on (1024 MiB)"),
-    (facts(W, resolv_conf="missing"), "/etc/resolv.conf is missing"),
+    (facts(W, resolv_conf="missing"), "/etc/resolv.conf is missing"), (facts(W, selinux="1"), "SELinux is enforcing"),
 ])
 def test_warnings(odd: Facts, said: str) -> None:
     errors, warnings = check(w_1=odd)
     assert errors == [] and len(warnings) == 1 and said in warnings[0] and warnings[0].startswith("w-1: ")
+
+
+def test_data_of_another_etcd() -> None:
+    assert check(e_1=facts(HOSTS[2], etcd="begun"))[0] == ["e-1: /var/lib/etcd has the data of an etcd that is not ours"]
+    assert check(e_1=facts(HOSTS[2], etcd="begun", cluster=IDENTITY)) == ([], [])
+
+
+def test_what_the_inventory_chose_is_what_must_fit() -> None:
+    settings = Settings.model_validate({"network": {"proxy_mode": "iptables"}, "kubelet": {"config": {"resolvConf": "/etc/x"}}})
+    chosen = Cluster.model_construct(hosts=HOSTS, versions=Versions.model_construct(), settings=settings)
+    assert preflight.check(chosen, {"w-1": facts(W, kernel="5.4.0", resolv_conf="2")}, IDENTITY) == []
 
 
 def test_roles_have_their_ports() -> None:

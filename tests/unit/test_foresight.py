@@ -42,7 +42,7 @@ def kept_by(state: StateFolder) -> Path:
 def session(state: StateFolder, *names: str, new: bool = False) -> Any:
     hosts = tuple(SimpleNamespace(name=name) for name in names)
     return SimpleNamespace(pki_is_new=new, state=state, opening=SimpleNamespace(kept=recall(state), apis={}), chosen=hosts,
-                           cluster=SimpleNamespace(hosts=hosts, etcd_members=()))
+                           cluster=SimpleNamespace(hosts=hosts, etcd_members=(), control_planes=()))
 
 
 def test_kept_without_the_time_and_for_machines_of_the_inventory_alone(state: StateFolder) -> None:

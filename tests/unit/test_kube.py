@@ -29,6 +29,11 @@ from clusterctl.kube import Api, ApiError, differences, node_ready, object_id, r
     ({"a": [1, 2]}, {"a": [1]}, ["a"]),
     ({"a": [{"name": "x", "image": "1"}]}, {"a": [{"name": "x", "image": "2", "pull": "Always"}]}, ["a[0].image"]),
     ({"a": "1"}, {"a": 1}, ["a"]),
+    # What somebody lets others do beyond what is ours is a difference; what a controller aggregates is not.
+    ({"subjects": [{"name": "a"}]}, {"subjects": [{"name": "a"}, {"name": "mallory"}]}, ["subjects"]),
+    ({"rules": [{"verbs": ["get"]}]}, {"rules": [{"verbs": ["get"]}, {"verbs": ["*"]}]}, ["rules"]),
+    ({"rules": []}, {"rules": [{"verbs": ["get"]}]}, []),
+    ({"spec": {"rules": [1]}}, {"spec": {"rules": [1, 2]}}, []),
     ("x", "x", []),
 ])
 def test_differences(wanted: object, found: object, expected: list[str]) -> None:

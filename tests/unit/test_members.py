@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from clusterctl.errors import Refused
-from clusterctl.etcd import Member, majority, read_members, refuse_removal
+from clusterctl.etcd import Etcd, Member, majority, read_members, refuse_removal
 from clusterctl.operations.members import Membership, MemberState, refuse_reborn, refuse_unhealthy, removal_problem, strays
 
 ENTRIES: list[Any] = [
@@ -101,7 +102,7 @@ NOBODYS_DEAD, NOBODYS_LEARNER, NOBODYS_VOTER = state("x", host="", error="does n
 def test_strays() -> None:
     assert strays(membership(A, B, C)) == ()
     assert strays(membership(A, DEAD_B)) == (), "a machine of the inventory is no stray, however dead"
-    assert strays(membership(A, FORGOTTEN, NOBODYS_DEAD, NOBODYS_LEARNER)) == (FORGOTTEN, NOBODYS_DEAD, NOBODYS_LEARNER)
+    assert strays(membership(A, FORGOTTEN, NOBODYS_LEARNER)) == (FORGOTTEN, NOBODYS_LEARNER)
     assert strays(membership(A, NOBODYS_DEAD), frozenset({"x"})) == ()
     assert FORGOTTEN.name == "(never started)"
 
@@ -110,6 +111,9 @@ def test_one_that_votes_and_is_well_is_nobodys_to_clean() -> None:
     with pytest.raises(Refused, match="votes and is well") as error:
         strays(membership(A, NOBODYS_VOTER))
     assert error.value.hint.endswith("clusterctl node remove z")
+    with pytest.raises(Refused, match="votes and does not answer") as error:
+        strays(membership(A, NOBODYS_DEAD))
+    assert error.value.hint.endswith("clusterctl node remove x --offline"), "one that is silent may be well all the same"
     assert strays(membership(A, NOBODYS_VOTER), frozenset({"z"})) == (), "the one that is just leaving is not meant"
 
 
@@ -129,6 +133,27 @@ def test_all_must_be_well_before_much_is_done() -> None:
     with pytest.raises(Refused) as error:
         refuse_unhealthy(membership(A, NOBODYS_DEAD))
     assert error.value.message == "x: does not answer", "named once"
+
+
+def test_an_alarm_is_no_death() -> None:
+    """A database that is full refuses writes: its member answers, counts, and is what defrag is for."""
+    full = replace(B, alarms=("NOSPACE",))
+    found = membership(A, full, C)
+    assert found.healthy == 3 and removal_problem(found, "a") == ""
+    refuse_unhealthy(found, bearing="NOSPACE")
+    with pytest.raises(Refused, match="^etcd: b has raised NOSPACE") as error:
+        refuse_unhealthy(found)
+    assert error.value.hint == "clusterctl etcd defrag"
+    with pytest.raises(Refused, match="b has raised CORRUPT"):
+        refuse_unhealthy(membership(A, replace(B, alarms=("CORRUPT",)), C), bearing="NOSPACE")
+
+
+def test_alarms_as_etcd_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each member lists those of all among its errors."""
+    said = {"header": {"member_id": "7"}, "errors": ["memberID:7 alarm:NOSPACE ", "memberID:8 alarm:CORRUPT ", "etcdserver: no leader"]}
+    monkeypatch.setattr(Etcd, "_ask", lambda *_, **__: said)
+    status = Etcd.__new__(Etcd).status()
+    assert (status.alarms, status.errors) == (("NOSPACE",), ("etcdserver: no leader",))
 
 
 def test_counts() -> None:

@@ -208,7 +208,8 @@ MIXED = [host.model_copy(update={"roles": frozenset(roles)}) for host, roles in 
     (Rolling(5), "acg", ["bdef", "g", "ac"]),
     (Rolling(5), "bd", ["acefg", "b", "d"]),
     (Rolling(5), "", ["abcdefg"]),
-    (OneByOne(), "abc", list("abcdefg")),
+    (OneByOne(), "abc", list("defgabc")),
+    (OneByOne(), "", list("abcdefg")),
 ])
 def test_batches_of_roles(strategy: Rolling | OneByOne, disruptive: str, expected: list[str]) -> None:
     assert ["".join(one.name for one in batch) for batch in strategy.batches(MIXED, frozenset(disruptive))] == expected

@@ -8,20 +8,24 @@ from typing import Any
 import pytest
 from test_os_update import cluster
 
-from clusterctl.errors import Unreachable
+from clusterctl.errors import Refused, Unreachable
 from clusterctl.operations import members, remove, replace
 
 OURS = "identity"
 
 
-def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known: bool = True, member: bool = False) -> replace.Replacement:
-    """``old``, ``new``: the marks on the machines; None: it cannot be reached."""
+def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known: bool = True, member: bool = False,
+           lives: str = "") -> replace.Replacement:
+    """``old``, ``new``: the marks on the machines; None: it cannot be reached. ``lives``: what of the old one does, node or etcd."""
+    node = {"status": {"conditions": [{"type": "Ready", "status": "True" if lives == "node" else "Unknown"}]}}
     marks = {"cp-1": old, "cp-3": new}
     answer = lambda hosts: SimpleNamespace(or_raise=lambda: {host.name: {"cluster": marks[host.name], "etcd": ""} for host in hosts})  # noqa: E731
     session: Any = SimpleNamespace(
         cluster=cluster(3), pki=SimpleNamespace(identity=OURS), engine=SimpleNamespace(facts=answer),
-        ready_api=lambda: SimpleNamespace(nodes=lambda: {"cp-1": {}} if known else {}))
-    monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda name: object() if member else None))
+        ready_api=lambda: SimpleNamespace(nodes=lambda: {"cp-1": node} if known else {}))
+    state = SimpleNamespace(healthy=lives == "etcd", member=SimpleNamespace(learner=False))
+    monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda name: state if member else None))
+    monkeypatch.setattr(replace, "SILENCE_SECONDS", 0)
     monkeypatch.setattr(remove, "reachable", lambda _, host: Unreachable("gone") if marks[host.name] is None else None)
     return replace.decide(session, "cp-1", "cp-3")
 
@@ -49,3 +53,11 @@ def test_who_goes_first(monkeypatch: pytest.MonkeyPatch, old: str | None, new: s
     assert (found.first, found.traces) == (first, traces)
     if left is not None:
         assert {host.name for host in replace.staying(cluster(3), found).control_planes} == left
+
+
+@pytest.mark.parametrize(("lives", "said"), [("etcd", "its etcd member answers"), ("node", "its node is Ready")])
+def test_out_of_reach_is_not_dead(monkeypatch: pytest.MonkeyPatch, lives: str, said: str) -> None:
+    """Its pods would run twice, and it would be kept out for ever."""
+    with pytest.raises(Refused, match=f"it is not dead: {said}") as error:
+        decide(monkeypatch, old=None, new="", member=True, lives=lives)
+    assert error.value.hint.endswith("clusterctl node remove cp-1 --offline")

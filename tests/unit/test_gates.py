@@ -1,0 +1,71 @@
+"""Who must be well before somebody else is interrupted, also where only some machines are looked at."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_os_update import cluster
+
+from clusterctl.errors import Stopped
+from clusterctl.facts import Facts
+from clusterctl.https import ApiError
+from clusterctl.operations import gates
+
+SERVES = Facts(values={"etcd": "formed", "running": "../kube-apiserver/1.36.4/kube-apiserver"})
+NOTHING_YET = Facts(values={"etcd": "", "running": ""})
+CLUSTER = cluster(3)
+STAGE: Any = SimpleNamespace(hosts=[SimpleNamespace(host=host, disruptive=True) for host in CLUSTER.control_planes])
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, *down: str, **fleet: Facts) -> gates.Serving:
+    """``down``: whose etcd and API server do not answer; ``fleet``: by name, with _ for -."""
+    monkeypatch.setattr(gates, "OTHERS_SECONDS", 0)
+
+    def answers(name: str) -> None:
+        if name in down:
+            raise ApiError(0, "connection refused")
+
+    session: Any = SimpleNamespace(
+        cluster=CLUSTER, etcd=lambda host: SimpleNamespace(answers=lambda: answers(host.name)),
+        api=lambda host: SimpleNamespace(ready=lambda: host.name not in down))
+    return gates.Serving(session, {name.replace("_", "-"): facts for name, facts in fleet.items()})
+
+
+@pytest.mark.parametrize(("down", "fleet", "passes"), [
+    ((), {"cp_1": SERVES, "cp_2": SERVES, "cp_3": SERVES}, True),
+    (("cp-1",), {"cp_1": SERVES, "cp_2": SERVES, "cp_3": SERVES}, False),
+    # With --limit, or as it cannot be reached, cp-1 was not looked at: it may serve, and must.
+    (("cp-1",), {"cp_2": SERVES, "cp_3": SERVES}, False),
+    (("cp-1",), {"cp_2": SERVES}, False),
+    ((), {"cp_2": SERVES}, True),
+    (("cp-1",), {"cp_1": NOTHING_YET, "cp_2": SERVES, "cp_3": SERVES}, True),
+    # Who is down itself is mended, whoever else is.
+    (("cp-1", "cp-2"), {"cp_1": SERVES, "cp_2": SERVES, "cp_3": SERVES}, True),
+], ids=["all", "down", "down-and-unseen", "unseen", "limited", "not-yet", "own"])
+def test_who_is_interrupted_while_others_are_down(monkeypatch: pytest.MonkeyPatch, down: tuple[str, ...], fleet: dict[str, Facts], passes: bool) -> None:
+    for gate in ("before_etcd", "before_control_plane"):
+        found = serving(monkeypatch, *down, **fleet)
+        if passes:
+            getattr(found, gate)(STAGE, [CLUSTER.host("cp-2")])
+        else:
+            with pytest.raises(Stopped, match="cp-1"):
+                getattr(found, gate)(STAGE, [CLUSTER.host("cp-2")])
+
+
+def test_members_that_are_all_down_are_mended_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them is well before a majority is; an API server that had no etcd is not waited for, as it may lack more."""
+    everybody = {"cp_1": SERVES, "cp_2": SERVES, "cp_3": SERVES}
+    found = serving(monkeypatch, "cp-1", "cp-2", "cp-3", **everybody)
+    found.before_etcd(STAGE, CLUSTER.control_planes)
+    with pytest.raises(Stopped, match="etcd on cp-1, cp-2, cp-3"):
+        found.after_etcd(STAGE, CLUSTER.control_planes)
+    found._answers = lambda host: "True"  # type: ignore[method-assign]
+    found.after_etcd(STAGE, CLUSTER.control_planes)
+
+
+def test_members_that_serve_are_never_interrupted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = serving(monkeypatch, "cp-1", cp_1=SERVES, cp_2=SERVES, cp_3=SERVES)
+    with pytest.raises(Stopped, match="a majority answers again"):
+        found.before_etcd(STAGE, CLUSTER.control_planes)
