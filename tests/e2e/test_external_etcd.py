@@ -7,7 +7,8 @@ from pathlib import Path
 
 import checks
 import pytest
-from cluster import Cluster
+from cluster import Cluster, until
+from expiry import renewed
 
 from clusterctl.lab import LabSpec
 
@@ -62,4 +63,14 @@ def test_a_killed_machine(cluster: Cluster) -> None:
     """With the worker that came there is another place for its pods."""
     checks.load_image(cluster)
     checks.killed_machine(cluster)
+    checks.nothing_to_do(cluster)
+
+
+def test_every_certificate_has_ended(cluster: Cluster) -> None:
+    """No member of etcd is well before a majority has new ones, and no API answers: apply needs neither."""
+    seconds = renewed(cluster)
+    print(f"all certificates renewed in {seconds:.0f} s")
+    assert seconds < 180
+    checks.nodes_ready(cluster)
+    until(lambda: cluster.cli("status"), "all of it is well", 60)
     checks.nothing_to_do(cluster)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import checks
 import pytest
 from cluster import Cluster, until
-from expiry import renewed
 
 pytestmark = pytest.mark.lab
 
@@ -88,21 +87,3 @@ def api_from(cluster: Cluster, worker: str) -> str:
     client = "timeout 5 openssl s_client -quiet -CAfile /etc/kubernetes/pki/ca.crt -connect 127.0.0.1:6443 2>/dev/null"
     script = f"printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' | {client}"
     return cluster.on(worker, script, check=False).rpartition("\n")[2].strip()
-
-
-def test_every_certificate_has_ended(cluster: Cluster) -> None:
-    """No member of etcd is well before a majority has new ones, and no API answers: apply needs neither."""
-    seconds = renewed(cluster)
-    print(f"all certificates renewed in {seconds:.0f} s")
-    assert seconds < 180
-    checks.nodes_ready(cluster)
-    until(lambda: cluster.cli("status"), "all of it is well", 60)
-    checks.nothing_to_do(cluster)
-
-
-def test_all_members_of_etcd_are_stopped(cluster: Cluster) -> None:
-    for name in cluster.control_planes:
-        cluster.on(name, "systemctl stop etcd")
-    cluster.apply()
-    until(lambda: cluster.cli("status"), "all of it is well", 60)
-    checks.nothing_to_do(cluster)
