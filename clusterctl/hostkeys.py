@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import paramiko
 
-from clusterctl.errors import Unreachable
+from clusterctl.errors import InputError, Unreachable
 from clusterctl.model import Ssh
 
 HostKey = paramiko.PKey
@@ -46,12 +49,52 @@ def short(pin: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def expect(client: paramiko.SSHClient, ssh: Ssh) -> None:
-    """Ask the machine for the kind of key that is pinned; a fingerprint does not tell its kind."""
-    kind, _, rest = (ssh.host_key or "").partition(" ")
-    if rest:
-        name = ssh.address if ssh.port == 22 else f"[{ssh.address}]:{ssh.port}"
-        with contextlib.suppress(paramiko.SSHException, ValueError):
-            entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{name} {kind} {rest.split()[0]}")
-            if entry is not None and entry.key is not None:
-                client.get_host_keys().add(name, kind, entry.key)
+def known_as(ssh: Ssh) -> str:
+    """How known_hosts names a machine."""
+    return ssh.address if ssh.port == 22 else f"[{ssh.address}]:{ssh.port}"
+
+
+def expect(client: paramiko.SSHClient, ssh: Ssh, known_hosts: Path | None) -> None:
+    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError.
+
+    What was accepted for this cluster goes over what the user's own known_hosts has of the machine.
+    """
+    name = known_as(ssh)
+    if ssh.host_key is not None:
+        found = _keys(f"{name} {ssh.host_key}".encode(), name) or {}
+    else:
+        users = Path(os.path.expanduser("~/.ssh/known_hosts"))
+        found = (known_hosts and _known(known_hosts, name, ours=True)) or _known(users, name, ours=False)
+    for kind, key in found.items():
+        client.get_host_keys().add(name, kind, key)
+
+
+def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:
+    """The keys that a known_hosts has of a machine. A bad line is skipped in the user's own, as ssh does."""
+    found: dict[str, paramiko.PKey] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        if ours and not isinstance(error, FileNotFoundError):
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        return found
+    for number, line in enumerate(lines, 1):
+        keys = _keys(line, name)
+        if keys is None and ours:
+            raise InputError("is no host key", where=f"{path}:{number}", hint="take the line out, then: clusterctl trust HOST")
+        found = {**(keys or {}), **found}
+    return found
+
+
+def _keys(line: bytes, name: str) -> Mapping[str, paramiko.PKey] | None:
+    """The key that a line of known_hosts has of a machine, by its kind; None where the line is none."""
+    words = line.decode(errors="replace").split()
+    if not words or words[0].startswith("#"):
+        return {}
+    with contextlib.suppress(Exception):  # A bad key makes paramiko raise nearly anything.
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join(words))
+        if entry is not None and entry.key is not None:
+            hashed = (one for one in entry.hostnames or () if one.startswith("|1|"))
+            mine = name in (entry.hostnames or ()) or any(paramiko.HostKeys.hash_host(name, one) == one for one in hashed)
+            return {entry.key.get_name(): entry.key} if mine else {}
+    return None

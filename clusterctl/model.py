@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -35,6 +36,29 @@ Version = Annotated[str, _full(VERSION, "a version such as 1.36.4; quote it in Y
 Sha256 = Annotated[str, _full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
 FlagName = Annotated[str, _full(FLAG, "the name of a flag, without dashes in front")]
 FlagValue = Annotated[str, _full(re.compile(r"[^\x00-\x1f\x7f]*"), "one line of text without control characters")]
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home of {str(path)!r} is not known") from None
+    return path
+
+
+def _mirror(text: str) -> str:
+    """What is wrong with a URL is said without it: a password may be in it."""
+    if "://" not in text:
+        _at_home(Path(text))
+    elif "@" in text.split("/", 3)[2]:
+        raise ValueError("a URL with a user or password in it would end up in messages and files; use one without, or a folder")
+    elif not _URL.fullmatch(text) or urlsplit(text).port == 0:
+        raise ValueError("is neither a folder nor an http(s) URL; write it as https://mirror.example")
+    return text
+
+
+_URL = re.compile(r"(?i)https?://([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[!\"$->@-~]*)?")
+File = Annotated[Path, AfterValidator(_at_home)]
 
 
 class Model(BaseModel):
@@ -136,8 +160,9 @@ class Endpoint(Model):
 class ArtifactSettings(Model):
     """Where programs and images come from. ``pins`` gives a sha256 for a path that the catalog does not know."""
 
-    mirror: str | None = Field(None, description="directory or http(s) base that holds upstream's own paths")
-    cache: Path | None = None
+    mirror: Annotated[str, AfterValidator(_mirror)] | None = Field(
+        None, description="directory or http(s) base that holds upstream's own paths")
+    cache: File | None = None
     pins: Mapping[str, Sha256] = Field(default_factory=dict)
 
 
@@ -146,7 +171,7 @@ class AddonSettings(Model):
 
     coredns: bool = True
     metrics_server: bool = True
-    manifests: tuple[Path, ...] = ()
+    manifests: tuple[File, ...] = ()
 
 
 class ComponentSettings(Model):
@@ -177,7 +202,8 @@ class Settings(Model):
     scheduler: ComponentSettings = ComponentSettings()
     kubelet: KubeletSettings = KubeletSettings()
     max_unavailable: str = Field(
-        "1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage"
+        "1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage",
+        json_schema_extra={"type": ["string", "integer"], "minimum": 1},
     )
     certificate_days: int = Field(365, ge=1, le=3650, description="lifetime of leaf certificates, in days")
     schedule_on_control_plane: bool = False

@@ -117,10 +117,10 @@ def _run_command(command: str, what: str) -> bytes:
 
 
 def _prompt(what: str, variable: str) -> str:
-    """Ask on the terminal, and only there: elsewhere the answer would be seen."""
+    """Ask on the terminal, and only there: elsewhere the answer would be seen. Raises EOFError where nobody answers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
             return getpass.getpass(f"{what}: ")
-    except (getpass.GetPassWarning, EOFError, OSError):
+    except (getpass.GetPassWarning, OSError):
         raise InputError("there is no terminal to ask on", where=what, hint=f"set {variable} or name a descriptor") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import glob
+import os
 import re
 import select
 import shlex
@@ -21,6 +22,13 @@ from clusterctl.model import Ssh
 _CLONE_NEWNET = 0x40000000
 _OPTION = re.compile(r"\s*(\w+)\s*[=\s]\s*(.*?)\s*", re.DOTALL)
 _KNOWN = {"proxyjump", "proxycommand"}
+_HOP = re.compile(r"(?:(.+)@)?([^@:/\[\]\s]+)(?::([0-9]{1,5}))?")
+_SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
+
+
+def environment() -> dict[str, str]:
+    """What programs of the user's get of our environment: all but secrets."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
 
 
 class _Socket(socket.socket):
@@ -40,7 +48,8 @@ class Command(socket.socket):
         with theirs:
             end = theirs.fileno()
             try:
-                self._process = subprocess.Popen(words, stdin=end, stdout=end, stderr=subprocess.DEVNULL, start_new_session=True)
+                self._process = subprocess.Popen(words, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=environment(),
+                                                 start_new_session=True)
             except OSError:
                 ours.close()
                 raise
@@ -105,11 +114,15 @@ def open_socket(address: str, port: int, timeout: float, namespace: str | None =
     return made[0]
 
 
-def hop(jump: str, ssh: Ssh) -> Ssh:
-    """A bastion as ``[USER@]HOST[:PORT]`` names it; its key must be in known_hosts."""
-    user, _, rest = jump.strip().rpartition("@")
-    address, _, port = rest.partition(":")
-    return Ssh(address=address, port=int(port or 22), user=user or ssh.user)
+def hops(jumps: str, user: str) -> list[Ssh]:
+    """Bastions as ``[USER@]HOST[:PORT],...`` names them; their keys must be in known_hosts. Raises InputError."""
+    found = []
+    for jump in jumps.split(","):
+        match = _HOP.fullmatch(jump.strip())
+        if match is None or not 1 <= int(match[3] or 22) <= 65535:
+            raise InputError(f"{jump!r} is no bastion", where="ProxyJump", hint="write it as [USER@]HOST[:PORT]")
+        found.append(Ssh(address=match[2], port=int(match[3] or 22), user=match[1] or user))
+    return found
 
 
 def is_straight(ssh: Ssh) -> bool:
@@ -120,7 +133,7 @@ def is_straight(ssh: Ssh) -> bool:
 
 def _may_name_a_way(pattern: str) -> bool:
     """Whether such a file speaks of proxies, or of further files than those of the system's own folder."""
-    for name in glob.glob(str(Path(pattern).expanduser())):
+    for name in glob.glob(os.path.expanduser(pattern)):
         try:
             lines = [line.strip().lower() for line in Path(name).read_text(errors="replace").splitlines()]
         except OSError:
@@ -136,7 +149,7 @@ def _quiet(function: Callable[[], None]) -> None:
 
 
 def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
-    """What ``ansible_ssh_common_args`` asks for: ProxyJump (-J, -o) and ProxyCommand. Raises InputError for anything else."""
+    """What ``ansible_ssh_common_args`` asks for: ProxyJump (-J, -o) and ProxyCommand. Raises InputError, ValueError."""
     found: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -144,8 +157,12 @@ def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
         option, value = word[:2], word[2:] or (rest.pop(0) if rest else "")
         match = _OPTION.fullmatch(f"ProxyJump={value}" if option == "-J" else value)
         if option not in ("-J", "-o") or match is None or match[1].lower() not in _KNOWN or not match[2]:
-            raise InputError(f"ansible_ssh_common_args: {' '.join((option, value)).strip()!r} is not supported",
+            raise InputError(f"{' '.join((option, value)).strip()!r} is not supported",
                              hint="supported are -J HOST and -o ProxyJump=... or ProxyCommand=...")
+        if match[1].lower() == "proxycommand":
+            shlex.split(match[2])
+        elif match[2] != "none":
+            hops(match[2], "root")
         # As in ssh, the first of several holds.
         found.setdefault(match[1].lower(), match[2])
     return found

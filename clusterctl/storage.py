@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import json
@@ -18,16 +19,27 @@ from typing import IO
 from clusterctl.errors import InputError, Locked, Refused
 
 
+def user_home() -> Path:
+    """Raises InputError for a user who has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise InputError("this user has no home folder", where="HOME", hint="set HOME to a folder of this user") from None
+
+
 def user_cache() -> Path:
-    """``$CLUSTERCTL_CACHE``, else ``clusterctl`` in the user's cache."""
+    """``$CLUSTERCTL_CACHE``, else ``clusterctl`` in the user's cache. Raises InputError."""
     chosen = os.environ.get("CLUSTERCTL_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterctl"
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache") / "clusterctl"
 
 
 @contextlib.contextmanager
 def whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """A stream into a file that appears whole or not at all, with its final mode from the first byte. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Root would put a file in the place of /dev/null.
+        raise OSError(errno.EINVAL, "it is there, and no plain file", str(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -58,6 +70,20 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Raises Refused where a part of a state folder cannot be made or opened."""
+    try:
+        yield
+    except OSError as error:
+        raise Refused(f"the state folder cannot be used: {error.strerror}", where=str(path),
+                      hint="make it this user's own, or give another folder with --state DIR") from error
+
+
+PARENT, IGNORE = ".clusterctl", b"*\n"
+"""Where state folders lie, and the ``.gitignore`` of each: how they are known."""
+
+
 class StateFolder:
     """``.clusterctl/CLUSTER``: CA keys, the encryption key, the journal, host keys. 0700, its files 0600."""
 
@@ -67,19 +93,29 @@ class StateFolder:
     @classmethod
     def of(cls, base: Path, cluster: str, chosen: Path | None = None) -> StateFolder:
         """The folder for a cluster: beside its inventory, or where ``--state`` says."""
-        return cls(chosen if chosen is not None else base / ".clusterctl" / cluster)
+        return cls(chosen if chosen is not None else base / PARENT / cluster)
 
     def prepare(self) -> None:
-        """Make the folder, for this user alone, and keep it out of git. Raises Refused where that cannot be."""
-        try:
+        """Make the folder, for this user alone, and keep it out of git. Raises Refused where it cannot be or is another's."""
+        ignore = self.path / ".gitignore"
+        with _usable(self.path):
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.path.chmod(0o700)
-            ignore = self.path / ".gitignore"
+            if not self._is_ours(ignore):
+                raise Refused("is neither empty nor a state folder", where=str(self.path),
+                              hint="give a folder that is empty or does not exist with --state DIR")
+            # One that others may write to, as /tmp, is not this user's to take.
+            if not os.listdir(self.path) and not self.path.stat().st_mode & 0o022:
+                self.path.chmod(0o700)
+            if self.path.stat().st_mode & 0o077:
+                raise Refused("others on this machine may read this folder", where=str(self.path), hint=f"chmod 700 {self.path}")
             if not ignore.exists():
-                write_whole(ignore, b"*\n")
-        except OSError as error:
-            raise Refused(f"the state folder cannot be used: {error.strerror}", where=str(self.path),
-                          hint="give another one with --state DIR") from error
+                write_whole(ignore, IGNORE)
+
+    def _is_ours(self, ignore: Path) -> bool:
+        """Whether it lies where ours do, or was begun by us or by people, or comes from a backup."""
+        others = [name for name in os.listdir(self.path) if name != "known_hosts" and not name.startswith(f".{ignore.name}.")]
+        return (self.path.parent.name == PARENT or not others or (self.path / "pki/kubernetes.crt").exists()
+                or (ignore.is_file() and ignore.read_bytes() == IGNORE))
 
     def read(self, name: str) -> bytes | None:
         """The content of a file in it, None where there is none. A file that others may read is refused."""
@@ -115,7 +151,9 @@ class StateFolder:
     def locked(self, operation: str) -> Iterator[None]:
         """Hold the cluster for one operation of this machine; the lock dies with the process. Raises Locked."""
         self.prepare()
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self.path / "lock"
+        with _usable(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,8 +162,9 @@ class StateFolder:
                 raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run it again") from None
             who = f"{getpass.getuser()}@{socket.gethostname()}"
             text = f"{who}, pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, text.encode(), 0)
+            with _usable(path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, text.encode(), 0)
             yield
         finally:
             os.close(descriptor)
@@ -136,8 +175,9 @@ class Journal:
 
     def __init__(self, folder: StateFolder, name: str) -> None:
         self._path = folder.path / "journal" / f"{name}.jsonl"
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with _usable(self._path):
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def write(self, event: str, **fields: object) -> None:
         """Append an event. ``fields`` hold no secret: ids, digests, counts, seconds."""

@@ -16,7 +16,7 @@ from typing import Any
 import fabric
 import paramiko
 
-from clusterctl.errors import Refused, Unreachable
+from clusterctl.errors import InputError, Refused, Unreachable
 from clusterctl.forward import Forward
 from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import Pinned, expect
@@ -24,7 +24,7 @@ from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import BOOTSTRAP, Program, Records
-from clusterctl.sockets import has_ended, hop, open_socket, ssh_options
+from clusterctl.sockets import has_ended, hops, open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -72,20 +72,24 @@ class Transport:
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
-        """Connect and authenticate, once. Raises Unreachable, saying why."""
+        """Connect and authenticate, once. Raises Unreachable, saying why, InputError."""
         with self._connecting:
             if not self.connected:
                 self._connect()
 
     def _connect(self) -> None:
+        self._drop()
+        with self.saying_why():
+            self._connection = self._open(self.host.ssh)
+
+    @contextlib.contextmanager
+    def saying_why(self) -> Iterator[None]:
+        """Raises Unreachable for whatever keeps us from the machine or from a bastion before it."""
         ssh = self.host.ssh
         where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
         try_it = f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}"
-        self._drop()
         try:
-            self._connection = self._open(ssh)
-        except Unreachable:
-            raise
+            yield
         except paramiko.BadHostKeyException as error:
             named = error.hostname.lstrip("[").partition("]")[0]
             whom = self.host.name if named == ssh.address else named
@@ -100,7 +104,7 @@ class Transport:
         except paramiko.AuthenticationException as error:
             raise Unreachable(f"it does not let us in: {error}", where=where, hint=try_it) from None
         except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
-            raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=where, hint=try_it) from None
+            raise Unreachable(f"cannot be reached: {str(error) or type(error).__name__}", where=where, hint=try_it) from None
 
     def route(self) -> Any:
         """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
@@ -111,10 +115,8 @@ class Transport:
         connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config)
         client = connection.client
         client.set_missing_host_key_policy(Pinned(self.host.name, ssh.host_key))
-        if ssh.host_key is None:
-            self._load_known(client)
-        else:
-            expect(client, ssh)
+        expect(client, ssh, self._known_hosts)
+        self._check_key()
         try:
             self._log_in(client, ssh, self.route())
         except BaseException:
@@ -136,13 +138,13 @@ class Transport:
             sock.close()
             raise
 
-    def _load_known(self, client: paramiko.SSHClient) -> None:
-        # What paramiko calls the system's keys it asks first: what was accepted for this cluster goes over the user's own.
-        users = Path("~/.ssh/known_hosts").expanduser()
-        if self._known_hosts is not None and self._known_hosts.exists():
-            client.load_system_host_keys(str(self._known_hosts))
-        if users.exists():
-            client.load_host_keys(str(users))
+    def _check_key(self) -> None:
+        try:
+            if self.host.ssh.private_key is not None:
+                self.host.ssh.private_key.open().close()
+        except OSError as error:
+            raise InputError(f"ansible_ssh_private_key_file {self.host.ssh.private_key} cannot be read: {error.strerror}",
+                             where=self.host.name, hint="nobody was contacted; correct the variable or bring the key") from None
 
     def _socket(self, ssh: Ssh, jump: str | None, proxy: str | None) -> Any:
         if proxy:
@@ -157,12 +159,13 @@ class Transport:
     def _through(self, jumps: str, ssh: Ssh) -> Any:
         """A channel through bastion hosts, each with its own key checked."""
         channel: Any = None
-        hops = [hop(jump, ssh) for jump in jumps.split(",")]
-        for one, after in zip(hops, [*hops[1:], ssh], strict=True):
+        self._check_key()
+        before = hops(jumps, ssh.user)
+        for one, after in zip(before, [*before[1:], ssh], strict=True):
             client = paramiko.SSHClient()
             self._bastions.append(client)
             client.set_missing_host_key_policy(Pinned(f"bastion {one.address}", one.host_key))
-            self._load_known(client)
+            expect(client, one, self._known_hosts)
             sock = channel or open_socket(one.address, one.port, ssh.connect_timeout, ssh.network_namespace)
             self._log_in(client, one, sock)
             transport = client.get_transport()
@@ -366,12 +369,11 @@ class Transport:
 
 def bastions(host: Host) -> Iterator[Host]:
     """The machines on the way to a host, each named by its address, so that its key can be asked for."""
-    jumps = (_way(host.ssh)[0] or "").split(",")
-    for index, jump in enumerate(filter(None, jumps)):
-        before = ("-J", ",".join(jumps[:index])) if index else ("-J", "none")
-        way = hop(jump, host.ssh).model_dump(exclude_unset=True)
-        yield host.model_copy(update={"name": way["address"], "ssh": host.ssh.model_copy(update={
-            "port": 22, **way, "host_key": None, "common_args": before})})
+    jumps = _way(host.ssh)[0]
+    for index, bastion in enumerate(hops(jumps, host.ssh.user) if jumps else ()):
+        before = ("-J", ",".join((jumps or "").split(",")[:index]) or "none")
+        way = {**bastion.model_dump(exclude_unset=True), "host_key": None, "common_args": before}
+        yield host.model_copy(update={"name": bastion.address, "ssh": host.ssh.model_copy(update=way)})
 
 
 def _way(ssh: Ssh) -> tuple[str | None, str | None]:
@@ -379,20 +381,18 @@ def _way(ssh: Ssh) -> tuple[str | None, str | None]:
     options = ssh_options(ssh.common_args)
     jump, proxy = options.get("proxyjump"), options.get("proxycommand")
     if jump is None and proxy is None and ssh.network_namespace is None:
-        looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
+        try:
+            looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
+        except (OSError, ValueError, paramiko.SSHException) as error:
+            raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config") from None
         jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
     return None if jump == "none" else jump, None if proxy == "none" else proxy
 
 
-def offered_key(host: Host, known_hosts: Path | None = None) -> HostKey:
-    """The host key that a machine offers; nothing of ours is sent to it. ``known_hosts``: of bastions. Raises Unreachable."""
-    timeout = host.ssh.connect_timeout
-    try:
-        way = Transport(host, known_hosts=known_hosts)
-        with contextlib.closing(way), contextlib.closing(_Transport(way.route())) as transport:
-            transport.banner_timeout = timeout
-            transport.start_client(timeout=timeout)
-            return transport.get_remote_server_key()
-    except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
-        raise Unreachable(f"cannot be reached: {error or type(error).__name__}", where=host.name,
-                          hint=f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address}") from None
+def offered_key(host: Host, known_hosts: Path | None = None, passphrase: Callable[[], str | None] = lambda: None) -> HostKey:
+    """The host key that a machine offers; nothing of ours is sent to it. The rest is for bastions. Raises as ``connect``."""
+    way = Transport(host, known_hosts=known_hosts, passphrase=passphrase)
+    with way.saying_why(), contextlib.closing(way), contextlib.closing(_Transport(way.route())) as transport:
+        transport.banner_timeout = host.ssh.connect_timeout
+        transport.start_client(timeout=host.ssh.connect_timeout)
+        return transport.get_remote_server_key()

@@ -6,7 +6,7 @@ Only versions that the catalog pins are the defaults here.
 
 from __future__ import annotations
 
-from clusterctl.model import Versions
+from clusterctl.model import VERSION, Versions
 
 DEFAULT_KUBERNETES = "1.36.4"
 SUPPORTED_MINORS = ("1.35", "1.36", "1.37")
@@ -43,9 +43,11 @@ def order(version: str) -> tuple[tuple[int, ...], bool, str]:
 def known_versions(kubernetes: str | None = None, **overrides: str) -> Versions:
     """The versions that belong to a Kubernetes version, with overrides by product name.
 
-    Raises ValueError for a minor that is not supported and for a product that does not exist.
+    Raises ValueError for what is no version, for a minor that is not supported and for a product that does not exist.
     """
-    wanted = kubernetes or DEFAULT_KUBERNETES
+    wanted = DEFAULT_KUBERNETES if kubernetes is None else kubernetes
+    if not VERSION.fullmatch(wanted):
+        raise ValueError(f"{wanted!r} is not a version such as {DEFAULT_KUBERNETES}")
     row = _BY_MINOR.get(minor(wanted))
     if row is None:
         raise ValueError(f"Kubernetes {wanted} is not supported; supported are {', '.join(SUPPORTED_MINORS)}")

@@ -7,6 +7,7 @@ import http.client
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -32,10 +33,11 @@ class Interrupted(Unreachable):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a source is waited for. ``stall``: seconds without a byte; ``whole``: seconds for one attempt."""
+    """How long a source is waited for. ``stall``: seconds without a byte; ``whole``, ``small``: seconds for one attempt."""
 
     stall: float = 30.0
     whole: float = 7200.0
+    small: float = 30.0
     attempts: int = 3
     pause: float = 1.0
 
@@ -69,6 +71,17 @@ def answers(host: str, seconds: float = 3.0) -> bool:
 
 def read_small(url: str, limit: int, patience: Patience) -> bytes:
     """A small file as a whole. Raises NotThere, Interrupted."""
+    # A byte now and then, of the headers even, keeps a socket from its time-out: nobody waits for such a thread.
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+    try:
+        return pool.submit(_read_small, url, limit, patience).result(patience.small)
+    except TimeoutError:
+        raise Interrupted(f"took longer than {patience.small:.0f} s", where=url) from None
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _read_small(url: str, limit: int, patience: Patience) -> bytes:
     with _opened(url, 0, patience) as response:
         try:
             content: bytes = response.read(limit + 1)
@@ -181,5 +194,5 @@ def _opened(url: str, offset: int, patience: Patience) -> Any:
         error.close()
         kind = Interrupted if error.code >= 500 or error.code in (408, 429) else NotThere
         raise kind(f"answered with {error.code} {error.reason}", where=url) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.
         raise Interrupted(f"cannot be reached: {getattr(error, 'reason', error)}", where=url) from error

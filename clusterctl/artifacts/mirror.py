@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl.artifacts.build import Workshop, check_tools
-from clusterctl.artifacts.catalog import built_in
+from clusterctl.artifacts.catalog import built_in, parse_pins
 from clusterctl.artifacts.download import Patience, answers, digest, obtain
 from clusterctl.artifacts.image import write_oci_archive
 from clusterctl.artifacts.pack import write_archive
@@ -37,17 +37,19 @@ class Mirror:
         """The catalog as it is written. Raises InputError."""
         path = self.folder / CATALOG
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            content = path.read_bytes()
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"not a catalog: {error}", where=str(path), hint="remove it and fill the mirror again") from None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        parse_pins(content, str(path))
+        return dict(json.loads(content))
 
     def has(self, path: str) -> bool:
-        """Whether a file is there, whole."""
+        """Whether a file is there, whole; one whose size is not known is not."""
         entry = self.entries().get(path)
         with contextlib.suppress(OSError):
-            return entry is not None and (self.folder / path).stat().st_size == entry["size"]
+            return entry is not None and (self.folder / path).stat().st_size == entry.get("size")
         return False
 
     def publish(self, source: Path, path: str, origin: Mapping[str, object]) -> None:

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,20 +41,15 @@ class Location:
     @classmethod
     def parse(cls, text: str, base: Path) -> Location:
         """The mirror that an inventory names; a relative folder starts at ``base``. Raises InputError."""
-        if "://" not in text:
-            folder = base / Path(text).expanduser()
-            if not folder.is_dir():
-                raise InputError("there is no such folder", where=f"cluster.artifacts.mirror: {folder}",
-                                 hint=f"fill one: clusterctl mirror --directory {folder}")
-            return cls(folder=folder)
-        parts = urllib.parse.urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InputError("is neither a folder nor an http(s) URL", where="cluster.artifacts.mirror",
-                             hint="write it as https://mirror.example")
-        if parts.username or parts.password:
-            raise InputError("a URL with a password in it would end up in messages and files", where="cluster.artifacts.mirror",
-                             hint="use a mirror that needs none, or a folder")
-        return cls(url=text.rstrip("/"))
+        if "://" in text:
+            return cls(url=text.rstrip("/"))
+        folder = base / Path(text).expanduser()
+        try:
+            os.stat(f"{folder}/.")
+        except OSError as error:
+            raise InputError(f"cannot be used: {error.strerror}", where=f"cluster.artifacts.mirror: {folder}",
+                             hint=f"fill one: clusterctl mirror --directory {folder}") from None
+        return cls(folder=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +265,12 @@ def _mirror_pins(store: Store, pin: Pin | None) -> dict[str, Pin]:
 def _read_catalog(store: Store, where: str) -> bytes | None:
     """The mirror's catalog; where the mirror does not answer, the one that it had before."""
     if store.mirror is not None and store.mirror.folder is not None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return (store.mirror.folder / CATALOG).read_bytes()
-        return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=where) from None
     kept = store.cache / "catalogs" / hashlib.sha256(where.encode()).hexdigest()
     try:
         content = read_small(where, 16 << 20, store.patience)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import getpass
 import os
 import signal
 import sys
@@ -68,11 +69,14 @@ def main() -> NoReturn:
     gc.set_threshold(100_000, 20, 20)
     # Whoever has heard from a machine goes on at once, and not after 5 ms of loading something else.
     sys.setswitchinterval(0.001)
+    _furnish()
     code = 0
     try:
         _app(sys.argv[1:])()  # type: ignore[operator]
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.__context__, BrokenPipeError):  # For it the library has its own exit code, a bug's.
+            code = _bug(error.__context__)
     except ClusterctlError as error:
         _say(str(error), {"event": "error", **error.as_dict()})
         code = error.exit_code
@@ -80,27 +84,29 @@ def main() -> NoReturn:
         text, code = str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code
         _say(f"{text}\n  next: run the same command again to continue",
              {"event": "error", "error": "Interrupted", "exit_code": code, "message": text})
-    except BrokenPipeError:
-        _mute()
     except Exception as error:
         code = _bug(error)
     _leave(code)
+
+
+def _furnish() -> None:
+    """What libraries count on: open streams, whose numbers nothing else gets; a name of the user, who has a number at least."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def _leave(code: int) -> NoReturn:
     """Threads that wait for machines are not waited for: all that they could lose is theirs to find again."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _mute()
     except OSError as error:
         code = code or _bug(error)
     os._exit(code)
-
-
-def _mute() -> None:
-    """Whoever read our output has gone; there is nobody left to tell."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str, event: dict[str, object]) -> None:
@@ -111,21 +117,26 @@ def _say(text: str, event: dict[str, object]) -> None:
 
         with contextlib.suppress(OSError):  # Where it goes may be what is full.
             print(json.dumps(event), flush=True)
-    print(f"clusterctl: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"clusterctl: {text}", file=sys.stderr, flush=True)
 
 
-def unforeseen(error: Exception) -> tuple[str, str]:
-    """What is said of an error that no code expects, and what to do. A full disk is no bug."""
+def unforeseen(error: Exception) -> tuple[str, str, int]:
+    """What is said of an error that no code expects, what to do, and the exit code. A full disk or a pipe's end is no bug."""
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads its output any more", "run it again", 128 + signal.SIGPIPE
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"cannot be written: {error.strerror}", "make room where its output and its files go, then run it again"
+        return f"cannot be written: {error.strerror}", "make room where its output and its files go, then run it again", 1
     return (f"this is a bug: {type(error).__name__}: {error}",
-            "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again")
+            "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again", 1)
 
 
 def _bug(error: Exception) -> int:
+    text, hint, code = unforeseen(error)
+    if isinstance(error, BrokenPipeError):  # There is nobody left to tell.
+        return code
     if os.environ.get("CLUSTERCTL_DEBUG"):
         raise error
-    text, hint = unforeseen(error)
-    event = {"event": "error", "error": type(error).__name__, "exit_code": 1, "message": text, "hint": hint}
+    event = {"event": "error", "error": type(error).__name__, "exit_code": code, "message": text, "hint": hint}
     _say(f"{text}\n  next: {hint}", event)
-    return 1
+    return code

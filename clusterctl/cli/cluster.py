@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 @verb
 def plan(
     call: Invocation,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     verify: VerifyOption = False,
     diff: DiffOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
@@ -48,7 +48,7 @@ def plan(
 @verb
 def apply(
     call: Invocation,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     yes: YesOption = False,
     verify: VerifyOption = False,
     diff: DiffOption = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,7 +57,7 @@ def _images() -> None:
 def status(
     call: Invocation,
     output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
     call.look(api=False)
@@ -110,8 +109,6 @@ def kubeconfig(
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
 ) -> None:
     """Give the administrator's kubeconfig, with a short-lived certificate. No machine is contacted."""
-    import os
-
     import yaml
 
     from clusterctl.engine import Events
@@ -121,7 +118,7 @@ def kubeconfig(
     with session(gather(inventory, state=state), Events()) as opened:
         made = operation.make(opened, days=days)
     if merge:
-        target = Path(os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config").expanduser()
+        target = operation.users_own()
         operation.merge(made, target)
         typer.echo(f"merged into {target}; its certificate ends in {days * 24} h", err=True)
     elif output is not None:
@@ -159,7 +156,7 @@ def execute(
 def image_load(
     call: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
-    limit: LimitOption = "",
+    limit: LimitOption = None,
 ) -> None:
     """Put an image archive onto all nodes: an app built with Docker runs without a registry."""
     from clusterctl.operations import image as operation
@@ -181,22 +178,20 @@ def trust(
     ] = None,
 ) -> None:
     """Accept a machine's host key on purpose, after you compared it."""
-    from clusterctl.errors import Refused
+    from clusterctl.cli.steps import confirm
     from clusterctl.inventory import load
     from clusterctl.operations import trust as operation
     from clusterctl.storage import StateFolder
     from clusterctl.transport import fingerprint
 
+    passphrase = gather(inventory, state=state).passphrase  # And no program on the way gets it, or another secret.
     cluster = load(inventory)
     folder = StateFolder.of(cluster.base, cluster.name, state)
     found = operation.find(cluster, host)
-    key = operation.offered(folder, found)
+    key = operation.offered(folder, found, passphrase)
     if expected is None:
         typer.echo(f"{host} offers {key.get_name()} {fingerprint(key)}")
-        if not sys.stdin.isatty() or not typer.confirm("Is it the one on its console?"):
-            raise Refused(
-                "nothing was accepted", where=host, hint=f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}"
-            )
+        confirm(False, "Is it the one on its console?", f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}")
     operation.accept(folder, found, key, expected)
     typer.echo(f"{host}: accepted {fingerprint(key)}")
 

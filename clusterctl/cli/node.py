@@ -172,7 +172,7 @@ def replace(
 
             try:
                 operate(opened, found, call.policy, show=report.removal, ask=ask, say=report.progress)
-            except ClusterctlError:
+            except (ClusterctlError, OSError):
                 with begun() if agreed else nullcontext():
                     raise
         edited = edit_inventory and _edit(opened, named, report)

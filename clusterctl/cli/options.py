@@ -16,6 +16,8 @@ import typer
 from clusterctl.cli.inventory import InventoryOption as InventoryOption
 from clusterctl.cli.inventory import Output as Output
 from clusterctl.cli.inventory import OutputOption as OutputOption
+from clusterctl.cli.steps import asking
+from clusterctl.errors import ClusterctlError, InputError
 
 if TYPE_CHECKING:
     from clusterctl.disruption import Policy
@@ -24,11 +26,19 @@ if TYPE_CHECKING:
     from clusterctl.operations.opening import Opening, Options
     from clusterctl.report import Report
 
+
+def _folder(text: str) -> Path:
+    """What was said to ``--state``; no name is not the folder that somebody stands in. Raises InputError."""
+    if not text:
+        raise InputError("names no folder", where="--state", hint="leave it out for .clusterctl/NAME beside the inventory")
+    return Path(text)
+
+
 StateOption = Annotated[
-    Path | None,
-    typer.Option("--state", metavar="DIR", help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory."),
+    Path | None, typer.Option("--state", metavar="DIR", parser=_folder,
+                              help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
 ]
-LimitOption = Annotated[str, typer.Option("--limit", metavar="HOST,...", help="Only these hosts.")]
+LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", help="Only these hosts.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
@@ -60,7 +70,6 @@ ComponentOption = Annotated[
 
 def refuse_versions(option: str, given: Iterable[str]) -> None:
     """Raises InputError for what is no version."""
-    from clusterctl.errors import InputError
     from clusterctl.model import VERSION
 
     for version in given:
@@ -70,7 +79,6 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
 
 def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
     """What was said to ``--component``: products and versions. Raises InputError for what is neither."""
-    from clusterctl.errors import InputError
     from clusterctl.model import Versions
 
     products = sorted(set(Versions.model_fields) - {"kubernetes"})
@@ -136,8 +144,6 @@ class Invocation:
 
         What is wrong with the inventory the session will say.
         """
-        from clusterctl.errors import ClusterctlError
-
         with suppress(ClusterctlError):
             self.opening.look(operation, verify=verify, api=api)
 
@@ -182,7 +188,7 @@ def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocati
     options = gather(
         values["inventory"],
         state=values["state"],
-        limit=str(given.get("limit", "")),
+        limit=given.get("limit"),
         forks=values["forks"],
         ask=values["ask_sudo_password"],
         fd=values["sudo_password_fd"],
@@ -217,23 +223,27 @@ def gather(
     inventory: Path,
     *,
     state: Path | None = None,
-    limit: str = "",
+    limit: str | None = None,
     forks: int = 20,
     ask: bool = False,
     fd: int | None = None,
     command: str | None = None,
 ) -> Options:
-    """The options as operations know them. Secrets are asked for when they are first needed, once."""
+    """The options as operations know them. Secrets are asked for when they are first needed, once. Raises InputError, Refused."""
     from clusterctl import secrets
     from clusterctl.operations.opening import Options
 
-    password = secrets.sudo_password(secrets.Source(fd=fd, command=command, ask=ask))
+    names = tuple(name for name in (limit or "").split(",") if name)
+    if limit is not None and not names:
+        raise InputError("names no host", where="--limit", hint="leave it out for all hosts")
+    with asking():
+        password = secrets.sudo_password(secrets.Source(fd=fd, command=command, ask=ask))
     passphrase = secrets.key_passphrase(secrets.Source())
     return Options(
         inventory=inventory,
         state=state,
         forks=forks,
-        limit=tuple(name for name in limit.split(",") if name),
+        limit=names,
         sudo_password=_reveal(password),
         passphrase=_reveal(passphrase),
     )

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 @draining_verb
 def os_update(
     call: Invocation,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     yes: YesOption = False,
     reboot: RebootOption = Reboot.auto,
     max_unavailable: UnavailableOption = "",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, begun, summarise
+from clusterctl.cli.steps import ask, begin_journal, begun, summarise
+from clusterctl.errors import Refused
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 @verb
 def reset(
     call: Invocation,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     yes: YesOption = False,
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
 ) -> None:
@@ -44,16 +44,9 @@ def reset(
 
 def _confirm(name: str, *, yes: bool, given: str | None) -> None:
     """The cluster's name, typed or given together with --yes. Raises Refused."""
-    from clusterctl.errors import Refused
-
     hint = f"clusterctl reset --yes --confirm {name}"
-    if given is None and not sys.stdin.isatty():
-        raise Refused("nobody is there to type the cluster's name; nothing was changed", hint=hint)
     if given is not None and not yes:
         raise Refused("--confirm goes together with --yes; nothing was changed", hint=hint)
-    try:
-        typed = given if given is not None else typer.prompt("Type the cluster's name to carry this out")
-    except typer.Abort:
-        typed = ""
+    typed = given if given is not None else ask("Type the cluster's name to carry this out", hint)
     if typed != name:
         raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")

@@ -6,12 +6,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from clusterctl.cli import Interrupted, unforeseen
+from clusterctl.errors import ClusterctlError, IntegrityError, Refused, Stopped
 
 if TYPE_CHECKING:
     from clusterctl.operations.base import Session
@@ -19,16 +22,28 @@ if TYPE_CHECKING:
     from clusterctl.report import Report
 
 
-def confirm(yes: bool) -> None:
-    """Ask whether the plan that was shown is to be carried out. Raises Refused unless somebody says so."""
-    from clusterctl.errors import Refused
+@contextmanager
+def asking() -> Iterator[None]:
+    """Whoever breaks off at a question stops nothing midway. Raises Refused."""
+    try:
+        yield
+    except (typer.Abort, EOFError, Interrupted):
+        typer.echo(err=True)
+        raise Refused("the question was not answered: this is not carried out", hint="run it again") from None
 
-    if yes:
-        return
+
+def ask(question: str, hint: str) -> str:
+    """What somebody at the terminal types. ``hint``: how to do without. Raises Refused where nobody answers."""
     if not sys.stdin.isatty():
-        raise Refused("nobody is there to ask", hint="say --yes to carry the plan out")
-    if not typer.confirm("Carry this out?"):
-        raise Refused("you said no; nothing was changed")
+        raise Refused("nobody is there to ask", hint=hint)
+    with asking():
+        return str(typer.prompt(question, default="", show_default=False))
+
+
+def confirm(yes: bool, question: str = "Carry this out?", hint: str = "say --yes to carry the plan out") -> None:
+    """Ask whether what was shown is to be. Raises Refused unless somebody says so."""
+    if not yes and ask(f"{question} [y/N]", hint).strip().lower() not in ("y", "yes"):
+        raise Refused("you said no: this is not carried out", hint=hint)
 
 
 def begin_journal(report: Report, opened: Session, operation: str) -> None:
@@ -42,10 +57,11 @@ def begin_journal(report: Report, opened: Session, operation: str) -> None:
 @contextmanager
 def begun() -> Iterator[None]:
     """What ends a run that has begun is Stopped: other codes promise that nothing was changed, but for a bug's and a digest's."""
-    from clusterctl.errors import ClusterctlError, IntegrityError, Stopped
-
     try:
         yield
+    except OSError as error:
+        raise Stopped(f"this side cannot go on: {error.strerror or error}", where=str(error.filename or ""),
+                      hint="make room, or let its output be read; then run the same command again to continue") from error
     except ClusterctlError as error:
         if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):
             raise
@@ -55,12 +71,13 @@ def begun() -> Iterator[None]:
 def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Sequence[str]) -> None:
     """Tell what changed where, what it cost and what to do next."""
     statistics = [transport.statistics for transport in opened.engine.transports.values()]
-    report.summary(
-        changed=changed,
-        trips=sum(entry.trips for entry in statistics),
-        sent=sum(entry.sent for entry in statistics),
-        next_steps=next_steps if changed else [],
-    )
+    with begun() if changed else nullcontext():
+        report.summary(
+            changed=changed,
+            trips=sum(entry.trips for entry in statistics),
+            sent=sum(entry.sent for entry in statistics),
+            next_steps=next_steps if changed else [],
+        )
 
 
 TimeLimitOption = Annotated[
@@ -98,7 +115,6 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
     if path is None:
         yield
         return
-    from clusterctl.errors import Stopped
     from clusterctl.operations import outcome
 
     def tell(failure: outcome.Failure | None) -> None:
@@ -114,18 +130,18 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
             tell(_failure(error))
         except Stopped as other:
             # Why the run ended matters more than that nobody can read it in a file.
-            report.warn(str(other))
+            with suppress(OSError):
+                report.warn(str(other))
         raise
     tell(None)
 
 
 def _failure(error: BaseException) -> Failure:
-    from clusterctl.cli import Interrupted, unforeseen
-    from clusterctl.errors import ClusterctlError
     from clusterctl.operations.outcome import Failure
 
     if isinstance(error, ClusterctlError):
         return Failure(type(error).__name__, str(error), error.exit_code)
     if isinstance(error, Exception):
-        return Failure(type(error).__name__, unforeseen(error)[0], 1)
+        text, _, code = unforeseen(error)
+        return Failure(type(error).__name__, text, code)
     return Failure("Interrupted", str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code)

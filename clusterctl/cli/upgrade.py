@@ -68,7 +68,7 @@ def plan(
     component: ComponentOption = None,
     max_unavailable: UnavailableOption = None,
     pause_after: PauseOption = None,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
 ) -> None:
@@ -98,7 +98,7 @@ def apply(
     component: ComponentOption = None,
     max_unavailable: UnavailableOption = None,
     pause_after: PauseOption = None,
-    limit: LimitOption = "",
+    limit: LimitOption = None,
     yes: YesOption = False,
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
@@ -126,11 +126,12 @@ def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Revie
         # An upgrade that is refused after another one was done is a stop.
         with begun() if changed else nullcontext():
             found = make(opened, *gather(opened), wish)
-        report.upgrade(found)
-        if reviewed is not None:
-            reviewed.refuse_other(found)
+            report.upgrade(found)
+            if reviewed is not None:
+                reviewed.refuse_other(found)
+            if found:
+                confirm(yes)
         if found:
-            confirm(yes)
             if not changed:
                 begin_journal(report, opened, "upgrade")
             changed = True
@@ -146,13 +147,13 @@ def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, review
 
     operation = Upgrade(opened, found, wish, report.progress)
     operation.prefetch()
-    try:
-        with begun():
+    with begun():
+        try:
             operation.run()
-    except BaseException:
-        if reviewed is not None:
-            report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")
-        raise
+        except BaseException:
+            if reviewed is not None:
+                report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")
+            raise
 
 
 def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,20 @@ from clusterctl.model import Cluster, Host
 from clusterctl.pki import CertificateSpec, Pki, describe
 from clusterctl.render import render_data
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MEND = "correct the file, or take it out of cluster.addons.manifests"
 OURS = {MANAGED_BY: MANAGER}
 """The label of all objects that are ours."""
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                           "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
 """What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Dates stay text, as kubectl reads them."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_scalar)
 
 
 def bindings(cluster: Cluster) -> list[Object]:
@@ -112,16 +120,16 @@ def _ours(name: str, **values: object) -> list[Object]:
 
 def _read(text: bytes, where: str) -> list[dict[str, Any]]:
     try:
-        documents = [document for document in yaml.load_all(text, Loader=_LOADER) if document]
-    except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {error}", where=where) from None
+        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document]
+        json.dumps(documents, allow_nan=False)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"not YAML that is JSON, too: {error}", where=where, hint=_MEND) from None
     for document in documents:
-        if (
-            not isinstance(document, dict)
-            or not all(key in document for key in ("apiVersion", "kind", "metadata"))
-            or "name" not in document["metadata"]
-        ):
-            raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name", where=where)
+        meta = document.get("metadata") if isinstance(document, dict) else None
+        named = isinstance(meta, dict) and (document.get("apiVersion"), document.get("kind"), meta.get("name"))
+        if not named or not all(isinstance(word, str) and word for word in named):
+            raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name, each a text",
+                             where=where, hint=_MEND)
     return documents
 
 
@@ -139,7 +147,9 @@ def node_taints(cluster: Cluster, host: Host) -> list[dict[str, str]]:
         {"key": taint.key, "effect": taint.effect, **({"value": taint.value} if taint.value else {})} for taint in host.taints
     ]
     dedicated = host.is_control_plane and "worker" not in host.roles and not cluster.settings.schedule_on_control_plane
-    return ([dict(CONTROL_PLANE_TAINT)] if dedicated else []) + wanted
+    own = [dict(CONTROL_PLANE_TAINT)] if dedicated else []
+    # The API takes a key and effect once; what the inventory says of the control plane's own goes over ours.
+    return list({_place(taint): taint for taint in (*own, *wanted)}.values())
 
 
 def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[str, Object, tuple[str, ...]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -13,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clusterctl.errors import InputError
-
-_SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
+from clusterctl.sockets import environment
 
 
 def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int, cwd: Path | None = None) -> bytes:
     """What the program prints; raises InputError where it fails, is slow or prints too much. Its errors go to ours."""
-    environment = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     try:
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=cwd, env=environment,
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=cwd, env=environment(),
                                    start_new_session=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

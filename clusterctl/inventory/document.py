@@ -6,6 +6,7 @@ PyYAML's own loading is not used, for its habits: the last of two equal keys win
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -29,6 +30,7 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{0,18}([eE][-+]?[0-9]{1,3})?")
 _BIDI = "\u202a-\u202e\u2066-\u2069"  # may make a line look like another one
 _FORBIDDEN = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f{_BIDI}\ufffe\uffff\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|.)", re.IGNORECASE | re.DOTALL)
 _INI_SECTION = re.compile(r"^\[[\w:.-]+\]\s*$", re.MULTILINE)
 _ORDINARY_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 VAULT_HINT = ("secrets stay out of the inventory: give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-password-fd, "
@@ -82,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
 
 def parse(content: bytes, file: str, findings: Findings, root: str = "") -> Node | None:
     """The tree of a document, or None where it is empty; syntax errors are raised, other problems collected."""
-    text = _decode(content, file)
+    text = _joined(_decode(content, file))
     try:
         return _Builder(yaml.parse(text, Loader=_LOADER), file, findings).document(root)
     except yaml.MarkedYAMLError as error:
@@ -101,6 +103,18 @@ def _decode(content: bytes, file: str) -> str:
     if found := _FORBIDDEN.search(text):
         place = _place_of(text[:found.start()], file)
         raise InputError(f"character U+{ord(found.group()):04X} is not allowed", where=str(place))
+    return text
+
+
+def _joined(text: str) -> str:
+    """JSON with each pair of escapes for a character beyond U+FFFF as that character: YAML does not know such pairs."""
+    def join(found: re.Match[str]) -> str:
+        return bytes.fromhex(found[1] + found[2]).decode("utf-16-be") if found[1] else found[0]
+
+    if (joined := _ESCAPE.sub(join, text)) != text:
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(text)
+            return joined
     return text
 
 

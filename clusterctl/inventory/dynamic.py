@@ -9,7 +9,7 @@ from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
 from clusterctl.inventory.document import MOST_BYTES, Node, parse
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
-from clusterctl.inventory.groups import Group, Tree, add_host, group_name_is_fit, set_depths
+from clusterctl.inventory.groups import Group, Tree, add_child, add_host, group_name_is_fit, settle
 from clusterctl.inventory.names import GROUP_KEYS
 
 DEADLINE = 60.0
@@ -18,7 +18,7 @@ _DATA_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 def is_program(path: Path) -> bool:
     """Whether a file is to be run: it may be executed, and does not merely carry the bit as on some file systems."""
-    if not path.is_file() or not os.access(path, os.X_OK):
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
         return False
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def _tree(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
         if host not in tree.host_places:
             findings.note(f"_meta.hostvars speaks of {host}, which is in no group")
             findings.ignored.update(_entries(node, findings))
-    set_depths(tree)
+    settle(tree, findings)
     return tree
 
 
@@ -68,9 +68,7 @@ def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str,
     for host in _names(parts.get("hosts"), findings):
         add_host(tree, group, str(host.value), (host.place, variables.get(str(host.value), {})), findings)
     for child in _names(parts.get("children"), findings):
-        if group_name_is_fit(str(child.value), child.place, findings):
-            tree.group(str(child.value), child.place)
-            group.children[str(child.value)] = child.place
+        add_child(tree, group, str(child.value), child.place, findings)
     if (settings := parts.get("vars")) is not None:
         group.variables.update(_entries(settings, findings))
 

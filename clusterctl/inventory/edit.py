@@ -85,7 +85,7 @@ def _end(key: yaml.Node, value: yaml.Node) -> int:
 
 
 def _check(path: Path, before: Cluster, text: str, name: str) -> None:
-    trial = path.with_name(f".{path.name}.trial")
+    trial = path.with_name(f".trial.{path.name}")  # What its name ends in says whether it may be a program.
     write_whole(trial, text.encode(), mode=path.stat().st_mode & 0o777)
     try:
         after = read(trial).cluster

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 
 from clusterctl.errors import InputError
+from clusterctl.inventory import values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.names import GROUP_KEYS
 from clusterctl.model import DNS_LABEL
 
 MOST_HOSTS = 5000  # as many nodes as Kubernetes allows
+MOST_MENTIONS = 40 * MOST_HOSTS
 _GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 _RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
 
@@ -26,14 +29,9 @@ class Group:
     name: str
     place: Place
     children: dict[str, Place] = field(default_factory=dict)
-    hosts: dict[str, Place] = field(default_factory=dict)
     variables: Variables = field(default_factory=dict)
-    depth: int = 0
-
-    @property
-    def priority(self) -> int:
-        node = self.variables.get("ansible_group_priority")
-        return node.value if node is not None and isinstance(node.value, int) else 1
+    depth: int = 1
+    priority: int = 1
 
 
 @dataclass(slots=True)
@@ -43,29 +41,34 @@ class Tree:
     groups: dict[str, Group] = field(default_factory=dict)
     host_variables: dict[str, Variables] = field(default_factory=dict)
     host_places: dict[str, Place] = field(default_factory=dict)
+    parents: dict[str, dict[str, None]] = field(default_factory=dict)
+    mentions: int = 0
+    named: dict[str, set[str]] = field(default_factory=dict)
+    """The groups that name a host."""
+    _groups_of: dict[str, list[Group]] = field(default_factory=dict)
 
     def group(self, name: str, place: Place) -> Group:
         return self.groups.setdefault(name, Group(name, place))
 
     def groups_of(self, host: str) -> list[Group]:
         """The groups of a host from the weakest to the strongest, without ``all``: Ansible's depth, priority, name."""
-        found = {name for name, group in self.groups.items() if host in group.hosts}
-        parents = self.parents()
-        pending = list(found)
-        while pending:
-            for parent in parents.get(pending.pop(), ()):
-                if parent not in found:
-                    found.add(parent)
-                    pending.append(parent)
-        chosen = (self.groups[name] for name in found - {"all", "ungrouped"})
-        return sorted(chosen, key=lambda group: (group.depth, group.priority, group.name))
+        if host not in self._groups_of:
+            found = set(self.named[host])
+            pending = list(found)
+            while pending:
+                above = self.parents.get(pending.pop(), {}).keys() - found
+                found |= above
+                pending += above
+            self.count(len(found), self.host_places[host])
+            chosen = (self.groups[name] for name in found - {"all", "ungrouped"})
+            self._groups_of[host] = sorted(chosen, key=lambda group: (group.depth, group.priority, group.name))
+        return self._groups_of[host]
 
-    def parents(self) -> dict[str, set[str]]:
-        result: dict[str, set[str]] = {}
-        for name, group in self.groups.items():
-            for child in group.children:
-                result.setdefault(child, set()).add(name)
-        return result
+    def count(self, mentions: int, place: Place) -> None:
+        """A range is a few bytes and thousands of hosts: what all groups hold together is bounded, too."""
+        self.mentions += mentions
+        if self.mentions > MOST_MENTIONS:
+            raise InputError(f"all groups together hold more than {MOST_MENTIONS} hosts", where=str(place))
 
 
 def read_groups(root: Node, findings: Findings) -> Tree:
@@ -74,7 +77,7 @@ def read_groups(root: Node, findings: Findings) -> Tree:
     tree.group("all", root.place)
     for name, node in _map(root, findings).items():
         _read_group(tree, name, node, findings)
-    set_depths(tree)
+    settle(tree, findings)
     return tree
 
 
@@ -103,6 +106,8 @@ def _read_group(tree: Tree, name: str, node: Node, findings: Findings) -> None:
             wanted = ", ".join(GROUP_KEYS)
             findings.refuse(value.key, f"{value.path}: unknown key{did_you_mean(key, GROUP_KEYS)}; a group has {wanted}")
             continue
+        if key != "vars" and isinstance(value.value, str):  # Ansible takes one name for a map of it.
+            value = replace(value, value={value.value: replace(value, value=None, key=value.place)})
         for inner, item in _map(value, findings).items():
             _read_entry(tree, group, key, (inner, item), findings)
 
@@ -112,14 +117,24 @@ def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], fin
     if key == "vars":
         group.variables[name] = node
     elif key == "children":
-        group.children[name] = node.key
-        _read_group(tree, name, node, findings)
+        if add_child(tree, group, name, node.key, findings):
+            _read_group(tree, name, node, findings)
     else:
         variables = _map(node, findings)
         for count, host in enumerate(expand(name, node.key, findings), 1):
             if count > MOST_HOSTS:
                 raise InputError(f"{name!r} stands for more than {MOST_HOSTS} hosts", where=str(node.key))
             add_host(tree, group, host, (node.key, variables), findings)
+
+
+def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Findings) -> bool:
+    """Put a group below another one; False where it cannot be there."""
+    if child == "all":
+        findings.refuse(place, f"all holds every group, and cannot be a child of {group.name}")
+    elif group_name_is_fit(child, place, findings):
+        tree.group(child, place)
+        group.children[child] = place
+    return child in group.children
 
 
 def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables], findings: Findings) -> None:
@@ -129,7 +144,8 @@ def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables]
         findings.refuse(place, f"{host!r} is not a host name: lower case letters, digits and '-', at most 63 (RFC 1123)",
                         "name the machine by a short name and give its address as ansible_host")
         return
-    group.hosts.setdefault(host, place)
+    tree.count(1, place)
+    tree.named.setdefault(host, set()).add(group.name)
     tree.host_places.setdefault(host, place)
     tree.host_variables.setdefault(host, {}).update(variables)
     if len(tree.host_places) > MOST_HOSTS:
@@ -174,25 +190,19 @@ def _numbers(begin: int, end: int, step: int) -> range:
     return range(begin, end + 1, step)
 
 
-def set_depths(tree: Tree) -> None:
-    """How far each group is from ``all``, at most; groups that contain themselves are refused."""
-    parents = tree.parents()
-    done: dict[str, int] = {"all": 0}
-    for name in tree.groups:
-        tree.groups[name].depth = _depth(name, parents, done, tree)
-
-
-def _depth(start: str, parents: dict[str, set[str]], done: dict[str, int], tree: Tree) -> int:
-    path = [start]
-    while path:
-        name = path[-1]
-        missing = sorted(parent for parent in parents.get(name, ()) if parent not in done)
-        if name in done or not missing:
-            done.setdefault(name, 1 + max((done[parent] for parent in parents.get(name, ())), default=0))
-            path.pop()
-            continue
-        if missing[0] in path:
-            circle = " > ".join([*path[path.index(missing[0]):], missing[0]])
-            raise InputError(f"a group contains itself: {circle}", where=str(tree.groups[name].place))
-        path.append(missing[0])
-    return done[start]
+def settle(tree: Tree, findings: Findings) -> None:
+    """How far each group is from ``all``, at most, and its priority; groups that contain themselves are refused."""
+    for group in tree.groups.values():
+        for child in group.children:
+            tree.parents.setdefault(child, {})[group.name] = None
+        if (node := group.variables.get("ansible_group_priority")) is not None:
+            group.priority = values.integer(node, findings, -999_999_999, 999_999_999) or 0
+    try:
+        order = [*TopologicalSorter(tree.parents).static_order()]
+    except CycleError as error:
+        circle = error.args[1]
+        raise InputError(f"a group contains itself: {' > '.join(circle)}", where=str(tree.groups[circle[0]].place)) from None
+    tree.groups["all"].depth = 0
+    for name in order:
+        if above := tree.parents.get(name):
+            tree.groups[name].depth = 1 + max(tree.groups[parent].depth for parent in above)

@@ -9,17 +9,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
+from clusterctl.errors import InputError
 from clusterctl.inventory import names, values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
 from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
+from clusterctl.sockets import ssh_options
 
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _HOST_KEY = re.compile(
     r"SHA256:[A-Za-z0-9+/]{43}=?|(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]{40,}( .*)?")
+WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh"), "become_method": ("sudo", "ansible.builtin.sudo"),
+        "become_user": ("root",)}
 _EFFECTS = get_args(Taint.model_fields["effect"].annotation)
 SECRET_HINT = ("give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-password-fd N, --sudo-password-command COMMAND or "
                "--ask-sudo-password, a key's passphrase by CLUSTERCTL_KEY_PASSPHRASE or an agent; and log in by key")
@@ -67,7 +71,7 @@ class HostReader:
 
     def _check_ways(self) -> None:
         """Only SSH, and only sudo to root."""
-        for what, wanted in (("connection", ("ssh", "smart")), ("become_method", ("sudo",)), ("become_user", ("root",))):
+        for what, wanted in WAYS.items():
             if node := self.get(what):
                 values.one_of(node, self.findings, *wanted)
 
@@ -133,10 +137,14 @@ class HostReader:
 
     def _arguments(self, what: str) -> list[str]:
         try:
-            return shlex.split(self.text(what) or "")
+            words = shlex.split(self.text(what) or "")
+            ssh_options(tuple(words))
+            return words
         except ValueError as error:
             self.refuse(what, f"cannot be split into arguments: {error}")
-            return []
+        except InputError as error:
+            self.refuse(what, f"{error.where}: {error.message}" if error.where else error.message, error.hint)
+        return []
 
     def _host_key(self) -> str | None:
         value = self.text("host_key")
@@ -190,8 +198,12 @@ class HostReader:
         if not isinstance(node.value, list):
             self.refuse("taints", f"a list of taints is wanted, not {node.kind}")
             return ()
-        taints = (read_taint(item, self.findings) for item in node.value)
-        return tuple(taint for taint in taints if taint is not None)
+        found: dict[tuple[str, str], Taint] = {}
+        for item in node.value:
+            taint = read_taint(item, self.findings)
+            if taint is not None and found.setdefault((taint.key, taint.effect), taint) is not taint:
+                self.findings.refuse(item.place, f"{item.path}: a second taint {taint.key} with the effect {taint.effect}")
+        return tuple(found.values())
 
 
 def read_taint(node: Node, findings: Findings) -> Taint | None:

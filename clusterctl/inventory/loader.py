@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -17,6 +18,8 @@ from clusterctl.inventory.names import ROLE_GROUPS
 from clusterctl.inventory.settings import descend, read_settings, read_versions
 from clusterctl.inventory.vars_files import VarsFiles
 from clusterctl.model import Cluster, Host, Role
+
+_role_meant = cache(lambda group: did_you_mean(group, ROLE_GROUPS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def read(path: Path) -> Inventory:
 
 
 def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError("is a directory; one inventory file is wanted", where=str(path))
     if is_program(path):
         return read_dynamic(path, findings)
@@ -87,6 +90,9 @@ def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tupl
                 found.add("etcd")
     hosts = []
     for name, place in tree.host_places.items():
+        if [group.name for group in tree.groups_of(name)] == ["bastion"]:
+            findings.note(f"{name} is kubespray's bastion and is ignored; here it is named in ansible_ssh_common_args: -J HOST")
+            continue
         if not roles[name]:
             _refuse_idle(name, tree, place, findings)
         host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
@@ -101,7 +107,7 @@ def _roles(tree: Tree, host: str) -> set[Role]:
 
 def _refuse_idle(host: str, tree: Tree, place: Place, findings: Findings) -> None:
     groups = [group.name for group in tree.groups_of(host)]
-    meant = next(filter(None, (did_you_mean(name, ROLE_GROUPS) for name in groups)), "")
+    meant = next(filter(None, map(_role_meant, groups)), "")
     where = f"only in {', '.join(groups)}" if groups else "in no group"
     findings.refuse(place, f"host {host} is {where}{meant}, and thus has nothing to do",
                     "put it in control_plane, etcd or workers, or take it out of the inventory")
@@ -119,7 +125,7 @@ def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
         tree.host_variables[host],
         files.of("host_vars", host),
     ]
-    return dict(ChainMap(*reversed(weak_to_strong)))
+    return {name: node for variables in weak_to_strong for name, node in variables.items()}
 
 
 def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place], findings: Findings) -> None:

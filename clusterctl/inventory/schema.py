@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clusterctl.inventory import names
+from clusterctl.inventory.hosts import WAYS
 from clusterctl.model import Settings
 
 _TEXT = {"type": "string", "minLength": 1}
@@ -30,9 +31,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
     "user": _TEXT | {"description": "whom to log in as; root where it is not set, else sudo is used"},
     "private_key": {"type": "string", "description": "~ is the home, else relative to the inventory's folder"},
     "become": _FLAG,
-    "become_method": {"const": "sudo"},
-    "become_user": {"const": "root"},
-    "connection": {"enum": ["ssh", "smart"]},
+    **{what: {"enum": list(wanted)} for what, wanted in WAYS.items()},
     "common_args": {"type": "string", "description": "options for ssh, such as -o ProxyJump=ops@bastion"},
     "extra_args": {"type": "string"},
     "timeout": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 300}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
@@ -82,9 +81,9 @@ def _group(variables: str) -> dict[str, Any]:
     return {
         "type": ["object", "null"],
         "properties": {
-            "hosts": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/Variables"}},
+            "hosts": {"type": ["object", "null", "string"], "additionalProperties": {"$ref": "#/$defs/Variables"}},
             "vars": {"$ref": f"#/$defs/{variables}"},
-            "children": {"type": ["object", "null"], "additionalProperties": {"$ref": "#/$defs/Group"}},
+            "children": {"type": ["object", "null", "string"], "additionalProperties": {"$ref": "#/$defs/Group"}},
         },
         "additionalProperties": False,
     }

@@ -31,6 +31,9 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     if node is None:
         return Settings.model_validate({})
     before = len(findings.problems)
+    at_once = descend(node, ("max_unavailable",))[0]
+    if type(at_once.value) is int:  # A number or a part, and thus text; whoever means a number does not quote it.
+        at_once.value = str(at_once.value)
     try:
         settings = Settings.model_validate(plain(node, findings))
     except ValidationError as error:

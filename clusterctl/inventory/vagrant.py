@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from clusterctl.errors import InputError
 from clusterctl.inventory.document import Node, parse, read_bytes
 from clusterctl.inventory.findings import Findings, did_you_mean
 from clusterctl.inventory.settings import plain
+from clusterctl.storage import write_whole
 
 NETWORK_VARIABLE = "CLUSTERCTL_VAGRANT_NETWORK"
 CONFIG_KEYS = ("box", "provider", "network", "control_plane", "etcd", "workers", "cluster")
@@ -104,7 +104,7 @@ def _machine(name: str, options: dict[str, str]) -> Machine:
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no machine of this Vagrantfile (cp-N, etcd-N, w-N)", where="ssh-config")
     missing = [key for key in ("hostname", "port", "user", "identityfile") if not options.get(key)]
-    if missing or not options["port"].isdigit():
+    if missing or not re.fullmatch("[0-9]{1,5}", options["port"]) or not 1 <= int(options["port"]) <= 65535:
         raise InputError(f"{name}: {', '.join(missing) or 'port'} is missing or wrong", where="ssh-config")
     return Machine(name, options)
 
@@ -159,8 +159,6 @@ def _config_entries(root: Node | None, file: str, findings: Findings) -> Mapping
 def write_inventory(path: Path, text: str) -> None:
     """Put the inventory in place whole or not at all."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".inventory-", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -65,15 +66,15 @@ def _entries(folder: Path) -> frozenset[str]:
 
 def _files(path: Path, depth: int = 0) -> list[Path]:
     """The file itself, or a directory's files in order of their names; hidden files and backups are left out."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path]
     if depth > _MOST_DEPTH:
         raise InputError(f"is nested more than {_MOST_DEPTH} deep", where=str(path))
     found: list[Path] = []
-    for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
+    for entry in (path / name for name in sorted(_entries(path))):
         if entry.name.startswith(".") or entry.name.endswith("~"):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry):
             found.extend(_files(entry, depth + 1))
         elif entry.suffix in _SUFFIXES:
             found.append(entry)

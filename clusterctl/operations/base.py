@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from clusterctl import fleet, preflight
 from clusterctl.artifacts.catalog import Catalog
@@ -28,7 +29,7 @@ class Session:
     state: StateFolder
     pki: Pki
     pki_is_new: bool
-    catalog: Catalog
+    open_catalog: Callable[[], Catalog]
     engine: Engine
     options: Options
     opening: Opening
@@ -36,6 +37,11 @@ class Session:
     """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
     _current: Api | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is pinned; the mirror is asked when this is first wanted. Raises InputError, Unreachable, IntegrityError."""
+        return self.open_catalog()
 
     @property
     def chosen(self) -> tuple[Host, ...]:
@@ -138,7 +144,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
-        catalog=open_catalog(cluster.settings.artifacts, cluster.base, events.fetched),
+        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, events.fetched)),
         engine=Engine(way.transports, forks=options.forks, events=events),
         options=options,
         opening=way,

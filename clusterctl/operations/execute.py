@@ -5,20 +5,27 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from clusterctl import fleet
 from clusterctl.errors import InputError, Stopped
-from clusterctl.model import Cluster, Host
+from clusterctl.inventory.names import ROLE_GROUPS
+from clusterctl.model import Cluster, Host, Role
 from clusterctl.operations.base import Session
 from clusterctl.shell import Program
 from clusterctl.transport import Cut
 
+
+def _has(role: Role, host: Host) -> bool:
+    return role in host.roles
+
+
 GROUPS: Mapping[str, Callable[[Host], bool]] = {
     "all": lambda host: True,
-    "control_plane": lambda host: host.is_control_plane,
-    "etcd": lambda host: host.is_etcd,
-    "workers": lambda host: "worker" in host.roles,
+    "k8s_cluster": lambda host: host.is_node,
+    **{group: partial(_has, role) for group, role in ROLE_GROUPS.items()},
 }
+"""Those that an inventory may have, under its names and kubespray's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from clusterctl.components.control_plane import ADMINISTRATORS
-from clusterctl.errors import InputError, Refused
+from clusterctl.errors import InputError, Locked, Refused
 from clusterctl.operations.base import Session
 from clusterctl.pki import CertificateSpec
-from clusterctl.storage import write_whole
+from clusterctl.storage import user_home, write_whole
+
+PATIENCE = 5.0
+"""Seconds for whoever else writes the file."""
+
+
+def users_own() -> Path:
+    """The file that kubectl reads. Raises InputError."""
+    chosen = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    return Path(chosen) if chosen else user_home() / ".kube/config"
 
 
 def make(session: Session, *, days: int = 1) -> dict[str, Any]:
@@ -53,24 +65,69 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[Path]:
+    """The file that a name stands for: a link stays one. Raises InputError for what cannot be read or written."""
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise InputError("is no plain file", where=str(path), hint="name a file")
+        yield target
+    except OSError as error:
+        raise InputError(f"cannot be used: {error.strerror}", where=str(path), hint="name another file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"is no kubeconfig: {error}", where=str(path), hint="mend it, or name another file") from None
+
+
 def write(config: Mapping[str, Any], path: Path) -> None:
-    """Write it to a file, 0600 from its first byte."""
-    write_whole(path, yaml.safe_dump(dict(config), sort_keys=False).encode())
+    """Write it to a file, 0600 from its first byte. Raises InputError."""
+    with _writable(path) as target:
+        if not target.parent.is_dir():
+            raise InputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+        write_whole(target, _dump(config))
 
 
 def merge(config: Mapping[str, Any], path: Path) -> None:
-    """Put its entries into an existing file in place of those of the same names; the rest stays. Raises InputError."""
-    found: dict[str, Any] = {}
-    if path.exists():
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"is not YAML: {error}", where=str(path), hint="mend it, or write to another file with --output"
-            ) from None
-        if not isinstance(found, dict):
-            raise InputError("is not a kubeconfig", where=str(path), hint="write to another file with --output")
+    """Put its entries into a file in place of those of the same names; the rest stays. Raises InputError, Locked."""
+    with _writable(path) as target:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(Path(f"{path}.lock")):
+            found = yaml.safe_load(target.read_text(encoding="utf-8")) if target.exists() else None
+            write_whole(target, _dump(_merged(config, {} if found is None else found)))
+
+
+def _dump(config: Mapping[str, Any]) -> bytes:
+    return yaml.safe_dump(dict(config), sort_keys=False).encode()
+
+
+def _merged(config: Mapping[str, Any], found: object) -> dict[str, Any]:
+    """Raises ValueError for what kubectl did not write."""
+    if not isinstance(found, dict):
+        raise ValueError("it is no mapping")
+    merged = {**config, **found, "current-context": config["current-context"]}
     for kind in ("clusters", "users", "contexts"):
-        ours = {entry["name"] for entry in config[kind]}
-        found[kind] = [entry for entry in found.get(kind) or [] if entry.get("name") not in ours] + list(config[kind])
-    write({**config, **found, "current-context": config["current-context"]}, path)
+        ours, theirs = config[kind], found.get(kind) or []
+        if not isinstance(theirs, list) or not all(isinstance(entry, dict) for entry in theirs):
+            raise ValueError(f"its {kind} are no list of mappings")
+        names = [entry["name"] for entry in ours]
+        merged[kind] = [entry for entry in theirs if entry.get("name") not in names] + ours
+    return merged
+
+
+@contextlib.contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold the lock that kubectl takes, too. Raises Locked, OSError."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            break
+        except FileExistsError:
+            if time.monotonic() > end:
+                raise Locked("somebody else writes this kubeconfig", where=str(lock),
+                             hint=f"wait until it is done; where nobody does, rm {lock}") from None
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)

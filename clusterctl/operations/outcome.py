@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def prepare(path: Path) -> None:
     """Take away what an earlier run left, which would tell of that one. Raises InputError where no summary could be written."""
     if path.suffix not in FORMATS:
         raise InputError(f"a summary is a file that ends in {' or '.join(FORMATS)}", where=str(path), hint="summary.xml is JUnit")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise InputError("the folder for the summary does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
     try:
         write_whole(path, b"", mode=0o644)

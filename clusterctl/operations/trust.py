@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from clusterctl.errors import InputError, Refused
+from clusterctl.hostkeys import known_as
 from clusterctl.model import Cluster, Host
 from clusterctl.storage import StateFolder
 from clusterctl.transport import HostKey, bastions, fingerprint, offered_key
@@ -17,9 +20,9 @@ def find(cluster: Cluster, name: str) -> Host:
     return known[name]
 
 
-def offered(state: StateFolder, host: Host) -> HostKey:
-    """The key that a machine offers; the bastions before it must be trusted already. Raises Unreachable."""
-    return offered_key(host, state.path / "known_hosts")
+def offered(state: StateFolder, host: Host, passphrase: Callable[[], str | None]) -> HostKey:
+    """The key that a machine offers; the bastions before it must be trusted already. Raises Unreachable, InputError."""
+    return offered_key(host, state.path / "known_hosts", passphrase)
 
 
 def accept(state: StateFolder, host: Host, key: HostKey, expected: str | None) -> None:
@@ -37,6 +40,6 @@ def accept(state: StateFolder, host: Host, key: HostKey, expected: str | None) -
             hint=f"change clusterctl_host_key there to: {key.get_name()} {key.get_base64()}",
         )
     state.prepare()
-    name = host.ssh.address if host.ssh.port == 22 else f"[{host.ssh.address}]:{host.ssh.port}"
-    lines = [line for line in (state.read("known_hosts") or b"").decode().splitlines() if line.split(" ")[:1] != [name]]
-    state.write("known_hosts", "\n".join([*lines, f"{name} {key.get_name()} {key.get_base64()}", ""]).encode())
+    name = known_as(host.ssh)
+    lines = [line for line in (state.read("known_hosts") or b"").splitlines() if line.split(b" ")[:1] != [name.encode()]]
+    state.write("known_hosts", b"\n".join([*lines, f"{name} {key.get_name()} {key.get_base64()}".encode(), b""]))

@@ -95,6 +95,7 @@ def test_a_success(tmp_path: Path) -> None:
     (InputError("wrong"), "InputError", 2, "wrong"),
     (Problems([Refused("one", where="a"), Refused("two", where="b")]), "Problems", 3, "a: one\nb: two"),
     (KeyError("x"), "KeyError", 1, "this is a bug: KeyError: 'x'"),
+    (BrokenPipeError(32, "Broken pipe"), "BrokenPipeError", 141, "nobody reads its output any more"),
     (Interrupted(signal.SIGTERM), "Interrupted", 4, "interrupted; what a machine has begun it ends by itself"),
     (Interrupted(signal.SIGALRM), "Interrupted", 4, "the time that --timeout gave is over; what a machine has begun it ends by itself"),
     (KeyboardInterrupt(), "Interrupted", 4, "interrupted; what a machine has begun it ends by itself"),
@@ -113,6 +114,7 @@ def test_other_endings(tmp_path: Path, error: BaseException, kind: str, code: in
     ("cluster.yaml", "a summary is a file that ends in .xml or .json"),
     ("summary", "a summary is a file that ends in"),
     ("file/s.xml", "the folder for the summary does not exist"),
+    ("x" * 300 + "/s.xml", "the folder for the summary does not exist"),
 ])
 def test_no_summary_can_be_written(tmp_path: Path, where: str, words: str) -> None:
     """Told before anything is done; what is there stays."""
@@ -195,6 +197,10 @@ def run(what: str, path: Path, timeout: int) -> None:
                 raise RuntimeError("oops")
             if what == "refuse":
                 raise Refused("no")
+            if what == "talk":
+                with begun():
+                    while True:
+                        print("on and on", flush=True)
             if what in ("wait", "hang"):
                 time.sleep(20)
         finally:
@@ -243,6 +249,17 @@ def test_nowhere_to_print_to(words: tuple[str, ...], code: int, said: str) -> No
     assert done.returncode == code and done.stderr.startswith(f"clusterctl: {said}\n  next: "), done.stderr
 
 
+def test_nobody_reads_what_a_run_that_has_begun_prints(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    with start("talk", str(path), "60") as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert (process.returncode, json.loads(path.read_text())["exit_code"]) == (4, 4)
+    assert said.startswith("clusterctl: this side cannot go on: Broken pipe\n  next: ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt(tmp_path: Path, number: int) -> None:
     path = tmp_path / "s.xml"
@@ -267,13 +284,16 @@ def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("error", "kind"), [
     (Refused("no", where="w-1", hint="do this"), Stopped), (Unreachable("no", where="w-1", hint="do this"), Stopped),
     (Locked("no", where="w-1", hint="do this"), Stopped), (Problems([Refused("no", where="w-1", hint="do this")]), Stopped),
-    (Stopped("no"), Stopped), (IntegrityError("no"), IntegrityError), (KeyError("no"), KeyError)])
+    (Stopped("no"), Stopped), (IntegrityError("no"), IntegrityError), (KeyError("no"), KeyError),
+    (BrokenPipeError(32, "Broken pipe"), Stopped), (OSError(28, "No space left on device", "/state/journal"), Stopped)])
 def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]) -> None:
     """Codes 3, 5 and 6 promise that nothing was changed: a pipeline may run the same again."""
     with pytest.raises(kind) as found, begun():
         raise error
     if isinstance(error, Refused):
         assert str(found.value) == "w-1: no\n  next: do this"
+    if isinstance(error, OSError):
+        assert f"this side cannot go on: {error.strerror}\n  next: make room, or let its output be read" in str(found.value)
 
 
 def test_every_error_has_a_code_of_the_table() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from clusterctl.errors import InputError, Locked, Refused
 from clusterctl.operations import snapshot
-from clusterctl.storage import Journal, StateFolder, write_whole
+from clusterctl.storage import Journal, StateFolder, user_cache, write_whole
 
 
 def test_killed_200_times_leaves_old_or_new(tmp_path: Path) -> None:
@@ -61,6 +61,88 @@ def test_the_folder_is_for_this_user_alone(tmp_path: Path) -> None:
     assert (folder.path / ".gitignore").read_text() == "*\n"
     assert folder.read("deep/file") == b"x" and folder.read("nothing") is None
     assert StateFolder.of(tmp_path, "x", tmp_path / "chosen").path == tmp_path / "chosen"
+
+
+def fill(folder: Path, *files: str) -> list[str]:
+    """Files, with the word after = in them; what is then in the folder."""
+    for name, _, content in (file.partition("=") for file in files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("files", [
+    # A project, a home folder, /etc and /run of some machines.
+    (".git/config", "main.py"), (".gitignore=*.pyc\n", "main.py"), ("known_hosts", "id_ed25519"), ("pki/other.crt", "passwd"), ("lock/x",)])
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_other_folders_are_left_alone(tmp_path: Path, files: tuple[str, ...], mode: int) -> None:
+    before = fill(tmp_path, *files)
+    tmp_path.chmod(mode)
+    with pytest.raises(Refused, match="neither empty nor a state folder") as raised:
+        StateFolder(tmp_path).prepare()
+    assert "--state DIR" in raised.value.hint
+    assert sorted(os.listdir(tmp_path)) == before and tmp_path.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize(("place", "files"), [
+    # What a killed run, a backup, another version or a person may have left.
+    ("chosen", ()), ("chosen", ("..gitignore.a1b2c3",)), ("chosen", (".gitignore=*\n", ".pki.new/sa.key", "notes")),
+    ("chosen", ("pki/kubernetes.crt",)), ("chosen", ("known_hosts",)), (".clusterctl/prod", ("id_ed25519",))])
+def test_whatever_is_begun_is_gone_on_with(tmp_path: Path, place: str, files: tuple[str, ...]) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place).chmod(0o700)
+    before = fill(tmp_path / place, *files)
+    with StateFolder(tmp_path / place).locked("apply"), pytest.raises(Locked), StateFolder(tmp_path / place).locked("apply"):
+        pass
+    assert set(os.listdir(tmp_path / place)) == {*before, ".gitignore", "lock"}
+
+
+def test_a_folder_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.prepare()
+    folder.path.chmod(0o750)
+    with pytest.raises(Refused, match="others") as raised:
+        folder.prepare()
+    assert raised.value.hint == f"chmod 700 {folder.path}" and folder.path.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o755, True), (0o700, True), (0o1777, False), (0o775, False)])
+def test_an_empty_folder_is_taken_where_it_is_nobody_elses(tmp_path: Path, mode: int, taken: bool) -> None:
+    tmp_path.chmod(mode)
+    if taken:
+        StateFolder(tmp_path).prepare()
+    else:
+        with pytest.raises(Refused, match="others"):
+            StateFolder(tmp_path).prepare()
+    assert tmp_path.stat().st_mode & 0o7777 == (0o700 if taken else mode) and os.listdir(tmp_path) == [".gitignore"] * taken
+
+
+def test_parts_that_cannot_be_opened(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    (folder.path / "lock").mkdir(parents=True)
+    (folder.path / ".gitignore").write_text("*\n")
+    folder.path.chmod(0o700)
+    with pytest.raises(Refused, match="Is a directory") as raised, folder.locked("apply"):
+        pytest.fail("it is not held")
+    assert raised.value.where == str(folder.path / "lock")
+    (folder.path / "journal").touch()
+    with pytest.raises(Refused, match="cannot be used"):
+        Journal(folder, "today")
+    with pytest.raises(Refused, match="name too long"):
+        StateFolder(tmp_path / ("x" * 300)).prepare()
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("CLUSTERCTL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    with pytest.raises(InputError, match="no home folder"):
+        user_cache()
+    monkeypatch.setenv("CLUSTERCTL_CACHE", "/somewhere")
+    assert user_cache() == Path("/somewhere")
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
@@ -154,3 +236,12 @@ def test_what_killed_snapshots_left_is_not_listed_and_goes(tmp_path: Path) -> No
     assert [entry.file for entry in snapshot.saved(StateFolder(tmp_path))] == ["whole.db"]
     snapshot._tidy(place)
     assert sorted(path.name for path in place.iterdir()) == ["foreign.db", "whole.db", "whole.json"]
+
+
+def test_what_is_no_plain_file_stays(tmp_path: Path) -> None:
+    """As root, a rename would put a file in the place of a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no plain file"):
+        write_whole(pipe, b"x")
+    assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]

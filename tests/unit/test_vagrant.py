@@ -104,7 +104,16 @@ WRONG = [
     ("traversal",          "Host ../../x\n",                                      "no machine of this Vagrantfile"),
     ("cut",                VIRTUALBOX[:30],                                   "port, user"),
     ("port",               LIBVIRT.replace("Port 22", "Port x"),                  "missing or wrong"),
+    ("port in another script", LIBVIRT.replace("Port 22", "Port ²"),             "missing or wrong"),
+    ("port range",         LIBVIRT.replace("Port 22", "Port 99999"),              "missing or wrong"),
 ]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "i.yaml" / "x").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_inventory(tmp_path / "i.yaml", "a: 1")
+    assert list(tmp_path.iterdir()) == [tmp_path / "i.yaml"]
 
 
 @pytest.mark.parametrize("text, words", [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])

@@ -57,6 +57,22 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_a_catalog_without_sizes(tmp_path: Path) -> None:
+    (tmp_path / "catalog.json").write_text(json.dumps({"a": {"sha256": "0" * 64}}))
+    (tmp_path / "a").write_text("x")
+    assert not Mirror(tmp_path).has("a")
+    (tmp_path / "catalog.json").write_text('{"a": {}}')
+    with pytest.raises(InputError, match="not a catalog"):
+        Mirror(tmp_path).verify()
+
+
+@pytest.mark.parametrize("version", ["1.36.x", ""])
+def test_a_version_that_is_none_is_said_in_a_line(version: str) -> None:
+    with pytest.raises(ValueError, match="is not a version such as") as caught:
+        known_versions(version)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def recipe(name: str = "tool", version: str = "1.2.3", printed: str = "v1.2.3") -> Recipe:
     output = Output(f"{name} {version}", f"example.com/{name}", {name: f"example.com/cmd/{name}"}, 10, checks={name: ()})
     return Recipe(f"example.com/{name}", version, (output,), stamps={"x.Version": "v1.2.3", "x.Time": "{time}"}, printed=printed)

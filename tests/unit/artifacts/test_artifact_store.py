@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from artifact_web import CONTENT, IMPATIENT, Answer, Web, artifact, left_in, send, whole
 
+from clusterctl.artifacts.download import Interrupted, Patience, read_small
 from clusterctl.artifacts.store import Location, Store, prefetch
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Refused, Unreachable
 
@@ -117,6 +119,28 @@ def test_a_wrong_beginning_is_thrown_away(web: Web, store: Store, size: int | No
 def test_a_server_without_ranges_sends_it_all_again(web: Web, store: Store) -> None:
     web.answers = [short, lambda handler: send(handler, 200, CONTENT)]
     assert artifact(store).fetch().read_bytes() == CONTENT
+
+
+def test_a_small_file_that_comes_byte_by_byte_is_not_waited_for(web: Web) -> None:
+    """Each byte in time, of the headers even, and the whole never."""
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 20:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+
+    web.answers = [drip]
+    begin = time.monotonic()
+    with pytest.raises(Interrupted, match="took longer than 0 s"):
+        read_small(f"{web.url}/catalog.json", 1000, Patience(stall=0.4, small=0.3))
+    assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "http://a..b/"])
+def test_a_redirect_to_nowhere(web: Web, place: str) -> None:
+    web.answers = [status(302, Location=place)]
+    with pytest.raises(Interrupted, match="cannot be reached"):
+        read_small(f"{web.url}/catalog.json", 1000, IMPATIENT)
 
 
 def test_a_redirect_is_followed(web: Web, store: Store) -> None:

@@ -42,6 +42,11 @@ def test_list(tmp_path: Path) -> None:
         "cp-1": ("192.0.2.1", ["control_plane", "etcd"], 2200), "w-1": ("192.0.2.2", ["worker"], 2200)}
 
 
+def test_characters_beyond_the_first_plane(tmp_path: Path) -> None:
+    hosts = {"cp-1": {"ansible_host": "192.0.2.1", "motd": chr(0x1f680)}}
+    assert load(printing(tmp_path, {"_meta": {"hostvars": hosts}, "control_plane": ["cp-1"]})).hosts
+
+
 def test_group_vars_beside_it_count(tmp_path: Path) -> None:
     (tmp_path / "group_vars").mkdir()
     (tmp_path / "group_vars/workers.yml").write_text("ansible_port: 2222")
@@ -57,6 +62,7 @@ WRONG = [
     ("hosts as a map", GOOD | {"workers": {"hosts": {"w-1": {}}}},                   "a list of names is wanted"),
     ("host name",      GOOD | {"workers": {"hosts": ["../w"]}},                      "'../w' is not a host name"),
     ("version",        GOOD | {"all": {"vars": {"cluster": {"kubernetes": 1.36}}}},  'quote it: "1.36"'),
+    ("all as a child", GOOD | {"workers": {"hosts": ["w-1"], "children": ["all"]}},  "all holds every group"),
     ("circle",         GOOD | {"workers": {"hosts": ["w-1"], "children": ["site"]}}, "contains itself"),
 ]
 

@@ -54,8 +54,8 @@ GOES = [
          w-2:
            ansible_host: 192.0.2.22
            ansible_ssh_common_args: >-
-             -o ConnectTimeout=5
-             -o ServerAliveInterval=5
+             -o ProxyJump=a
+             -o ProxyJump=b
            # of the next one
          w-1: {ansible_host: 192.0.2.21}
      """, [2, 3, 4, 5, 6]),
@@ -66,8 +66,8 @@ GOES = [
          w-1: {ansible_host: 192.0.2.21}
          w-2:
            ansible_host: 192.0.2.22
-           ansible_ssh_common_args: -o ConnectTimeout=5
-             -o ServerAliveInterval=5
+           ansible_ssh_common_args: -o ProxyJump=a
+             -o ProxyJump=b
      """, [3, 4, 5, 6]),
     ("a quoted text over several lines",
      """\
@@ -75,8 +75,8 @@ GOES = [
        hosts:
          w-2:
            ansible_host: 192.0.2.22
-           ansible_ssh_common_args: "-o ConnectTimeout=5
-             -o ServerAliveInterval=5"
+           ansible_ssh_common_args: "-o ProxyJump=a
+             -o ProxyJump=b"
          w-1: {ansible_host: 192.0.2.21}
      """, [2, 3, 4, 5]),
     ("values in flow style over several lines",
@@ -217,6 +217,14 @@ def test_a_host_that_no_group_names(tmp_path: Path) -> None:
     path.write_text(text := inventory("workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n"))
     assert not remove_host(path, "w-2")
     assert path.read_text() == text
+
+
+def test_a_file_that_may_be_executed(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(inventory("workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n    w-2: {ansible_host: 192.0.2.22}\n"))
+    path.chmod(0o755)
+    assert remove_host(path, "w-2")
+    assert path.stat().st_mode & 0o777 == 0o755 and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_program_is_no_file_to_edit(tmp_path: Path) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from clusterctl.errors import InputError, Problems
-from clusterctl.inventory import load, read
+from clusterctl.inventory import json_schema, load, read
+from clusterctl.inventory.document import parse
 from clusterctl.inventory.findings import Findings, Place
 from clusterctl.inventory.groups import expand
 
@@ -128,6 +134,32 @@ def test_depth_then_priority_then_name_decide_between_groups(tmp_path: Path) -> 
     assert load(tmp_path / "inventory.yaml").host("a").ssh.port == 3
 
 
+def test_a_priority_in_quotes_counts(tmp_path: Path) -> None:
+    write(tmp_path, {"inventory.yaml": (
+        "control_plane: {hosts: {a: {ip: 192.0.2.1}}, vars: {ansible_port: 1}}\n"
+        "ape: {hosts: {a: }, vars: {ansible_port: 3, ansible_group_priority: \"10\"}}\n")})
+    assert load(tmp_path / "inventory.yaml").host("a").ssh.port == 3
+
+
+def test_what_ansible_takes_too(tmp_path: Path) -> None:
+    """One name for a map of it, full names of plugins, JSON's pairs of escapes; kubespray's bastion is no machine of the cluster."""
+    write(tmp_path, {"inventory.yaml": (
+        "all: {vars: {ansible_connection: ansible.builtin.ssh, ansible_become_method: ansible.builtin.sudo, cluster: {max_unavailable: 2}}}\n"
+        "control_plane: {hosts: a}\nk8s_cluster: {children: control_plane}\nbastion: {hosts: {b: {ansible_host: 192.0.2.9}}}\n"),
+        "host_vars/a.json": json.dumps({"ip": "192.0.2.1", "motd": chr(0x1f680), "path": "\\ud83d\\ude80"})})
+    jsonschema.Draft202012Validator(json_schema()).validate(yaml.safe_load((tmp_path / "inventory.yaml").read_text()))
+    found = read(tmp_path / "inventory.yaml")
+    assert [host.name for host in found.cluster.hosts] == ["a"]
+    assert found.cluster.settings.max_unavailable == "2"
+    assert any("bastion" in note for note in found.notes)
+
+
+def test_pairs_of_escapes_are_one_character_in_json_alone() -> None:
+    for text, value in ((r'{"a": "\ud83d\ude80 \\ud83d\\ude80"}', chr(0x1f680) + r" \ud83d\ude80"), (r"{a: '\ud83d\ude80'}", r"\ud83d\ude80")):
+        node = parse(text.encode(), "x", Findings())
+        assert node is not None and isinstance(node.value, dict) and node.value["a"].value == value
+
+
 def test_a_user_who_is_not_root_becomes_root(tmp_path: Path) -> None:
     write(tmp_path, {"inventory.yaml": BASE % ", ansible_user: bob"})
     found = read(tmp_path / "inventory.yaml")
@@ -159,3 +191,20 @@ def test_a_directory_that_contains_itself(tmp_path: Path) -> None:
     (tmp_path / "group_vars/all/loop").symlink_to(tmp_path / "group_vars/all")
     with pytest.raises(InputError, match="nested more than 5 deep"):
         load(tmp_path / "inventory.yaml")
+
+
+@pytest.mark.parametrize("closed", ["group_vars/all", "group_vars", "."])
+def test_what_may_not_be_read(closed: str) -> None:
+    """By somebody who is not root."""
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name), {"inventory.yaml": BASE % "", "group_vars/all/x.yaml": "x: 1"})
+        Path(name).chmod(0o755)
+        (Path(name) / closed).chmod(0)
+        us = os.geteuid()
+        os.seteuid(us or 65534)
+        try:
+            with pytest.raises(InputError, match="cannot be read: Permission denied"):
+                load(Path(name) / "inventory.yaml")
+        finally:
+            os.seteuid(us)
+            (Path(name) / closed).chmod(0o755)

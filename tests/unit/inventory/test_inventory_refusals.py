@@ -56,6 +56,19 @@ CLUSTER = [
     ("max pods",            "network: {node_mask: 26}",                     "3:14",  "110 pods do not fit"),
     ("services too large",  "network: {services: 11.0.0.0/8}",              "3:35",  "between /12 and /28"),
     ("octal",               "network: {node_mask: 030}",                    "3:36",  "YAML has its own reading of 030"),
+    ("mirror IPv6",         "artifacts: {mirror: 'http://[::1'}",           "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror host",         "artifacts: {mirror: 'http://a..b/'}",          "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror path",         "artifacts: {mirror: 'http://a/ünï'}",          "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror query",        "artifacts: {mirror: 'http://a/?b'}",           "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror scheme",       "artifacts: {mirror: 'ftp://a/b'}",             "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror without host", "artifacts: {mirror: 'http://'}",               "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror port",         "artifacts: {mirror: 'http://a:abc/'}",         "3:35",  "neither a folder nor an http(s) URL"),
+    ("mirror port range",   "artifacts: {mirror: 'http://a:99999/'}",       "3:35",  "Port out of range"),
+    ("mirror password",     "artifacts: {mirror: 'http://u:hunter2@a/'}",   "3:35",  "a URL with a user or password in it"),
+    ("mirror home",         "artifacts: {mirror: ~nosuchuser/x}",           "3:35",  "the home of '~nosuchuser/x' is not known"),
+    ("cache home",          "artifacts: {cache: ~nosuchuser/x}",            "3:34",  "the home of '~nosuchuser/x' is not known"),
+    ("manifest home",       "addons: {manifests: [~nosuchuser/x]}",         "3:36",  "the home of '~nosuchuser/x' is not known"),
+    ("none at once",        "max_unavailable: 0",                           "3:32",  "does not have the form"),
     ("sexagesimal",         "certificate_days: 22:30",                      "3:33",  "YAML has its own reading of 22:30"),
     ("date",                "name: 2024-01-01",                             "3:21",  'quote it: "2024-01-01"'),
     ("norway",              "name: no",                                     "3:21",  'quote it: "no"'),
@@ -87,6 +100,7 @@ def test_settings(tmp_path: Path, settings: str, place: str, words: str) -> None
     if settings.startswith("{"):
         place = "3:24"
     assert f"i.yaml:{place}: " in message, message
+    assert "hunter2" not in message
 
 
 HOST = [
@@ -122,6 +136,12 @@ HOST = [
     ("taints as text",      "clusterctl_taints: a",                             "a list of taints is wanted"),
     ("host key",            "clusterctl_host_key: md5",                         "neither a fingerprint"),
     ("arguments",           "ansible_ssh_common_args: '-o \"'",                 "cannot be split"),
+    ("other option",        "ansible_ssh_common_args: -o StrictHostKeyChecking=no", "'-o StrictHostKeyChecking=no' is not supported"),
+    ("bastion's port",      "ansible_ssh_common_args: '-J ops@bastion:abc'",    "'ops@bastion:abc' is no bastion"),
+    ("bastion's port range", "ansible_ssh_extra_args: -o ProxyJump=a:99999",     "'a:99999' is no bastion"),
+    ("no bastion",          "ansible_ssh_common_args: '-J a,,b'",               "'' is no bastion"),
+    ("proxy command",       "ansible_ssh_common_args: '-o \"ProxyCommand=a ''b\"'", "cannot be split into arguments"),
+    ("taint twice",         "clusterctl_taints: ['a=b:NoExecute', 'a=c:NoExecute']", "a second taint a with the effect NoExecute"),
     ("namespace",           "clusterctl_network_namespace: ../x",               "is not a namespace's name"),
     ("newline",             'ansible_user: "a\\nb"',                            "one line of printable text"),
     ("bidi escape",         'x: "\\u202e"',                                     "U+202E is not allowed"),
@@ -161,7 +181,9 @@ DOCUMENTS = [
     ("group name",     "../x: {hosts: {}}",                                          "'../x' is not a group's name"),
     ("group key",      "workers: {host: {}}",                                        "did you mean 'hosts'?"),
     ("hosts as list",  "workers: {hosts: [a]}",                                      "workers.hosts: a map is wanted"),
-    ("circle",         "a: {children: {b: }}\nb: {children: {a: }}",                 "contains itself: a > b > a"),
+    ("all as a child", "a: {children: {all: }}",                                     "1:16: all holds every group"),
+    ("priority",       "a: {vars: {ansible_group_priority: ten}}",                   "is wanted, not 'ten'"),
+    ("circle",         "a: {children: {b: }}\nb: {children: {a: }}",                 "contains itself: b > a > b"),
     ("no address",     "control_plane: {hosts: {a: }}",                              "no IPv4 address is known of host a"),
     ("dns name",       "control_plane: {hosts: {a: {ansible_host: a.example.com}}}", "set ansible_host to an IPv4 address"),
     ("no control",     "workers: {hosts: {a: {ip: 192.0.2.1}}}",                     "no host is in the group control_plane"),
@@ -219,14 +241,18 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"[" * 1_000_000, b"{" * 1_000_000, b"- " * 500_000, b"a" * 1_000_000, b"? " * 500_000,
                                      b"a: &a [*a]", b"&a" * 300_000, b'"' + b"\\" * 900_000, b"[a]\n" * 250_000,
-                                     b"a: " + b"9" * 900_000])
+                                     b"a: " + b"9" * 900_000,
+                                     b"".join(b'g%d: {hosts: {"w[1:4999]": }}\n' % n for n in range(50)),
+                                     b"".join(b'g%d: {hosts: {"w[1:4999]": }}\n' % n for n in range(10_000)),
+                                     b"".join(b"a%d: {children: {a%d: }}\n" % (n, n + 1) for n in range(10_000))
+                                     + b'a10000: {hosts: {"w[1:4999]": }}\n'])
 def test_bombs(tmp_path: Path, content: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     refusal(tmp_path, content)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
-@pytest.mark.parametrize("name, words", [("missing.yaml", "No such file"), (".", "is a directory"), ("a\0b", "null")])
+@pytest.mark.parametrize("name, words", [("missing.yaml", "No such file"), (".", "is a directory"), ("a\0b", "null"), ("x" * 300, "name too long")])
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load(tmp_path / name)

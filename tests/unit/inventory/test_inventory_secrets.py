@@ -100,7 +100,7 @@ def test_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompt_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_terminal(prompt: str) -> str:
-        raise EOFError
+        raise secrets.getpass.GetPassWarning
 
     monkeypatch.setattr("getpass.getpass", no_terminal)
     with pytest.raises(InputError, match="no terminal"):

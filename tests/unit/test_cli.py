@@ -1,0 +1,176 @@
+"""The command line at its edges: options that name nothing, questions that nobody answers, output that goes away."""
+
+from __future__ import annotations
+
+import os
+import pty
+import pwd
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clusterctl import cli, secrets
+from clusterctl.cli import Interrupted, options, steps, upgrade
+from clusterctl.errors import InputError, Refused, Stopped
+from clusterctl.operations.upgrade import Wish
+from clusterctl.report import Report
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CLUSTERCTL_DEBUG"}
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """A command line of bash, with ``clusterctl`` in it."""
+    command = command.replace("clusterctl", f"{sys.executable} -m clusterctl")
+    return subprocess.run(["bash", "-c", command], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("limit", ["", ",", ",,"])
+def test_a_limit_that_names_nobody_is_not_all(limit: str) -> None:
+    with pytest.raises(InputError, match="--limit: names no host"):
+        options.gather(Path("cluster.yaml"), limit=limit)
+
+
+def test_limits() -> None:
+    assert options.gather(Path("cluster.yaml"), limit="a,,b").limit == ("a", "b")
+    assert options.gather(Path("cluster.yaml")).limit == ()
+
+
+@pytest.mark.parametrize("words", [
+    "reset -i inventories/single.yaml --limit ''", "reset -i inventories/single.yaml --limit ,",
+    "status -i inventories/single.yaml --state ''", "trust cp-1 -i inventories/single.yaml --state=",
+    "kubeconfig -i inventories/single.yaml --state ''"])
+def test_options_that_name_nothing(words: str) -> None:
+    done = shell(f"clusterctl {words}")
+    assert done.returncode == 2 and "names no" in done.stderr and "next: leave it out" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("command", "code", "said"), [
+    ("clusterctl schema | true; exit ${PIPESTATUS[0]}", 141, ""),
+    ("clusterctl --help | true; exit ${PIPESTATUS[0]}", 141, ""),
+    ("clusterctl inventory -i nofile -o json | true; exit ${PIPESTATUS[0]}", 2, "clusterctl: nofile: cannot be read"),
+    ("clusterctl schema >&-", 0, ""),
+    ("clusterctl inventory -i inventories/single.yaml <&- >&- 2>&-", 0, ""),
+    ("clusterctl inventory -i nofile 2>/dev/full", 2, ""),
+    ("clusterctl inventory -i nofile 2>&-", 2, ""),
+])
+def test_streams_that_are_gone(command: str, code: int, said: str) -> None:
+    done = shell(command)
+    assert done.returncode == code and done.stderr.startswith(said) and (said or not done.stderr), done.stderr
+
+
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    cli._furnish()
+    assert os.environ["USER"] == str(os.getuid())
+
+
+QUESTION = """
+import typer
+import clusterctl.cli as cli
+from clusterctl.cli.steps import confirm
+
+def run() -> None:
+    confirm(False)
+    print("carried out")
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(run)
+cli._app = lambda words: app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("answer", "code", "said"), [
+    ("y\n", 0, ""), (" YES \n", 0, ""), ("n\n", 3, "you said no"), ("\n", 3, "you said no"), ("perhaps\n", 3, "you said no"),
+    ("\x04", 3, "was not answered"), (signal.SIGINT, 3, "was not answered"),
+])
+def test_a_question(answer: str | signal.Signals, code: int, said: str) -> None:
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", QUESTION], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env=ENVIRONMENT) as process:
+        try:
+            assert process.stdout is not None and process.stdout.read(len("Carry this out? [y/N]:")) == "Carry this out? [y/N]:"
+            if isinstance(answer, str):
+                os.write(keyboard, answer.encode())
+            else:
+                process.send_signal(answer)
+            printed, errors = process.communicate(timeout=15)
+        finally:
+            process.kill()
+    os.close(keyboard)
+    os.close(terminal)
+    assert process.returncode == code and said in errors and ("carried out" in printed) == (code == 0), errors
+    assert "Aborted" not in errors and "to continue" not in errors
+
+
+@pytest.mark.parametrize("stream", ["<&-", "</dev/null"])
+def test_nobody_is_there_to_answer(stream: str) -> None:
+    done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" {stream}', QUESTION], env=ENVIRONMENT, capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert done.returncode == 3 and done.stderr == "clusterctl: nobody is there to ask\n  next: say --yes to carry the plan out\n"
+
+
+@pytest.mark.parametrize("error", [Interrupted, EOFError])
+def test_no_answer_at_the_password(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    def asked(prompt: str) -> None:
+        raise error
+
+    monkeypatch.setattr(secrets.getpass, "getpass", asked)
+    with pytest.raises(Refused, match="was not answered"):
+        options.gather(Path("cluster.yaml"), ask=True)
+
+
+class Deaf(Report):
+    """Whoever it tells has gone."""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_summary_that_nobody_reads() -> None:
+    opened: Any = SimpleNamespace(engine=SimpleNamespace(transports={}))
+    with pytest.raises(Stopped, match="Broken pipe"):
+        steps.summarise(Deaf(), opened, changed=True, next_steps=[])
+    with pytest.raises(BrokenPipeError):
+        steps.summarise(Deaf(), opened, changed=False, next_steps=[])
+
+
+def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> None:
+        raise Stopped("midway")
+
+    operation = SimpleNamespace(prefetch=lambda: None, run=run)
+    monkeypatch.setattr("clusterctl.operations.upgrade.Upgrade", lambda *_: operation)
+    nothing: Any = SimpleNamespace(path="plan.json")
+    with pytest.raises(Stopped, match="Broken pipe"):
+        upgrade._run(Deaf(), nothing, nothing, Wish(), nothing)
+
+
+def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, Refused("you said no")])
+    done = []
+
+    def confirm(yes: bool) -> None:
+        if error := next(answers):
+            raise error
+
+    for name, fake in (("confirm", confirm), ("begin_journal", lambda *_: None), ("_run", lambda *_: done.append("hop"))):
+        monkeypatch.setattr(upgrade, name, fake)
+    monkeypatch.setattr("clusterctl.operations.apply.gather", lambda opened: ())
+    monkeypatch.setattr("clusterctl.operations.upgrade.make", lambda *_: SimpleNamespace(hops=("1.36.4", "1.37.2")))
+    opened: Any = SimpleNamespace(forget_versions=lambda: None)
+    report: Any = SimpleNamespace(upgrade=lambda found: None)
+    with pytest.raises(Stopped, match="you said no"):
+        upgrade._all(report, opened, Wish(), False, None)
+    assert done == ["hop"]

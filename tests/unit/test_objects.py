@@ -1,0 +1,56 @@
+"""What nodes must have, and manifests of users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clusterctl.components.objects import addons, node_taints
+from clusterctl.errors import InputError
+from clusterctl.inventory import load
+from clusterctl.model import Cluster
+from clusterctl.pki import Pki
+
+OWN = "node-role.kubernetes.io/control-plane"
+
+
+def cluster(folder: Path, host: str = "", settings: str = "") -> Cluster:
+    (folder / "i.yaml").write_text(f"all: {{vars: {{cluster: {{{settings}}}}}}}\ncontrol_plane: {{hosts: {{a: {{ip: 192.0.2.1{host}}}}}}}\n")
+    return load(folder / "i.yaml")
+
+
+@pytest.mark.parametrize("written, taints", [
+    ("[]", [(OWN, "", "NoSchedule")]),
+    (f"['{OWN}:NoSchedule']", [(OWN, "", "NoSchedule")]),
+    (f"['{OWN}=x:NoSchedule']", [(OWN, "x", "NoSchedule")]),
+    (f"['{OWN}:NoExecute', 'a:NoSchedule']", [(OWN, "", "NoSchedule"), (OWN, "", "NoExecute"), ("a", "", "NoSchedule")]),
+])
+def test_a_taint_is_there_once(tmp_path: Path, written: str, taints: list[tuple[str, str, str]]) -> None:
+    """The API refuses two of one key and effect."""
+    wanted = cluster(tmp_path, f", node_taints: {written}")
+    assert [(one["key"], one.get("value", ""), one["effect"]) for one in node_taints(wanted, wanted.hosts[0])] == taints
+
+
+def objects(folder: Path, text: str) -> list[dict[str, object]]:
+    (folder / "m.yaml").write_text(text)
+    settings = "addons: {coredns: false, metrics_server: false, manifests: [m.yaml]}"
+    return addons(cluster(folder, settings=settings), Pki.create(), forward=False)
+
+
+@pytest.mark.parametrize("date", ["2024-01-02", "2024-99-02", "2001-12-14t21:59:43.10-05:00"])
+def test_a_date_in_a_manifest_is_text(tmp_path: Path, date: str) -> None:
+    found = objects(tmp_path, f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: x}}, data: {{d: {date}}}}}")
+    assert found[0]["data"] == {"d": date}
+
+
+@pytest.mark.parametrize("text, words", [
+    ("{apiVersion: v1, kind: A, metadata: }", "metadata.name"), ("{apiVersion: v1, kind: A, metadata: {name: 5}}", "metadata.name"),
+    ("[a]", "metadata.name"), ("{apiVersion: v1, metadata: {name: x}}", "metadata.name"), ("{a: [", "not YAML"),
+    ("{apiVersion: v1, kind: A, metadata: {name: x}, data: !!binary aGk=}", "not YAML that is JSON"),
+    ("{apiVersion: v1, kind: A, metadata: {name: x}, data: .nan}", "not YAML that is JSON"), ("&a [*a]", "not YAML that is JSON"),
+])
+def test_a_manifest_that_is_none(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        objects(tmp_path, text)
+    assert caught.value.where.endswith("m.yaml") and caught.value.hint
