@@ -76,7 +76,7 @@ def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         if ours and not isinstance(error, FileNotFoundError):
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="make it this user's own") from None
         return found
     for number, line in enumerate(lines, 1):
         keys = _keys(line, name)

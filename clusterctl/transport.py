@@ -384,7 +384,8 @@ def _way(ssh: Ssh) -> tuple[str | None, str | None]:
         try:
             looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
         except (OSError, ValueError, paramiko.SSHException) as error:
-            raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config") from None
+            raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config",
+                             hint="correct the line that is named; ssh -G HOST says the same") from None
         jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
     return None if jump == "none" else jump, None if proxy == "none" else proxy
 

@@ -41,7 +41,7 @@ class Mirror:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="let this user read it") from None
         parse_pins(content, str(path))
         return dict(json.loads(content))
 

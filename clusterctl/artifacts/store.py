@@ -270,7 +270,7 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=where) from None
+            raise InputError(f"cannot be read: {error.strerror}", where=where, hint="let this user read the mirror") from None
     kept = store.cache / "catalogs" / hashlib.sha256(where.encode()).hexdigest()
     try:
         content = read_small(where, 16 << 20, store.patience)

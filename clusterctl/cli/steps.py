@@ -60,7 +60,7 @@ def begun() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Stopped(f"this side cannot go on: {error.strerror or error}", where=str(error.filename or ""),
+        raise Stopped(f"this side cannot go on: {error.strerror or error}", where=str(error.filename or "its output"),
                       hint="make room, or let its output be read; then run the same command again to continue") from error
     except ClusterctlError as error:
         if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):

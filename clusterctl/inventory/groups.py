@@ -68,7 +68,8 @@ class Tree:
         """A range is a few bytes and thousands of hosts: what all groups hold together is bounded, too."""
         self.mentions += mentions
         if self.mentions > MOST_MENTIONS:
-            raise InputError(f"all groups together hold more than {MOST_MENTIONS} hosts", where=str(place))
+            raise InputError(f"all groups together hold more than {MOST_MENTIONS} hosts", where=str(place),
+                             hint="name each host in fewer groups, or split the inventory by clusters")
 
 
 def read_groups(root: Node, findings: Findings) -> Tree:
@@ -130,7 +131,8 @@ def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], fin
 def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Findings) -> bool:
     """Put a group below another one; False where it cannot be there."""
     if child == "all":
-        findings.refuse(place, f"all holds every group, and cannot be a child of {group.name}")
+        findings.refuse(place, f"all holds every group, and cannot be a child of {group.name}",
+                        "name the groups or hosts that are meant")
     elif group_name_is_fit(child, place, findings):
         tree.group(child, place)
         group.children[child] = place
@@ -201,7 +203,8 @@ def settle(tree: Tree, findings: Findings) -> None:
         order = [*TopologicalSorter(tree.parents).static_order()]
     except CycleError as error:
         circle = error.args[1]
-        raise InputError(f"a group contains itself: {' > '.join(circle)}", where=str(tree.groups[circle[0]].place)) from None
+        raise InputError(f"a group contains itself: {' > '.join(circle)}", where=str(tree.groups[circle[0]].place),
+                         hint="take one of them out of the children of the one before it") from None
     tree.groups["all"].depth = 0
     for name in order:
         if above := tree.parents.get(name):

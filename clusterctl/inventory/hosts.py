@@ -202,7 +202,8 @@ class HostReader:
         for item in node.value:
             taint = read_taint(item, self.findings)
             if taint is not None and found.setdefault((taint.key, taint.effect), taint) is not taint:
-                self.findings.refuse(item.place, f"{item.path}: a second taint {taint.key} with the effect {taint.effect}")
+                self.findings.refuse(item.place, f"{item.path}: a second taint {taint.key} with the effect {taint.effect}",
+                                     "a node has one of each key and effect: leave one out")
         return tuple(found.values())
 
 

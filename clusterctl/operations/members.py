@@ -155,11 +155,17 @@ def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[Me
     found_orphans = tuple(state for state in found.orphans if state.member.name not in leaving)
     for state in found_orphans:
         if state.member.started and not state.member.learner:
-            how = f"{state.name} --offline" if state.error else state.name
             raise Refused(f"it votes and {state.error or 'is well'}, and the inventory has no machine for it",
-                          where=f"etcd member {state.name}",
-                          hint=f"put the machine back into the inventory, then this again, or: clusterctl node remove {how}")
+                          where=f"etcd member {state.name}", hint=way_out(state))
     return found_orphans
+
+
+def way_out(state: MemberState) -> str:
+    """What to do about a voter of no machine: only one that is contacted can be undone."""
+    leave = f"clusterctl node remove {state.name}"
+    if state.healthy:
+        return f"put the machine back into the inventory, then: {leave}"
+    return f"bring its machine back, or where it is dead: {leave} --offline"
 
 
 def refuse_reborn(found: Membership, fresh: Sequence[str]) -> None:

@@ -49,10 +49,11 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
                       hint="add a member (clusterctl apply), then replace this one")
     state = members.look(session, others).of(old)
     known = old in session.ready_api().nodes()
-    if name != old and (old not in hosts or remove.reachable(session, hosts[old]) is not None):
-        await_silence(session, others, old)
     if old not in hosts and state is None and not known and old not in remove.removed(session):
         raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status")
+    reached = name != old and old in hosts and remove.reachable(session, hosts[old]) is None
+    if name != old and not reached:
+        await_silence(session, others, old)
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
     if facts["cluster"] not in ("", session.pki.identity):
         raise Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
@@ -61,7 +62,7 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
         lost = state is not None and state.member.started and hosts[old].is_etcd and not facts["etcd"]
         return Replacement(old=old, new=old, first=False, traces=lost or (not facts["cluster"] and (state is not None or known)))
     begun = bool(facts["cluster"])
-    return Replacement(old=old, new=name, first=old in hosts and _serves(session, hosts[old], begun),
+    return Replacement(old=old, new=name, first=reached and _serves(session, hosts[old], begun),
                        traces=state is not None or known, begun=begun)
 
 
@@ -85,12 +86,10 @@ def await_silence(session: Session, others: Sequence[Host], name: str) -> None:
 
 
 def _serves(session: Session, host: Host, begun: bool) -> bool:
-    """Whether a machine can be reached and has what it had: one that was reinstalled has nothing to hand over.
+    """Whether a machine has what it had: one that was reinstalled has nothing to hand over.
 
     ``begun``: the new one is in already, so that one that is bare has handed over, and was undone by a run that was killed then.
     """
-    if remove.reachable(session, host) is not None:
-        return False
     mark = session.engine.facts([host]).or_raise()[host.name]["cluster"]
     return mark == session.pki.identity or (begun and not mark)
 

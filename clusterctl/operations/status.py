@@ -131,7 +131,9 @@ def _strays(session: Session, asked: Sequence[Host]) -> Iterator[str]:
         for alarm in state.alarms:
             yield f"etcd member {state.name} has raised {alarm}: clusterctl etcd {'defrag' if alarm == 'NOSPACE' else 'members'}"
         if not state.host:
-            yield f"etcd member {state.name} is of no machine of the inventory ({state.error or 'it is well'}): clusterctl apply"
+            votes = state.member.started and not state.member.learner
+            yield (f"etcd member {state.name} is of no machine of the inventory ({state.error or 'it is well'}): "
+                   f"{members.way_out(state) if votes else 'clusterctl apply'}")
         elif state.member.learner:
             yield f"etcd member {state.name} is still a learner: clusterctl apply"
 

@@ -257,7 +257,7 @@ def test_nobody_reads_what_a_run_that_has_begun_prints(tmp_path: Path) -> None:
         assert process.stderr is not None
         said = process.stderr.read()
     assert (process.returncode, json.loads(path.read_text())["exit_code"]) == (4, 4)
-    assert said.startswith("clusterctl: this side cannot go on: Broken pipe\n  next: ")
+    assert said.startswith("clusterctl: its output: this side cannot go on: Broken pipe\n  next: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
