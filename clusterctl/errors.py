@@ -10,25 +10,28 @@ class ClusterctlError(Exception):
     """Base of all errors that people see: where, why and what to do next, never a traceback.
 
     ``message`` is the why, ``where`` a place (``file:line:column``, a host, a stage and a resource),
-    ``hint`` the next thing to do. Neither may hold a secret.
+    ``hint`` the next thing to do, ``code`` a stable name of the cause (``etcd.no-quorum``) that scripts and tests may compare.
+    None of them may hold a secret.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, where: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.code = code
         self.where = where
         self.hint = hint
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
+        text += f" [{self.code}]" if self.code else ""
         return f"{text}\n  next: {self.hint}" if self.hint else text
 
     def as_dict(self) -> dict[str, object]:
         """The error as an event for ``-o json``."""
-        return {"error": type(self).__name__, "exit_code": self.exit_code, "where": self.where, "message": self.message,
-                "hint": self.hint}
+        return {"error": type(self).__name__, "exit_code": self.exit_code, "code": self.code, "where": self.where,
+                "message": self.message, "hint": self.hint}
 
 
 class InputError(ClusterctlError):
