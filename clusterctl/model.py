@@ -187,6 +187,12 @@ class KubeletSettings(ComponentSettings):
     config: Mapping[str, object] = Field(default_factory=dict, description="KubeletConfiguration fields, merged over ours")
 
 
+class TimeoutSettings(Model):
+    """How long things may take, in seconds."""
+
+    start: int = Field(600, ge=60, le=840, description="a slow start that makes progress; nodes to be Ready")
+
+
 class Settings(Model):
     """The variable ``cluster:`` of an inventory."""
 
@@ -207,6 +213,7 @@ class Settings(Model):
     )
     certificate_days: int = Field(365, ge=1, le=3650, description="lifetime of leaf certificates, in days")
     schedule_on_control_plane: bool = False
+    timeouts: TimeoutSettings = TimeoutSettings()
 
 
 class Cluster(Model):

@@ -136,6 +136,9 @@ def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resourc
     for stage in stages:
         components = [component for component in stage.components if component.on(context.host)]
         resources = tuple(resource for component in components for resource in component.resources(context))
+        resources = tuple(
+            dataclasses.replace(resource, limit=max(context.cluster.settings.timeouts.start, resource.deadline))
+            if isinstance(resource, Service) else resource for resource in resources)
         if stage.together:
             resources = tuple(sorted(resources, key=lambda resource: isinstance(resource, Service)))
         for resource in resources:

@@ -15,6 +15,12 @@ from clusterctl.resources.program import ROOT, Program
 PKI = "/etc/kubernetes/pki"
 LOCAL_API = "https://127.0.0.1:6443"
 
+NODE_IDENTITIES = ("system:node", "flannel", "kube-proxy")
+"""The prefixes of the API users that a node's programs have, each followed by ``:`` and the name of the node.
+
+One user per program and node, so that admission can limit a program to its own Node and removal of a node covers all of them.
+"""
+
 CIPHERS = (
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
@@ -86,6 +92,12 @@ def kubeconfig(context: Context, path: str, user: str, certificate: str, server:
 def ca_file(context: Context, authority: AuthorityName, path: str, owner: str = "root:root") -> File:
     """An authority's certificate, without its key."""
     return File(path=path, content=context.pki.authorities[authority].pem, owner=owner)
+
+
+def node_user(program: str, node: str) -> str:
+    """Return the API user of a program on a node, such as ``flannel:w-1``. ``program``: one of NODE_IDENTITIES."""
+    assert program in NODE_IDENTITIES
+    return f"{program}:{node}"
 
 
 def with_extra(arguments: Mapping[str, object], extra: Mapping[str, str]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, p
 from clusterctl.model import Host
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
-from clusterctl.resources.etcd_member import Join, Voter
+from clusterctl.resources.etcd_member import FORMED, INITIAL, Formed, Join, Voter
 from clusterctl.resources.file import Folder, Seed
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
@@ -82,7 +82,7 @@ def resources(context: Context) -> Sequence[Resource]:
         ),
         issued(context, f"{PKI}/healthcheck-client", "kube-etcd-healthcheck-client", authority="etcd", owner=OWNER, client=True),
     ]
-    service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), oom=context.facts.lowers_oom_score)
+    service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), data=DATA, oom=context.facts.lowers_oom_score)
     return [
         User(name="etcd", home=DATA),
         Folder(path=DATA, mode="700", owner=OWNER),
@@ -96,7 +96,7 @@ def resources(context: Context) -> Sequence[Resource]:
             unit="etcd.service", inputs=ids(program, *switch, *certificates[:3], service), ready=("etcd_ready",), deadline=120
         ),
         *_vote(context),
-        Seed(path="/etc/etcd/formed", content=b"This member has served.\n"),
+        Formed(path=FORMED, name=host.name, content=b"This member has served.\n"),
     ]
 
 
@@ -119,7 +119,7 @@ def _entrance(context: Context) -> list[Resource]:
         token=context.pki.identity,
         members=[f"{member.name}={peer_url(member)}" for member in context.cluster.etcd_members],
     )
-    return [Seed(path="/etc/etcd/initial.env", content=initial, mode="600")]
+    return [Seed(path=INITIAL, content=initial, mode="600")]
 
 
 def _vote(context: Context) -> list[Resource]:

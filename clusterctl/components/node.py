@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clusterctl.components.base import Component, Context, nodes, workers_only
-from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
+from clusterctl.components.common import (
+    CIPHERS,
+    PKI,
+    ca_file,
+    ids,
+    issued,
+    kubeconfig,
+    links,
+    node_user,
+    product,
+    unit,
+    with_extra,
+)
 from clusterctl.components.host import in_container
 from clusterctl.components.objects import node_taints
 from clusterctl.render import render, yaml_value
@@ -101,7 +113,7 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 
 def _kubelet(context: Context) -> Sequence[Resource]:
     cluster, host = context.cluster, context.host
-    name = f"system:node:{host.name}"
+    name = node_user("system:node", host.name)
     server = issued(
         context,
         f"{PKI}/kubelet",
@@ -163,8 +175,9 @@ def proxy_config(context: Context) -> dict[str, object]:
 
 
 def _kube_proxy(context: Context) -> Sequence[Resource]:
-    client = issued(context, f"{PKI}/kube-proxy", "system:kube-proxy", client=True)
-    conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", "system:kube-proxy", client.path)
+    user = node_user("kube-proxy", context.host.name)
+    client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
+    conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
     config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
     program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
     switch = links(program, "kube-proxy")
@@ -196,8 +209,9 @@ def _flannel(context: Context) -> Sequence[Resource]:
         product(context, "flannel", cluster.versions.flannel),
         product(context, "flannel-cni", cluster.versions.flannel_cni),
     )
-    client = issued(context, f"{PKI}/flannel", "system:flannel", client=True)
-    conf = kubeconfig(context, f"{ETC}/flannel.conf", "system:flannel", client.path)
+    user = node_user("flannel", context.host.name)
+    client = issued(context, f"{PKI}/flannel", user, client=True)
+    conf = kubeconfig(context, f"{ETC}/flannel.conf", user, client.path)
     net = File(
         path="/etc/kube-flannel/net-conf.json",
         content=render(

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from clusterctl.artifacts.catalog import IMAGES
+from clusterctl.components.common import NODE_IDENTITIES, node_user
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.errors import InputError
 from clusterctl.kube import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
@@ -27,6 +28,11 @@ METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kuberne
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
+NODE_STATUS = ("addresses", "allocatable", "capacity", "config", "daemonEndpoints", "declaredFeatures", "features", "images",
+               "nodeInfo", "phase", "runtimeHandlers", "volumesAttached", "volumesInUse")
+"""The fields of NodeStatus beside ``conditions`` (k8s.io/api/core/v1, Kubernetes 1.37)."""
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Dates stay text, as kubectl reads them."""
 
@@ -35,8 +41,12 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct
 
 
 def bindings(cluster: Cluster) -> list[Object]:
-    """Who may do what: needed before the nodes can be used."""
-    return _ours("rbac", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT, flannel=cluster.network.cni == "flannel")
+    """Return what the identities of the cluster's own programs may do: needed before a node can join."""
+    names = [host.name for host in cluster.nodes]
+    return _ours(
+        "rbac", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT, node_status=NODE_STATUS,
+        kube_proxies=[node_user("kube-proxy", name) for name in names],
+        flannels=[node_user("flannel", name) for name in names] if cluster.network.cni == "flannel" else [])
 
 
 def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
@@ -70,9 +80,9 @@ REMOVED_NAMES = "clusterctl.dev/removed-nodes"
 
 
 def removed_nodes(names: Iterable[str]) -> list[Object]:
-    """Keeps machines out that were removed while nobody could reach them: whatever they ask to be changed is denied."""
+    """Deny every change that an identity of a node asks for that was removed while its machine was unreachable."""
     chosen = sorted(names)
-    users = [f"'system:node:{name}'" for name in chosen]
+    users = [f"'{node_user(program, name)}'" for name in chosen for program in NODE_IDENTITIES]
     return _ours("removed-nodes", policy=REMOVED_NODES, names=chosen, users=users)
 
 

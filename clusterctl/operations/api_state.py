@@ -26,19 +26,25 @@ class ApiState:
 
 
 def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
-    """A cluster that is not born yet has nothing."""
+    """Compare the API with the inventory; a cluster that is not bootstrapped yet lacks everything.
+
+    With ``--limit`` only the bindings are compared: the programs of a new node need theirs.
+    """
     cluster = session.cluster
-    if session.options.limit:
-        return ApiState()
-    wanted_objects = _wanted(session, facts)
+    limited = bool(session.options.limit)
+    wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
     if not born or not running.live(facts):
         whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
         return ApiState(tuple(ObjectChange(item, "create") for item in whole))
     api = session.any_api(born)
     if api is None:
+        if limited:
+            return ApiState()
         return ApiState(later=tuple(wanted_objects),
                         warnings=("no API server answers: what runs in the cluster is compared once one does",))
+    if limited:
+        return ApiState(tuple(compare_objects(session, api, wanted_objects)))
     try:
         nodes = dict(api.nodes())
     except ApiError as error:

@@ -18,7 +18,7 @@ from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
-from clusterctl.kube import CORDONED_FOR, ApiError, Object, ObjectChange, node_ready, rolled_out, wait_for
+from clusterctl.kube import CORDONED_FOR, ApiError, Object, ObjectChange, node_ready, object_id, rolled_out, wait_for
 from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
@@ -27,9 +27,9 @@ from clusterctl.operations.foresight import Foresight, foresee, probes_of, remem
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
+from clusterctl.resources.etcd_member import Join
 from clusterctl.resources.program import Image, Program
 
-READY_SECONDS = 180.0
 ROLL_OUT_SECONDS = 180.0
 
 
@@ -156,12 +156,16 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):
-        fresh = [host.name for host in session.cluster.etcd_members if host.name in facts and not facts[host.name]["etcd"]]
-        members.refuse_reborn(membership, fresh)
+        members.refuse_lost(hosts, facts, membership)
         strays = () if session.options.limit else members.strays(membership, session.leaving)
-    elif membership is not None:
+    else:
+        members.refuse_lost(hosts, facts, None)
+    if isinstance(membership, Refused):
         if not any(stage == "etcd" for stage, _, _ in machines.changes):
             raise membership
+        if any(isinstance(change.resource, Join) for _, _, change in machines.changes):
+            raise Refused(f"no new member joins while no majority of the members answers: {membership.message}", where="etcd",
+                          hint="bring the members back: clusterctl etcd members; then run this again", code="etcd.no-quorum")
         told.append(membership.message)
     return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later)
 
@@ -243,10 +247,13 @@ class Apply:
         """Whether an object says which machines are kept out."""
         return bool(change.wanted["metadata"]["name"] == objects.REMOVED_NODES)
 
-    @staticmethod
-    def binds(change: ObjectChange) -> bool:
-        """Whether an object says who may do what."""
-        return str(change.wanted["apiVersion"]).startswith("rbac.")
+    @cached_property
+    def _bindings(self) -> frozenset[str]:
+        return frozenset(object_id(item) for item in objects.bindings(self.session.cluster))
+
+    def binds(self, change: ObjectChange) -> bool:
+        """Return whether an object of ours grants or limits what the cluster's own programs may do."""
+        return change.id in self._bindings
 
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
@@ -256,7 +263,8 @@ class Apply:
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """A batch is done when its nodes are Ready, labelled and tainted."""
-        wait_nodes(self.session, [host for host in batch if host.is_node])
+        limit = self.session.cluster.settings.timeouts.start
+        wait_nodes(self.session, [host for host in batch if host.is_node], deadline=limit)
         self.settle_nodes()
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
@@ -315,7 +323,7 @@ class Apply:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
 
 
-def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float = READY_SECONDS,
+def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float,
                said: Mapping[str, str] = MappingProxyType({})) -> None:
     """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
 

@@ -27,6 +27,7 @@ class Serving:
         self.session = session
         cluster = session.cluster
         self._served = False
+        self.start_seconds: float = cluster.settings.timeouts.start
         self.members = [host for host in cluster.etcd_members if host.name not in fleet or fleet[host.name]["etcd"] == "formed"]
         self.control_planes = [
             host for host in cluster.control_planes if host.name not in fleet or "kube-apiserver" in fleet[host.name].running]
@@ -40,7 +41,9 @@ class Serving:
         if self._served and len(own) > 1:
             raise Stopped("a majority answers again, which it did not when this was planned", where="etcd",
                           hint="run the same command again")
-        if self._served:
+        joins = any(host.is_etcd and host not in self.members for host in batch)
+        if self._served or (joins and others):
+            # A member that joins adds a vote: one that fails beside another that is down would take the majority.
             self._wait("etcd", others, self._answers)
 
     def after_etcd(self, stage: StagePlan, batch: Sequence[Host]) -> None:
@@ -48,9 +51,10 @@ class Serving:
 
         Where no member served there was no API to take. Raises Stopped.
         """
-        self._wait("etcd", [host for host in self.members if host in batch], self._answers)
+        limit = OTHERS_SECONDS if self._served else self.start_seconds
+        self._wait("etcd", [host for host in self.members if host in batch], self._answers, limit)
         if self._served:
-            self._wait("the API", [host for host in self.control_planes if host in batch], self._ready)
+            self._wait("the API", [host for host in self.control_planes if host in batch], self._ready, limit)
 
     def before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """An API server that serves is interrupted only while all others do. Raises Stopped."""
@@ -62,17 +66,20 @@ class Serving:
 
     def after_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """Each API server of the batch serves, seen from here. Raises Stopped."""
-        self._wait("the API", batch, self._ready)
+        interrupted = any(part.disruptive for part in stage.hosts if part.host in batch)
+        limit = OTHERS_SECONDS if interrupted else self.start_seconds
+        self._wait("the API", batch, self._ready, limit)
 
-    def _wait(self, what: str, hosts: Sequence[Host], ask: Callable[[Host], str]) -> None:
+    def _wait(self, what: str, hosts: Sequence[Host], ask: Callable[[Host], str], deadline: float = 0) -> None:
         if not hosts:
             return
+        deadline = deadline or OTHERS_SECONDS
 
         def look() -> str:
             late = [f"{host.name} {said}" for host in hosts if (said := ask(host)) != "True"]
             return "; ".join(late) or "True"
 
-        wait_for(look, what=f"{what} on {', '.join(host.name for host in hosts)}", deadline=OTHERS_SECONDS)
+        wait_for(look, what=f"{what} on {', '.join(host.name for host in hosts)}", deadline=deadline)
 
     def _answers(self, host: Host) -> str:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from clusterctl import fleet
 from clusterctl.components.etcd import peer_url
 from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.etcd import ApiError, EndpointStatus, Etcd, Member, refuse_removal
+from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.kube import wait_for
 from clusterctl.model import Host
@@ -168,13 +169,31 @@ def way_out(state: MemberState) -> str:
     return f"bring its machine back, or where it is dead: {leave} --offline"
 
 
-def refuse_reborn(found: Membership, fresh: Sequence[str]) -> None:
-    """Raises Refused for hosts without any data of etcd in whose place a member has served: its data would be missed."""
-    for name in fresh:
-        state = found.of(name)
+def refuse_lost(hosts: Sequence[Host], facts: Mapping[str, Facts], found: Membership | None) -> None:
+    """Raise Refused for etcd members that have served and whose data is gone.
+
+    ``hosts``: the ones to be changed; ``facts``: of all that answered; ``found``: None where no majority answers.
+    A host whose member was removed is no member any more: it may join anew.
+    """
+    empty = [host.name for host in hosts if host.is_etcd and host.name in facts and facts[host.name]["etcd"] in ("", "lost")]
+    for name in empty:
+        state = found.of(name) if found else None
         if state is not None and state.member.started:
-            raise Refused("etcd knows a member of this place that has served, and the machine has nothing of it", where=name,
-                          hint=f"was it reinstalled? clusterctl node replace {name}")
+            raise _lost(name, f"clusterctl node replace {name}")
+    if found is None:
+        serving = any(entry["etcd"] == "formed" for entry in facts.values())
+        names = [name for name in empty if facts[name]["etcd"] == "lost"]
+        # Kubelets are started after etcd has served: where one was, an etcd that is nowhere has lost its data.
+        if not names and not serving and any("kubelet.service" in entry["served"] for entry in facts.values()):
+            names = empty
+        if names:
+            raise _lost(", ".join(names), "bring the other members back, then: clusterctl node replace NAME" if serving else
+                        "clusterctl etcd snapshot restore FILE; or to begin anew without the data: clusterctl reset")
+
+
+def _lost(where: str, hint: str) -> Refused:
+    return Refused("its etcd member has served and its data is gone (/var/lib/etcd not mounted, or the machine reinstalled?)",
+                   where=where, hint=hint, code="etcd.data-lost")
 
 
 def clean(session: Session, stray: MemberState, hosts: Sequence[Host]) -> None:

@@ -26,7 +26,7 @@ class Replacement:
     """Who gives way to whom. ``first``: the new one joins before the old one, which is well, leaves.
 
     ``traces``: whether anything of the old one is left in etcd or in the API. ``begun``: whether the new one, of another name, is
-    in the cluster already, or on its way into it.
+    in the cluster already, or on its way into it. ``rejoin``: only the data of its etcd member is gone; the machine stays a node.
     """
 
     old: str
@@ -34,6 +34,7 @@ class Replacement:
     first: bool
     traces: bool
     begun: bool = False
+    rejoin: bool = False
 
 
 def decide(session: Session, old: str, new: str | None) -> Replacement:
@@ -45,8 +46,9 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
                          hint="put the machine that comes in into the inventory")
     others = [host for host in session.cluster.etcd_members if host.name not in (old, name)]
     if not others:
-        raise Refused("the only etcd member cannot be replaced: its data is nowhere else", where=old,
-                      hint="add a member (clusterctl apply), then replace this one")
+        raise Refused("the only etcd member cannot be replaced: its data is nowhere else", where=old, code="etcd.last-member",
+                      hint="add a member (clusterctl apply), then replace this one; or where its data is gone: "
+                           "clusterctl etcd snapshot restore FILE")
     state = members.look(session, others).of(old)
     known = old in session.ready_api().nodes()
     if old not in hosts and state is None and not known and old not in remove.removed(session):
@@ -59,7 +61,9 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
         raise Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
     if name == old:
         # A machine that is marked is the one that was begun before, unless etcd's data was lost under it.
-        lost = state is not None and state.member.started and hosts[old].is_etcd and not facts["etcd"]
+        lost = state is not None and state.member.started and hosts[old].is_etcd and facts["etcd"] in ("", "lost")
+        if lost and facts["etcd"] == "lost":
+            return Replacement(old=old, new=old, first=False, traces=False, rejoin=True)
         return Replacement(old=old, new=old, first=False, traces=lost or (not facts["cluster"] and (state is not None or known)))
     begun = bool(facts["cluster"])
     return Replacement(old=old, new=name, first=reached and _serves(session, hosts[old], begun),
@@ -105,6 +109,15 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
     Each part is planned when it is its turn: it depends on what the one before has made. Raises Refused, Stopped.
     """
     whole = session.cluster
+    if found.rejoin:
+        say(f"{found.old}: its etcd member is removed and joins anew as a learner, as its data is gone; nothing else is interrupted")
+        ask()
+        session.engine.guard()
+        members.remove(session, found.old, whole.etcd_members)
+        joining = make_plan(session)
+        show(joining)
+        Apply(session, joining).run()
+        return
     if found.first:
         joining = make_plan(session)
         show(joining)

@@ -36,8 +36,8 @@ class Difference:
 
 
 def live(fleet: Fleet) -> bool:
-    """Whether the cluster has been born: some etcd member has served."""
-    return any(facts["etcd"] == "formed" for facts in fleet.values())
+    """Return whether the cluster has been bootstrapped: some etcd member has served, also where its data is lost."""
+    return any(facts["etcd"] in ("formed", "lost") for facts in fleet.values())
 
 
 def versions_of(fleet: Fleet) -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.operations.foresight import foresee, probes_of, remember
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
+from clusterctl.resources.etcd_member import data_state
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation
 
@@ -108,6 +109,11 @@ def status(session: Session) -> ClusterStatus:
 
 def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, Object]) -> Iterator[str]:
     """What no single machine shows."""
+    lost = [name for name, found in facts.items() if found["etcd"] == "lost"]
+    for name in lost:
+        others = len(session.cluster.etcd_members) > len(lost)
+        yield (f"etcd member {name} has served and its data is gone: "
+               f"clusterctl {f'node replace {name}' if others else 'etcd snapshot restore FILE'}")
     for one in running.differences(session.cluster, facts):
         yield f"{one.host} runs {one.product} {one.running}, and {one.wanted} is wanted: clusterctl upgrade plan"
     for name in sorted(set(nodes) - {host.name for host in session.cluster.nodes}):
@@ -174,6 +180,8 @@ def _host(
         state = resource.parse(seen)
         if isinstance(resource, Service):
             services[resource.unit.removesuffix(".service")] = (state or {}).get("active", "absent")
+            if resource.unit == "etcd.service" and data_state(seen, host.name) == "lost":
+                services["etcd"] = "lost"
         elif isinstance(resource, Certificate) and state and "ends" in state:
             ends.append(state["ends"])
     return HostStatus(

@@ -6,9 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clusterctl.resources.base import Change, Resource, State
+from clusterctl.resources.file import Seed
 from clusterctl.shell import Call, Observation, Probe
 
-DATA = "/var/lib/etcd/member"
+INITIAL = "/etc/etcd/initial.env"
+FORMED = "/etc/etcd/formed"
+
+
+def data_state(seen: Observation, name: str) -> str:
+    """Return ``formed`` where a member has served and its data is there, ``lost`` where the data is gone, ``begun`` or empty."""
+    return (seen.get("etcd_data", name) or [""])[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formed(Seed):
+    """The mark of a member that has served, which keeps it from a start without its data."""
+
+    name: str
+
+    def probes(self) -> Sequence[Probe]:
+        return (*Seed.probes(self), ("etcd_data", self.name))
+
+    def parse(self, seen: Observation) -> State | None:
+        # The mark of a member whose data is lost goes when the host joins anew, and is written again once it has served.
+        return None if data_state(seen, self.name) == "lost" else Seed.parse(self, seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +49,12 @@ class Join(Resource):
         return {"data": "there"}
 
     def probes(self) -> Sequence[Probe]:
-        return (("stat", DATA), ("stat", "/etc/etcd/initial.env"))
+        return (("etcd_data", self.name), ("stat", INITIAL))
 
     def parse(self, seen: Observation) -> State | None:
-        there = seen.get("stat", DATA) is not None or seen.get("stat", "/etc/etcd/initial.env") is not None
+        state = data_state(seen, self.name)
+        # What the first start was given is of no use to a member that has served and lost its data.
+        there = state in ("begun", "formed") or (not state and seen.get("stat", INITIAL) is not None)
         return {"data": "there"} if there else None
 
     def apply(self, change: Change) -> Sequence[Call]:

@@ -43,7 +43,7 @@ gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-LOOKS = standing.KINDS | {"facts", "module", "image", "etcd_role"}
+LOOKS = standing.KINDS | {"facts", "module", "image", "etcd_role", "etcd_data"}
 """The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
 UNDOING = ("footprint", "undo", "undo_system")

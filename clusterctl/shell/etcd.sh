@@ -11,16 +11,18 @@ etcd_at() {
 # A learner does not answer an ordinary read; that it serves its metrics is all that can be asked of it.
 etcd_ready() {
 	if [ "$(etcd_learner)" = 1 ]; then return 0; fi
-	etcd_at https://127.0.0.1:2379 endpoint health
+	etcd_at https://127.0.0.1:2379 --command-timeout 15s endpoint health
 }
 
 # etcd_join NAME PEER_URL ENDPOINTS TOKEN: become a learner, once, and write down what the first start must be told.
 etcd_join() {
 	members=$(etcd_at "$3" member list)
-	case $members in
-	*", $2,"*) ;;
-	*) etcd_at "$3" member add "$1" --learner "--peer-urls=$2" && members=$(etcd_at "$3" member list) ;;
+	case $(printf '%s\n' "$members" | awk -F ', ' -v url="$2" '$4 == url {print $2}') in
+	unstarted) ;;
+	'') etcd_at "$3" member add "$1" --learner "--peer-urls=$2" && members=$(etcd_at "$3" member list) ;;
+	*) die "etcd.member-exists: the member with $2 has been started; an empty data folder must not take its place" ;;
 	esac
+	rm -f -- /etc/etcd/formed
 	# A member that has not started yet has no name in the list: it is ours.
 	cluster=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" -v url="$2" '{printf "%s%s=%s", (NR > 1 ? "," : ""), ($4 == url ? name : $3), $4}')
 	printf 'ETCD_INITIAL_CLUSTER=%s\nETCD_INITIAL_CLUSTER_STATE=existing\nETCD_INITIAL_CLUSTER_TOKEN=%s\n' "$cluster" "$4" >/etc/etcd/.initial.new

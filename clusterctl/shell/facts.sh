@@ -34,7 +34,7 @@ observe_facts() {
 	# Which of our services have ever been started here: they tell the roles that the machine has.
 	set -- "$state"/stamps/*.service
 	fact served "$*"
-	if [ -e /etc/etcd/formed ]; then fact etcd formed; elif [ -e /var/lib/etcd/member ]; then fact etcd begun; fi
+	[ -z "$(etcd_data)" ] || fact etcd "$(etcd_data)"
 	take_line /sys/fs/selinux/enforce
 	fact selinux "$line"
 	# Who was here before us is of interest before our own programs run alone; which process holds a port is costly to find out.

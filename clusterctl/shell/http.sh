@@ -6,14 +6,14 @@ http_get() {
 	if command -v curl >/dev/null 2>&1; then
 		: >"$work/body"
 		# A proxy that the environment names is not the way to ourselves.
-		status=$(curl -sS --noproxy '*' -m 5 -o "$work/body" -w '%{http_code}' "http://127.0.0.1:$1$2") || return 1
+		status=$(curl -sS --noproxy '*' -m 15 -o "$work/body" -w '%{http_code}' "http://127.0.0.1:$1$2") || return 1
 		cat "$work/body"
 		[ "$status" = 200 ]
 	elif command -v bash >/dev/null 2>&1; then
 		# shellcheck disable=SC2016 # expanded by the inner bash
-		timeout 5 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && case $status in *" 200 "*) cat <&5 ;; *) echo "$status" && exit 1 ;; esac' http_get "$1" "$2"
+		timeout 15 bash -c 'exec 5<>"/dev/tcp/127.0.0.1/$1" && printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&5 && read -r status <&5 && case $status in *" 200 "*) cat <&5 ;; *) echo "$status" && exit 1 ;; esac' http_get "$1" "$2"
 	else
-		http_proxy='' wget -q -T 5 -O - "http://127.0.0.1:$1$2"
+		http_proxy='' wget -q -T 15 -O - "http://127.0.0.1:$1$2"
 	fi
 }
 

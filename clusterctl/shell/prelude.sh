@@ -334,3 +334,19 @@ observe_command() {
 	emit_lines output <"$work/output"
 	emit exit "$code"
 }
+
+# etcd_data: formed where etcd's member here has served, lost where it has and its write-ahead log is gone, begun where it has data alone.
+etcd_data() {
+	set -- /var/lib/etcd/member/wal/*.wal
+	if [ -e /etc/etcd/formed ] && [ -e "$1" ]; then
+		echo formed
+	elif [ -e /etc/etcd/formed ]; then
+		echo lost
+	elif [ -e /var/lib/etcd/member ]; then
+		echo begun
+	fi
+}
+
+observe_etcd_data() {
+	emit etcd_data "$1" "$(etcd_data)"
+}

@@ -7,6 +7,7 @@ previous=$state/previous
 # each unit: UNIT, then what says that it serves. Until keep_no_more, what a run kept that was killed is what runs, or ran last:
 # it stays, as what stands in its place by now may be half of what is new. Unless all of its units came up: then nobody heard of it.
 keep() {
+	if [ ! -e "$previous/begun" ] && never_came_up "$1"; then return 0; fi
 	if [ ! -e "$previous/begun" ] || came_up; then begin_keeping; fi
 	units=$1
 	printf '%s\n' "$units" >>"$previous/units"
@@ -22,8 +23,16 @@ keep() {
 		printf '%s\n' "$path" >>"$previous/paths"
 	done
 	# A stamp is written where a unit came up: those that come are of what is new.
-	printf '%s\n' "$units" | while read -r unit _; do rm -f -- "$state/stamps/$unit"; done
+	printf '%s\n' "$units" | while read -r unit _; do forget_stamps "$unit"; done
 	: >"$work/kept"
+}
+
+# never_came_up UNITS: whether none of these ever came up with inputs of ours: then there is nothing to roll back to, and no reason to wait
+# for less long.
+never_came_up() {
+	printf '%s\n' "$1" | while read -r unit _; do
+		if [ -e "$state/stamps/$unit" ] || [ -e "$state/stamps/$unit.old" ]; then exit 1; fi
+	done
 }
 
 # Whether all units that were to be interrupted have come up.
@@ -75,6 +84,9 @@ restart_kept() {
 }
 
 await_kept() {
+	# What stands in place again is no start of this program's inputs.
+	# shellcheck disable=SC2034 # read by until_ready and not_ready
+	latest=$(($(date +%s) + $1 + 540)) digest=
 	ends=$(($(date +%s) + $1))
 	while read -r unit probe; do
 		# shellcheck disable=SC2086 # words without blanks, as they were kept

@@ -1,41 +1,52 @@
 # shellcheck shell=sh disable=SC2154
 # Units that run, and how they are asked whether they serve. Runs after the prelude.
 
-# forget_stamps UNIT...: these will be restarted; should this run not come so far, the next one sees it.
+# forget_stamps UNIT...: these will be restarted; should this run not come so far, the next one sees it. What remains says that the unit
+# came up once: only then is there something to roll back to.
 forget_stamps() {
-	for unit; do rm -f -- "$state/stamps/$unit"; done
+	for unit; do
+		[ ! -e "$state/stamps/$unit" ] || mv -f -- "$state/stamps/$unit" "$state/stamps/$unit.old"
+		rm -f -- "$state/stamps/$unit.started"
+	done
 }
 
 # begin_services UNIT...: have them start all at once; put_service then waits for each.
 begin_services() {
 	make_folders "$state/stamps"
-	for unit; do rm -f -- "$state/stamps/$unit"; done
+	forget_stamps "$@"
 	systemctl daemon-reload
 	systemctl enable --quiet -- "$@"
 	systemctl reset-failed -- "$@" 2>/dev/null || :
 	systemctl restart --no-block -- "$@"
 }
 
-# put_service UNIT DIGEST VERB SECONDS PROBE...: VERB is restart, start, or await after begin_services; the stamp says with what it runs,
-# and is written last.
+# put_service UNIT DIGEST VERB SECONDS LIMIT PROBE...: VERB is restart, start, or await for a unit that was started with these inputs; the
+# stamp says with what it runs, and is written last. It may take SECONDS; on a slow machine, up to LIMIT while it makes progress.
 put_service() {
-	unit=$1 digest=$2 verb=$3 seconds=$4
-	shift 4
-	# Where there is a way back, it is taken in time for others not to notice.
+	unit=$1 digest=$2 verb=$3 seconds=$4 latest=$(($(date +%s) + $5))
+	shift 5
+	# Where there is a rollback it must come before others notice.
 	if [ -e "$work/kept" ] && [ "$seconds" -gt 75 ]; then seconds=75; fi
-	deadline=$(($(date +%s) + seconds))
+	deadline=$(($(date +%s) + seconds)) stopped=
 	if [ "$verb" != await ]; then
 		make_folders "$state/stamps"
-		rm -f -- "$state/stamps/$unit"
+		forget_stamps "$unit"
+		stopped=$(invocation_of "$unit")
 		systemctl daemon-reload
 		systemctl enable --quiet -- "$unit"
 		systemctl reset-failed -- "$unit" 2>/dev/null || :
-		timeout "$seconds" systemctl "$verb" -- "$unit" || unit_failed "$unit" "did not start"
+		timeout "$seconds" systemctl "$verb" -- "$unit" || still_starts "$unit" "$?" || unit_failed "$unit" "did not start"
 	fi
 	until_ready "$unit" "$deadline" "$@"
 	printf '%s\n' "$digest" >"$state/stamps/$unit.new"
 	sync "$state/stamps/$unit.new"
 	mv -f -- "$state/stamps/$unit.new" "$state/stamps/$unit"
+	rm -f -- "$state/stamps/$unit.started"
+}
+
+# still_starts UNIT CODE: whether only the time was over (timeout's exit code 124) while the unit starts on.
+still_starts() {
+	[ "$2" -eq 124 ] && case $(systemctl show --property=ActiveState --value -- "$1") in active* | activating*) ;; *) return 1 ;; esac
 }
 
 until_ready() {
@@ -45,24 +56,66 @@ until_ready() {
 		set -- true
 		[ ! -e "$work/kept" ] || set -- stays_up "$unit"
 	fi
-	before=$(restarts_of "$unit") turn=0 often=5 most=4
+	before=$(restarts_of "$unit") turn=0 often=5 most=4 asked=$(date +%s) worked=
 	# What takes seconds is not asked in vain, and says by itself that a program falls.
 	[ "$1" != stays_up ] || often=1 most=1
 	until "$@" >"$work/probe" 2>&1 && systemctl is-active --quiet -- "$unit"; do
+		took=$(($(date +%s) - asked))
 		# systemd has much to do while programs start: it is asked at every fifth turn.
-		if [ "$((turn % often))" -eq 0 ]; then waits_in_vain "$unit"; fi
+		if [ "$((turn % often))" -eq 0 ] || [ "$took" -gt 1 ]; then waits_in_vain "$unit"; fi
 		turn=$((turn + 1))
-		sleep 0.1
+		# A probe that takes long slows down what it waits for: it rests as long as it took.
+		if [ "$took" -gt 1 ]; then sleep "$took"; else sleep 0.1; fi
+		asked=$(date +%s)
 	done
 }
 
-# waits_in_vain UNIT: ends the program where the deadline is over or the unit has failed. Where there is a way back, one that falls
-# over and over again is not waited for.
+# waits_in_vain UNIT: ends the program where the unit has failed, or the deadline is over and it makes no progress. Where there is a
+# rollback, a unit that falls over and over again is not waited for.
 waits_in_vain() {
 	if [ -e "$work/kept" ] && [ "$(($(restarts_of "$1") - before))" -ge "$most" ]; then unit_failed "$1" "does not stay up"; fi
-	if [ "$(date +%s)" -ge "$deadline" ] || systemctl is-failed --quiet -- "$1"; then
-		unit_failed "$1" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
+	if systemctl is-failed --quiet -- "$1"; then not_ready "$1"; fi
+	now=$(date +%s)
+	if [ "$now" -ge "$deadline" ]; then
+		if [ "$now" -ge "$latest" ] || ! progresses "$1"; then not_ready "$1"; fi
+		deadline=$((now + 10))
+	elif [ -z "$worked" ]; then
+		progresses "$1" || :
 	fi
+}
+
+not_ready() {
+	note_started "$1"
+	unit_failed "$1" "is not ready; last seen: $(tail -c 300 "$work/probe" 2>/dev/null)"
+}
+
+# progresses UNIT: whether its process, since this was asked last, has had a processor or waited for one for a fifth of the time, or waits
+# for a disk now. One that waits for something else has neither, and a crash loop is no progress. The second number of schedstat is the time
+# that a thread waited for a processor (Documentation/scheduler/sched-stats.rst), which a cgroup's quota adds to.
+progresses() {
+	unit_of=$1
+	[ "$(restarts_of "$1")" -eq "$before" ] || return 1
+	pid=$(systemctl show --property=MainPID --value -- "$unit_of")
+	# shellcheck disable=SC2086 # three words
+	set -- $worked
+	work_now=$(cat "/proc/$pid/task"/*/schedstat 2>/dev/null | awk '{spent += $1 + $2} END {printf "%.0f", spent / 1000000}')
+	now=$(date +%s)
+	worked="$pid $now $work_now"
+	[ "${1:-}" = "$pid" ] || return 1
+	[ "$((work_now - $3))" -ge "$(((now - $2) * 200))" ] || grep -q '^State:.D' "/proc/$pid/task"/*/status 2>/dev/null
+}
+
+# note_started UNIT: it runs with the inputs of this program and is not ready yet; the next run waits for it and does not restart it.
+note_started() {
+	now=$(invocation_of "$1")
+	if [ -n "${digest:-}" ] && [ -n "$now" ] && [ "$now" != "${stopped:-}" ]; then
+		printf '%s %s\n' "$digest" "$now" >"$state/stamps/$1.started"
+	fi
+}
+
+# invocation_of UNIT: systemd's id of this run of the unit, of which it keeps a link (systemd.exec(5), INVOCATION_ID).
+invocation_of() {
+	readlink -- "/run/systemd/units/invocation:$1" || :
 }
 
 # stays_up UNIT: a program that serves nothing that could be asked must at least not fall again at once. Where a restart was only asked
@@ -87,9 +140,17 @@ unit_failed() {
 	exit 1
 }
 
-# A kubectl that starts is no small thing beside an API server that does: it is asked once somebody listens.
+# api_ready KUBECONFIG: /readyz, which needs no identity. A kubectl that starts costs seconds on a slow machine: it asks only where curl is
+# missing, and neither asks before the port is open.
 api_ready() {
-	tcp_open 127.0.0.1 6443 && "$root/bin/kubectl" --kubeconfig "$1" --request-timeout 5s get --raw /readyz
+	tcp_open 127.0.0.1 6443 || return 1
+	if ! command -v curl >/dev/null 2>&1; then
+		"$root/bin/kubectl" --kubeconfig "$1" --request-timeout 15s get --raw /readyz
+		return
+	fi
+	status=$(curl -sS --noproxy '*' -m 15 --cacert /etc/kubernetes/pki/ca.crt -o "$work/body" -w '%{http_code}' https://127.0.0.1:6443/readyz) || return 1
+	tail -c 250 "$work/body"
+	[ "$status" = 200 ]
 }
 
 tcp_open() {

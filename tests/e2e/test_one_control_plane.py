@@ -7,7 +7,7 @@ from pathlib import Path
 
 import checks
 import pytest
-from cluster import Cluster
+from cluster import Cluster, until
 
 from clusterctl.lab import LabSpec
 
@@ -43,6 +43,16 @@ def test_scaling_and_placing(cluster: Cluster) -> None:
     checks.scale_by_hand(cluster)
     checks.deleted_pod_returns(cluster)
     checks.placed_by_resources(cluster)
+
+
+def test_the_only_member_without_its_data_begins_no_empty_cluster(cluster: Cluster) -> None:
+    cluster.on("cp-1", "systemctl stop etcd && mv /var/lib/etcd/member /var/lib/kept && systemctl start etcd; ! systemctl is-active -q etcd")
+    refused = cluster.cli("apply", "--yes", code=3)
+    assert "[etcd.data-lost]" in refused and "clusterctl etcd snapshot restore" in refused, refused
+    assert "lost" in cluster.cli("status", code=3)
+    cluster.on("cp-1", "mv /var/lib/kept /var/lib/etcd/member && systemctl start etcd")
+    until(lambda: cluster.cli("status") or True, "the cluster is well again", 60)
+    checks.nothing_to_do(cluster)
 
 
 def test_metrics_and_autoscaling(cluster: Cluster) -> None:

@@ -83,8 +83,8 @@ def test_several_start_at_once_and_are_waited_for(box: Box) -> None:
     systemctl(box)
     (box.state / "stamps").mkdir()
     (box.state / "stamps/tool.service").write_text("digest-0\n")
-    result = box.steps(("begin_services", "tool.service", "other.service"), ("put_service", "tool.service", "digest-1", "await", "5"),
-                       ("put_service", "other.service", "digest-2", "await", "1", "false"))
+    result = box.steps(("begin_services", "tool.service", "other.service"), ("put_service", "tool.service", "digest-1", "await", "5", "5"),
+                       ("put_service", "other.service", "digest-2", "await", "1", "1", "false"))
     assert [step.code for step in result.steps] == [0, 0, 1]
     assert stamp(box) == "digest-1\n" and not (box.state / "stamps/other.service").exists()
     assert calls(box).count("restart") == 1 and "restart --no-block -- tool.service other.service" in (box.path / "calls").read_text()

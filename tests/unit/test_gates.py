@@ -30,7 +30,9 @@ def serving(monkeypatch: pytest.MonkeyPatch, *down: str, **fleet: Facts) -> gate
     session: Any = SimpleNamespace(
         cluster=CLUSTER, etcd=lambda host: SimpleNamespace(answers=lambda: answers(host.name)),
         api=lambda host: SimpleNamespace(ready=lambda: host.name not in down))
-    return gates.Serving(session, {name.replace("_", "-"): facts for name, facts in fleet.items()})
+    made = gates.Serving(session, {name.replace("_", "-"): facts for name, facts in fleet.items()})
+    made.start_seconds = 0
+    return made
 
 
 @pytest.mark.parametrize(("down", "fleet", "passes"), [

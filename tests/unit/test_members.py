@@ -9,7 +9,9 @@ import pytest
 
 from clusterctl.errors import Refused
 from clusterctl.etcd import Etcd, Member, majority, read_members, refuse_removal
-from clusterctl.operations.members import Membership, MemberState, refuse_reborn, refuse_unhealthy, removal_problem, strays
+from clusterctl.facts import Facts
+from clusterctl.model import Host, Ssh
+from clusterctl.operations.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, strays
 
 ENTRIES: list[Any] = [
     {"ID": "9372538179322589801", "name": "cp-1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"]},
@@ -117,12 +119,39 @@ def test_one_that_votes_and_is_well_is_nobodys_to_clean() -> None:
     assert strays(membership(A, NOBODYS_VOTER), frozenset({"z"})) == (), "the one that is just leaving is not meant"
 
 
-def test_a_machine_that_lost_its_data_is_not_taken_for_a_new_one() -> None:
-    refuse_reborn(membership(A, B), ["c"])
-    refuse_reborn(membership(A, state("b", error="has never started", started=False)), ["b"])
-    with pytest.raises(Refused, match="the machine has nothing of it") as error:
-        refuse_reborn(membership(A, DEAD_B), ["c", "b"])
-    assert (error.value.where, error.value.hint) == ("b", "was it reinstalled? clusterctl node replace b")
+def host(name: str, roles: tuple[str, ...]) -> Host:
+    return Host(name=name, address="192.0.2.1", roles=frozenset(roles), ssh=Ssh(address=name))  # type: ignore[arg-type]
+
+
+UNSTARTED_B = state("b", error="has never started", started=False)
+
+
+@pytest.mark.parametrize(("found", "states", "refused", "verb"), [
+    # The members, what the data folders of the hosts hold, the hosts that are named, the verb that mends them.
+    ((A, B), {"a": "formed", "b": "formed", "c": ""}, "", ""),
+    ((A, UNSTARTED_B), {"a": "formed", "b": ""}, "", ""),
+    ((A, DEAD_B), {"a": "formed", "b": "", "c": ""}, "b", "node replace b"),
+    ((A, DEAD_B), {"a": "formed", "b": "lost"}, "b", "node replace b"),
+    ((A, C), {"a": "formed", "b": "lost", "c": "formed"}, "", ""),  # Its member was removed: it joins anew.
+    (None, {"a": "formed", "b": "lost"}, "b", "node replace NAME"),
+    (None, {"a": "lost"}, "a", "etcd snapshot restore"),
+    (None, {"a": "lost", "b": "lost"}, "a, b", "etcd snapshot restore"),
+    (None, {"a": "", "w": "node"}, "a", "etcd snapshot restore"),
+    (None, {"a": "formed", "w": "node"}, "", ""),
+    (None, {"a": "begun", "b": ""}, "", ""),
+    (None, {"a": "", "b": ""}, "", ""),
+])
+def test_lost_data_of_etcd_is_refused(found: tuple[MemberState, ...] | None, states: dict[str, str], refused: str, verb: str) -> None:
+    hosts = [host(name, ("worker",) if state == "node" else ("control_plane", "etcd")) for name, state in states.items()]
+    facts = {name: Facts(values={"etcd": "" if state == "node" else state, "served": "kubelet.service" if state == "node" else ""})
+             for name, state in states.items()}
+    if not refused:
+        refuse_lost(hosts, facts, membership(*found) if found else None)
+        return
+    with pytest.raises(Refused) as error:
+        refuse_lost(hosts, facts, membership(*found) if found else None)
+    assert (error.value.where, error.value.code) == (refused, "etcd.data-lost")
+    assert f"clusterctl {verb}" in error.value.hint
 
 
 def test_all_must_be_well_before_much_is_done() -> None:
