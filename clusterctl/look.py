@@ -35,5 +35,9 @@ def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = F
     except Cut as error:
         raise Unreachable(f"the connection broke: {error}", where=transport.host.name,
                           hint="run the same command again") from None
-    facts, seen = read_facts(records, asked=asked, answered=time.time())
+    try:
+        facts, seen = read_facts(records, asked=asked, answered=time.time())
+    except (ValueError, IndexError) as error:
+        raise Unreachable(f"its facts cannot be read: {error}", where=transport.host.name, code="ssh.unreadable-output",
+                          hint="run it again; then look at what the machine's /proc, ip and ss print") from None
     return Look(facts, frozenset(probes), seen, time.monotonic() - started)

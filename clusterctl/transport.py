@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,28 +14,21 @@ from typing import Any
 import fabric
 import paramiko
 
-from clusterctl.errors import InputError, Refused, Unreachable
+from clusterctl.conversation import SILENCE as SILENCE
+from clusterctl.conversation import TOTAL, Conversation, Limits
+from clusterctl.conversation import Cut as Cut
+from clusterctl.errors import AccessRefused, InputError, Unreachable
 from clusterctl.forward import Forward
 from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import Pinned, expect
 from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.model import Host, Ssh
-from clusterctl.sender import Sender, Statistics
-from clusterctl.shell import BOOTSTRAP, Program, Records
+from clusterctl.sender import Statistics
+from clusterctl.shell import BOOTSTRAP, Program
 from clusterctl.sockets import has_ended, hops, open_socket, ssh_options
 from clusterctl.sockets import proxy as open_proxy
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-SILENCE = 900.0
-"""Seconds without a record after which a program counts as hung; no step may take longer without one."""
-
-_PROMPT = "clusterctl-asks-for-the-sudo-password:"
-
-
-class Cut(Exception):
-    """The connection broke while a program ran: its outcome is unknown, and it may still be running."""
-
 
 class _Transport(paramiko.Transport):
     """paramiko's, with the cheapest of the strong algorithms first."""
@@ -66,16 +57,20 @@ class Transport:
         self._connecting = threading.RLock()
         self._forwarding = threading.Lock()
         self._bastions: list[paramiko.SSHClient] = []
+        self._refusal: AccessRefused | None = None
 
     @property
     def connected(self) -> bool:
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
-        """Connect and authenticate, once. Raises Unreachable, saying why, InputError."""
+        """Connect and authenticate, once. Raises Unreachable, saying why, InputError; what was refused is not tried again."""
         with self._connecting:
+            if self._refusal is not None:
+                raise self._refusal
             if not self.connected:
-                self._connect()
+                with self._remembering():
+                    self._connect()
 
     def _connect(self) -> None:
         self._drop()
@@ -96,15 +91,17 @@ class Transport:
             accept = f"clusterctl trust {whom} --fingerprint {fingerprint(error.key)}"
             expected, got = fingerprint(error.expected_key), fingerprint(error.key)
             who = "its" if named == ssh.address else f"the bastion {named}'s"
-            raise Unreachable(f"{who} host key has changed: expected {expected}, got {got}; "
-                              "nothing was sent to it", where=where, hint=f"if the machine was reinstalled: {accept}") from None
+            raise AccessRefused(f"{who} host key has changed: expected {expected}, got {got}; nothing was sent to it",
+                                where=where, hint=f"if the machine was reinstalled: {accept}",
+                                code="ssh.host-key-changed") from None
         except paramiko.PasswordRequiredException:
-            raise Unreachable("its private key needs a passphrase", where=where,
-                              hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
+            raise AccessRefused("its private key needs a passphrase", where=where, code="ssh.key-passphrase",
+                                hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
         except paramiko.AuthenticationException as error:
-            raise Unreachable(f"it does not let us in: {error}", where=where, hint=try_it) from None
+            raise AccessRefused(f"SSH authentication failed: {error}", where=where, hint=try_it,
+                                code="ssh.authentication-failed") from None
         except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
-            raise Unreachable(f"cannot be reached: {str(error) or type(error).__name__}", where=where, hint=try_it) from None
+            raise Unreachable(f"cannot be reached: {_reason(error)}", where=where, hint=try_it, code="ssh.unreachable") from None
 
     def route(self) -> Any:
         """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
@@ -174,8 +171,11 @@ class Transport:
                                              timeout=ssh.connect_timeout)
         return channel
 
-    def stream(self, program: Program, silence: float = SILENCE) -> Iterator[list[str]]:
-        """Run a program; yields its records as they come. Raises Unreachable, or Cut where the outcome is unknown."""
+    def stream(self, program: Program, silence: float = SILENCE, total: float | None = None) -> Iterator[list[str]]:
+        """Run a program; yield its records as they come. Raises Unreachable, or Cut where the outcome is unknown.
+
+        Seconds: ``silence`` without a record, ``total`` for all of it.
+        """
         self.connect()
         assert self._connection is not None
         self.statistics.trips += 1
@@ -184,37 +184,25 @@ class Transport:
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
             raise Cut(str(error) or type(error).__name__) from None
+        limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
-            yield from self._converse(channel, program, silence)
+            with self._remembering():
+                yield from self._conversation(channel).run(BOOTSTRAP, program, limits, self.statistics)
         finally:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
 
-    def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
-        sender = Sender(channel, program, self.statistics)
+    def _conversation(self, channel: paramiko.Channel) -> Conversation:
+        return Conversation(self.host, self.host.ssh, channel, sudo_password=self._sudo_password, drop=self._drop)
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Remember a refusal: it is raised again in place of another attempt."""
         try:
-            self._start(channel, BOOTSTRAP)
-            sender.start()
-            started, ended, records = False, False, Records(program.nonce)
-            for line in self._lines(channel, sender, silence):
-                words = records.read(line)
-                if words is None:
-                    continue
-                started = True
-                if words[0] == "end":
-                    ended = True
-                    break
-                yield words
-                ended = words[0] in ("failed", "back")
-            if not ended:
-                raise sender.error or self.ended(channel, started)
-        except TimeoutError:
-            self._drop()
-            raise Unreachable(f"gave no sign of life for {silence:.0f} s", where=self.host.name,
-                              hint="look at the machine's console; then run the same command again") from None
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            self._drop()
-            raise Cut(str(error) or type(error).__name__) from None
+            yield
+        except AccessRefused as error:
+            self._refusal = error
+            raise
 
     def _drop(self) -> None:
         """Forget a connection that is of no use any more, and end it and the way to it."""
@@ -224,104 +212,6 @@ class Transport:
         for end in ends:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 end.close()
-
-    def _start(self, channel: paramiko.Channel, command: str) -> None:
-        password = self._sudo_password() if self.host.ssh.become else None
-        if not self.host.ssh.become:
-            self._execute(channel, f"exec sh -c {shlex.quote(command)}")
-        elif password is None:
-            self._execute(channel, f"exec sudo -n -- sh -c {shlex.quote(command)}")
-        else:
-            # The program follows only once sudo took the password, or a wrong one would be retried with the program's bytes.
-            self._execute(channel, f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + command)}")
-            self._authorise(channel, password)
-
-    def _execute(self, channel: paramiko.Channel, command: str) -> None:
-        # paramiko waits for the answer without an end; closing the channel is what wakes it.
-        timer = threading.Timer(self.host.ssh.connect_timeout, channel.close)
-        timer.start()
-        try:
-            channel.exec_command(command)
-        finally:
-            timer.cancel()
-
-    def _authorise(self, channel: paramiko.Channel, password: str) -> None:
-        """Give sudo its password, once. Raises Unreachable with what sudo said."""
-        out, err = self._await(channel)
-        asked = b"go\n" not in out and _PROMPT.encode() in err
-        if asked:
-            channel.sendall(password.encode() + b"\n")
-            out, err = self._await(channel)
-        if b"go\n" not in out:
-            with contextlib.suppress(OSError):
-                channel.shutdown_write()
-            said = " ".join(err.decode(errors="replace").replace(_PROMPT, "").split())
-            what = "sudo refuses the password" if asked and _PROMPT.encode() in err else "sudo cannot be used"
-            raise Unreachable(f"{what}: {said}" if said else what, where=f"{self.host.name} ({self.host.ssh.user})",
-                              hint="give the right one: CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password")
-
-    def _await(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
-        """Read until sudo lets us in, asks or ends; what came on stdout and stderr. Raises Unreachable where it does neither."""
-        deadline = time.monotonic() + self.host.ssh.connect_timeout
-        out = err = b""
-        while b"go\n" not in out and _PROMPT.encode() not in err:
-            if channel.recv_ready():
-                out += channel.recv(4096)
-            elif channel.recv_stderr_ready():
-                err += channel.recv_stderr(4096)
-            elif channel.exit_status_ready():
-                break
-            elif time.monotonic() > deadline:
-                raise Unreachable(f"sudo did not answer within {self.host.ssh.connect_timeout:.0f} s", where=self.host.name,
-                                  hint=f"on the machine, as {self.host.ssh.user}, try: sudo -k true")
-            else:
-                channel.status_event.wait(0.01)
-        return out, err
-
-    def _lines(self, channel: paramiko.Channel, sender: Sender, silence: float) -> Iterator[str]:
-        """Whole lines as they come. Bytes that the machine takes from us are a sign of life too. Raises TimeoutError."""
-        rest = b""
-        heard = time.monotonic()
-        channel.settimeout(min(silence, 1.0))
-        while True:
-            try:
-                piece = channel.recv(65536)
-            except TimeoutError:
-                if time.monotonic() - max(heard, sender.moved) >= silence:
-                    raise
-                continue
-            if not piece:
-                return
-            heard = time.monotonic()
-            self.statistics.received += len(piece)
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-
-    def ended(self, channel: paramiko.Channel, started: bool) -> Exception:
-        """Why a command ended before its time."""
-        # The exit code comes after the end of the output, with a packet of its own.
-        channel.status_event.wait(5)
-        code = channel.recv_exit_status() if channel.exit_status_ready() else -1
-        complaint = b""
-        with contextlib.suppress(OSError):
-            complaint = channel.recv_stderr(2000) if channel.recv_stderr_ready() else b""
-        text = complaint.decode(errors="replace").strip()
-        where = f"{self.host.name} ({self.host.ssh.user})"
-        if code == 75:
-            return Unreachable("another clusterctl program still runs on it after 120 s", where=where,
-                               hint="wait, then run this again")
-        if self.host.ssh.become and not started and (code == 127 or (code == 1 and "sudo" in text)):
-            return Unreachable(f"sudo cannot be used: {text.splitlines()[-1] if text else 'no message'}", where=where,
-                               hint="give a password (CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password) or allow sudo without one")
-        if code in (73, 74) and not started:
-            return Refused(f"a program finds no place in /var/lib/clusterctl: {text or f'exit code {code}'}", where=where,
-                           hint="is there space left, and may it be written?")
-        if 0 < code < 128 and not started:
-            return Unreachable(f"the program could not be started (exit code {code}): {text or 'no message'}", where=where,
-                               hint=f"try: ssh -p {self.host.ssh.port} {self.host.ssh.user}@{self.host.ssh.address}")
-        self._drop()
-        return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
 
     def forward(self, address: str, port: int) -> Forward:
         """A local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport.
@@ -344,27 +234,33 @@ class Transport:
             self._forwards[address, port] = found = self._forwards.get((address, port)) or Forward(open_channel)
             return found
 
-    def hold(self, command: str, greeting: str) -> paramiko.Channel:
-        """Start a constant command whose standard input stays open, and tell it one line; raises Unreachable.
+    def hold(self, command: str, greeting: str) -> Conversation:
+        """Start a constant command whose standard input stays open, and send it one text; raises Unreachable.
 
         The command ends when the channel does, or the connection, or this process.
         """
         self.connect()
         assert self._connection is not None
         try:
-            channel: paramiko.Channel = self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout)
-            self._start(channel, command)
-            channel.sendall(greeting.encode() + b"\n")
+            held = self._conversation(self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout))
+            with self._remembering():
+                held.start(command)
+            held.channel.sendall(greeting.encode())
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
             raise Unreachable(f"the connection broke: {error}", where=self.host.name, hint="run the same command again") from None
-        return channel
+        return held
 
     def close(self) -> None:
         # A thread that nobody waits for may be making one still.
         while self._forwards:
             self._forwards.popitem()[1].close()
         self._drop()
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's words, without ``[Errno 101]``."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
 
 
 def bastions(host: Host) -> Iterator[Host]:

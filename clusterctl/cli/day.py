@@ -20,6 +20,7 @@ from clusterctl.cli.options import (
     gather,
     verb,
 )
+from clusterctl.text import printable
 
 if TYPE_CHECKING:
     from clusterctl.operations.status import ClusterStatus
@@ -96,7 +97,7 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"! {problem}" for problem in found.problems)])
+    return printable("\n".join([*lines, *(f"! {problem}" for problem in found.problems)]))
 
 
 def kubeconfig(
@@ -148,7 +149,7 @@ def execute(
         if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))
         else:
-            typer.echo(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else ""))
+            typer.echo(printable(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else "")))
     raise typer.Exit(max(answer.code for answer in answers.values()))
 
 

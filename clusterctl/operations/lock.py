@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import secrets
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from clusterctl.conversation import Conversation
 from clusterctl.errors import ClusterctlError, Locked, Problems, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.transport import Transport
@@ -33,49 +35,87 @@ SILENCE, MARGIN = 20, 3.0
 PATIENCE, NAMELESS, PAUSE = 25.0, 2.0, 0.5
 """Seconds: for a machine that has not heard yet that its holder is dead, for a holder without a name, between two attempts."""
 
+ANSWER, POLL = 5.0, 0.002
+"""Seconds: that a machine may take to answer when the lock is checked, and between two looks at what has come."""
+
+MOST_READS = 64
+"""At once: a machine that prints without an end must not keep its reader from its deadline."""
+
 HELD_BY, SOMEBODY = "held by ", "somebody who comes or goes"
 
 HOLD = (
-    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r who || exit 1; "
+    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r nonce && IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "m=/var/lib/clusterctl/os-update; if [ \"$last\" = \"$who\" ] || { [ -e $m ] && mkdir $m.locked; } 2>/dev/null; "
-    "then echo again; else echo held; fi; word=.; "
+    "then answer=again; else answer=held; fi; printf '%s\\t%s\\n' \"$nonce\" $answer; word=.; "
     f"while [ \"$word\" = . ]; do word=$(timeout {SILENCE} dd bs=1 count=1 2>/dev/null 8>&-); "
-    "[ \"$word\" != . ] || printf .; done; "
-    "[ \"$word\" != x ] || rm -f $f; else printf 'busy '; cat $f; echo; fi"
+    "[ \"$word\" != . ] || printf '%s\\t.\\n' \"$nonce\"; done; "
+    "[ \"$word\" != x ] || rm -f $f; else printf '%s\\tbusy\\t%s\\n' \"$nonce\" \"$(head -n 1 $f)\"; fi"
 )
-"""The command that holds the lock of one machine: the same for everybody; who holds it comes on standard input.
+"""The command that holds the lock of one machine: the same for everybody; nonce and holder come on standard input, a line each.
 
-Each word is answered, so that a holder knows where it is still heard. A file that was removed while we waited for it is not the
-lock. A holder that says x leaves nothing behind; one that breaks off leaves its name, and finds it again where nobody came in
-between. A reboot takes names away: whoever is the first after one that os-update ordered, and marked, is told so.
+The nonce marks its answers: a login shell may print lines of its own before them, or between. Each word is answered, so that a
+holder knows where it is still heard. A file that was removed while we waited for it is not the lock. A holder that says x leaves
+nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between. A reboot takes names away:
+whoever is the first after one that os-update ordered, and marked, is told so.
 """
 
 
-class Hold:
-    """The lock of one machine, which ends with its channel. ``taken``: when it was asked for, on the monotonic clock."""
+def _clock() -> float:
+    """Return seconds that go on while this machine is suspended, as those of the machines do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def __init__(self, channel: Any, taken: float) -> None:
+
+class Answers:
+    """The lines that a machine's HOLD prints; noise without the nonce is skipped."""
+
+    def __init__(self, channel: Any, nonce: str) -> None:
+        self._channel, self._nonce = channel, nonce
+        self._rest = b""
+
+    def read(self) -> list[list[str]]:
+        """Return the words of each answer that has come. Raises OSError, EOFError."""
+        found = []
+        for _ in range(MOST_READS):
+            if not (self._channel.recv_ready() and (piece := self._channel.recv(4096))):
+                break
+            *lines, rest = (self._rest + piece).split(b"\n")
+            # An answer is short: the beginning of a longer line is none.
+            self._rest = rest[-4096:]
+            words = [line.decode(errors="replace").split("\t") for line in lines]
+            found += [rest for first, *rest in words if first == self._nonce and rest]
+        return found
+
+
+class Hold:
+    """The lock of one machine, which ends with its channel. ``taken``: when it was asked for, in seconds of ``_clock``."""
+
+    def __init__(self, channel: Any, taken: float, answers: Answers) -> None:
         self._channel = channel
+        self._answers = answers
         self._heard = taken
         self._unanswered: deque[float] = deque()
         self._counting = threading.Lock()
 
     def beat(self) -> None:
         with self._counting, contextlib.suppress(OSError, EOFError):
-            self._unanswered.append(time.monotonic())
+            self._unanswered.append(_clock())
             self._channel.send(b".")
+
+    def answered(self, asked: float) -> bool:
+        """Whether the machine has answered a word that was sent at ``asked`` or later."""
+        channel = self._channel
+        with self._counting, contextlib.suppress(OSError, EOFError):
+            for words in self._answers.read():
+                if words == ["."] and self._unanswered:
+                    self._heard = self._unanswered.popleft()
+        ended = channel.closed or channel.eof_received or channel.exit_status_ready()
+        return not ended and self._heard >= asked
 
     @property
     def alive(self) -> bool:
-        """Whether the machine heard us so lately that it cannot have let go."""
-        channel = self._channel
-        with self._counting, contextlib.suppress(OSError, EOFError):
-            while channel.recv_ready():
-                for _ in channel.recv(4096):
-                    self._heard = self._unanswered.popleft()
-        ended = channel.closed or channel.eof_received or channel.exit_status_ready()
-        return not ended and time.monotonic() - self._heard < SILENCE - MARGIN
+        """Whether the machine answered so lately that it cannot have let go."""
+        return self.answered(_clock() - (SILENCE - MARGIN))
 
     def release(self) -> None:
         with contextlib.suppress(OSError, EOFError):
@@ -142,9 +182,13 @@ class OperatorLock:
                 hold.beat()
 
     def check(self) -> None:
-        """Take it again where connections broke. Raises Stopped where it was lost: nobody can be reached, or another one came."""
+        """Ask every machine for an answer now, and take the lock again where connections broke.
+
+        Raises Stopped where it was lost: no machine can be reached, or another operator came. An answer from before does not
+        count: this machine may have been suspended since.
+        """
         with self._checking:
-            alive = [name for name, hold in self._holds.items() if hold.alive]
+            alive = self._answering()
             if len(alive) >= self._needed:
                 return
             kept, why = len(alive), ""
@@ -159,7 +203,20 @@ class OperatorLock:
                 # Who came and went meanwhile had a majority, and so a machine of those where our name would still stand.
                 self.release()
                 raise Stopped(f"the cluster's lock was lost: {kept} machines kept it and {self._needed} are needed{why}",
-                              hint="run the same command again to continue")
+                              hint="run the same command again to continue", code="lock.lost")
+
+    def _answering(self) -> set[str]:
+        """Return the machines that answer a word sent now: a majority, or all that do within the deadline."""
+        asked, holds = _clock(), dict(self._holds)
+        for hold in holds.values():
+            hold.beat()
+        while True:
+            found = {name for name, hold in holds.items() if hold.answered(asked)}
+            if len(found) >= self._needed or _clock() - asked >= ANSWER:
+                return found
+            if all(name in found or not hold.alive for name, hold in holds.items()):
+                return found
+            time.sleep(POLL)
 
     def release(self) -> None:
         self._ended.set()
@@ -194,29 +251,40 @@ def _insist(transport: Transport, who: str) -> tuple[Hold, bool]:
 
 
 def _hold(transport: Transport, who: str) -> tuple[Hold, bool]:
-    started = time.monotonic()
-    channel = transport.hold(HOLD, who)
-    deadline = started + transport.host.ssh.connect_timeout
-    said = b""
-    while b"\n" not in said:
-        channel.settimeout(max(0.1, deadline - time.monotonic()))
-        piece = b""
-        with contextlib.suppress(TimeoutError):
-            piece = channel.recv(4096)
-        if not piece:
-            reason = transport.ended(channel, bool(said))
-            Hold(channel, started).close()
+    """Hold one machine; whether nobody did since we did. Raises Locked, Unreachable."""
+    started, nonce = _clock(), secrets.token_hex(8)
+    held = transport.hold(HOLD, f"{nonce}\n{who}\n")
+    answers = Answers(held.channel, nonce)
+    hold = Hold(held.channel, started, answers)
+    try:
+        words = _first(held, answers)
+    except BaseException:
+        hold.close()
+        raise
+    if words[0] not in ("held", "again"):
+        hold.close()
+        raise Locked(f"{HELD_BY}{' '.join(words[1:]).strip() or SOMEBODY}", where=transport.host.name,
+                     hint="wait until it is done, then run it again", code="lock.held")
+    return hold, words[0] == "again"
+
+
+def _first(held: Conversation, answers: Answers) -> list[str]:
+    """Wait for the first answer of a machine's HOLD. Raises Unreachable."""
+    deadline = time.monotonic() + held.ssh.connect_timeout
+    while True:
+        ended = held.channel.exit_status_ready() or held.channel.eof_received or held.channel.closed
+        if found := answers.read():
+            return found[0]
+        if ended and not held.channel.recv_ready():
+            reason = held.ended(False)
             if isinstance(reason, Unreachable):
                 raise reason
-            raise Unreachable(f"its lock cannot be taken: {reason}", where=transport.host.name,
-                              hint="is there place in /run, and flock?")
-        said += piece
-    text = said.decode(errors="replace").strip()
-    if text not in ("held", "again"):
-        Hold(channel, started).close()
-        raise Locked(f"{HELD_BY}{text.removeprefix('busy').strip() or SOMEBODY}", where=transport.host.name,
-                     hint="wait until it is done, then run it again")
-    return Hold(channel, started), text == "again"
+            raise Unreachable(f"its lock cannot be taken: {reason}", where=held.host.name,
+                              hint="is there place in /run, and flock?", code="lock.unusable")
+        if time.monotonic() >= deadline:
+            raise Unreachable(f"its lock did not answer within {held.ssh.connect_timeout:.0f} s", where=held.host.name,
+                              hint="look at what runs at login there, and at its load", code="lock.no-answer")
+        held.channel.status_event.wait(POLL)
 
 
 @contextlib.contextmanager

@@ -231,19 +231,49 @@ class StepResult:
     output: str = ""
 
 
+class Malformed(ValueError):
+    """A record of ours that is not as a program writes it."""
+
+
+_NUMBERS = {"ok": 1, "failed": 2, "back": 1, "exit": 1}
+"""How many numbers records of a kind begin with; after those of ``failed`` and ``back`` comes base64."""
+
+
 class Records:
-    """Reads the lines of one program's channel. What has no nonce is noise, but after a record ``lines KIND``."""
+    """Reads the lines of one program's channel. What has no nonce is noise, but after a record ``lines KIND``.
+
+    ``begun``: whether any record has come; ``is_record``: whether the last line was one, or belonged to one.
+    """
 
     def __init__(self, nonce: str) -> None:
         self._nonce, self._kind = nonce, ""
+        self.begun = self.is_record = False
 
     def read(self, line: str) -> list[str] | None:
-        """The words of the record that a line is, its kind first; None for a line that is none."""
+        """Return the words of the record that a line is, its kind first; None for a line that is none. Raises Malformed."""
         words = line.split("\t")
-        if words[0] != self._nonce or len(words) < 2:
+        ours = words[0] == self._nonce and len(words) > 1
+        self.is_record = ours or bool(self._kind)
+        self.begun = self.begun or self.is_record
+        if not ours:
             return [self._kind, *words] if self._kind else None
+        _check(words[1:])
         self._kind = words[2] if words[1] == "lines" else ""
         return None if self._kind else words[1:]
+
+
+def _check(words: Sequence[str]) -> None:
+    """Raises Malformed unless a record has the words that its kind needs."""
+    kind, *rest = words
+    count = _NUMBERS.get(kind, 0)
+    wrong = len(rest) < count or not all(word.isascii() and word.isdigit() for word in rest[:count])
+    if wrong or not (rest or kind == "end"):
+        raise Malformed(f"a malformed record {kind!r}")
+    if kind in ("failed", "back"):
+        try:
+            base64.b64decode("".join(rest[count:count + 1]))
+        except ValueError:
+            raise Malformed(f"a malformed record {kind!r}") from None
 
 
 def step_result(words: Sequence[str]) -> StepResult:

@@ -101,7 +101,7 @@ def test_a_wrong_host_key_is_refused_before_authentication(another: Server, conn
 
 
 def test_wrong_key(server: Server, connect: Connect, tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="does not let us in") as raised:
+    with pytest.raises(Unreachable, match="SSH authentication failed") as raised:
         connect(server.host(private_key=keygen(tmp_path / "wrong"))).connect()
     assert raised.value.exit_code == 6 and "ssh -p" in raised.value.hint
 
@@ -208,7 +208,7 @@ def test_stopped_sshd_is_bounded_by_silence(another: Server, connect: Connect) -
     assert next(stream) == ["ok", "0"]
     another.signal(signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises(Unreachable, match="no sign of life"):
+    with pytest.raises(Unreachable, match="no output for"):
         next(stream)
     assert 1 < time.monotonic() - started < 6
     another.signal(signal.SIGCONT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,30 +10,37 @@ import pytest
 
 from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.operations import lock
-from clusterctl.operations.lock import Hold, OperatorLock
+from clusterctl.operations.lock import Answers, Hold, OperatorLock
 
 
 class Channel:
-    def __init__(self) -> None:
+    """A machine's end. ``prompt``: it answers each word at once; ``answers``: words that it answers at the next look."""
+
+    def __init__(self, *, prompt: bool = True) -> None:
         self.closed = self.eof_received = False
         self.words = b""
-        self.answers = 0
+        self.answers, self.prompt = 0, prompt
 
     def recv_ready(self) -> bool:
         return self.answers > 0
 
     def recv(self, size: int) -> bytes:
         answers, self.answers = self.answers, 0
-        return b"." * min(size, answers)
+        return b"a line of a login shell\nn\t.\n" * answers
 
     def exit_status_ready(self) -> bool:
         return False
 
     def send(self, word: bytes) -> None:
         self.words += word
+        self.answers += self.prompt
 
     def close(self) -> None:
         self.closed = True
+
+
+def hold(channel: Any, taken: float | None = None) -> Hold:
+    return Hold(channel, lock._clock() if taken is None else taken, Answers(channel, "n"))
 
 
 class Machines:
@@ -54,7 +60,7 @@ class Machines:
         answer = answers.pop(0) if answers else False
         if isinstance(answer, Exception):
             raise answer
-        return Hold(Channel(), time.monotonic()), answer
+        return hold(Channel()), answer
 
     def break_off(self, *names: str) -> None:
         for name in names:
@@ -151,9 +157,9 @@ def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
 def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It lets go 20 s after the last word that it heard; what counts is when that was sent, not when its answer came."""
     now = 100.0
-    monkeypatch.setattr(lock.time, "monotonic", lambda: now)
-    channel = Channel()
-    hold = Hold(channel, now)
+    monkeypatch.setattr(lock, "_clock", lambda: now)
+    channel = Channel(prompt=False)
+    hold = Hold(channel, now, Answers(channel, "n"))
     for moment in (105.0, 110.0, 115.0):
         now = moment
         hold.beat()
@@ -171,9 +177,37 @@ def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.Monke
 
 
 def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    later = time.monotonic() + lock.SILENCE
-    monkeypatch.setattr(lock.time, "monotonic", lambda: later)
+    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    for held in machines.lock._holds.values():
+        held._channel.prompt = False  # type: ignore[attr-defined]
     machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence")], "cp-3": [Unreachable("silence")]}
     with pytest.raises(Stopped) as raised:
         machines.lock.check()
     assert "1 machines kept it and 2 are needed" in str(raised.value)
+
+
+def test_check_requires_an_answer_from_after_a_suspend(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machines let go while this one was suspended, and no end of a connection has been noticed yet."""
+    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    machines.lock.check()
+    for held in machines.lock._holds.values():
+        held._channel.prompt = False  # type: ignore[attr-defined]
+    assert all(held.alive for held in machines.lock._holds.values())
+    machines.answers = {name: [busy("another@else, pid 1, apply")] for name in machines.transports}
+    with pytest.raises(Stopped) as raised:
+        machines.lock.check()
+    assert raised.value.code == "lock.lost"
+
+
+def test_the_clock_of_the_lock_goes_on_in_a_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.time, "clock_gettime", lambda clock: {lock.time.CLOCK_BOOTTIME: 5.0}[clock])
+    assert lock._clock() == 5.0
+
+
+def test_noise_between_answers_is_skipped() -> None:
+    channel = Channel()
+    channel.recv = lambda size: b""  # type: ignore[method-assign]
+    pieces = [b"Welcome\nn\the", b"ld\nother\tbusy\tx\n" + b"x" * 9000, b"\n\nn\nn\t.\n"]
+    channel.recv_ready = lambda: bool(pieces)  # type: ignore[method-assign]
+    channel.recv = lambda size: pieces.pop(0)  # type: ignore[method-assign]
+    assert Answers(channel, "n").read() == [["held"], ["."]]
