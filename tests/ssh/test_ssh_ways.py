@@ -52,6 +52,7 @@ def test_bastion(server: Server, another: Server, connect: Connect, tmp_path: Pa
     with pytest.raises(Unreachable, match="SSH authentication failed"):
         transport.connect()
     assert another.log.count("Accepted publickey") == 1, "the bastion let us through, the machine has another key"
+    transport.close()
     until(lambda: len(another.sessions()) == 0, "the bastion's session has ended")
 
 
