@@ -14,12 +14,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clusterctl.conversation import Conversation
-from clusterctl.errors import ClusterctlError, Locked, Problems, Stopped, Unreachable
+from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.transport import Transport
 
@@ -133,32 +133,44 @@ class OperatorLock:
     def __init__(self, transports: Mapping[str, Transport]) -> None:
         self._transports = transports
         self._holds: dict[str, Hold] = {}
-        self._hosts: dict[str, Host] = {}
+        self._counted: frozenset[str] = frozenset()
         self._needed = 0
         self._who = ""
         self._ended = threading.Event()
         self._checking = threading.Lock()
 
-    def take(self, hosts: Sequence[Host], operation: str) -> None:
-        """One control plane after the other, in the order of their names, so that of two operators one always wins.
+    def take(self, hosts: Sequence[Host], operation: str, dead: Collection[str] = ()) -> None:
+        """Take one control plane after the other, in the order of their names, so that of two operators one always wins.
 
-        Raises Locked; Unreachable (or Problems) where no majority can be asked.
+        ``hosts``: all control planes of the cluster; ``dead``: those that the operator declares dead. A majority of the others is
+        needed, and each one that answers is taken, those declared dead as well: two operators who declare each other's control
+        planes dead meet on the first that lives. Raises Locked; Unreachable where no majority answers.
         """
         self._who = f"{_us()}{os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        self._needed = len(hosts) // 2 + 1
-        self._hosts = {host.name: host for host in hosts}
-        errors: list[ClusterctlError] = []
+        self._counted = counted_for_lock([host.name for host in hosts], dead)
+        self._needed = len(self._counted) // 2 + 1
+        errors: dict[str, Unreachable] = {}
         for host in sorted(hosts, key=lambda one: one.name):
             try:
                 self._holds[host.name], _ = _insist(self._transports[host.name], self._who)
             except Unreachable as error:
-                errors.append(error)
-        if len(self._holds) < self._needed:
-            raise errors[0] if len(errors) == 1 else Problems(errors)
+                errors[host.name] = error
+        if len(self._counted & self._holds.keys()) < self._needed:
+            raise self._no_majority({name: error for name, error in errors.items() if name in self._counted})
         if self._ended.is_set():
             # Nobody waits for it any more.
             self.release()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
+
+    def _no_majority(self, errors: Mapping[str, Unreachable]) -> Unreachable:
+        if len(self._counted) == 1:
+            return next(iter(errors.values()))
+        lines = "; ".join(f"{name}: {error.message}" for name, error in errors.items())
+        first = next(iter(errors))
+        return Unreachable(
+            f"the cluster's lock needs {self._needed} of {len(self._counted)} control planes, and "
+            f"{len(self._counted) - len(errors)} can be asked: {lines}", where="control planes", code="lock.no-majority",
+            hint=f"bring {first} back; where it is dead: clusterctl node remove {first} --offline, or node replace {first}")
 
     def retake(self, host: Host) -> None:
         """Hold it again on a control plane that this operation rebooted. Raises Locked where somebody else came in between.
@@ -170,8 +182,8 @@ class OperatorLock:
         # The connection that died with the machine need not know it yet.
         self._holds[host.name].close()
         self._holds[host.name], first = _insist(self._transports[host.name], self._who)
-        others = sum(hold.alive for name, hold in self._holds.items() if name != host.name)
-        if not first and len(self._hosts) - others >= self._needed:
+        others = sum(hold.alive for name, hold in self._holds.items() if name != host.name and name in self._counted)
+        if not first and len(self._counted) - others >= self._needed:
             self.release()
             raise Locked("somebody else held the cluster while it rebooted", where=host.name,
                          hint="look at what was done, then run the same command again to continue")
@@ -192,7 +204,7 @@ class OperatorLock:
             if len(alive) >= self._needed:
                 return
             kept, why = len(alive), ""
-            for name in sorted(self._holds.keys() - alive):
+            for name in sorted(self._counted & self._holds.keys() - alive):
                 self._holds[name].close()
                 try:
                     self._holds[name], again = _insist(self._transports[name], self._who)
@@ -207,7 +219,7 @@ class OperatorLock:
 
     def _answering(self) -> set[str]:
         """Return the machines that answer a word sent now: a majority, or all that do within the deadline."""
-        asked, holds = _clock(), dict(self._holds)
+        asked, holds = _clock(), {name: hold for name, hold in self._holds.items() if name in self._counted}
         for hold in holds.values():
             hold.beat()
         while True:
@@ -222,6 +234,11 @@ class OperatorLock:
         self._ended.set()
         for hold in list(self._holds.values()):
             hold.release()
+
+
+def counted_for_lock(control_planes: Collection[str], dead: Collection[str] = ()) -> frozenset[str]:
+    """Return the control planes of which a majority must hold the lock: all that are not declared dead."""
+    return frozenset(control_planes) - frozenset(dead) or frozenset(control_planes)
 
 
 def _us() -> str:
@@ -288,14 +305,14 @@ def _first(held: Conversation, answers: Answers) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = None,
+def locked(session: Session, operation: str, *, dead: Collection[str] = (),
            connect: Sequence[Host] = ()) -> Iterator[OperatorLock]:
-    """Hold the cluster for one operation. ``hosts``: the control planes that hold the lock; all of the inventory's by default.
+    """Hold the cluster for one operation, on all control planes of the inventory; ``dead``: those that need not answer.
 
     ``connect``: all that the operation talks to: those of them that cannot be reached are told together. Raises Locked within
     seconds where somebody else operates; another operator of this controller is found before any machine is asked.
     """
-    chosen = tuple(hosts if hosts is not None else session.cluster.control_planes)
+    chosen = session.cluster.control_planes
     begun = session.opening.adopt()
     with begun.local if begun else session.state.locked(operation):
         lock = begun.lock if begun else OperatorLock(session.engine.transports)
@@ -304,7 +321,7 @@ def locked(session: Session, operation: str, *, hosts: Sequence[Host] | None = N
             if begun:
                 begun.taken.result()
             else:
-                lock.take(chosen, operation)
+                lock.take(chosen, operation, dead)
             session.engine.guard = lock.check
             yield lock
         finally:

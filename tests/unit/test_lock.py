@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -211,3 +213,50 @@ def test_noise_between_answers_is_skipped() -> None:
     channel.recv_ready = lambda: bool(pieces)  # type: ignore[method-assign]
     channel.recv = lambda size: pieces.pop(0)  # type: ignore[method-assign]
     assert Answers(channel, "n").read() == [["held"], ["."]]
+
+
+def subsets(names: frozenset[str]) -> Iterator[frozenset[str]]:
+    for size in range(len(names) + 1):
+        yield from map(frozenset, itertools.combinations(sorted(names), size))
+
+
+def held(planes: frozenset[str], dead: frozenset[str], reached: frozenset[str]) -> frozenset[str] | None:
+    """What an operation holds that reaches these machines: all of them, as take() does; None where they are too few."""
+    counted = lock.counted_for_lock(planes, dead)
+    return reached if len(counted & reached) >= len(counted) // 2 + 1 else None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_any_two_operations_meet_on_a_machine(count: int) -> None:
+    """Each of apply, upgrade, reset, remove X (none dead), remove X --offline and replace X (some declared dead), in pairs."""
+    planes = frozenset(f"cp-{number}" for number in range(1, count + 1))
+    for down in subsets(planes):
+        alive = planes - down
+        reachable = list(subsets(alive))
+        # Declared dead are machines that are: each operator may still reach another part of the rest.
+        for first, second in itertools.combinations_with_replacement(list(subsets(down)), 2):
+            one = [found for part in reachable if (found := held(planes, first, part)) is not None]
+            two = [found for part in reachable if (found := held(planes, second, part)) is not None]
+            assert all(a & b for a in one for b in two if a and b), (down, first, second)
+        # Declared dead are machines that live, and both operators reach all that do.
+        sets = [found for dead in subsets(planes) if (found := held(planes, dead, alive))]
+        assert all(a & b for a in sets for b in sets)
+
+
+def test_a_control_plane_that_is_declared_dead_and_lives_is_held_too(machines: Machines) -> None:
+    machines.lock = OperatorLock(machines.transports)
+    machines.answers = {"cp-1": [busy("another@else, pid 1, node remove")]}
+    with pytest.raises(Locked):
+        machines.lock.take(machines.hosts, "node remove", ["cp-1"])
+
+
+def test_no_majority_names_the_verb_for_a_dead_control_plane(machines: Machines) -> None:
+    pair = machines.hosts[:2]
+    machines.lock = OperatorLock(machines.transports)
+    machines.answers = {"cp-2": [Unreachable("silence", where="cp-2")] * 2}
+    with pytest.raises(Unreachable) as raised:
+        machines.lock.take(pair, "apply")
+    assert raised.value.code == "lock.no-majority" and "node remove cp-2 --offline" in raised.value.hint
+    machines.lock = OperatorLock(machines.transports)
+    machines.lock.take(pair, "node remove", ["cp-2"])
+    machines.lock.check()
