@@ -26,7 +26,7 @@ from clusterctl.keys import refuse_unreadable
 from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Statistics
-from clusterctl.shell import BOOTSTRAP, Program
+from clusterctl.shell import Program
 from clusterctl.sockets import has_ended, hops
 from clusterctl.sshconfig import Way, own_jump, resolve
 
@@ -104,7 +104,7 @@ class Transport:
         limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
             with self._remembering():
-                yield from self._conversation(channel).run(BOOTSTRAP, program, limits, self.statistics)
+                yield from self._conversation(channel).run(program.bootstrap, program, limits, self.statistics)
         finally:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()

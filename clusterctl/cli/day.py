@@ -134,6 +134,7 @@ def execute(
     call: Invocation,
     context: typer.Context,
     hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
@@ -144,7 +145,7 @@ def execute(
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
     with call.session(Events()) as opened:
-        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command)
+        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command, silence=timeout)
     for name, answer in answers.items():
         if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))

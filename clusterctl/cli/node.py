@@ -93,7 +93,7 @@ EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lin
 def remove(
     call: Invocation,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Machines that leave.")],
-    offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin: nothing but the lock is asked of it.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin.")] = False,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:

@@ -39,6 +39,12 @@ The lock comes after the last byte: a connection that dies while it sends holds 
 gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds the host.
 """
 
+LOCK_WAIT = "flock -w 120 9"
+SHARED_BOOTSTRAP = BOOTSTRAP.replace(LOCK_WAIT, LOCK_WAIT.replace("flock", "flock -s"))
+"""For programs that only look: they wait for one that changes something, and not for each other."""
+
+UNLOCKED_BOOTSTRAP = BOOTSTRAP.replace(f"exec 9>>$r/lock && {LOCK_WAIT} || exit 75; ", "")
+"""For commands of the operator: they neither wait nor hold up others, however long they run."""
 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
@@ -61,7 +67,7 @@ def functions(*names: str) -> str:
 class Program:
     """One program for one host: steps in order, then a look at the probes.
 
-    ``blobs`` are files beside it, by name. ``nonce`` marks its records.
+    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine.
     """
 
     probes: Sequence[Probe] = ()
@@ -69,6 +75,7 @@ class Program:
     blobs: Mapping[str, Blob] = field(default_factory=dict)
     functions: str = ""
     verify: bool = False
+    unlocked: bool = False
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -83,6 +90,13 @@ class Program:
         asked = _grouped(self.probes)
         lines += standing.look(asked) if self._looks else [*standing.observations(asked), "emit end"]
         return "\n".join(lines) + "\n"
+
+    @property
+    def bootstrap(self) -> str:
+        """The constant command that receives it, with the lock that it needs."""
+        if self.unlocked:
+            return UNLOCKED_BOOTSTRAP
+        return SHARED_BOOTSTRAP if self._looks else BOOTSTRAP
 
     @property
     def _looks(self) -> bool:
