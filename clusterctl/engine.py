@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clusterctl import fleet, planner
-from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped, Unreachable
+from clusterctl.errors import AccessRefused, ClusterctlError, Problems, Refused, Stopped, Unreachable
 from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.look import Look, look
@@ -217,6 +217,8 @@ class Engine:
         while True:
             try:
                 return self._look(host, resources)
+            except AccessRefused as error:
+                raise Stopped(error.message, where=error.where, hint=error.hint, code=error.code) from None
             except Unreachable as error:
                 if time.monotonic() >= deadline:
                     raise Stopped(f"did not come back within {BOOT_SECONDS:.0f} s; last seen: {error.message}", where=host.name,

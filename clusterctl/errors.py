@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from clusterctl.text import printable
+
 
 class ClusterctlError(Exception):
     """Base of all errors that people see: where, why and what to do next, never a traceback.
 
     ``message`` is the why, ``where`` a place (``file:line:column``, a host, a stage and a resource),
     ``hint`` the next thing to do, ``code`` a stable name of the cause (``etcd.no-quorum``) that scripts and tests may compare.
-    None of them may hold a secret.
+    None of them may hold a secret. Control characters, which a machine may have printed, are escaped.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, where: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message = printable(message)
         self.code = code
-        self.where = where
-        self.hint = hint
+        self.where = printable(where)
+        self.hint = printable(hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
@@ -62,6 +64,10 @@ class Unreachable(ClusterctlError):
     """A machine cannot be reached, does not prove its identity, or does not let us in."""
 
     exit_code = 6
+
+
+class AccessRefused(Unreachable):
+    """A machine's host key, or our login or sudo password, is refused. A retry would fail again, and may lock an account."""
 
 
 class IntegrityError(ClusterctlError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clusterctl.errors import Stopped
@@ -63,8 +63,9 @@ ALARM = re.compile(r"memberID:\s*(\d+)\s+alarm:\s*(\w+)")
 class Etcd:
     """One member's client port, through a local one."""
 
-    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-        self._https = Https(port, authority=authority, certificate=certificate, key=key)
+    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes,
+                 why_broken: Callable[[], str] = lambda: "") -> None:
+        self._https = Https(port, authority=authority, certificate=certificate, key=key, why_broken=why_broken)
 
     def close(self) -> None:
         self._https.close()

@@ -15,11 +15,14 @@ BROKEN = (OSError, EOFError)
 class Forward:
     """A listening socket on 127.0.0.1; each connection goes through a channel of its own. ``port`` is where it listens.
 
+    ``error``: why the last connection got no channel; empty where it got one.
+
     A channel is what ``open_channel`` gives: like a socket. It raises OSError where there is none to be had.
     """
 
     def __init__(self, open_channel: Callable[[], Any]) -> None:
         self._open_channel = open_channel
+        self.error = ""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="forward", daemon=True).start()
@@ -34,12 +37,22 @@ class Forward:
 
     def _pipe(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, contextlib.suppress(*BROKEN), contextlib.closing(self._open_channel()) as channel:
+        with connection, contextlib.suppress(*BROKEN), contextlib.closing(self._opened()) as channel:
             # One thread for each direction: one that waits to write must not keep the other from reading.
             back = threading.Thread(target=_copy, args=(channel, connection, channel, connection), name="forward", daemon=True)
             back.start()
             _copy(connection, channel, channel, connection)
             back.join()
+
+    def _opened(self) -> Any:
+        """Open a channel; its error is known before the end of the local connection is. Raises OSError."""
+        try:
+            channel = self._open_channel()
+        except OSError as error:
+            self.error = str(error)
+            raise
+        self.error = ""
+        return channel
 
     def close(self) -> None:
         """Listen no more; connections that are open end with what they go through."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paramiko
 
-from clusterctl.errors import InputError, Unreachable
+from clusterctl.errors import AccessRefused, InputError
 from clusterctl.model import Ssh
 
 HostKey = paramiko.PKey
@@ -34,10 +34,11 @@ class Pinned(paramiko.MissingHostKeyPolicy):
         if pin is not None and " ".join(pin.split()[:2]) in offered:
             return
         what = "is not known" if pin is None else f"has changed (pinned {short(pin)})"
-        raise Unreachable(
+        raise AccessRefused(
             f"its host key {fingerprint(key)} {what}; nothing was sent to it", where=self.name,
             hint=f"compare with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on its console, then: clusterctl trust "
-                 f"{self.name.removeprefix('bastion ')} --fingerprint {fingerprint(key)}")
+                 f"{self.name.removeprefix('bastion ')} --fingerprint {fingerprint(key)}",
+            code="ssh.host-key-unknown" if pin is None else "ssh.host-key-changed")
 
 
 def short(pin: str) -> str:

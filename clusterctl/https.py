@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -27,10 +27,14 @@ class Broken(ApiError):
 
 
 class Https:
-    """Requests to https://127.0.0.1:PORT. ``authority``, ``certificate``, ``key``: PEM."""
+    """Requests to https://127.0.0.1:PORT. ``authority``, ``certificate``, ``key``: PEM.
 
-    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-        self.port = port
+    ``why_broken``: the cause of a connection's end, where the way behind the port knows it; empty where not.
+    """
+
+    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes,
+                 why_broken: Callable[[], str] = lambda: "") -> None:
+        self.port, self._why_broken = port, why_broken
         self._files = [_memory_file(content) for content in (authority, certificate, key)]
         self._idle: list[HTTPSConnection] = []
         """Connections whose last answer was read to its end."""
@@ -70,9 +74,9 @@ class Https:
             yield answer
             whole = answer.isclosed() and not answer.will_close
         except (HTTPException, ConnectionError, ssl.SSLEOFError) as error:
-            raise Broken(0, str(error) or type(error).__name__) from None
+            raise Broken(0, self._why_broken() or str(error) or type(error).__name__) from None
         except OSError as error:
-            raise ApiError(0, str(error)) from None
+            raise ApiError(0, self._why_broken() or str(error)) from None
         finally:
             if whole:
                 self._idle.append(connection)

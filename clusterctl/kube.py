@@ -91,8 +91,10 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
 class Api:
     """One API server, through a local port. ``certificate``, ``key``, ``authority``: PEM."""
 
-    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-        self._https = Https(port, authority=authority, certificate=certificate, key=key)
+    def __init__(self, port: int, *, authority: bytes, certificate: bytes, key: bytes,
+                 why_broken: Callable[[], str] = lambda: "") -> None:
+        self._https = Https(port, authority=authority, certificate=certificate, key=key, why_broken=why_broken)
+        self._why_broken = why_broken
         self._base = f"https://127.0.0.1:{port}"
         self._ahead: dict[str, Future[Any]] = {}
         self._forgotten = False
@@ -153,7 +155,7 @@ class Api:
         except ApiException as error:
             raise ApiError(error.status or 0, message_of(error.body) or str(error.reason)) from None
         except (HTTPError, OSError) as error:
-            raise ApiError(0, str(error)) from None
+            raise ApiError(0, self._why_broken() or str(error)) from None
         return result(answer.status, data, str(answer.reason))
 
     def path(self, item: Object) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterctl.errors import Unreachable
 from clusterctl.facts import Facts, probe_program, read_facts
+from clusterctl.model import Role
 from clusterctl.shell import Observation, Probe
 from clusterctl.transport import SILENCE, Cut, Transport
 
 LOOK_SECONDS = 150.0
 """How long it may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
+
+
+FORWARDED: Mapping[Role, int] = {"control_plane": 6443, "etcd": 2379}
+"""The ports that are reached through machines of these roles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +30,27 @@ class Look:
     seconds: float
 
 
-def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = False) -> Look:
-    """Ask a machine for its facts and look at ``probes``; ``verify`` hashes programs again. Raises Unreachable."""
+def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = False, forwarding: bool = True) -> Look:
+    """Ask a machine for its facts and look at ``probes``; ``verify`` hashes programs again. Raises Unreachable.
+
+    ``forwarding``: the API or etcd will be reached through the machine. Raises Refused where its sshd does not allow that.
+    """
     started = time.monotonic()
     transport.connect()
+    roles = transport.host.roles if forwarding else frozenset()
+    # Beside the program, so that it costs no time.
+    tried = next((transport.try_forwarding(port) for role, port in FORWARDED.items() if role in roles), None)
     asked = time.time()
     try:
         records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
     except Cut as error:
         raise Unreachable(f"the connection broke: {error}", where=transport.host.name,
                           hint="run the same command again") from None
-    facts, seen = read_facts(records, asked=asked, answered=time.time())
+    if tried is not None:
+        tried.result()
+    try:
+        facts, seen = read_facts(records, asked=asked, answered=time.time())
+    except (ValueError, IndexError) as error:
+        raise Unreachable(f"its facts cannot be read: {error}", where=transport.host.name, code="ssh.unreadable-output",
+                          hint="run it again; then look at what the machine's /proc, ip and ss print") from None
     return Look(facts, frozenset(probes), seen, time.monotonic() - started)

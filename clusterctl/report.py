@@ -14,6 +14,7 @@ from clusterctl.engine import Events
 from clusterctl.model import Host
 from clusterctl.resources.base import Change
 from clusterctl.storage import Journal
+from clusterctl.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,6 +149,7 @@ class TextReport(Report):
             self._console = Console(highlight=False, soft_wrap=True)
 
     def _line(self, text: str, style: str | None = None) -> None:
+        text = printable(text)
         if self._console is None:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()

@@ -22,12 +22,16 @@ class Statistics:
 
 
 class Sender(threading.Thread):
-    """Sends a program while its records are read. ``moved``: when the machine last took bytes; ``error``: why it cannot."""
+    """Sends a program while its records are read.
+
+    ``moved``: when the machine last took bytes; ``sent``: how many it took; ``error``: why it cannot be sent.
+    """
 
     def __init__(self, channel: paramiko.Channel, program: Program, statistics: Statistics) -> None:
         super().__init__(daemon=True)
         self._channel, self._program, self._statistics = channel, program, statistics
         self.moved = time.monotonic()
+        self.sent = 0
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -56,6 +60,7 @@ class Sender(threading.Thread):
                 raise _Broken
             piece = piece[count:]
             self.moved = time.monotonic()
+            self.sent += count
             self._statistics.sent += count
 
 

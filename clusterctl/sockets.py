@@ -23,6 +23,7 @@ _CLONE_NEWNET = 0x40000000
 _OPTION = re.compile(r"\s*(\w+)\s*[=\s]\s*(.*?)\s*", re.DOTALL)
 _KNOWN = {"proxyjump", "proxycommand"}
 _HOP = re.compile(r"(?:(.+)@)?([^@:/\[\]\s]+)(?::([0-9]{1,5}))?")
+_LEADS_ELSEWHERE = ("proxy", "include", "hostname", "port")
 _SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
 
 
@@ -114,14 +115,15 @@ def open_socket(address: str, port: int, timeout: float, namespace: str | None =
     return made[0]
 
 
-def hops(jumps: str, user: str) -> list[Ssh]:
-    """Bastions as ``[USER@]HOST[:PORT],...`` names them; their keys must be in known_hosts. Raises InputError."""
+def hops(jumps: str) -> list[Ssh]:
+    """Return jump hosts as ``[USER@]HOST[:PORT],...`` names them, with the fields that are named. Raises InputError."""
     found = []
     for jump in jumps.split(","):
         match = _HOP.fullmatch(jump.strip())
         if match is None or not 1 <= int(match[3] or 22) <= 65535:
             raise InputError(f"{jump!r} is no bastion", where="ProxyJump", hint="write it as [USER@]HOST[:PORT]")
-        found.append(Ssh(address=match[2], port=int(match[3] or 22), user=match[1] or user))
+        named: dict[str, Any] = {"user": match[1], "port": int(match[3]) if match[3] else None}
+        found.append(Ssh(address=match[2], **{name: value for name, value in named.items() if value is not None}))
     return found
 
 
@@ -132,13 +134,13 @@ def is_straight(ssh: Ssh) -> bool:
 
 
 def _may_name_a_way(pattern: str) -> bool:
-    """Whether such a file speaks of proxies, or of further files than those of the system's own folder."""
+    """Whether such a file has proxies, other addresses or ports, or includes further files than the system's own folder."""
     for name in glob.glob(os.path.expanduser(pattern)):
         try:
             lines = [line.strip().lower() for line in Path(name).read_text(errors="replace").splitlines()]
         except OSError:
             return True
-        if any(line.startswith(("proxy", "include")) and line != "include /etc/ssh/ssh_config.d/*.conf" for line in lines):
+        if any(line.startswith(_LEADS_ELSEWHERE) and line != "include /etc/ssh/ssh_config.d/*.conf" for line in lines):
             return True
     return False
 
@@ -162,7 +164,7 @@ def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
         if match[1].lower() == "proxycommand":
             shlex.split(match[2])
         elif match[2] != "none":
-            hops(match[2], "root")
+            hops(match[2])
         # As in ssh, the first of several holds.
         found.setdefault(match[1].lower(), match[2])
     return found

@@ -4,396 +4,292 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import fabric
 import paramiko
 
-from clusterctl.errors import InputError, Refused, Unreachable
+from clusterctl.conversation import SILENCE as SILENCE
+from clusterctl.conversation import TOTAL, Conversation, Limits
+from clusterctl.conversation import Cut as Cut
+from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
 from clusterctl.forward import Forward
 from clusterctl.hostkeys import HostKey as HostKey
-from clusterctl.hostkeys import Pinned, expect
 from clusterctl.hostkeys import fingerprint as fingerprint
+from clusterctl.keys import refuse_unreadable
+from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
 from clusterctl.model import Host, Ssh
-from clusterctl.sender import Sender, Statistics
-from clusterctl.shell import BOOTSTRAP, Program, Records
-from clusterctl.sockets import has_ended, hops, open_socket, ssh_options
-from clusterctl.sockets import proxy as open_proxy
+from clusterctl.sender import Statistics
+from clusterctl.shell import Program
+from clusterctl.sockets import has_ended, hops
+from clusterctl.sshconfig import Way, own_jump, resolve
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-SILENCE = 900.0
-"""Seconds without a record after which a program counts as hung; no step may take longer without one."""
-
-_PROMPT = "clusterctl-asks-for-the-sudo-password:"
-
-
-class Cut(Exception):
-    """The connection broke while a program ran: its outcome is unknown, and it may still be running."""
-
-
-class _Transport(paramiko.Transport):
-    """paramiko's, with the cheapest of the strong algorithms first."""
-
-    _preferred_ciphers = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
-    _preferred_kex = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
-                      "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
-
-
-def _make_transport(sock: Any, *, disabled_algorithms: Any = None, **gss: bool) -> paramiko.Transport:
-    return _Transport(sock, disabled_algorithms=disabled_algorithms)
 
 
 class Transport:
     """One machine over SSH: the programs that run there and the ways into its network."""
 
     def __init__(self, host: Host, *, known_hosts: Path | None = None, sudo_password: Callable[[], str | None] = lambda: None,
-                 passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None) -> None:
-        self.host, self._begun = host, begun  # A socket that is being opened straight to its sshd, for the first connection.
+                 passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None,
+                 login: Login | None = None) -> None:
+        """``begun``: a socket that is being opened straight to its sshd; ``login``: what it shares with other transports."""
+        self.host, self._begun = host, begun
         self.statistics = Statistics()
-        self._known_hosts = known_hosts
         self._sudo_password = sudo_password
-        self._passphrase = passphrase
+        self._own_login = Login(known_hosts, passphrase) if login is None else None
+        self._login = login or self._own_login or Login(known_hosts, passphrase)
         self._connection: fabric.Connection | None = None
+        self._lock_connection: fabric.Connection | None = None
+        self._held: paramiko.Channel | None = None
         self._forwards: dict[tuple[str, int], Forward] = {}
+        self._spare: dict[tuple[str, int], paramiko.Channel] = {}
         self._connecting = threading.RLock()
         self._forwarding = threading.Lock()
-        self._bastions: list[paramiko.SSHClient] = []
+        self._refusal: AccessRefused | None = None
+
+    @cached_property
+    def way(self) -> Way:
+        """How the machine is reached, with what ssh_config adds. Raises InputError."""
+        return resolve(self.host.ssh)
 
     @property
     def connected(self) -> bool:
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
-        """Connect and authenticate, once. Raises Unreachable, saying why, InputError."""
+        """Connect and authenticate, once. Raises Unreachable, saying why, InputError; what was refused is not tried again."""
         with self._connecting:
+            if self._refusal is not None:
+                raise self._refusal
             if not self.connected:
-                self._connect()
+                self._drop()
+                with self._remembering():
+                    self._connection = self._open()
 
-    def _connect(self) -> None:
-        self._drop()
-        with self.saying_why():
-            self._connection = self._open(self.host.ssh)
-
-    @contextlib.contextmanager
-    def saying_why(self) -> Iterator[None]:
-        """Raises Unreachable for whatever keeps us from the machine or from a bastion before it."""
-        ssh = self.host.ssh
-        where = f"{self.host.name} ({ssh.user}@{ssh.address}:{ssh.port})"
-        try_it = f"try: ssh -p {ssh.port} {ssh.user}@{ssh.address}"
+    def _open(self) -> fabric.Connection:
+        ssh = self.way.ssh
+        refuse_unreadable(self.host.name, [self.host.ssh.private_key] if self.host.ssh.private_key else ())
+        begun, self._begun = self._begun, None
         try:
-            yield
-        except paramiko.BadHostKeyException as error:
-            named = error.hostname.lstrip("[").partition("]")[0]
-            whom = self.host.name if named == ssh.address else named
-            accept = f"clusterctl trust {whom} --fingerprint {fingerprint(error.key)}"
-            expected, got = fingerprint(error.expected_key), fingerprint(error.key)
-            who = "its" if named == ssh.address else f"the bastion {named}'s"
-            raise Unreachable(f"{who} host key has changed: expected {expected}, got {got}; "
-                              "nothing was sent to it", where=where, hint=f"if the machine was reinstalled: {accept}") from None
-        except paramiko.PasswordRequiredException:
-            raise Unreachable("its private key needs a passphrase", where=where,
-                              hint="set CLUSTERCTL_KEY_PASSPHRASE, or use ssh-agent") from None
-        except paramiko.AuthenticationException as error:
-            raise Unreachable(f"it does not let us in: {error}", where=where, hint=try_it) from None
-        except (OSError, EOFError, paramiko.SSHException, ValueError) as error:
-            raise Unreachable(f"cannot be reached: {str(error) or type(error).__name__}", where=where, hint=try_it) from None
-
-    def route(self) -> Any:
-        """A socket to its sshd: straight, through bastions or through a command, as inventory and ssh_config say."""
-        return self._socket(self.host.ssh, *_way(self.host.ssh))
-
-    def _open(self, ssh: Ssh) -> fabric.Connection:
+            client = self._login.connect(self.host.name, self.way, self.host.ssh.host_key, begun)
+        except Unreachable as error:
+            if error.where.startswith("bastion"):
+                raise type(error)(error.message, where=f"{self.host.name}, through {error.where}", hint=error.hint,
+                                  code=error.code) from None
+            raise
         config = fabric.Config(overrides={"load_ssh_configs": False, "timeouts": {"connect": ssh.connect_timeout}})
         connection = fabric.Connection(ssh.address, user=ssh.user, port=ssh.port, config=config)
-        client = connection.client
-        client.set_missing_host_key_policy(Pinned(self.host.name, ssh.host_key))
-        expect(client, ssh, self._known_hosts)
-        self._check_key()
-        try:
-            self._log_in(client, ssh, self.route())
-        except BaseException:
-            self._drop()
-            raise
-        connection.transport = client.get_transport()
+        connection.client, connection.transport = client, client.get_transport()
         return connection
 
-    def _log_in(self, client: paramiko.SSHClient, ssh: Ssh, sock: Any) -> None:
-        own, timeout = self.host.ssh, self.host.ssh.connect_timeout
-        try:
-            client.connect(
-                hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
-                auth_timeout=timeout, key_filename=str(own.private_key) if own.private_key else None,
-                passphrase=self._passphrase(), allow_agent=own.private_key is None, look_for_keys=own.private_key is None,
-                sock=sock, transport_factory=_make_transport)
-        except BaseException:
-            client.close()
-            sock.close()
-            raise
+    def stream(self, program: Program, silence: float = SILENCE, total: float | None = None) -> Iterator[list[str]]:
+        """Run a program; yield its records as they come. Raises Unreachable, or Cut where the outcome is unknown.
 
-    def _check_key(self) -> None:
-        try:
-            if self.host.ssh.private_key is not None:
-                self.host.ssh.private_key.open().close()
-        except OSError as error:
-            raise InputError(f"ansible_ssh_private_key_file {self.host.ssh.private_key} cannot be read: {error.strerror}",
-                             where=self.host.name, hint="nobody was contacted; correct the variable or bring the key") from None
-
-    def _socket(self, ssh: Ssh, jump: str | None, proxy: str | None) -> Any:
-        if proxy:
-            return open_proxy(proxy, address=ssh.address, port=ssh.port, user=ssh.user)
-        if jump:
-            return self._through(jump, ssh)
-        if (begun := self._begun) is not None:
-            self._begun = None
-            return begun.result()
-        return open_socket(ssh.address, ssh.port, ssh.connect_timeout, ssh.network_namespace)
-
-    def _through(self, jumps: str, ssh: Ssh) -> Any:
-        """A channel through bastion hosts, each with its own key checked."""
-        channel: Any = None
-        self._check_key()
-        before = hops(jumps, ssh.user)
-        for one, after in zip(before, [*before[1:], ssh], strict=True):
-            client = paramiko.SSHClient()
-            self._bastions.append(client)
-            client.set_missing_host_key_policy(Pinned(f"bastion {one.address}", one.host_key))
-            expect(client, one, self._known_hosts)
-            sock = channel or open_socket(one.address, one.port, ssh.connect_timeout, ssh.network_namespace)
-            self._log_in(client, one, sock)
-            transport = client.get_transport()
-            assert transport is not None
-            channel = transport.open_channel("direct-tcpip", (after.address, after.port), ("127.0.0.1", 0),
-                                             timeout=ssh.connect_timeout)
-        return channel
-
-    def stream(self, program: Program, silence: float = SILENCE) -> Iterator[list[str]]:
-        """Run a program; yields its records as they come. Raises Unreachable, or Cut where the outcome is unknown."""
+        Seconds: ``silence`` without a record, ``total`` for all of it.
+        """
         self.connect()
-        assert self._connection is not None
         self.statistics.trips += 1
         try:
-            channel = self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout)
+            channel = self._open_session()
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
             raise Cut(str(error) or type(error).__name__) from None
+        limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
-            yield from self._converse(channel, program, silence)
+            with self._remembering():
+                yield from self._conversation(channel).run(program.bootstrap, program, limits, self.statistics)
         finally:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
 
-    def _converse(self, channel: paramiko.Channel, program: Program, silence: float) -> Iterator[list[str]]:
-        sender = Sender(channel, program, self.statistics)
-        try:
-            self._start(channel, BOOTSTRAP)
-            sender.start()
-            started, ended, records = False, False, Records(program.nonce)
-            for line in self._lines(channel, sender, silence):
-                words = records.read(line)
-                if words is None:
+    def _open_session(self) -> paramiko.Channel:
+        """Open a session; where sshd refuses one more (MaxSessions), leave this connection to the lock and take another.
+
+        A session that just ended may still count for a moment. Raises Unreachable, OSError, EOFError, SSHException.
+        """
+        deadline = time.monotonic() + self.way.ssh.connect_timeout
+        while True:
+            self.connect()
+            connection = self._connection
+            assert connection is not None
+            try:
+                return connection.transport.open_session(timeout=self.way.ssh.connect_timeout)  # type: ignore[no-any-return]
+            except paramiko.ChannelException:
+                if self._leave_to_the_lock(connection):
                     continue
-                started = True
-                if words[0] == "end":
-                    ended = True
-                    break
-                yield words
-                ended = words[0] in ("failed", "back")
-            if not ended:
-                raise sender.error or self.ended(channel, started)
-        except TimeoutError:
-            self._drop()
-            raise Unreachable(f"gave no sign of life for {silence:.0f} s", where=self.host.name,
-                              hint="look at the machine's console; then run the same command again") from None
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            self._drop()
-            raise Cut(str(error) or type(error).__name__) from None
+                if time.monotonic() >= deadline:
+                    raise self._no_session() from None
+                time.sleep(0.05)
+
+    def _leave_to_the_lock(self, connection: fabric.Connection) -> bool:
+        """Whether the lock's session was what keeps others off a connection, which is its own from now on."""
+        with self._connecting:
+            ours = connection is self._connection and self._lock_connection is None
+            if ours and self._held is not None and not self._held.closed:
+                self._lock_connection, self._connection = connection, None
+                return True
+            return False
+
+    def _no_session(self) -> Unreachable:
+        return Unreachable("sshd refuses another session on its connection (MaxSessions)", where=self.host.name,
+                           hint="MaxSessions 10, which is the default, in its sshd_config", code="ssh.max-sessions")
+
+    def _conversation(self, channel: paramiko.Channel) -> Conversation:
+        return Conversation(self.host, self.way.ssh, channel, sudo_password=self._sudo_password, drop=self._drop)
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Remember a refusal: it is raised again in place of another attempt."""
+        try:
+            yield
+        except AccessRefused as error:
+            self._refusal = error
+            raise
 
     def _drop(self) -> None:
-        """Forget a connection that is of no use any more, and end it and the way to it."""
-        ends: list[Any] = [self._connection] if self._connection is not None else []
-        ends += reversed(self._bastions)
-        self._connection, self._bastions = None, []
-        for end in ends:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                end.close()
-
-    def _start(self, channel: paramiko.Channel, command: str) -> None:
-        password = self._sudo_password() if self.host.ssh.become else None
-        if not self.host.ssh.become:
-            self._execute(channel, f"exec sh -c {shlex.quote(command)}")
-        elif password is None:
-            self._execute(channel, f"exec sudo -n -- sh -c {shlex.quote(command)}")
-        else:
-            # The program follows only once sudo took the password, or a wrong one would be retried with the program's bytes.
-            self._execute(channel, f"exec sudo -S -k -p {_PROMPT} -- sh -c {shlex.quote('echo go; ' + command)}")
-            self._authorise(channel, password)
-
-    def _execute(self, channel: paramiko.Channel, command: str) -> None:
-        # paramiko waits for the answer without an end; closing the channel is what wakes it.
-        timer = threading.Timer(self.host.ssh.connect_timeout, channel.close)
-        timer.start()
-        try:
-            channel.exec_command(command)
-        finally:
-            timer.cancel()
-
-    def _authorise(self, channel: paramiko.Channel, password: str) -> None:
-        """Give sudo its password, once. Raises Unreachable with what sudo said."""
-        out, err = self._await(channel)
-        asked = b"go\n" not in out and _PROMPT.encode() in err
-        if asked:
-            channel.sendall(password.encode() + b"\n")
-            out, err = self._await(channel)
-        if b"go\n" not in out:
-            with contextlib.suppress(OSError):
-                channel.shutdown_write()
-            said = " ".join(err.decode(errors="replace").replace(_PROMPT, "").split())
-            what = "sudo refuses the password" if asked and _PROMPT.encode() in err else "sudo cannot be used"
-            raise Unreachable(f"{what}: {said}" if said else what, where=f"{self.host.name} ({self.host.ssh.user})",
-                              hint="give the right one: CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password")
-
-    def _await(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
-        """Read until sudo lets us in, asks or ends; what came on stdout and stderr. Raises Unreachable where it does neither."""
-        deadline = time.monotonic() + self.host.ssh.connect_timeout
-        out = err = b""
-        while b"go\n" not in out and _PROMPT.encode() not in err:
-            if channel.recv_ready():
-                out += channel.recv(4096)
-            elif channel.recv_stderr_ready():
-                err += channel.recv_stderr(4096)
-            elif channel.exit_status_ready():
-                break
-            elif time.monotonic() > deadline:
-                raise Unreachable(f"sudo did not answer within {self.host.ssh.connect_timeout:.0f} s", where=self.host.name,
-                                  hint=f"on the machine, as {self.host.ssh.user}, try: sudo -k true")
-            else:
-                channel.status_event.wait(0.01)
-        return out, err
-
-    def _lines(self, channel: paramiko.Channel, sender: Sender, silence: float) -> Iterator[str]:
-        """Whole lines as they come. Bytes that the machine takes from us are a sign of life too. Raises TimeoutError."""
-        rest = b""
-        heard = time.monotonic()
-        channel.settimeout(min(silence, 1.0))
-        while True:
-            try:
-                piece = channel.recv(65536)
-            except TimeoutError:
-                if time.monotonic() - max(heard, sender.moved) >= silence:
-                    raise
-                continue
-            if not piece:
-                return
-            heard = time.monotonic()
-            self.statistics.received += len(piece)
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-
-    def ended(self, channel: paramiko.Channel, started: bool) -> Exception:
-        """Why a command ended before its time."""
-        # The exit code comes after the end of the output, with a packet of its own.
-        channel.status_event.wait(5)
-        code = channel.recv_exit_status() if channel.exit_status_ready() else -1
-        complaint = b""
-        with contextlib.suppress(OSError):
-            complaint = channel.recv_stderr(2000) if channel.recv_stderr_ready() else b""
-        text = complaint.decode(errors="replace").strip()
-        where = f"{self.host.name} ({self.host.ssh.user})"
-        if code == 75:
-            return Unreachable("another clusterctl program still runs on it after 120 s", where=where,
-                               hint="wait, then run this again")
-        if self.host.ssh.become and not started and (code == 127 or (code == 1 and "sudo" in text)):
-            return Unreachable(f"sudo cannot be used: {text.splitlines()[-1] if text else 'no message'}", where=where,
-                               hint="give a password (CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password) or allow sudo without one")
-        if code in (73, 74) and not started:
-            return Refused(f"a program finds no place in /var/lib/clusterctl: {text or f'exit code {code}'}", where=where,
-                           hint="is there space left, and may it be written?")
-        if 0 < code < 128 and not started:
-            return Unreachable(f"the program could not be started (exit code {code}): {text or 'no message'}", where=where,
-                               hint=f"try: ssh -p {self.host.ssh.port} {self.host.ssh.user}@{self.host.ssh.address}")
-        self._drop()
-        return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
+        """Forget a connection that is of no use any more, and end it. The lock's own goes on."""
+        connection, self._connection = self._connection, None
+        self._spare.clear()
+        _close(connection)
 
     def forward(self, address: str, port: int) -> Forward:
-        """A local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport.
+        """Return a local port whose connections come out of this machine, to ``address``:``port``. Closed with the transport.
 
         It outlives the SSH connection: the next one carries what comes later. Raises Unreachable.
         """
         self.connect()
 
         def open_channel() -> paramiko.Channel:
+            spare = self._spare.pop((address, port), None)
+            if spare is not None and not (spare.closed or spare.eof_received):
+                return spare
             try:
-                self.connect()
-                assert self._connection is not None
-                transport: paramiko.Transport = self._connection.transport
-                return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0),
-                                              timeout=self.host.ssh.connect_timeout)
-            except (EOFError, paramiko.SSHException, Unreachable) as error:
-                raise OSError(str(error)) from None
+                return self._direct(address, port)
+            except ClusterctlError as error:
+                raise OSError(error.message) from None
+            except (EOFError, paramiko.SSHException) as error:
+                raise OSError(str(error) or type(error).__name__) from None
 
         with self._forwarding:
             self._forwards[address, port] = found = self._forwards.get((address, port)) or Forward(open_channel)
             return found
 
-    def hold(self, command: str, greeting: str) -> paramiko.Channel:
-        """Start a constant command whose standard input stays open, and tell it one line; raises Unreachable.
+    def _direct(self, address: str, port: int) -> paramiko.Channel:
+        """Open a connection from the machine to an address. Raises Refused where sshd allows none, Unreachable, OSError."""
+        self.connect()
+        assert self._connection is not None
+        transport: paramiko.Transport = self._connection.transport
+        try:
+            return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=self.way.ssh.connect_timeout)
+        except paramiko.ChannelException as error:
+            if error.code == PROHIBITED:
+                raise Refused("its sshd does not allow TCP forwarding, and the API and etcd are reached through it",
+                              where=self.host.name, hint=FORWARDING, code="ssh.forwarding-disabled") from None
+            raise OSError(f"{address}:{port} cannot be reached from {self.host.name}: {error.text}") from None
 
-        The command ends when the channel does, or the connection, or this process.
+    def try_forwarding(self, port: int) -> Future[None]:
+        """Begin to open a connection to a port of the machine itself; what becomes of it the result says: it raises Refused.
+
+        The connection is kept for the first user of ``forward``. A port without a listener is no error.
+        """
+        tried: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self._spare["127.0.0.1", port] = self._direct("127.0.0.1", port)
+            except Refused as error:
+                tried.set_exception(error)
+                return
+            except (OSError, EOFError, paramiko.SSHException, ClusterctlError):
+                pass
+            tried.set_result(None)
+
+        threading.Thread(target=work, name="forward", daemon=True).start()
+        return tried
+
+    def hold(self, command: str, greeting: str) -> Conversation:
+        """Start a constant command whose standard input stays open, and send it one text; raises Unreachable.
+
+        The command ends when the channel does, or the connection, or this process. Where sshd refuses one more session on the
+        connection, it gets one of its own.
         """
         self.connect()
         assert self._connection is not None
         try:
-            channel: paramiko.Channel = self._connection.transport.open_session(timeout=self.host.ssh.connect_timeout)
-            self._start(channel, command)
-            channel.sendall(greeting.encode() + b"\n")
+            held = self._conversation(self._session_to_hold())
+            with self._remembering():
+                held.start(command)
+            held.channel.sendall(greeting.encode())
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
-            raise Unreachable(f"the connection broke: {error}", where=self.host.name, hint="run the same command again") from None
-        return channel
+            raise Unreachable(f"the connection broke: {error}", where=self.host.name, hint="run the same command again",
+                              code="ssh.broken") from None
+        self._held = held.channel
+        return held
+
+    def _session_to_hold(self) -> paramiko.Channel:
+        assert self._connection is not None
+        timeout = self.way.ssh.connect_timeout
+        try:
+            return self._connection.transport.open_session(timeout=timeout)  # type: ignore[no-any-return]
+        except paramiko.ChannelException:
+            own = self._open()
+        with self._connecting:
+            before, self._lock_connection = self._lock_connection, own
+        _close(before)
+        try:
+            return own.transport.open_session(timeout=timeout)  # type: ignore[no-any-return]
+        except paramiko.ChannelException:
+            raise self._no_session() from None
 
     def close(self) -> None:
         # A thread that nobody waits for may be making one still.
         while self._forwards:
             self._forwards.popitem()[1].close()
         self._drop()
+        held, self._lock_connection = self._lock_connection, None
+        _close(held)
+        if self._own_login is not None:
+            self._own_login.close()
+
+
+def _close(connection: fabric.Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            connection.close()
 
 
 def bastions(host: Host) -> Iterator[Host]:
-    """The machines on the way to a host, each named by its address, so that its key can be asked for."""
-    jumps = _way(host.ssh)[0]
-    for index, bastion in enumerate(hops(jumps, host.ssh.user) if jumps else ()):
-        before = ("-J", ",".join((jumps or "").split(",")[:index]) or "none")
-        way = {**bastion.model_dump(exclude_unset=True), "host_key": None, "common_args": before}
-        yield host.model_copy(update={"name": bastion.address, "ssh": host.ssh.model_copy(update=way)})
-
-
-def _way(ssh: Ssh) -> tuple[str | None, str | None]:
-    """(bastions, proxy command) of inventory and ssh_config, None where there are none."""
-    options = ssh_options(ssh.common_args)
-    jump, proxy = options.get("proxyjump"), options.get("proxycommand")
-    if jump is None and proxy is None and ssh.network_namespace is None:
-        try:
-            looked_up = fabric.Config().base_ssh_config.lookup(ssh.address)
-        except (OSError, ValueError, paramiko.SSHException) as error:
-            raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config",
-                             hint="correct the line that is named; ssh -G HOST says the same") from None
-        jump, proxy = looked_up.get("proxyjump"), looked_up.get("proxycommand")
-    return None if jump == "none" else jump, None if proxy == "none" else proxy
+    """Yield the machines on the way to a host, each named as its ProxyJump names it, so that its key can be asked for."""
+    jumps = own_jump(host.ssh)
+    before: list[str] = []
+    for jump, bastion in zip((jumps or "").split(","), hops(jumps) if jumps else (), strict=False):
+        way = resolve(host.ssh).before
+        named = {name: getattr(bastion, name) for name in bastion.model_fields_set}
+        user = {} if "user" in named or resolve(bastion).ssh.user != "root" else {"user": way[0].ssh.user}
+        ssh = Ssh(**{"private_key": host.ssh.private_key, "connect_timeout": host.ssh.connect_timeout,
+                     "network_namespace": host.ssh.network_namespace, "common_args": ("-J", ",".join(before)) if before else (),
+                     **named, **user})
+        made = host.model_copy(update={"name": bastion.address, "ssh": ssh})
+        if not before:
+            yield from bastions(made)
+        yield made
+        before.append(jump)
 
 
 def offered_key(host: Host, known_hosts: Path | None = None, passphrase: Callable[[], str | None] = lambda: None) -> HostKey:
-    """The host key that a machine offers; nothing of ours is sent to it. The rest is for bastions. Raises as ``connect``."""
-    way = Transport(host, known_hosts=known_hosts, passphrase=passphrase)
-    with way.saying_why(), contextlib.closing(way), contextlib.closing(_Transport(way.route())) as transport:
+    """Return the host key that a machine offers; nothing of ours is sent to it. Raises as ``connect``."""
+    way = resolve(host.ssh)
+    refuse_unreadable(host.name, [host.ssh.private_key] if host.ssh.private_key else ())
+    with contextlib.closing(Login(known_hosts, passphrase)) as login, naming_the_cause(host.name, way), \
+            contextlib.closing(SshTransport(login.open(way))) as transport:
         transport.banner_timeout = host.ssh.connect_timeout
         transport.start_client(timeout=host.ssh.connect_timeout)
         return transport.get_remote_server_key()

@@ -111,6 +111,8 @@ def _leave(code: int) -> NoReturn:
 
 def _say(text: str, event: dict[str, object]) -> None:
     """An error, for people and, where they asked for it, for programs."""
+    from clusterctl.text import printable
+
     words = list(zip(sys.argv, [*sys.argv[1:], ""], strict=True))
     if any(pair in (("-o", "json"), ("--output", "json")) or pair[0] in ("-ojson", "--output=json") for pair in words):
         import json
@@ -118,7 +120,7 @@ def _say(text: str, event: dict[str, object]) -> None:
         with contextlib.suppress(OSError):  # Where it goes may be what is full.
             print(json.dumps(event), flush=True)
     with contextlib.suppress(OSError):
-        print(f"clusterctl: {text}", file=sys.stderr, flush=True)
+        print(f"clusterctl: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def unforeseen(error: Exception) -> tuple[str, str, int]:

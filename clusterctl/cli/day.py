@@ -20,6 +20,7 @@ from clusterctl.cli.options import (
     gather,
     verb,
 )
+from clusterctl.text import printable
 
 if TYPE_CHECKING:
     from clusterctl.operations.status import ClusterStatus
@@ -96,7 +97,7 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"! {problem}" for problem in found.problems)])
+    return printable("\n".join([*lines, *(f"! {problem}" for problem in found.problems)]))
 
 
 def kubeconfig(
@@ -133,6 +134,7 @@ def execute(
     call: Invocation,
     context: typer.Context,
     hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
@@ -143,12 +145,12 @@ def execute(
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
     with call.session(Events()) as opened:
-        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command)
+        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command, silence=timeout)
     for name, answer in answers.items():
         if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))
         else:
-            typer.echo(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else ""))
+            typer.echo(printable(f"{name}: exit code {answer.code}" + (f"\n{answer.output}" if answer.output else "")))
     raise typer.Exit(max(answer.code for answer in answers.values()))
 
 

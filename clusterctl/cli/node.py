@@ -93,7 +93,7 @@ EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lin
 def remove(
     call: Invocation,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Machines that leave.")],
-    offline: Annotated[bool, typer.Option("--offline", help="Never contact it: it is dead, and cannot rejoin.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin.")] = False,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -104,12 +104,11 @@ def remove(
     report = call.report()
     with call.session(report) as opened:
         whole, chosen = opened.cluster, list(dict.fromkeys(names))
-        staying = [host for host in whole.control_planes if host.name not in chosen]
         named = [host.name for host in whole.hosts if host.name in chosen]
         if edit_inventory:
             _refuse_edit(opened, named)
         asked = [host for host in whole.hosts if not offline or host.name not in chosen]
-        with locked(opened, "node remove", hosts=staying or whole.control_planes, connect=asked):
+        with locked(opened, "node remove", dead=chosen if offline else (), connect=asked):
             found = make(opened, chosen, offline=offline, policy=call.policy)
             report.removal(found)
             if found:
@@ -156,12 +155,11 @@ def replace(
     report = call.report()
     with call.session(report) as opened:
         whole = opened.cluster
-        staying = [host for host in whole.control_planes if host.name not in (old, new)]
         named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
         if edit_inventory:
             _refuse_edit(opened, named)
         asked = [host for host in whole.hosts if host.name != old or new is None]
-        with locked(opened, "node replace", hosts=staying or whole.control_planes, connect=asked):
+        with locked(opened, "node replace", dead=[old, *([new] if new else [])], connect=asked):
             found = decide(opened, old, new)
             begin_journal(report, opened, "node-replace")
             agreed: list[str] = []

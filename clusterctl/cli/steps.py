@@ -65,7 +65,7 @@ def begun() -> Iterator[None]:
     except ClusterctlError as error:
         if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):
             raise
-        raise Stopped(error.message, where=error.where, hint=error.hint) from error
+        raise Stopped(error.message, where=error.where, hint=error.hint, code=error.code) from error
 
 
 def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Sequence[str]) -> None:

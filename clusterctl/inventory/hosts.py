@@ -82,10 +82,12 @@ class HostReader:
         user = self._user()
         if address is None:
             return None
+        # What the inventory does not set may be set by ssh_config.
+        given = {"port": (values.integer(port, self.findings, 1, 65535) if port else None) or None,
+                 "user": user if self.get("user") else None}
         return Ssh(
+            **{name: value for name, value in given.items() if value is not None},
             address=address,
-            port=(values.integer(port, self.findings, 1, 65535) if port else None) or 22,
-            user=user,
             private_key=self._private_key(base),
             become=self._become(user),
             host_key=self._host_key(),

@@ -78,7 +78,8 @@ class Session:
             forward = self.engine.transports[host.name].forward(address, 2379)
             certificate, key = self.pki.client_certificate("etcd")
             authority = self.pki.authorities["etcd"].pem
-            found = self._etcds[host.name, address] = Etcd(forward.port, authority=authority, certificate=certificate, key=key)
+            found = self._etcds[host.name, address] = Etcd(
+                forward.port, authority=authority, certificate=certificate, key=key, why_broken=lambda: forward.error)
         return found
 
     def ready_api(self, *, deadline: float = 60.0) -> Api:
@@ -129,6 +130,7 @@ class Session:
             self._etcds.popitem()[1].close()
         for transport in self.engine.transports.values():
             transport.close()
+        self.opening.login.close()
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from clusterctl.storage import StateFolder
 
 if TYPE_CHECKING:
     from clusterctl.kube import Api
+    from clusterctl.login import Login
     from clusterctl.look import Look
     from clusterctl.operations.lock import OperatorLock
     from clusterctl.operations.recall import Kept
@@ -91,7 +92,8 @@ class Opening:
             if found is None:
                 certificate, key = pki.client_certificate("kubernetes")
                 authority = pki.authorities["kubernetes"].pem
-                found = self.apis[host.name] = Api(forward.port, authority=authority, certificate=certificate, key=key)
+                found = self.apis[host.name] = Api(
+                    forward.port, authority=authority, certificate=certificate, key=key, why_broken=lambda: forward.error)
             return found
 
     @cached_property
@@ -99,9 +101,15 @@ class Opening:
         """The way to each machine."""
         from clusterctl.transport import Transport
 
-        return {host.name: Transport(host, known_hosts=self.state.path / "known_hosts", sudo_password=self.options.sudo_password,
-                                     passphrase=self.options.passphrase, begun=self._sockets.pop(host.name, None))
-                for host in self.cluster.hosts}
+        return {host.name: Transport(host, login=self.login, sudo_password=self.options.sudo_password,
+                                     begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
+
+    @cached_property
+    def login(self) -> Login:
+        """What logs in, with one connection to each bastion for all machines behind it."""
+        from clusterctl.login import Login
+
+        return Login(self.state.path / "known_hosts", self.options.passphrase)
 
     @cached_property
     def kept(self) -> dict[str, Kept]:

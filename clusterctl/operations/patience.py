@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from clusterctl.errors import Stopped, Unreachable
+from clusterctl.errors import AccessRefused, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
 from clusterctl.shell import Program, step_result
@@ -21,12 +21,15 @@ def insist(
     """Run a program until it was run to its end; its records. Only for programs that do no harm twice.
 
     ``deadline``: seconds from the first break until it gives up, with Stopped; 0: at once, with Unreachable. ``silence``: seconds
-    that one attempt may take without a record. A step that fails raises Stopped.
+    that one attempt may take without a record. A step that fails raises Stopped; a refused login or password is not retried.
     """
     ends = None
     while True:
         try:
             return checked(host, list(session.engine.transports[host.name].stream(make(), silence=silence)))
+        except AccessRefused:
+            # Each attempt counts where accounts are locked after some (pam_faillock).
+            raise
         except (Cut, Unreachable) as error:
             now = time.monotonic()
             ends = ends or now + deadline

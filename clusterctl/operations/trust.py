@@ -7,6 +7,7 @@ from collections.abc import Callable
 from clusterctl.errors import InputError, Refused
 from clusterctl.hostkeys import known_as
 from clusterctl.model import Cluster, Host
+from clusterctl.sshconfig import resolve
 from clusterctl.storage import StateFolder
 from clusterctl.transport import HostKey, bastions, fingerprint, offered_key
 
@@ -40,6 +41,6 @@ def accept(state: StateFolder, host: Host, key: HostKey, expected: str | None) -
             hint=f"change clusterctl_host_key there to: {key.get_name()} {key.get_base64()}",
         )
     state.prepare()
-    name = known_as(host.ssh)
+    name = known_as(resolve(host.ssh).ssh)
     lines = [line for line in (state.read("known_hosts") or b"").splitlines() if line.split(b" ")[:1] != [name.encode()]]
     state.write("known_hosts", b"\n".join([*lines, f"{name} {key.get_name()} {key.get_base64()}".encode(), b""]))

@@ -39,6 +39,12 @@ The lock comes after the last byte: a connection that dies while it sends holds 
 gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds the host.
 """
 
+LOCK_WAIT = "flock -w 120 9"
+SHARED_BOOTSTRAP = BOOTSTRAP.replace(LOCK_WAIT, LOCK_WAIT.replace("flock", "flock -s"))
+"""For programs that only look: they wait for one that changes something, and not for each other."""
+
+UNLOCKED_BOOTSTRAP = BOOTSTRAP.replace(f"exec 9>>$r/lock && {LOCK_WAIT} || exit 75; ", "")
+"""For commands of the operator: they neither wait nor hold up others, however long they run."""
 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
@@ -61,7 +67,7 @@ def functions(*names: str) -> str:
 class Program:
     """One program for one host: steps in order, then a look at the probes.
 
-    ``blobs`` are files beside it, by name. ``nonce`` marks its records.
+    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine.
     """
 
     probes: Sequence[Probe] = ()
@@ -69,6 +75,7 @@ class Program:
     blobs: Mapping[str, Blob] = field(default_factory=dict)
     functions: str = ""
     verify: bool = False
+    unlocked: bool = False
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -83,6 +90,13 @@ class Program:
         asked = _grouped(self.probes)
         lines += standing.look(asked) if self._looks else [*standing.observations(asked), "emit end"]
         return "\n".join(lines) + "\n"
+
+    @property
+    def bootstrap(self) -> str:
+        """The constant command that receives it, with the lock that it needs."""
+        if self.unlocked:
+            return UNLOCKED_BOOTSTRAP
+        return SHARED_BOOTSTRAP if self._looks else BOOTSTRAP
 
     @property
     def _looks(self) -> bool:
@@ -231,19 +245,49 @@ class StepResult:
     output: str = ""
 
 
+class Malformed(ValueError):
+    """A record of ours that is not as a program writes it."""
+
+
+_NUMBERS = {"ok": 1, "failed": 2, "back": 1, "exit": 1}
+"""How many numbers records of a kind begin with; after those of ``failed`` and ``back`` comes base64."""
+
+
 class Records:
-    """Reads the lines of one program's channel. What has no nonce is noise, but after a record ``lines KIND``."""
+    """Reads the lines of one program's channel. What has no nonce is noise, but after a record ``lines KIND``.
+
+    ``begun``: whether any record has come; ``is_record``: whether the last line was one, or belonged to one.
+    """
 
     def __init__(self, nonce: str) -> None:
         self._nonce, self._kind = nonce, ""
+        self.begun = self.is_record = False
 
     def read(self, line: str) -> list[str] | None:
-        """The words of the record that a line is, its kind first; None for a line that is none."""
+        """Return the words of the record that a line is, its kind first; None for a line that is none. Raises Malformed."""
         words = line.split("\t")
-        if words[0] != self._nonce or len(words) < 2:
+        ours = words[0] == self._nonce and len(words) > 1
+        self.is_record = ours or bool(self._kind)
+        self.begun = self.begun or self.is_record
+        if not ours:
             return [self._kind, *words] if self._kind else None
+        _check(words[1:])
         self._kind = words[2] if words[1] == "lines" else ""
         return None if self._kind else words[1:]
+
+
+def _check(words: Sequence[str]) -> None:
+    """Raises Malformed unless a record has the words that its kind needs."""
+    kind, *rest = words
+    count = _NUMBERS.get(kind, 0)
+    wrong = len(rest) < count or not all(word.isascii() and word.isdigit() for word in rest[:count])
+    if wrong or not (rest or kind == "end"):
+        raise Malformed(f"a malformed record {kind!r}")
+    if kind in ("failed", "back"):
+        try:
+            base64.b64decode("".join(rest[count:count + 1]))
+        except ValueError:
+            raise Malformed(f"a malformed record {kind!r}") from None
 
 
 def step_result(words: Sequence[str]) -> StepResult:

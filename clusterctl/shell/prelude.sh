@@ -204,7 +204,7 @@ noted() {
 		printf 'noted_state="%s"\n' "$(printf '%s\n' "$current" | sed 's/[\\"$`]/\\&/g')"
 		# The next program has a nonce of its own.
 		printf 'noted_records="%s\n"\n' "$(printf '%s' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"
-	} >"$note.new" && sync "$note.new" && mv -f "$note.new" "$note"
+	} >"$note.$$" && sync "$note.$$" && mv -f "$note.$$" "$note"
 	find "$state/noted" -type f -mtime +7 -exec rm -f {} +
 }
 

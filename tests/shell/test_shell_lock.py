@@ -16,9 +16,10 @@ class Holder:
         command = HOLD.replace("/run/", f"{folder}/").replace("/var/lib/clusterctl/", f"{folder}/").replace("timeout 20", "timeout 1")
         self.process = subprocess.Popen([*SHELLS[shell], "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{who}\n")
+        self.process.stdin.write(f"a-nonce\n{who}\n")
         self.process.stdin.flush()
-        self.said = self.process.stdout.readline().strip()
+        nonce, _, self.said = self.process.stdout.readline().strip().partition("\t")
+        assert nonce == "a-nonce"
 
     def end(self, word: str = "") -> None:
         """Say a last word and go, or break off."""
@@ -31,7 +32,7 @@ def test_who_holds_it(shell: str, tmp_path: Path) -> None:
     first = Holder(shell, tmp_path, "somebody")
     assert first.said == "held"
     second = Holder(shell, tmp_path, "another")
-    assert second.said == "busy somebody"
+    assert second.said == "busy\tsomebody"
     second.end()
     first.end("..x")
     assert not file.exists()

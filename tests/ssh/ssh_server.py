@@ -19,6 +19,7 @@ from clusterctl.model import Host, Ssh
 DEADLINE = 15.0
 USER = "operator"
 SUDOERS = f"root ALL=(ALL:ALL) ALL\n{USER} ALL=(ALL:ALL) ALL"
+NOPASSWD = SUDOERS.replace(f"{USER} ALL=(ALL:ALL) ALL", f"{USER} ALL=(ALL:ALL) NOPASSWD: ALL")
 
 SETUP = """
 set -e
@@ -29,7 +30,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /run/home /var/lib/sudo
 install -m 644 {base}/authorized_keys /run/authorized_keys
 for file in passwd shadow group; do cp /etc/$file {base}/$file; done
-echo '{user}:x:4242:4242::/run/home:/bin/sh' >>{base}/passwd
+install -m 644 {base}/bashrc /run/home/.bashrc
+echo '{user}:x:4242:4242::/run/home:{shell}' >>{base}/passwd
 echo '{user}:x:4242:' >>{base}/group
 echo '{user}:{hash}:20000:0:99999:7:::' >>{base}/shadow
 chmod 600 {base}/shadow
@@ -41,6 +43,7 @@ exec /usr/sbin/sshd -D -E {base}/log -f {base}/config
 """
 
 CONFIG = """
+{more}
 ListenAddress 127.0.0.1
 Port {port}
 HostKey {base}/host_key
@@ -55,7 +58,6 @@ AllowTcpForwarding yes
 LogLevel DEBUG1
 MaxStartups 100
 MaxSessions 100
-{more}
 """
 
 PASSWORD = "canary-of-the-sudo-password"
@@ -82,17 +84,21 @@ def keygen(path: Path, kind: str = "ed25519") -> Path:
 
 
 class Server:
-    """One sshd with its own /var/lib, users and sudoers. ``log``: what it says; ``state``: its /var/lib/clusterctl."""
+    """One sshd with its own /var/lib, users and sudoers. ``log``: what it says; ``state``: its /var/lib/clusterctl.
 
-    def __init__(self, base: Path, *, sudoers: str = "", more: str = "") -> None:
+    ``more``: lines of its configuration before ours, and thus over them; ``bashrc``: of the operator, whose shell is then bash.
+    """
+
+    def __init__(self, base: Path, *, sudoers: str = "", more: str = "", bashrc: str = "") -> None:
         if shutil.which("sshd", path="/usr/sbin") is None:
             pytest.fail("sshd is missing: apt-get install openssh-server")
         self.base, self.port = base, free_port()
         self.key, self.host_key = keygen(base / "key"), keygen(base / "host_key")
         (base / "authorized_keys").write_bytes((base / "key.pub").read_bytes())
+        (base / "bashrc").write_text(bashrc)
         (base / "config").write_text(CONFIG.format(port=self.port, base=base, more=more))
         password = subprocess.run(["openssl", "passwd", "-6", PASSWORD], capture_output=True, text=True, check=True).stdout.strip()
-        setup = SETUP.format(base=base, user=USER, hash=password, sudoers=sudoers)
+        setup = SETUP.format(base=base, user=USER, shell="/bin/bash" if bashrc else "/bin/sh", hash=password, sudoers=sudoers)
         self._process = subprocess.Popen(["unshare", "--mount", "sh", "-c", setup], start_new_session=True,
                                          stdout=subprocess.DEVNULL, stderr=(base / "setup.log").open("wb"))
         until(self.listens, f"sshd listens: {(base / 'setup.log').read_text()}")

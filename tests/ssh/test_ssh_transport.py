@@ -101,7 +101,7 @@ def test_a_wrong_host_key_is_refused_before_authentication(another: Server, conn
 
 
 def test_wrong_key(server: Server, connect: Connect, tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="does not let us in") as raised:
+    with pytest.raises(Unreachable, match="SSH authentication failed") as raised:
         connect(server.host(private_key=keygen(tmp_path / "wrong"))).connect()
     assert raised.value.exit_code == 6 and "ssh -p" in raised.value.hint
 
@@ -195,7 +195,7 @@ class _Slow:
     """A program that stops in the middle of being sent."""
 
     def __init__(self, program: Program, held: threading.Event) -> None:
-        self._program, self._held, self.nonce = program, held, program.nonce
+        self._program, self._held, self.nonce, self.bootstrap = program, held, program.nonce, program.bootstrap
 
     def chunks(self, size: int = 32768) -> Iterator[bytes]:
         yield from itertools.islice(self._program.chunks(size), 40)
@@ -208,7 +208,7 @@ def test_stopped_sshd_is_bounded_by_silence(another: Server, connect: Connect) -
     assert next(stream) == ["ok", "0"]
     another.signal(signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises(Unreachable, match="no sign of life"):
+    with pytest.raises(Unreachable, match="no output for"):
         next(stream)
     assert 1 < time.monotonic() - started < 6
     another.signal(signal.SIGCONT)
@@ -276,3 +276,25 @@ def test_secrets_are_in_no_command_line(server: Server, as_operator: Callable[..
         watcher.join(5)
     assert (tmp_path / "secret").read_text() == content
     assert found == set()
+
+
+def test_a_command_of_the_operator_holds_up_nothing(server: Server, connect: Connect, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    command = Program(probes=[("command", f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done")], unlocked=True)
+    found: list[list[str]] = []
+    runner = threading.Thread(target=lambda: found.extend(connect().stream(command)))
+    runner.start()
+    until(lambda: not server.idle(), "the command runs")
+    started = time.monotonic()
+    assert steps(connect(), ("true",)) == [["ok", "0"]]
+    assert list(connect().stream(Program(probes=[("command", "echo x")], unlocked=True))) == [["output", "x"], ["exit", "0"]]
+    assert time.monotonic() - started < 10 and runner.is_alive()
+    go.touch()
+    runner.join(10)
+    assert found == [["output", "begun"], ["exit", "0"]]
+
+
+def test_looks_do_not_wait_for_each_other(server: Server, connect: Connect) -> None:
+    program = Program(probes=[("stat", "/etc/passwd")])
+    assert "flock -s" in program.bootstrap and "flock -s" not in Program(steps=[("true",)]).bootstrap
+    assert [words[0] for words in connect().stream(program)] == ["stat"]

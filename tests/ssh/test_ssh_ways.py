@@ -49,9 +49,10 @@ def known_hosts(path: Path, *servers: Server) -> Path:
 def test_bastion(server: Server, another: Server, connect: Connect, tmp_path: Path, words: str) -> None:
     host = server.host(common_args=tuple(shlex.split(words.format(port=another.port))), private_key=another.key)
     transport = connect(host, known_hosts=known_hosts(tmp_path / "known", another))
-    with pytest.raises(Unreachable, match="does not let us in"):
+    with pytest.raises(Unreachable, match="SSH authentication failed"):
         transport.connect()
     assert another.log.count("Accepted publickey") == 1, "the bastion let us through, the machine has another key"
+    transport.close()
     until(lambda: len(another.sessions()) == 0, "the bastion's session has ended")
 
 

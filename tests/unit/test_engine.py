@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,8 @@ SERVICES = (Service(unit="first.service", inputs=(FILES[0].id,)), Service(unit="
 
 class Machine:
     """Carries programs out on dictionaries. ``cut``: after how many records in all the connection breaks, once."""
+
+    host = SimpleNamespace(name="a", roles=frozenset())
 
     def __init__(self, cut: int | None = None, *, drifted: bool = False) -> None:
         self.files: dict[str, bytes] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,30 +12,37 @@ import pytest
 
 from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.operations import lock
-from clusterctl.operations.lock import Hold, OperatorLock
+from clusterctl.operations.lock import Answers, Hold, OperatorLock
 
 
 class Channel:
-    def __init__(self) -> None:
+    """A machine's end. ``prompt``: it answers each word at once; ``answers``: words that it answers at the next look."""
+
+    def __init__(self, *, prompt: bool = True) -> None:
         self.closed = self.eof_received = False
         self.words = b""
-        self.answers = 0
+        self.answers, self.prompt = 0, prompt
 
     def recv_ready(self) -> bool:
         return self.answers > 0
 
     def recv(self, size: int) -> bytes:
         answers, self.answers = self.answers, 0
-        return b"." * min(size, answers)
+        return b"a line of a login shell\nn\t.\n" * answers
 
     def exit_status_ready(self) -> bool:
         return False
 
     def send(self, word: bytes) -> None:
         self.words += word
+        self.answers += self.prompt
 
     def close(self) -> None:
         self.closed = True
+
+
+def hold(channel: Any, taken: float | None = None) -> Hold:
+    return Hold(channel, lock._clock() if taken is None else taken, Answers(channel, "n"))
 
 
 class Machines:
@@ -54,7 +62,7 @@ class Machines:
         answer = answers.pop(0) if answers else False
         if isinstance(answer, Exception):
             raise answer
-        return Hold(Channel(), time.monotonic()), answer
+        return hold(Channel()), answer
 
     def break_off(self, *names: str) -> None:
         for name in names:
@@ -151,9 +159,9 @@ def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
 def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It lets go 20 s after the last word that it heard; what counts is when that was sent, not when its answer came."""
     now = 100.0
-    monkeypatch.setattr(lock.time, "monotonic", lambda: now)
-    channel = Channel()
-    hold = Hold(channel, now)
+    monkeypatch.setattr(lock, "_clock", lambda: now)
+    channel = Channel(prompt=False)
+    hold = Hold(channel, now, Answers(channel, "n"))
     for moment in (105.0, 110.0, 115.0):
         now = moment
         hold.beat()
@@ -171,9 +179,84 @@ def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.Monke
 
 
 def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    later = time.monotonic() + lock.SILENCE
-    monkeypatch.setattr(lock.time, "monotonic", lambda: later)
+    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    for held in machines.lock._holds.values():
+        held._channel.prompt = False  # type: ignore[attr-defined]
     machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence")], "cp-3": [Unreachable("silence")]}
     with pytest.raises(Stopped) as raised:
         machines.lock.check()
     assert "1 machines kept it and 2 are needed" in str(raised.value)
+
+
+def test_check_requires_an_answer_from_after_a_suspend(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machines let go while this one was suspended, and no end of a connection has been noticed yet."""
+    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    machines.lock.check()
+    for held in machines.lock._holds.values():
+        held._channel.prompt = False  # type: ignore[attr-defined]
+    assert all(held.alive for held in machines.lock._holds.values())
+    machines.answers = {name: [busy("another@else, pid 1, apply")] for name in machines.transports}
+    with pytest.raises(Stopped) as raised:
+        machines.lock.check()
+    assert raised.value.code == "lock.lost"
+
+
+def test_the_clock_of_the_lock_goes_on_in_a_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.time, "clock_gettime", lambda clock: {lock.time.CLOCK_BOOTTIME: 5.0}[clock])
+    assert lock._clock() == 5.0
+
+
+def test_noise_between_answers_is_skipped() -> None:
+    channel = Channel()
+    channel.recv = lambda size: b""  # type: ignore[method-assign]
+    pieces = [b"Welcome\nn\the", b"ld\nother\tbusy\tx\n" + b"x" * 9000, b"\n\nn\nn\t.\n"]
+    channel.recv_ready = lambda: bool(pieces)  # type: ignore[method-assign]
+    channel.recv = lambda size: pieces.pop(0)  # type: ignore[method-assign]
+    assert Answers(channel, "n").read() == [["held"], ["."]]
+
+
+def subsets(names: frozenset[str]) -> Iterator[frozenset[str]]:
+    for size in range(len(names) + 1):
+        yield from map(frozenset, itertools.combinations(sorted(names), size))
+
+
+def held(planes: frozenset[str], dead: frozenset[str], reached: frozenset[str]) -> frozenset[str] | None:
+    """What an operation holds that reaches these machines: all of them, as take() does; None where they are too few."""
+    counted = lock.counted_for_lock(planes, dead)
+    return reached if len(counted & reached) >= len(counted) // 2 + 1 else None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_any_two_operations_meet_on_a_machine(count: int) -> None:
+    """Each of apply, upgrade, reset, remove X (none dead), remove X --offline and replace X (some declared dead), in pairs."""
+    planes = frozenset(f"cp-{number}" for number in range(1, count + 1))
+    for down in subsets(planes):
+        alive = planes - down
+        reachable = list(subsets(alive))
+        # Declared dead are machines that are: each operator may still reach another part of the rest.
+        for first, second in itertools.combinations_with_replacement(list(subsets(down)), 2):
+            one = [found for part in reachable if (found := held(planes, first, part)) is not None]
+            two = [found for part in reachable if (found := held(planes, second, part)) is not None]
+            assert all(a & b for a in one for b in two if a and b), (down, first, second)
+        # Declared dead are machines that live, and both operators reach all that do.
+        sets = [found for dead in subsets(planes) if (found := held(planes, dead, alive))]
+        assert all(a & b for a in sets for b in sets)
+
+
+def test_a_control_plane_that_is_declared_dead_and_lives_is_held_too(machines: Machines) -> None:
+    machines.lock = OperatorLock(machines.transports)
+    machines.answers = {"cp-1": [busy("another@else, pid 1, node remove")]}
+    with pytest.raises(Locked):
+        machines.lock.take(machines.hosts, "node remove", ["cp-1"])
+
+
+def test_no_majority_names_the_verb_for_a_dead_control_plane(machines: Machines) -> None:
+    pair = machines.hosts[:2]
+    machines.lock = OperatorLock(machines.transports)
+    machines.answers = {"cp-2": [Unreachable("silence", where="cp-2")] * 2}
+    with pytest.raises(Unreachable) as raised:
+        machines.lock.take(pair, "apply")
+    assert raised.value.code == "lock.no-majority" and "node remove cp-2 --offline" in raised.value.hint
+    machines.lock = OperatorLock(machines.transports)
+    machines.lock.take(pair, "node remove", ["cp-2"])
+    machines.lock.check()

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from clusterctl import transport
+from clusterctl import login, transport
 from clusterctl.cli import day
 from clusterctl.errors import InputError, Unreachable
 from clusterctl.hostkeys import expect
@@ -85,7 +85,7 @@ def test_a_bastion_of_ssh_config_that_is_none(home: Path) -> None:
 
 
 def test_a_key_that_is_not_there_is_told_before_anybody_is_contacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "open_socket", lambda *_: pytest.fail("somebody was contacted"))
+    monkeypatch.setattr(login, "open_socket", lambda *_: pytest.fail("somebody was contacted"))
     for ways in ((), ("-J", "b")):
         host = machine(private_key=tmp_path / "no", common_args=ways)
         with pytest.raises(InputError, match=r"a: ansible_ssh_private_key_file .*/no cannot be read: No such file"):
@@ -107,26 +107,26 @@ def test_trust_takes_the_passphrase_and_leaves_no_secret(tmp_path: Path, monkeyp
     asked: list[str | None] = []
 
     def connect(self: paramiko.SSHClient, **given: Any) -> None:
-        asked.append(given["passphrase"])
+        asked.append(given["auth_strategy"]._passphrase())
         assert not {"CLUSTERCTL_SUDO_PASSWORD", "CLUSTERCTL_KEY_PASSPHRASE"} & os.environ.keys()
         raise paramiko.AuthenticationException("no")
 
     monkeypatch.setattr(paramiko.SSHClient, "connect", connect)
-    monkeypatch.setattr(transport, "open_socket", lambda *_: socket.socket())
+    monkeypatch.setattr(login, "open_socket", lambda *_: socket.socket())
     monkeypatch.setenv("CLUSTERCTL_SUDO_PASSWORD", "hunter2")
     monkeypatch.setenv("CLUSTERCTL_KEY_PASSPHRASE", "hunter3")
     (tmp_path / "i.yaml").write_text("control_plane: {hosts: {a: {ansible_host: 192.0.2.1, ansible_ssh_common_args: -J b}}}")
     app = typer.Typer()
     day.register(app)
     result = CliRunner().invoke(app, ["trust", "a", "-i", str(tmp_path / "i.yaml")])
-    assert isinstance(result.exception, Unreachable) and "does not let us in" in str(result.exception)
+    assert isinstance(result.exception, Unreachable) and "SSH authentication failed" in str(result.exception)
     assert asked == ["hunter3"]
 
 
 def test_an_encrypted_key_on_the_way_is_said_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def route(_: object) -> None:
+    def route(*_: object) -> None:
         raise paramiko.PasswordRequiredException("Private key file is encrypted")
 
-    monkeypatch.setattr(transport.Transport, "route", route)
+    monkeypatch.setattr(login.Login, "open", route)
     with pytest.raises(Unreachable, match="CLUSTERCTL_KEY_PASSPHRASE"):
         transport.offered_key(machine())
