@@ -110,7 +110,7 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
     """
     whole = session.cluster
     if found.rejoin:
-        say(f"{found.old}: its etcd member is removed and joins anew as a learner, as its data is gone; nothing else is interrupted")
+        say(f"{found.old}: its etcd member is removed and joins anew as a learner: its data is gone")
         ask()
         session.engine.guard()
         members.remove(session, found.old, whole.etcd_members)
