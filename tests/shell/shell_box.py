@@ -80,7 +80,7 @@ class Box:
                 os.killpg(process.pid, 9)
                 process.wait()
         text = out.decode(errors="replace").replace(str(self.root), "/opt/clusterctl").replace(str(self.state), "/var/lib/clusterctl")
-        text = text.replace(f"{self.etc}/etcd/", "/etc/etcd/")
+        text = text.replace(f"{self.etc}/etcd/", "/etc/etcd/").replace(f"{self.etc}/invocation:", "/run/systemd/units/invocation:")
         records = Records(program.nonce)
         found = (records.read(line) for line in text.removesuffix("\n").split("\n"))
         result = Result([words for words in found if words], errors.decode(errors="replace"))

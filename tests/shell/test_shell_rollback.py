@@ -19,6 +19,23 @@ def prepare(box: Box) -> None:
     box.command("systemctl", f"echo \"$*\" >>{box.path}/calls")
     for name in ("one", "two"):
         (box.etc / name).write_text("before")
+    (box.state / "stamps").mkdir()
+    for unit in ("tool.service", "other.service"):
+        (box.state / "stamps" / unit).write_text("before")
+
+
+def test_a_unit_that_never_came_up_is_not_rolled_back(box: Box) -> None:
+    """Nor is one whose stamp was taken by a run that failed: it came up once."""
+    prepare(box)
+    (box.state / "stamps/tool.service").unlink()
+    result = run(box, ("keep", UNIT, f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
+    assert not [record for record in result.records if record[0] == "back"]
+    assert (box.etc / "one").read_text() == "after\n"
+    (box.state / "stamps/tool.service").write_text("before")
+    run(box, ("forget_stamps", "tool.service"))
+    result = run(box, ("keep", UNIT, f"{box.etc}/one"), ("eval", f"echo later >{box.etc}/one; die broken"))
+    assert [record[1] for record in result.records if record[0] == "back"] == ["0"]
+    assert (box.etc / "one").read_text() == "after\n"
 
 
 def test_the_way_back(box: Box) -> None:

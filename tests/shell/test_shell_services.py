@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -41,7 +44,7 @@ def calls(box: Box) -> list[str]:
 
 
 def service(**more: object) -> Service:
-    return Service(unit="tool.service", inputs=(), stamp="digest-1", **({"deadline": 5} | more))  # type: ignore[arg-type]
+    return Service(unit="tool.service", inputs=(), **({"deadline": 5, "stamp": "digest-1"} | more))  # type: ignore[arg-type]
 
 
 def stamp(box: Box) -> str | None:
@@ -124,6 +127,71 @@ def test_a_unit_that_fails_leaves_no_stamp(box: Box, start: str, ready: tuple[st
     assert said in result.failure.output and "the last words of the unit" in result.failure.output
     assert "tool.service " in result.failure.output
     assert stamp(box) is None, "the next run starts it again"
+
+
+SLOW = """
+printf '%s\\n' "$*" >>{box}/calls
+state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
+case "$*" in
+*MainPID*) cat {box}/pid ;;
+*NRestarts*) echo 0 ;;
+*ActiveState*--value*) state ;;
+show*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=enabled\\n\\n' "$unit" "$(state)"; done ;;
+restart*) echo active >{box}/active; ln -sfn invocation-1 {box}/etc/invocation:tool.service ;;
+is-active*) [ "$(state)" = active ] ;;
+is-failed*) exit 1 ;;
+esac
+"""
+READY_AFTER = "[ $(date +%s) -ge $(cat {box}/ready) ]"
+
+
+def slow(box: Box, pid: int, seconds: int) -> tuple[str, ...]:
+    """A unit whose process has this pid, and that serves after some seconds; its probe."""
+    box.command("systemctl", SLOW.format(box=box.path))
+    box.command("journalctl", "echo its last words")
+    (box.path / "pid").write_text(str(pid))
+    (box.path / "ready").write_text(str(int(time.time()) + seconds))
+    return ("sh", "-c", READY_AFTER.format(box=box.path))
+
+
+def process(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize(("code", "limit", "ready"), [
+    ("while True: pass", 30, True),
+    ("import time; time.sleep(60)", 30, False),  # It waits for something else than for a processor.
+    ("while True: pass", 2, False),  # It works on, and the limit is over.
+])
+def test_a_slow_start_that_makes_progress_is_waited_for(dash: Box, code: str, limit: int, ready: bool) -> None:
+    with process(code) as busy:
+        try:
+            result = dash.apply(service(ready=slow(dash, busy.pid, 7), deadline=2, limit=limit))
+        finally:
+            busy.kill()
+    assert (result.failure is None) is ready, result
+    assert (stamp(dash) == "digest-1\n") is ready
+
+
+def test_what_became_ready_after_its_deadline_is_adopted(dash: Box) -> None:
+    """The next run waits for it and stamps it; it restarts nothing, unless the unit was started again or is wanted otherwise."""
+    with process("import time; time.sleep(60)") as idle:
+        try:
+            assert dash.apply(service(ready=slow(dash, idle.pid, 3), deadline=1)).failure
+        finally:
+            idle.kill()
+    late = service(ready=slow(dash, 1, 0))
+    change = dash.diff(late)
+    assert change is not None and (change.action, change.fields, change.disruptive) == ("update", ("stamp",), False)
+    other = service(ready=late.ready, stamp="digest-2")
+    assert (again := dash.diff(other)) is not None and again.action == "restart", "other inputs are wanted by now"
+    (dash.path / "calls").unlink()
+    assert dash.apply(late, change).failure is None
+    assert stamp(dash) == "digest-1\n" and not {"restart", "start"} & set(calls(dash))
+    assert dash.diff(late) is None
+    (dash.state / "stamps/tool.service").rename(dash.state / "stamps/tool.service.old")
+    (dash.state / "stamps/tool.service.started").write_text("digest-1 invocation-0\n")
+    assert (again := dash.diff(late)) is not None and again.action == "restart", "it was started by another run"
 
 
 def test_forgotten_stamps(dash: Box) -> None:
