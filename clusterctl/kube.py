@@ -35,6 +35,8 @@ PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("v1", "Secret"): ("secrets", True),
     ("apps/v1", "Deployment"): ("deployments", True),
     ("apps/v1", "DaemonSet"): ("daemonsets", True),
+    ("apps/v1", "StatefulSet"): ("statefulsets", True),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"): ("customresourcedefinitions", False),
     ("policy/v1", "PodDisruptionBudget"): ("poddisruptionbudgets", True),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
@@ -54,13 +56,36 @@ class ObjectChange:
     wanted: Object
     action: str
     fields: tuple[str, ...] = ()
+    later: bool = False
+    """Whether the API does not have its kind yet."""
 
     @property
     def id(self) -> str:
         return object_id(self.wanted)
 
     def as_dict(self) -> dict[str, object]:
-        return {"object": self.id, "action": self.action, "fields": list(self.fields)}
+        return {"object": self.id, "action": self.action, "fields": list(self.fields), "later": self.later}
+
+
+class UnknownKind(ApiError):
+    """The API has no such kind."""
+
+
+def apply_order(item: Object) -> int:
+    """Return the place of an object among others that are applied together: what the rest depends on comes first."""
+    if item["kind"] == "Namespace":
+        return 0
+    if item["kind"] == "CustomResourceDefinition":
+        return 1
+    return 2 if item["kind"] == "ServiceAccount" or str(item["apiVersion"]).startswith(("rbac.", "admissionregistration.")) else 3
+
+
+def established(definition: Object | None) -> str:
+    """Return ``True`` where the API serves the kinds of a CustomResourceDefinition, or how far it is."""
+    if definition is None:
+        return "is gone"
+    conditions = definition.get("status", {}).get("conditions", ())
+    return "True" if any(one["type"] == "Established" and one["status"] == "True" for one in conditions) else "is not established"
 
 
 def object_id(item: Object) -> str:
@@ -159,7 +184,11 @@ class Api:
         return result(answer.status, data, str(answer.reason))
 
     def path(self, item: Object) -> str:
-        """Where an object is."""
+        """Return the path of an object.
+
+        Raises:
+            UnknownKind: the API has no such kind (yet): its CustomResourceDefinition may still have to be applied.
+        """
         version, kind, meta = item["apiVersion"], item["kind"], item["metadata"]
         plural, namespaced = self._kind(version, kind)
         base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
@@ -169,11 +198,17 @@ class Api:
     def _kind(self, version: str, kind: str) -> tuple[str, bool]:
         if (version, kind) not in self._kinds:
             base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
-            for found in self.look(base)["resources"]:
+            try:
+                resources = self.look(base)["resources"]
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                resources = []
+            for found in resources:
                 if "/" not in found["name"]:
                     self._kinds[version, found["kind"]] = (found["name"], found["namespaced"])
         if (version, kind) not in self._kinds:
-            raise ApiError(404, f"the API knows no {kind} of {version}")
+            raise UnknownKind(404, f"the API knows no {kind} of {version}")
         return self._kinds[version, kind]
 
     def get(self, item: Object) -> Object | None:
@@ -188,8 +223,8 @@ class Api:
 
     def compare(self, wanted: Iterable[Object], completed: Callable[[Object, Object | None], Object]) -> list[ObjectChange]:
         """What must be done so that these objects are as wanted; ``completed(wanted, found)``: one with all that is wanted."""
-        changes = []
-        items = list(wanted)
+        items, unknown = self._known(wanted)
+        changes = [ObjectChange(item, "create", later=True) for item in unknown]
         pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api")
         try:
             listed = dict(pair for pairs in pool.map(self._listed, self._collections(items)) for pair in pairs)
@@ -205,6 +240,19 @@ class Api:
             elif fields := differences(item, found):
                 changes.append(ObjectChange(item, "update", tuple(fields)))
         return changes
+
+    def _known(self, items: Iterable[Object]) -> tuple[list[Object], list[Object]]:
+        """Divide objects into those of kinds that the API has, and those whose kind is not there yet."""
+        known: list[Object] = []
+        unknown: list[Object] = []
+        for item in items:
+            try:
+                self.path(item)
+            except UnknownKind:
+                unknown.append(item)
+            else:
+                known.append(item)
+        return known, unknown
 
     def _collections(self, items: Iterable[Object]) -> list[tuple[str, str, str]]:
         """(path, apiVersion, kind) of where at least two of these are that bear our label."""
@@ -273,13 +321,18 @@ def cordoned_for(node: Object) -> str:
     return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
 
 
-def rolled_out(deployment: Object | None) -> str:
-    """``True`` where all pods of a Deployment are of its newest template and available, or how far it is."""
-    if deployment is None:
+def rolled_out(workload: Object | None) -> str:
+    """Return ``True`` where all pods of a Deployment, DaemonSet or StatefulSet are of its newest template and available."""
+    if workload is None:
         return "is gone"
-    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+    status = workload.get("status", {})
+    if status.get("observedGeneration", 0) < workload["metadata"]["generation"]:
         return "has not been seen by its controller"
+    if workload["kind"] == "DaemonSet":
+        wanted = status.get("desiredNumberScheduled", 0)
+        ready = [int(status.get(name, 0)) for name in ("updatedNumberScheduled", "numberAvailable")]
+        return "True" if ready == [wanted] * 2 else f"{ready[0]} of {wanted} pods are new, {ready[1]} available"
+    wanted = workload["spec"].get("replicas", 1)
     counts = [int(status.get(name, 0)) for name in ("updatedReplicas", "availableReplicas", "replicas")]
     return "True" if counts == [wanted] * 3 else f"{counts[0]} of {wanted} pods are new, {counts[1]} of {counts[2]} available"
 

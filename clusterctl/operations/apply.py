@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
@@ -18,7 +17,19 @@ from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
-from clusterctl.kube import CORDONED_FOR, ApiError, Object, ObjectChange, node_ready, object_id, rolled_out, wait_for
+from clusterctl.kube import (
+    CORDONED_FOR,
+    Api,
+    ApiError,
+    Object,
+    ObjectChange,
+    UnknownKind,
+    apply_order,
+    established,
+    object_id,
+    rolled_out,
+    wait_for,
+)
 from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
@@ -26,11 +37,14 @@ from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
+from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.resources.etcd_member import Join
 from clusterctl.resources.program import Image, Program
 
 ROLL_OUT_SECONDS = 180.0
+KIND_SECONDS = 60.0
+"""How long the API may take to serve the kinds of a CustomResourceDefinition."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,7 @@ class Apply:
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
         self.serving = Serving(session, plan.facts)
-        self._bound = self._fetched = False
+        self._bound = self._fetched = self._brought = False
 
     def gates(self) -> Gates:
         """What must hold around each batch."""
@@ -210,7 +224,7 @@ class Apply:
         self._clean()
         self._admit()
         self.session.engine.execute(self.plan.machines, self.gates())
-        self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
+        self._apply_rest()
         if self.plan.nodes or self.plan.later:
             self.settle_nodes()
 
@@ -262,10 +276,25 @@ class Apply:
             self._bound = True
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
-        """A batch is done when its nodes are Ready, labelled and tainted."""
+        """A batch is done when its nodes are Ready, labelled and tainted.
+
+        Without a CNI of ours, the one of ``addons.manifests`` is applied before the nodes can be Ready; where there is none,
+        nodes need only be registered.
+        """
+        settings = self.session.cluster.settings
+        if settings.network.cni == "none" and not self._brought:
+            self._apply_rest()
         limit = self.session.cluster.settings.timeouts.start
-        wait_nodes(self.session, [host for host in batch if host.is_node], deadline=limit)
+        wait_nodes(self.session, [host for host in batch if host.is_node], deadline=limit,
+                   network=settings.network.cni != "none" or bool(settings.addons.manifests))
         self.settle_nodes()
+
+    def _apply_rest(self) -> None:
+        """Apply the objects that are neither bindings nor about removed nodes, once."""
+        if not self._brought:
+            self._brought = True
+            bound = self._bound
+            self._apply([change for change in self._changes if not ((bound and self.binds(change)) or self.admits(change))])
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
         if not changes:
@@ -274,9 +303,9 @@ class Apply:
         events = self.session.engine.events
         api = self.session.ready_api()
         events.stage_started("objects", ["the API"])
-        for change in changes:
+        for change in sorted(changes, key=lambda one: apply_order(one.wanted)):
             try:
-                api.apply(change.wanted)
+                self._apply_object(api, change)
             except ApiError as error:
                 raise Stopped(
                     str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
@@ -284,6 +313,24 @@ class Apply:
             events.note(f"{change.action} {change.id}")
         self._roll_out([change for change in changes if change.action == "update" and change.wanted["kind"] == "Deployment"])
         events.stage_ended("objects", time.monotonic() - started)
+
+    @staticmethod
+    def _apply_object(api: Api, change: ObjectChange) -> None:
+        """Apply one object. Raises ApiError, Stopped where the kinds of a CustomResourceDefinition are not served in time."""
+
+        def served() -> str:
+            try:
+                api.path(change.wanted)
+            except UnknownKind as error:
+                return str(error)
+            return "True"
+
+        if change.later:
+            # Discovery follows a CustomResourceDefinition within seconds.
+            wait_for(served, what=change.id, deadline=KIND_SECONDS)
+        api.apply(change.wanted)
+        if change.wanted["kind"] == "CustomResourceDefinition":
+            wait_for(lambda: established(api.get(change.wanted)), what=change.id, deadline=KIND_SECONDS)
 
     def _roll_out(self, changes: Sequence[ObjectChange]) -> None:
         """Until what ran before runs as it is wanted now: an image that cannot be had is told here, and by nobody later."""
@@ -321,30 +368,3 @@ class Apply:
 
         if self.session.cluster.nodes:
             wait_for(patch, what="labels and taints of nodes", deadline=30)
-
-
-def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float,
-               said: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
-
-    ``said``: what their kubelets must say in ``nodeInfo``: a node that was Ready before is so for a while.
-    """
-
-    def look() -> str:
-        try:
-            nodes = session.ready_api(deadline=10).nodes()
-        except ApiError as error:
-            return str(error)
-        late = {host.name: state for host in hosts if (state := _late(nodes.get(host.name), said)) != "True"}
-        return "; ".join(f"{name} {state}" for name, state in late.items()) or "True"
-
-    wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=deadline)
-
-
-def _late(node: Object | None, said: Mapping[str, str]) -> str:
-    state = node_ready(node)
-    if state == "True" and node is not None:
-        # A build may add to its version, and containerd's may begin with a v.
-        info = {key: str(node["status"]["nodeInfo"][key]).replace("://v", "://") for key in said}
-        return next((f"its {key} is {info[key]} still" for key, value in said.items() if not info[key].startswith(value)), "True")
-    return state

@@ -21,9 +21,10 @@ from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, ObjectChange
 from clusterctl.model import Cluster, Host, Versions
 from clusterctl.operations import drain, running, snapshot, upgrade_checks
-from clusterctl.operations.apply import Apply, ApplyPlan, compare, require, wait_nodes
+from clusterctl.operations.apply import Apply, ApplyPlan, compare, require
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import max_unavailable
+from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.versions import SUPPORTED_MINORS, order
@@ -241,7 +242,7 @@ class Upgrade(Apply):
         upgrade_checks.accept_flags(self.session, self.plan.facts)
         self.session.engine.execute(Plan(rest), self.gates())
         if self.wish.pause_after is None:
-            self._apply([change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))])
+            self._apply_rest()
             self.settle_nodes()
 
     def gates(self) -> Gates:

@@ -1,0 +1,138 @@
+"""Manifests of the user: a CNI that nodes need to become Ready, kinds that the manifests define themselves, objects that depend on others."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import checks
+import pytest
+import yaml
+from cluster import CLI, Cluster, until
+
+from clusterctl.artifacts.image import ImageSpec, write_docker_archive
+from clusterctl.artifacts.places import own_architecture
+from clusterctl.lab import Lab, LabSpec
+
+pytestmark = pytest.mark.lab
+
+CNI_IMAGE = "example/cni:1"
+SET_UP = """
+last=${NODE_IP##*.}
+cat >/etc/cni/net.d/.new <<END
+{"cniVersion": "0.4.0", "name": "pods", "plugins": [
+ {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
+  "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.$last.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
+END
+mv /etc/cni/net.d/.new /etc/cni/net.d/10-pods.conflist
+for peer in $PEERS; do
+ [ "$peer" = "$NODE_IP" ] || ip route replace "10.244.${peer##*.}.0/24" via "$peer"
+done
+while :; do sleep 60; done
+"""
+
+
+def cni(addresses: list[str]) -> list[dict[str, Any]]:
+    """A CNI of bridge, host-local and routes, in a Namespace of its own that comes last in the file."""
+    labels = {"app": "cni"}
+    pod = {
+        "hostNetwork": True, "priorityClassName": "system-node-critical", "tolerations": [{"operator": "Exists"}],
+        "serviceAccountName": "cni", "terminationGracePeriodSeconds": 1,
+        "containers": [{
+            "name": "cni", "image": CNI_IMAGE, "imagePullPolicy": "Never", "command": ["/busybox", "sh", "-c", SET_UP],
+            "env": [{"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+                    {"name": "PEERS", "value": " ".join(addresses)}],
+            "securityContext": {"privileged": True},
+            "volumeMounts": [{"name": "conf", "mountPath": "/etc/cni/net.d"}]}],
+        "volumes": [{"name": "conf", "hostPath": {"path": "/etc/cni/net.d"}}]}
+    return [
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "cni", "namespace": "pod-network"},
+         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "cni", "namespace": "pod-network"},
+         "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "cni", "namespace": "pod-network"}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pod-network", "labels": {
+            "pod-security.kubernetes.io/enforce": "privileged"}}},
+    ]
+
+
+def defined(kind: str) -> list[dict[str, Any]]:
+    """A custom object, and after it the CustomResourceDefinition of its kind."""
+    plural, group = f"{kind.lower()}s", "example.com"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return [
+        {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": "first", "namespace": "default"}, "size": 1},
+        {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": f"{plural}.{group}"},
+         "spec": {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+                  "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}]}},
+    ]
+
+
+def write(path: Path, objects: list[dict[str, Any]]) -> None:
+    path.write_text(yaml.safe_dump_all(objects))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two machines whose only CNI comes from a manifest; its image is loaded while apply waits for the nodes."""
+    work = Path(tmp_path_factory.mktemp("manifests"))
+    made = Cluster.up(LabSpec(name="e2eown", machines=2, cluster={
+        "network": {"cni": "none"}, "addons": {"manifests": ["cni.yaml", "kinds.yaml"]}}), work)
+    try:
+        write(made.inventory.parent / "cni.yaml", cni([machine.address for machine in made.lab.machines.values()]))
+        write(made.inventory.parent / "kinds.yaml", defined("Gauge"))
+        with made.start("apply", "--yes") as apply:
+            try:
+                load(made.lab, work)
+                output, _ = apply.communicate(timeout=400)
+            finally:
+                apply.kill()
+        assert apply.returncode == 0, output
+        checks.load_image(made)
+        yield made
+    finally:
+        made.down()
+
+
+def load(lab: Lab, work: Path) -> None:
+    """Import the image of the CNI on each machine as soon as its containerd answers."""
+    archive = work / "cni.tar"
+    write_docker_archive(archive, ImageSpec(CNI_IMAGE, ("/busybox",)), busybox(work), own_architecture())
+
+    def imported(machine: str) -> bool:
+        with archive.open("rb") as stdin:
+            done = subprocess.run([*CLI, "lab", "shell", "--name", lab.name, machine, "--", "ctr", "-n", "k8s.io", "images", "import", "-"],
+                                  stdin=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return True
+
+    for machine in lab.machines:
+        until(lambda machine=machine: imported(machine), f"the image on {machine}", 200)  # type: ignore[misc]
+
+
+def busybox(work: Path) -> Path:
+    """A static busybox under the name that the image gives it."""
+    copy = work / "busybox"
+    copy.write_bytes(Path("/bin/busybox").read_bytes())
+    copy.chmod(0o755)
+    return copy
+
+
+def test_nodes_are_ready_by_a_cni_from_manifests(cluster: Cluster) -> None:
+    checks.nodes_ready(cluster)
+    assert not cluster.on("w-1", "ls /etc/cni/net.d | grep flannel; systemctl is-enabled flanneld 2>/dev/null", check=False).strip()
+    pods = checks.pods_everywhere(cluster)
+    checks.pod_network(cluster, pods)
+    assert cluster.json("get", "gauges", "first")["size"] == 1
+    checks.nothing_to_do(cluster)
+
+
+def test_a_kind_and_its_object_come_to_a_live_cluster(cluster: Cluster) -> None:
+    write(cluster.inventory.parent / "kinds.yaml", [*defined("Gauge"), *defined("Valve")])
+    changes = {change["object"]: change["later"] for change in cluster.plan()["objects"]}
+    assert changes == {"CustomResourceDefinition valves.example.com": False, "Valve default/first": True}
+    cluster.apply()
+    assert cluster.json("get", "valves", "first")["size"] == 1
+    checks.nothing_to_do(cluster)
