@@ -328,7 +328,7 @@ def rolled_out(workload: Object | None) -> str:
     status = workload.get("status", {})
     if status.get("observedGeneration", 0) < workload["metadata"]["generation"]:
         return "has not been seen by its controller"
-    if workload["kind"] == "DaemonSet":
+    if workload.get("kind") == "DaemonSet":
         wanted = status.get("desiredNumberScheduled", 0)
         ready = [int(status.get(name, 0)) for name in ("updatedNumberScheduled", "numberAvailable")]
         return "True" if ready == [wanted] * 2 else f"{ready[0]} of {wanted} pods are new, {ready[1]} available"

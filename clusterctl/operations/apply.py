@@ -19,6 +19,8 @@ from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
 from clusterctl.kube import (
     CORDONED_FOR,
+    MANAGED_BY,
+    MANAGER,
     Api,
     ApiError,
     Object,
@@ -197,6 +199,12 @@ def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | 
         return error
 
 
+def awaited(change: ObjectChange) -> bool:
+    """Return whether a workload's roll-out is awaited: of one that was changed, and of a new one of ours."""
+    ours = (change.wanted["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER
+    return change.wanted["kind"] in ("Deployment", "DaemonSet", "StatefulSet") and (ours or change.action == "update")
+
+
 class Apply:
     """Carries an ApplyPlan out."""
 
@@ -204,6 +212,7 @@ class Apply:
         self.session, self.plan = session, plan
         self.serving = Serving(session, plan.facts)
         self._bound = self._fetched = self._brought = False
+        self._rolls: list[ObjectChange] = []
 
     def gates(self) -> Gates:
         """What must hold around each batch."""
@@ -225,6 +234,7 @@ class Apply:
         self._admit()
         self.session.engine.execute(self.plan.machines, self.gates())
         self._apply_rest()
+        self._roll_out()
         if self.plan.nodes or self.plan.later:
             self.settle_nodes()
 
@@ -282,7 +292,7 @@ class Apply:
         nodes need only be registered.
         """
         settings = self.session.cluster.settings
-        if settings.network.cni == "none" and not self._brought:
+        if settings.network.cni == "none":
             self._apply_rest()
         limit = self.session.cluster.settings.timeouts.start
         wait_nodes(self.session, [host for host in batch if host.is_node], deadline=limit,
@@ -293,8 +303,9 @@ class Apply:
         """Apply the objects that are neither bindings nor about removed nodes, once."""
         if not self._brought:
             self._brought = True
-            bound = self._bound
-            self._apply([change for change in self._changes if not ((bound and self.binds(change)) or self.admits(change))])
+            rest = [change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))]
+            self._apply(rest)
+            self._rolls = [change for change in rest if awaited(change)]
 
     def _apply(self, changes: Sequence[ObjectChange]) -> None:
         if not changes:
@@ -311,7 +322,6 @@ class Apply:
                     str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
                 ) from None
             events.note(f"{change.action} {change.id}")
-        self._roll_out([change for change in changes if change.action == "update" and change.wanted["kind"] == "Deployment"])
         events.stage_ended("objects", time.monotonic() - started)
 
     @staticmethod
@@ -332,18 +342,24 @@ class Apply:
         if change.wanted["kind"] == "CustomResourceDefinition":
             wait_for(lambda: established(api.get(change.wanted)), what=change.id, deadline=KIND_SECONDS)
 
-    def _roll_out(self, changes: Sequence[ObjectChange]) -> None:
-        """Until what ran before runs as it is wanted now: an image that cannot be had is told here, and by nobody later."""
+    def _roll_out(self) -> None:
+        """Wait for workloads to roll out, so that this run reports an image that cannot be pulled."""
+        settings = self.session.cluster.settings
+        if not self._rolls or (settings.network.cni == "none" and not settings.addons.manifests):
+            return
+        started, events = time.monotonic(), self.session.engine.events
+        events.stage_started("roll-out", [change.id for change in self._rolls])
 
         def look() -> str:
             try:
                 api = self.session.ready_api()
-                late = {change.id: rolled_out(api.get(change.wanted)) for change in changes}
+                late = {change.id: rolled_out(api.get(change.wanted)) for change in self._rolls}
             except ApiError as error:
                 return str(error)
             return "; ".join(f"{name}: {state}" for name, state in late.items() if state != "True") or "True"
 
         wait_for(look, what="the roll-out", deadline=ROLL_OUT_SECONDS)
+        events.stage_ended("roll-out", time.monotonic() - started)
 
     def settle_nodes(self) -> None:
         """Labels, taints, and no cordon of an operation that ended early.

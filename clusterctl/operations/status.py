@@ -11,7 +11,7 @@ from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, cordoned_for, node_ready
 from clusterctl.model import Host
-from clusterctl.operations import members, running
+from clusterctl.operations import api_health, members, running
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import formed, stages, wanted
 from clusterctl.operations.foresight import foresee, probes_of, remember
@@ -122,6 +122,7 @@ def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, 
         if cordoned_for(node):
             yield f"node {name} is cordoned for {cordoned_for(node)}, which did not end: run that again, or clusterctl apply"
     if not session.pki_is_new and not session.options.limit:
+        yield from api_health.problems(session, facts)
         yield from _strays(session, [host for host in session.cluster.etcd_members if host.name in formed(facts)])
 
 

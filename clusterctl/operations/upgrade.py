@@ -243,6 +243,7 @@ class Upgrade(Apply):
         self.session.engine.execute(Plan(rest), self.gates())
         if self.wish.pause_after is None:
             self._apply_rest()
+            self._roll_out()
             self.settle_nodes()
 
     def gates(self) -> Gates:

@@ -165,6 +165,28 @@ def test_drift_in_the_api(cluster: Cluster) -> None:
     assert "kubernetes cluster.local" in cluster.json("get", "configmap", "-n", "kube-system", "coredns")["data"]["Corefile"]
 
 
+def test_status_sees_what_is_wrong_inside_the_cluster(cluster: Cluster) -> None:
+    """A deleted CoreDNS, one that has no pods, and a certificate request that waits for an answer."""
+
+    def problems(code: int = 3) -> str:
+        return "\n".join(json.loads(cluster.cli("status", "-o", "json", code=code))["problems"])
+
+    assert not problems(0)
+    cluster.kubectl("delete", "deployment", "-n", "kube-system", "coredns")
+    assert "Deployment kube-system/coredns is missing: clusterctl apply" in problems()
+    cluster.apply()
+    assert not problems(0), "apply waits until the new one serves"
+    pods = ("-n", "kube-system", "delete", "service", "kube-dns")
+    cluster.kubectl(*pods)
+    assert "Service kube-system/kube-dns is missing" in problems()
+    cluster.apply()
+    cluster.kubectl("-n", "kube-system", "patch", "service", "kube-dns", "--patch", '{"spec": {"selector": {"other": "pods"}}}')
+    until(lambda: "CoreDNS does not answer" in problems(), "CoreDNS is missed", 30)
+    cluster.kubectl("-n", "kube-system", "patch", "service", "kube-dns", "--type=json", "--patch",
+                    '[{"op": "remove", "path": "/spec/selector/other"}]')
+    until(lambda: not problems(0), "all is well", 60)
+
+
 def test_differences_are_shown(cluster: Cluster) -> None:
     """Line by line in files, field by field in certificates; of secrets nothing."""
     cluster.on("cp-1", "cp -p /etc/kubernetes/scheduler.yaml /run/kept && echo '# by hand' >>/etc/kubernetes/scheduler.yaml && "
