@@ -247,7 +247,7 @@ class TextReport(Report):
         if len(fields["hops"]) > 1:
             self._line(f"after that, each as an upgrade of its own: {', '.join(fields['hops'][1:])}")
         if fields["etcd_snapshot"]:
-            self._line("a snapshot of etcd is saved and proven before anything is interrupted")
+            self._line("a snapshot of etcd is saved and verified before anything is interrupted")
 
     def _show_plan(self, fields: dict[str, Any]) -> None:
         if "hops" in fields:
