@@ -109,6 +109,10 @@ class Report(Events):
     def upgrade(self, plan: UpgradePlan) -> None:
         self.emit("plan", **plan.as_dict())
 
+    def restore(self, plan: Printable) -> None:
+        """What a restore of etcd's data would do."""
+        self._tell("restore-plan", **plan.as_dict())
+
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
@@ -231,6 +235,18 @@ class TextReport(Report):
         if part["drain"]:
             self._show_drain(part["drain"])
         self._line(f"    safe because: {part['safe']}")
+
+    def _show_restore_plan(self, fields: dict[str, Any]) -> None:
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        if fields["begun"]:
+            self._line(f"continues {fields['id']}, which did not end", "bold")
+        self._line(f"etcd on {', '.join(fields['members'])} starts anew from {fields['source']}", "bold")
+        if fields["revision"]:
+            self._line(f"  revision {fields['revision']}, {fields['keys']} keys")
+        self._line(f"  lost: {fields['lost']}", "yellow")
+        self._line(f"  stopped meanwhile: the control planes on {', '.join(fields['control_planes'])}, and etcd", "yellow")
+        self._line(f"  moved aside, never deleted: the old data, to {fields['moved_to']} on each of them")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

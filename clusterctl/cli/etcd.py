@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import InventoryOption, Invocation, LimitOption, Output, OutputOption, StateOption, gather, verb
+from clusterctl.cli.restore import restore
 from clusterctl.cli.steps import begin_journal
 
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     snapshot.command("save")(save)
     snapshot.command("list")(list_saved)
     snapshot.command("verify")(verify)
+    snapshot.command("restore")(restore)
     etcd.add_typer(snapshot, name="snapshot")
     app.add_typer(etcd, name="etcd")
 

@@ -159,7 +159,10 @@ def verify(session: Session, path: Path, say: Say) -> dict[str, Any]:
 
     Raises IntegrityError, Refused.
     """
-    known = check(session, path)
+    known = inspect(session, path)
+    if not known.ours:
+        raise IntegrityError(foreign(path, known), where=str(path), code="etcd.snapshot-foreign",
+                             hint="name a snapshot of this cluster: clusterctl etcd snapshot list")
     try:
         found = members.look(session)
     except (Refused, Unreachable):
@@ -170,26 +173,26 @@ def verify(session: Session, path: Path, say: Say) -> dict[str, Any]:
     return {"file": str(path), "sha256": sha256(path), "revision": revision, "keys": keys, "uid": known.uid}
 
 
-def check(session: Session, path: Path, adopt: str = "") -> origin.Origin:
-    """Check a file on this side: its digest, its pages, its description and that its data is of this cluster.
-
-    ``adopt``: the uid of another cluster whose data is accepted. Raises IntegrityError, InputError.
-    """
+def inspect(session: Session, path: Path) -> origin.Origin:
+    """Read a file on this side: its digest, its pages, its description. Raises IntegrityError, InputError."""
     check_digest(path)
     known = origin.identify(path, session.pki)
-    note = _description(path)
+    note = description(path)
     if note and note.get("sha256") != sha256(path):
         raise IntegrityError("is not the file that its description is about", where=str(path), hint=AGAIN,
                              code="etcd.snapshot-damaged")
-    if not known.ours and not (adopt and adopt == known.uid):
-        described = f" ({note.get('cluster')}, {note.get('taken')})" if note.get("cluster") else ""
-        raise IntegrityError(f"is a snapshot of another cluster{described}: {known.why}", where=str(path),
-                             code="etcd.snapshot-foreign",
-                             hint="name a snapshot of this cluster: clusterctl etcd snapshot list")
     return known
 
 
-def _description(path: Path) -> dict[str, Any]:
+def foreign(path: Path, known: origin.Origin) -> str:
+    """Say which other cluster a snapshot is of, and what shows it."""
+    note = description(path)
+    described = f" ({note.get('cluster')}, {note.get('taken')})" if note.get("cluster") else ""
+    return f"is a snapshot of another cluster{described}: {known.why}"
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What is noted beside a snapshot; empty where nothing is. Raises InputError."""
     described = path.with_suffix(".json")
     try:
         note = json.loads(described.read_text()) if described.exists() else {}

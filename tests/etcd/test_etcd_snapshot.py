@@ -11,14 +11,14 @@ import pytest
 from etcd_programs import UID, damaged, member
 
 from clusterctl import bolt
-from clusterctl.errors import IntegrityError
-from clusterctl.operations import scratch
+from clusterctl.errors import IntegrityError, Refused
+from clusterctl.operations import restore, scratch
 from clusterctl.operations import snapshot as operation
 from clusterctl.operations.scratch import Place
 
 
 def test_a_snapshot_is_read_as_etcd_reads_it(session: Any, snapshot: Path) -> None:
-    known = operation.check(session, snapshot)
+    known = operation.inspect(session, snapshot)
     assert (known.uid, known.ours, known.revision, known.keys) == (UID, True, 104, 101)
 
 
@@ -39,14 +39,25 @@ def test_tombstones_large_values_and_branches(programs: Path, tmp_path: Path) ->
     assert {key: len(value) for key, value in found.values.items()} == {b"/large": 900_000, b"/k/3/1": 5}
 
 
-def test_forty_damaged_files_are_refused(session: Any, snapshot: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["restore", "verify"])
+def test_forty_damaged_files_are_refused(session: Any, snapshot: Path, tmp_path: Path, verb: str) -> None:
+    """Before any machine is asked for anything: this session has none."""
     chance, size = random.Random(7), snapshot.stat().st_size
     for number in range(20):
         for how in ({"truncate": chance.randrange(size)}, {"flip": chance.randrange(size * 8)}):
             bad = damaged(snapshot, tmp_path / f"bad-{number}.db", **how)
             with pytest.raises(IntegrityError) as caught:
-                operation.check(session, bad)
-            assert caught.value.code == "etcd.snapshot-damaged", how
+                restore.make_plan(session, bad) if verb == "restore" else operation.verify(session, bad, print)
+            assert (caught.value.code, caught.value.exit_code) == ("etcd.snapshot-damaged", 7), how
+
+
+@pytest.mark.parametrize("adopt", ["", "22222222-2222-3333-4444-555555555555"])
+def test_another_clusters_snapshot_is_restored_only_with_its_uid(session: Any, foreign: Path, adopt: str) -> None:
+    with pytest.raises(Refused) as caught:
+        restore.make_plan(session, foreign, adopt=adopt)
+    assert (caught.value.code, caught.value.exit_code) == ("etcd.snapshot-foreign", 3)
+    assert f"--adopt {UID}" in caught.value.hint
+    restore.refuse_foreign(foreign, operation.inspect(session, foreign), UID)
 
 
 def test_pages_that_do_not_fit_are_refused_whatever_the_digest(snapshot: Path, tmp_path: Path) -> None:
@@ -63,11 +74,8 @@ def test_pages_that_do_not_fit_are_refused_whatever_the_digest(snapshot: Path, t
 def test_another_clusters_snapshot_is_refused(session: Any, foreign: Path) -> None:
     """Also with no description beside it: its data cannot be decrypted with this cluster's key."""
     with pytest.raises(IntegrityError) as caught:
-        operation.check(session, foreign)
+        operation.verify(session, foreign, lambda text: None)
     assert (caught.value.code, caught.value.exit_code) == ("etcd.snapshot-foreign", 7)
-    with pytest.raises(IntegrityError):
-        operation.check(session, foreign, adopt="22222222-2222-3333-4444-555555555555")
-    assert operation.check(session, foreign, adopt=UID).uid == UID
 
 
 def test_it_is_verified_on_this_machine(programs: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, session: Any) -> None:
