@@ -247,6 +247,8 @@ class TextReport(Report):
         self._line(f"  lost: {fields['lost']}", "yellow")
         self._line(f"  stopped meanwhile: the control planes on {', '.join(fields['control_planes'])}, and etcd", "yellow")
         self._line(f"  moved aside, never deleted: the old data, to {fields['moved_to']} on each of them")
+        for name in fields["leaving"]:
+            self._line(f"  {name}: its data is moved aside as well; it joins anew with clusterctl apply", "yellow")
 
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import InventoryOption, Invocation, LimitOption, Output, OutputOption, StateOption, gather, verb
-from clusterctl.cli.restore import restore
+from clusterctl.cli.restore import recover, restore
 from clusterctl.cli.steps import begin_journal
 
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     etcd = typer.Typer(help="etcd's members and snapshots.", no_args_is_help=True, rich_markup_mode=None)
     etcd.command("members")(members)
     etcd.command("defrag")(defrag)
+    etcd.command("recover")(recover)
     snapshot = typer.Typer(help="Snapshots of etcd.", no_args_is_help=True, rich_markup_mode=None)
     snapshot.command("save")(save)
     snapshot.command("list")(list_saved)

@@ -58,6 +58,29 @@ def restore(
             f"the old data is in {found.kept} on each member; delete it when it is of no more use"])
 
 
+@verb
+def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = None) -> None:
+    """Make one surviving member the whole of etcd where quorum is lost for good. Run it again whenever it stopped."""
+    from clusterctl.operations.lock import locked
+    from clusterctl.operations.recover import make_plan, reachable
+    from clusterctl.operations.restoring import Restoring
+
+    report = call.report()
+    with call.session(report) as opened:
+        alive = reachable(opened, [host for host in opened.cluster.hosts if host.is_etcd or host.is_control_plane])
+        holders = [host for host in alive if host.is_control_plane]
+        with locked(opened, "etcd recover", hosts=holders):
+            found = make_plan(opened, alive)
+            report.restore(found)
+            confirm_name("etcd recover", opened.cluster.name, yes=yes, given=confirm)
+            begin_journal(report, opened, "recover")
+            with begun():
+                Restoring(opened, found).run()
+            summarise(report, opened, changed=True, next_steps=[
+                "reinstall the lost machines, or take them out of the inventory; then clusterctl apply lets the rest join",
+                f"the old data is in {found.kept} on {', '.join(host.name for host in (*found.hosts, *found.leaving))}"])
+
+
 def _abort(report: Report, opened: Session, *, yes: bool, confirm: str | None) -> None:
     from clusterctl.operations.restore import abort_plan
     from clusterctl.operations.restoring import Restoring

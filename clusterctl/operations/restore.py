@@ -67,6 +67,8 @@ class RestorePlan:
     revision: int = 0
     keys: int = 0
     begun: bool = False
+    leaving: tuple[Host, ...] = ()
+    """Survivors of a recovery whose data is moved aside: they join anew."""
     control_planes: tuple[Host, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -91,12 +93,13 @@ class RestorePlan:
 
     @property
     def marked(self) -> tuple[Host, ...]:
-        return tuple(host for host in self.hosts if self.machines[host.name].mark)
+        return tuple(host for host in (*self.hosts, *self.leaving) if self.machines[host.name].mark)
 
     def as_dict(self) -> dict[str, object]:
         return {
             "id": self.id, "source": self.source, "revision": self.revision, "keys": self.keys, "lost": self.lost,
             "begun": self.begun, "members": [host.name for host in self.hosts],
+            "leaving": [host.name for host in self.leaving],
             "control_planes": [host.name for host in self.control_planes], "moved_to": self.kept, "warnings": list(self.warnings),
         }
 

@@ -40,7 +40,11 @@ class Restoring:
             self._stage("prepare", plan.hosts, self._prepare, {"snapshot": plan.path})
         if not plan.reached(SWAPPED):
             self.stop()
+            if plan.path is None:
+                self._stage("replay", plan.hosts, lambda host: [(
+                    "recover_prepare", plan.id, host.name, peer_url(host), plan.token)])
             self._stage("swap", plan.hosts, lambda host: [("restore_swap", plan.id, plan.token)])
+        self._stage("leave", plan.leaving, lambda host: [("recover_leave", plan.id)])
         self.start()
         self.finish()
 
@@ -51,7 +55,7 @@ class Restoring:
     def stop(self) -> None:
         """Stop API servers everywhere, then etcd everywhere."""
         self._stage("stop-control-plane", self.plan.control_planes, lambda host: [("stop_control_plane",)])
-        self._stage("stop-etcd", self.plan.hosts, lambda host: [(
+        self._stage("stop-etcd", (*self.plan.hosts, *self.plan.leaving), lambda host: [(
             "restore_hold", self.plan.id, self.plan.digest, self.plan.members)])
 
     def start(self) -> None:
@@ -59,13 +63,15 @@ class Restoring:
         plan = self.plan
         self._stage("start-etcd", plan.hosts, lambda host: [("restore_start", plan.id)])
         self._stage("etcd", plan.hosts, lambda host: [("restore_serve", str(SERVE_SECONDS))])
-        self._stage("control-plane", plan.control_planes, lambda host: [("start_control_plane", str(SERVE_SECONDS))])
+        # An API server whose own member is to join anew has no etcd before that.
+        serving = [host for host in plan.control_planes if host not in plan.leaving]
+        self._stage("control-plane", serving, lambda host: [("start_control_plane", str(SERVE_SECONDS))])
 
     def finish(self) -> None:
         """Restart kubelets one after the other, wait until nodes are Ready, and remove the markers."""
         restarted = self._restart_nodes()
         self._await_nodes(restarted)
-        self._unmark(self.plan.hosts)
+        self._unmark((*self.plan.hosts, *self.plan.leaving))
 
     def _unmark(self, hosts: Sequence[Host]) -> None:
         self._stage("done", hosts, lambda host: [("restore_done", self.plan.id)])
@@ -83,6 +89,8 @@ class Restoring:
                blobs: Mapping[str, Blob] = NOTHING) -> None:
         """One program on each of these hosts; the next stage begins when all have ended. Raises Stopped."""
         session, started = self.session, time.monotonic()
+        if not hosts:
+            return
         session.engine.guard()
         session.engine.events.stage_started(name, [host.name for host in hosts])
 
@@ -100,6 +108,8 @@ class Restoring:
         """One kubelet after the other; those that cannot be reached are named and left out."""
         session, done = self.session, []
         for host in session.cluster.nodes:
+            if host in self.plan.leaving:
+                continue
             try:
                 session.engine.transports[host.name].connect()
             except Unreachable as error:

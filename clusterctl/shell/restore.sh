@@ -18,6 +18,12 @@ observe_restore() {
 	if [ -e "$etcd_data/member" ]; then emit data "$(du -sk "$etcd_data/member" | cut -f 1)"; fi
 }
 
+# observe_revision X: of a member that is stopped, as its database has it.
+observe_revision() {
+	said=$("$root/bin/etcdutl" snapshot status "$etcd_data/member/snap/db" --write-out json 2>/dev/null) || return 0
+	emit revision "$(printf '%s' "$said" | sed -n 's/.*"revision":\([0-9]*\).*/\1/p')"
+}
+
 # read_mark: into 'id', 'phase', 'digest', 'members'; empty where there is none.
 read_mark() {
 	id='' phase='' digest='' members=''
@@ -49,14 +55,15 @@ restore_prepare() {
 	write_mark "$1" prepared "$2" "$3"
 }
 
-# make_data ID FILE MEMBERS NAME PEER_URL TOKEN: restore a file into $etcd_data/restore-ID. Revisions that clients have seen
+# make_data ID FILE MEMBERS NAME PEER_URL TOKEN [FLAG...]: restore a file into $etcd_data/restore-ID. Revisions that clients have seen
 # must not come again with other content: the revision is raised far beyond, and all before it is compacted.
 make_data() {
 	staged=$etcd_data/restore-$1 file=$2 cluster=$3 name=$4 url=$5 token=$6
+	shift 6
 	rm -rf -- "$etcd_data"/restore-*
 	limit_scratch "$file"
 	(spared "$root/bin/etcdutl" snapshot restore "$file" --data-dir "$staged.new" --name "$name" --initial-cluster "$cluster" \
-		--initial-cluster-token "$token" --initial-advertise-peer-urls "$url" --bump-revision 1000000000 --mark-compacted)
+		--initial-cluster-token "$token" --initial-advertise-peer-urls "$url" --bump-revision 1000000000 --mark-compacted "$@")
 	chown -R etcd:etcd "$staged.new"
 	chmod 700 "$staged.new"
 	find "$staged.new" -type f -exec sync {} +
@@ -75,6 +82,36 @@ restore_hold() {
 	systemctl daemon-reload
 	systemctl stop etcd.service
 	write_mark "$1" held "$2" "$3"
+}
+
+# recover_prepare ID NAME PEER_URL TOKEN: make the new data out of a copy of the old. The copy is started once, alone, on 127.0.0.1:
+# so its write-ahead log, where the last acknowledged writes may be, goes into the database.
+recover_prepare() {
+	own_mark "$1"
+	case $phase in swapped | started | done) return 0 ;; esac
+	if [ -e "$etcd_data/restore-$1/member" ]; then return 0; fi
+	[ -e "$etcd_data/member/snap/db" ] || die "there is no data of etcd in $etcd_data/member"
+	copy=$etcd_data/recover-$1
+	turn=0
+	until replay "$copy" "$2" "$((20000 + ($$ + turn * 1237) % 5000 * 2))"; do
+		turn=$((turn + 1))
+		if [ "$turn" -eq 4 ] || ! grep -q 'address already in use' "$copy.log"; then die "a copy of its data cannot be started: $(tail -c 1000 "$copy.log")"; fi
+	done
+	make_data "$1" "$copy/member/snap/db" "$members" "$2" "$3" "$4" --skip-hash-check
+	rm -rf -- "$copy" "$copy.log"
+}
+
+# replay COPY NAME PORT
+replay() {
+	rm -rf -- "$1"
+	mkdir "$1"
+	cp -a -- "$etcd_data/member" "$1/member"
+	limit_scratch "$1/member/snap/db"
+	start_scratch "$1" "$2" "$3"
+	code=0
+	await_scratch "https://127.0.0.1:$3" || code=1
+	stop_scratch || code=1
+	return "$code"
 }
 
 # restore_swap ID TOKEN: move the old data aside and the new one in its place; nothing is deleted.
@@ -106,6 +143,22 @@ keep_old() {
 	if [ -e "$old/member" ] || [ -e "$old/none" ]; then return 0; fi
 	if [ -e "$etcd_data/member" ]; then mv -- "$etcd_data/member" "$old/member"; else : >"$old/none"; fi
 	sync "$old" "$etcd_data"
+}
+
+# recover_leave ID: a survivor whose data is not taken joins the cluster anew: it becomes a machine that was never a member.
+recover_leave() {
+	own_mark "$1"
+	case $phase in swapped | started | done) return 0 ;; esac
+	old=$etcd_data/before-restore-$1
+	mkdir -p -- "$old"
+	chown etcd:etcd "$old"
+	if [ -e "$etcd_data/member" ]; then mv -- "$etcd_data/member" "$old/member"; fi
+	for file in initial.env formed; do
+		[ ! -e "$etcd_etc/$file" ] || mv -f -- "$etcd_etc/$file" "$old/$file"
+	done
+	sync "$etcd_data" "$etcd_etc"
+	release_etcd
+	write_mark "$1" started "$digest" "$members"
 }
 
 release_etcd() {
@@ -178,7 +231,7 @@ restore_abort() {
 		rm -rf -- "$etcd_data/member"
 	fi
 	if [ -e "$old/initial.env" ]; then mv -f -- "$old/initial.env" "$etcd_etc/initial.env"; fi
-	rm -rf -- "$old" "$etcd_data"/restore-*
+	rm -rf -- "$old" "$etcd_data"/restore-* "$etcd_data"/recover-*
 	sync "$etcd_data" "$etcd_etc"
 	release_etcd
 	systemctl start --no-block etcd.service

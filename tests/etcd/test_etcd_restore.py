@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from etcd_programs import free_port
+from etcd_programs import free_port, member
 from machines import EtcdBox, Restored
 
+from clusterctl import bolt
 from clusterctl.operations.snapshot import sha256
 from clusterctl.pki import Pki
 from clusterctl.shell import Blob, Call
@@ -174,3 +176,39 @@ def test_a_damaged_file_stops_nothing(make: Make, snapshot: Path, tmp_path: Path
         call = ("restore_prepare", ID, sha256(told), cluster.initial, "cp-1", cluster.peers["cp-1"], "token")
         assert box.call(call, blobs={"snapshot": bad}).failure is not None
     assert box.look_at().mark is None and box.look_at().active
+
+
+def test_writes_that_only_the_log_has_are_recovered(make: Make, programs: Path) -> None:
+    """The member is killed at once: its database has none of them yet. Of the last one its log need not say that it was committed."""
+    cluster = make(1)
+    box = cluster.boxes["cp-1"]
+    with member(programs, box.data, "--backend-batch-interval", "60s") as one:
+        for number in range(50):
+            one.ctl("put", f"/k/{number}", "x" * 100)
+        one.process.send_signal(signal.SIGKILL)
+        one.process.wait()
+    before = {path.name: path.stat().st_size for path in (box.data / "member/snap").iterdir()}
+    assert bolt.read(box.data / "member/snap/db").keys < 10
+    assert box.call(("restore_hold", ID, "recovered", cluster.initial)).failure is None
+    for _ in range(2):
+        result = box.call(("recover_prepare", ID, "cp-1", cluster.peers["cp-1"], "token"))
+        assert result.failure is None, result.failure
+    assert {path.name: path.stat().st_size for path in (box.data / "member/snap").iterdir()} == before, "the old data is as it was"
+    assert box.call(("restore_swap", ID, "token")).failure is None and box.call(("restore_start", ID)).failure is None
+    cluster.start()
+    try:
+        assert json.loads(cluster.ctl("get", "/k/", "--prefix", "-w", "json").stdout)["count"] >= 49
+        assert len(json.loads(cluster.ctl("member", "list", "-w", "json").stdout)["members"]) == 1
+    finally:
+        cluster.stop()
+
+
+def test_a_survivor_that_is_not_taken_joins_anew(make: Make) -> None:
+    cluster = make(1)
+    box = cluster.boxes["cp-1"]
+    old_data(box)
+    for call in [("restore_hold", ID, "recovered", "x"), ("recover_leave", ID), ("recover_leave", ID), ("restore_done", ID), ("restore_forget",)]:
+        assert box.call(call).failure is None
+    assert sorted(path.name for path in (box.data / f"before-restore-{ID}").iterdir()) == ["formed", "initial.env", "member"]
+    assert not (box.configuration / "formed").exists() and not (box.configuration / "initial.env").exists()
+    assert list(box.units.iterdir()) == [box.units / "etcd.service"]
