@@ -126,13 +126,14 @@ class Engine:
             raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
         return seen
 
-    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300, more: str = "") -> list[list[str]]:
+    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300, more: str = "",
+            blobs: Mapping[str, Blob] = MappingProxyType({})) -> list[list[str]]:
         """Run calls of the prelude on one host; the records that they print. Raises Stopped where one fails.
 
-        ``silence``: seconds; ``more``: functions beside the prelude's.
+        ``silence``: seconds; ``more``: functions beside the prelude's; ``blobs``: files that are sent with it.
         """
         try:
-            program = Program(steps=steps, functions=more)
+            program = Program(steps=steps, functions=more, blobs=blobs)
             records = list(self.transports[host.name].stream(program, silence=silence))
         except Cut as error:
             raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None

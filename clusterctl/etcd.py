@@ -42,7 +42,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """What one member says of itself. Sizes in bytes; ``alarms``: those that it raised itself, as ``NOSPACE``."""
+    """What one member says of itself. Sizes in bytes; ``alarms``: those that it raised itself, as ``NOSPACE``.
+
+    ``revision``: the last that it applied.
+    """
 
     cluster_id: str
     member_id: str
@@ -54,6 +57,7 @@ class EndpointStatus:
     learner: bool
     errors: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
+    revision: int = 0
 
 
 ALARM = re.compile(r"memberID:\s*(\d+)\s+alarm:\s*(\w+)")
@@ -97,6 +101,7 @@ class Etcd:
             size=int(str(found.get("dbSize", 0))),
             in_use=int(str(found.get("dbSizeInUse", 0))),
             raft_index=int(str(found.get("raftIndex", 0))),
+            revision=int(str(header.get("revision", 0))),
             learner=bool(found.get("isLearner", False)),
             errors=tuple(error for error in errors if not ALARM.search(error)),
             alarms=tuple(alarm for member, alarm in alarms if member == str(header.get("member_id"))),

@@ -110,6 +110,10 @@ class Report(Events):
     def upgrade(self, plan: UpgradePlan) -> None:
         self.emit("plan", **plan.as_dict())
 
+    def restore(self, plan: Printable) -> None:
+        """What a restore of etcd's data would do."""
+        self._tell("restore-plan", **plan.as_dict())
+
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
@@ -234,6 +238,20 @@ class TextReport(Report):
             self._show_drain(part["drain"])
         self._line(f"    safe because: {part['safe']}")
 
+    def _show_restore_plan(self, fields: dict[str, Any]) -> None:
+        for text in fields["warnings"]:
+            self._line(f"warning: {text}", "yellow")
+        if fields["begun"]:
+            self._line(f"continues {fields['id']}, which did not end", "bold")
+        self._line(f"etcd on {', '.join(fields['members'])} starts anew from {fields['source']}", "bold")
+        if fields["revision"]:
+            self._line(f"  revision {fields['revision']}, {fields['keys']} keys")
+        self._line(f"  lost: {fields['lost']}", "yellow")
+        self._line(f"  stopped meanwhile: the control planes on {', '.join(fields['control_planes'])}, and etcd", "yellow")
+        self._line(f"  moved aside, never deleted: the old data, to {fields['moved_to']} on each of them")
+        for name in fields["leaving"]:
+            self._line(f"  {name}: its data is moved aside as well; it joins anew with clusterctl apply", "yellow")
+
     def _show_fetched(self, fields: dict[str, Any]) -> None:
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""
         self._line(f"{self._clock()}  fetching {fields['path'].rsplit('/', 1)[-1]}: {fields['done'] / 2**20:.0f}{total} MiB")
@@ -249,7 +267,7 @@ class TextReport(Report):
         if len(fields["hops"]) > 1:
             self._line(f"after that, each as an upgrade of its own: {', '.join(fields['hops'][1:])}")
         if fields["etcd_snapshot"]:
-            self._line("a snapshot of etcd is saved and proven before anything is interrupted")
+            self._line("a snapshot of etcd is saved and verified before anything is interrupted")
 
     def _show_plan(self, fields: dict[str, Any]) -> None:
         if "hops" in fields:

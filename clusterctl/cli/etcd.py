@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import InventoryOption, Invocation, LimitOption, Output, OutputOption, StateOption, gather, verb
+from clusterctl.cli.restore import recover, restore
 from clusterctl.cli.steps import begin_journal
 
 
@@ -17,10 +18,12 @@ def register(app: typer.Typer) -> None:
     etcd = typer.Typer(help="etcd's members and snapshots.", no_args_is_help=True, rich_markup_mode=None)
     etcd.command("members")(members)
     etcd.command("defrag")(defrag)
+    etcd.command("recover")(recover)
     snapshot = typer.Typer(help="Snapshots of etcd.", no_args_is_help=True, rich_markup_mode=None)
     snapshot.command("save")(save)
     snapshot.command("list")(list_saved)
     snapshot.command("verify")(verify)
+    snapshot.command("restore")(restore)
     etcd.add_typer(snapshot, name="snapshot")
     app.add_typer(etcd, name="etcd")
 
@@ -66,7 +69,7 @@ def defrag(call: Invocation, limit: LimitOption = None) -> None:
 
 @verb
 def save(call: Invocation) -> None:
-    """Save a snapshot of etcd beside the cluster's keys, proven by a restore into a scratch member."""
+    """Save a snapshot of etcd beside the cluster's keys, verified by a restore into a scratch member."""
     from dataclasses import asdict
 
     from clusterctl.operations import snapshot as operation
@@ -80,7 +83,7 @@ def save(call: Invocation) -> None:
     if call.output is Output.json:
         typer.echo(json.dumps({"event": "snapshot", **asdict(made), "path": str(path)}))
     else:
-        typer.echo(f"{path}: {made.size / 2**20:.1f} MiB, revision {made.revision}, {made.keys} keys, proven")
+        typer.echo(f"{path}: {made.size / 2**20:.1f} MiB, revision {made.revision}, {made.keys} keys, verified")
         typer.echo("  next: copy it elsewhere together with the state folder: without its keys it cannot be read")
 
 
@@ -106,7 +109,7 @@ def list_saved(inventory: InventoryOption, output: OutputOption = Output.text, s
 
 @verb
 def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")]) -> None:
-    """Prove a snapshot: its digest, and a restore into a scratch member on a machine of the cluster."""
+    """Verify a snapshot: its digest, that it is of this cluster, and a restore into a scratch member."""
     from clusterctl.operations import snapshot as operation
 
     report = call.report()
@@ -115,5 +118,4 @@ def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE"
     if call.output is Output.json:
         typer.echo(json.dumps({"event": "verified", **found}))
     else:
-        origin = "of this cluster" if found["of_this_cluster"] else "with no description beside it of which cluster it is"
-        typer.echo(f"{file}: whole, revision {found['revision']}, {found['keys']} keys, {origin}")
+        typer.echo(f"{file}: whole, of this cluster, revision {found['revision']}, {found['keys']} keys")

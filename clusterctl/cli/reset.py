@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import ask, begin_journal, begun, summarise
-from clusterctl.errors import Refused
+from clusterctl.cli.steps import begin_journal, begun, confirm_name, summarise
 
 
 def register(app: typer.Typer) -> None:
@@ -35,18 +34,8 @@ def reset(
         report.plan(found)
         operation = Reset(opened, found)
         if found:
-            _confirm(opened.cluster.name, yes=yes, given=confirm)
+            confirm_name("reset", opened.cluster.name, yes=yes, given=confirm)
             begin_journal(report, opened, "reset")
             with begun():
                 operation.run()
         summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
-
-
-def _confirm(name: str, *, yes: bool, given: str | None) -> None:
-    """The cluster's name, typed or given together with --yes. Raises Refused."""
-    hint = f"clusterctl reset --yes --confirm {name}"
-    if given is not None and not yes:
-        raise Refused("--confirm goes together with --yes; nothing was changed", hint=hint)
-    typed = given if given is not None else ask("Type the cluster's name to carry this out", hint)
-    if typed != name:
-        raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")

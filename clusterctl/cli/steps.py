@@ -46,6 +46,16 @@ def confirm(yes: bool, question: str = "Carry this out?", hint: str = "say --yes
         raise Refused("you said no: this is not carried out", hint=hint)
 
 
+def confirm_name(command: str, name: str, *, yes: bool, given: str | None) -> None:
+    """Require the cluster's name, typed or given together with --yes. Raises Refused."""
+    hint = f"clusterctl {command} --yes --confirm {name}"
+    if given is not None and not yes:
+        raise Refused("--confirm goes together with --yes; nothing was changed", hint=hint)
+    typed = given if given is not None else ask("Type the cluster's name to carry this out", hint)
+    if typed != name:
+        raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")
+
+
 def begin_journal(report: Report, opened: Session, operation: str) -> None:
     """From now on events are written down, too."""
     from clusterctl.storage import Journal

@@ -281,7 +281,10 @@ def await_all(session: Session, hosts: Sequence[Host], *, deadline: float = 60.0
 
 
 def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, int]]:
-    """Defragment one member after the other, the leader last; (size before, after) in bytes by host. Raises Refused, Stopped."""
+    """Defragment one member after the other, the leader last; (size before, after) in bytes by host. Raises Refused, Stopped.
+
+    A member serves nothing meanwhile: a leader transfers leadership first.
+    """
     found = look(session)
     refuse_unhealthy(found, bearing="NOSPACE")
     order = sorted(hosts, key=lambda host: bool((state := found.of(host.name)) and state.leader))
@@ -289,6 +292,7 @@ def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, 
     for host in order:
         member: Etcd = session.etcd(host)
         try:
+            _transfer_leadership(session, host, found)
             before = member.status().size
             member.defragment()
             sizes[host.name] = (before, member.status().size)
@@ -299,3 +303,11 @@ def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, 
         if order and "NOSPACE" in session.etcd(order[0]).alarms():
             session.etcd(order[0]).disarm()
     return sizes
+
+
+def _transfer_leadership(session: Session, host: Host, found: Membership) -> None:
+    """Make another voter the leader where this host's member is; a single member keeps it. Raises ApiError."""
+    status = session.etcd(host).status()
+    heir = next((state for state in found.voters if state.member.id != status.member_id and state.healthy), None)
+    if status.leader == status.member_id and heir is not None:
+        session.etcd(host).lead(heir.member.id)

@@ -1,8 +1,7 @@
-"""Snapshots of etcd: saved on this side, each with what it is a snapshot of, and proven by a restore into a scratch member."""
+"""Snapshots of etcd: saved on this side, each with its description, and verified by a restore into a scratch member."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -12,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clusterctl.errors import InputError, IntegrityError, Refused, Stopped
+from clusterctl.errors import InputError, IntegrityError, Refused, Stopped, Unreachable
 from clusterctl.etcd import ApiError
 from clusterctl.model import Host
-from clusterctl.operations import members
+from clusterctl.operations import members, origin, scratch
 from clusterctl.operations.base import Session
-from clusterctl.shell import Program, functions
+from clusterctl.operations.members import Membership, MemberState
+from clusterctl.operations.scratch import AGAIN, Place
 from clusterctl.storage import StateFolder, sync_folder
-from clusterctl.transport import Cut
 
 FOLDER = "snapshots"
 DIGEST = 32
@@ -30,7 +29,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a snapshot is of. ``size`` in bytes; ``revision`` and ``keys``: what the scratch member said; ``taken``: ISO 8601."""
+    """What a snapshot is of. ``size`` in bytes; ``revision`` and ``keys``: of the scratch member; ``taken``: ISO 8601.
+
+    ``uid``: of the namespace kube-system.
+    """
 
     file: str
     taken: str
@@ -43,6 +45,7 @@ class Snapshot:
     sha256: str
     revision: int = 0
     keys: int = 0
+    uid: str = ""
 
 
 def folder(state: StateFolder) -> Path:
@@ -51,12 +54,9 @@ def folder(state: StateFolder) -> Path:
 
 
 def save(session: Session, say: Say) -> Snapshot:
-    """Take one from the leader, prove it, keep it with its description. Raises Refused, Stopped, IntegrityError."""
+    """Take a snapshot from the leader, verify it, keep it with its description. Raises Refused, Stopped, IntegrityError."""
     found = members.look(session)
-    source = next((state for state in found.members if state.leader and state.host), None) or next(
-        (state for state in found.voters if state.healthy and state.host), None)
-    if source is None:
-        raise Refused("no member of the inventory is well", where="etcd", hint="clusterctl etcd members")
+    source, where = _source(found), choose_place(session, found)
     host = session.cluster.host(source.host)
     place = folder(session.state)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,17 +65,36 @@ def save(session: Session, say: Say) -> Snapshot:
     partial = path.with_suffix(".partial")
     _tidy(place)
     digest = _receive(session, host, partial)
-    say(f"{host.name}: {partial.stat().st_size / 2**20:.1f} MiB of etcd's data are here; restoring them into a scratch member")
-    revision, keys = prove(session, host, partial)
+    known = origin.identify(partial, session.pki)
+    say(f"{host.name}: {partial.stat().st_size / 2**20:.1f} MiB of etcd's data are here; restoring them on {where.name}")
+    revision, keys = scratch.restore(session, where, partial)
     made = Snapshot(
         file=path.name, taken=taken.isoformat(timespec="seconds"), cluster=session.cluster.name, cluster_id=found.cluster_id,
         authority=session.pki.authorities["etcd"].fingerprint, identity=session.pki.identity, etcd=source.version,
-        size=partial.stat().st_size, sha256=digest, revision=revision, keys=keys)
+        size=partial.stat().st_size, sha256=digest, revision=revision, keys=keys, uid=known.uid)
     # The description comes first: a snapshot that nothing describes could be of any cluster.
     session.state.write(f"{FOLDER}/{path.stem}.json", json.dumps(asdict(made), indent=1).encode())
     os.rename(partial, path)
     sync_folder(place)
     return made
+
+
+def _source(found: Membership) -> MemberState:
+    """The leader, or another healthy voter of the inventory. Raises Refused."""
+    source = next((state for state in found.members if state.leader and state.host), None) or next(
+        (state for state in found.voters if state.healthy and state.host), None)
+    if source is None:
+        raise Refused("no member of the inventory is well", where="etcd", hint="clusterctl etcd members")
+    return source
+
+
+def choose_place(session: Session, found: Membership, size: int | None = None) -> Place:
+    """Return where a snapshot is verified: one of ``size`` bytes, by default of the members' database.
+
+    Raises Refused where no machine has room.
+    """
+    expected = size if size is not None else max((state.size for state in found.members), default=0)
+    return scratch.choose_place(session, found, expected)
 
 
 def _tidy(place: Path) -> None:
@@ -118,25 +137,8 @@ def check_digest(path: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if rest != digest.digest():
-        raise IntegrityError("is not a whole snapshot: its sha256 does not match its content", where=str(path),
-                             hint="take another one: clusterctl etcd snapshot save")
-
-
-def prove(session: Session, host: Host, path: Path) -> tuple[int, int]:
-    """Restore a snapshot into a scratch member on a machine that runs etcd; (revision, keys). Raises IntegrityError, Stopped."""
-    program = Program(blobs={"snapshot": path}, probes=(("snapshot", "snapshot"),), functions=functions("snapshot"))
-    answer: list[str] = []
-    try:
-        for words in session.engine.transports[host.name].stream(program, silence=300):
-            if words[0] == "snapshot":
-                answer = words[1:]
-    except Cut as error:
-        raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
-    if answer[:1] != ["ok"]:
-        said = base64.b64decode(answer[1]).decode(errors="replace").strip() if len(answer) > 1 else "no answer"
-        raise IntegrityError(f"no member can be restored from it: {said}", where=str(path),
-                             hint="take another one: clusterctl etcd snapshot save")
-    return int(answer[1]), int(answer[2])
+        raise IntegrityError("is not a whole snapshot: its sha256 does not match its content", where=str(path), hint=AGAIN,
+                             code="etcd.snapshot-damaged")
 
 
 def saved(state: StateFolder) -> list[Snapshot]:
@@ -153,20 +155,53 @@ def saved(state: StateFolder) -> list[Snapshot]:
 
 
 def verify(session: Session, path: Path, say: Say) -> dict[str, Any]:
-    """Prove a file, and say whether it is of this cluster. Raises IntegrityError, Refused."""
+    """Verify a file: that it is whole, of this cluster, and that a member can be restored from it.
+
+    Raises IntegrityError, Refused.
+    """
+    known = inspect(session, path)
+    if not known.ours:
+        raise IntegrityError(foreign(path, known), where=str(path), code="etcd.snapshot-foreign",
+                             hint="name a snapshot of this cluster: clusterctl etcd snapshot list")
+    try:
+        found = members.look(session)
+    except (Refused, Unreachable):
+        found = Membership(cluster_id="", members=())  # It can be verified on this machine.
+    where = choose_place(session, found, path.stat().st_size)
+    say(f"restoring it into a scratch member on {where.name}")
+    revision, keys = scratch.restore(session, where, path)
+    return {"file": str(path), "sha256": sha256(path), "revision": revision, "keys": keys, "uid": known.uid}
+
+
+def inspect(session: Session, path: Path) -> origin.Origin:
+    """Read a file on this side: its digest, its pages, its description. Raises IntegrityError, InputError."""
     check_digest(path)
+    known = origin.identify(path, session.pki)
+    note = description(path)
+    if note and note.get("sha256") != sha256(path):
+        raise IntegrityError("is not the file that its description is about", where=str(path), hint=AGAIN,
+                             code="etcd.snapshot-damaged")
+    return known
+
+
+def foreign(path: Path, known: origin.Origin) -> str:
+    """Say which other cluster a snapshot is of, and what shows it."""
+    note = description(path)
+    described = f" ({note.get('cluster')}, {note.get('taken')})" if note.get("cluster") else ""
+    return f"is a snapshot of another cluster{described}: {known.why}"
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What is noted beside a snapshot; empty where nothing is. Raises InputError."""
     described = path.with_suffix(".json")
-    note = json.loads(described.read_text()) if described.exists() else {}
-    if note and note.get("identity") != session.pki.identity:
-        raise Refused(f"is a snapshot of another cluster ({note.get('cluster')}, {note.get('taken')})", where=str(path),
-                      hint="name a snapshot of this cluster: clusterctl etcd snapshot list")
+    try:
+        note = json.loads(described.read_text()) if described.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"is not the description of a snapshot: {error}", where=str(described)) from None
+    return note if isinstance(note, dict) else {}
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a whole file, hexadecimal."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if note and note.get("sha256") != digest:
-        raise IntegrityError("is not the file that its description is about", where=str(path),
-                             hint="take another one: clusterctl etcd snapshot save")
-    found = members.look(session)
-    host = next(session.cluster.host(state.host) for state in found.members if state.host and state.healthy)
-    say(f"restoring it into a scratch member on {host.name}")
-    revision, keys = prove(session, host, path)
-    return {"file": str(path), "sha256": digest, "revision": revision, "keys": keys, "of_this_cluster": bool(note)}
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -157,7 +157,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     drains = _drains(session, plan.machines, wish.policy)
     made = UpgradePlan(
         name=session.cluster.name, versions=_changed(present, session.cluster.versions), hops=hops, plan=plan, drains=drains,
-        snapshot=any(stage in ("etcd", "control-plane") and change.disruptive for stage, _, change in plan.machines.changes),
+        snapshot=upgrade_checks.takes_snapshot(plan.machines),
         at_once=unavailable, warnings=tuple(drain.waiting_texts(drains)),
     )
     _check(session, facts, made, kubelets=wish.pause_after is None)
@@ -268,7 +268,7 @@ class Upgrade(Apply):
             return
         made = snapshot.save(self.session, self.say)
         path = snapshot.folder(self.session.state) / made.file
-        self.say(f"snapshot {path}: revision {made.revision}, {made.keys} keys, proven")
+        self.say(f"snapshot {path}: revision {made.revision}, {made.keys} keys, verified")
         self.upgrade = dataclasses.replace(self.upgrade, snapshot=False)
 
     def _after_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:

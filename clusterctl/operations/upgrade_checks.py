@@ -15,7 +15,7 @@ from clusterctl.errors import Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, cordoned_for, node_ready, wait_for
 from clusterctl.model import Cluster, Host
-from clusterctl.operations import drain, members, running
+from clusterctl.operations import drain, members, running, snapshot
 from clusterctl.operations.apply import ApplyPlan
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import context_of
@@ -38,6 +38,7 @@ def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, pla
     yield from room(plan.machines, facts)
     yield from authorities(session)
     yield from etcd(session)
+    yield from snapshot_room(session, plan.machines)
     yield from _api(session, versions, drains, kubelets=kubelets)
     try:
         drain.refuse_unsafe(drains)
@@ -122,6 +123,25 @@ def authorities(session: Session) -> Iterator[Refused]:
 def etcd(session: Session) -> Iterator[Refused]:
     try:
         members.refuse_unhealthy(members.look(session))
+    except Refused as error:
+        yield error
+
+
+def takes_snapshot(plan: Plan) -> bool:
+    """Whether an etcd member or an API server is interrupted: a snapshot is taken before."""
+    return any(stage in ("etcd", "control-plane") and change.disruptive for stage, _, change in plan.changes)
+
+
+def snapshot_room(session: Session, plan: Plan) -> Iterator[Refused]:
+    """Yield the refusal where no machine has room to verify the snapshot that is taken first."""
+    if not takes_snapshot(plan):
+        return
+    try:
+        found = members.look(session)
+    except Refused:
+        return  # etcd() reports that no majority answers.
+    try:
+        snapshot.choose_place(session, found)
     except Refused as error:
         yield error
 

@@ -49,8 +49,9 @@ still_starts() {
 	[ "$2" -eq 124 ] && case $(systemctl show --property=ActiveState --value -- "$1") in active* | activating*) ;; *) return 1 ;; esac
 }
 
+# until_ready UNIT DEADLINE PROBE...: DEADLINE in seconds of the epoch; put_service gives a later one for what makes progress.
 until_ready() {
-	unit=$1 deadline=$2
+	unit=$1 deadline=$2 latest=${latest:-$2}
 	shift 2
 	if [ $# -eq 0 ]; then
 		set -- true

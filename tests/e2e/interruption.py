@@ -35,7 +35,7 @@ Each lab has a network and a name of its own, which are taken out of what is com
 
 KINDS = "clusterrolebindings,clusterroles,rolebindings,roles,serviceaccounts,configmaps,secrets,services,deployments,apiservices"
 BOUNDARIES = ("stage-started", "stage-ended")
-PLANS = ("plan", "drain-plan", "os-update-plan")
+PLANS = ("plan", "drain-plan", "os-update-plan", "restore-plan")
 NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 AGAIN = (4, 6)
 """The exit codes of a run that says: run the same command again."""

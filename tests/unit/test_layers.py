@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
     {"errors", "text"},
-    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption", "kept"},
+    {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption", "kept", "bolt"},
     {"shell", "hostkeys", "pki", "sshconfig", "keys"},
     {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},
@@ -26,7 +26,7 @@ LAYERS = (
 """From the lowest up; within a layer everybody may use the others, as long as nobody uses itself in a circle."""
 
 OWNERS = {
-    "paramiko": {"conversation", "hostkeys", "keys", "login", "sender", "sshconfig", "transport"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"},
+    "paramiko": {"conversation", "hostkeys", "keys", "login", "sender", "sshconfig", "transport"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"}, "nacl": {"pki"},
     "rich": {"report", "cli"}, "typer": {"cli"},
 }
 """A library has one user. The lab makes SSH keys for its machines, which are no concern of a cluster's own keys."""

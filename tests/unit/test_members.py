@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from clusterctl.errors import Refused
 from clusterctl.etcd import Etcd, Member, majority, read_members, refuse_removal
 from clusterctl.facts import Facts
 from clusterctl.model import Host, Ssh
+from clusterctl.operations import members
 from clusterctl.operations.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, strays
 
 ENTRIES: list[Any] = [
@@ -193,3 +195,41 @@ def test_counts() -> None:
     assert found.of("x") is NOBODYS_DEAD, "by its own name, where no host has it"
     described = FORGOTTEN.as_dict()
     assert (described["id"], described["healthy"], described["learner"]) == ("7", False, True)
+
+
+class Fake:
+    """A member whose leadership can be transferred; ``log``: what all of them were asked."""
+
+    def __init__(self, name: str, log: list[str], leader: list[str]) -> None:
+        self.name, self.log, self.leader = name, log, leader
+
+    def status(self) -> Any:
+        return SimpleNamespace(member_id=self.name, leader=self.leader[0], size=1)
+
+    def lead(self, member: str) -> None:
+        assert self.leader[0] == self.name, "only the leader can transfer leadership"
+        self.log.append(f"lead {member}")
+        self.leader[0] = member
+
+    def defragment(self) -> None:
+        self.log.append(f"defragment {self.name}" + (" as leader" if self.leader[0] == self.name else ""))
+
+    def alarms(self) -> tuple[str, ...]:
+        return ()
+
+
+@pytest.mark.parametrize(("names", "log"), [
+    ("abc", ["defragment b", "defragment c", "lead b", "defragment a"]),
+    ("a", ["defragment a as leader"]),
+])
+def test_a_leader_transfers_leadership_before_it_is_defragmented(monkeypatch: pytest.MonkeyPatch, names: str, log: list[str]) -> None:
+    asked: list[str] = []
+    leader = ["a"]
+    fakes = {name: Fake(name, asked, leader) for name in names}
+    hosts: Any = [SimpleNamespace(name=name) for name in names]
+    found = membership(*(MemberState(member=Member(id=name, name=name, peer_urls=(), client_urls=("x",)), host=name, leader=name == "a") for name in names))
+    monkeypatch.setattr(members, "look", lambda session: found)
+    monkeypatch.setattr(members, "await_all", lambda session, hosts: None)
+    session: Any = SimpleNamespace(etcd=lambda host: fakes[host.name], cluster=SimpleNamespace(etcd_members=hosts))
+    members.defragment(session, hosts)
+    assert asked == log

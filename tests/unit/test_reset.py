@@ -13,7 +13,7 @@ from test_golden import CONTAINER, VM, Pins, nothing
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Catalog
-from clusterctl.cli import reset as cli
+from clusterctl.cli import steps
 from clusterctl.components.base import Context
 from clusterctl.engine import Engine, Events
 from clusterctl.errors import Problems, Refused, Stopped, Unreachable
@@ -207,9 +207,9 @@ def test_what_does_not_go_stops_it() -> None:
 def test_confirmation(yes: bool, given: str | None, refused: str) -> None:
     if refused:
         with pytest.raises(Refused, match=refused):
-            cli._confirm("prod", yes=yes, given=given)
+            steps.confirm_name("reset", "prod", yes=yes, given=given)
     else:
-        cli._confirm("prod", yes=yes, given=given)
+        steps.confirm_name("reset", "prod", yes=yes, given=given)
 
 
 MARK, BEFORE, TABLES = ("/etc/clusterctl/cluster", "/var/lib/clusterctl/before", "/var/lib/clusterctl/before/tables")
