@@ -103,7 +103,8 @@ def load(lab: Lab, work: Path) -> None:
 
     def imported(machine: str) -> bool:
         with archive.open("rb") as stdin:
-            done = subprocess.run([*CLI, "lab", "shell", "--name", lab.name, machine, "--", "ctr", "-n", "k8s.io", "images", "import", "-"],
+            words = ("/opt/clusterctl/bin/ctr", "-n", "k8s.io", "images", "import", "-")
+            done = subprocess.run([*CLI, "lab", "shell", "--name", lab.name, machine, "--", *words],
                                   stdin=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return True

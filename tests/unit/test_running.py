@@ -14,7 +14,7 @@ from clusterctl.errors import Refused, Unreachable
 from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations import apply, running, upgrade
+from clusterctl.operations import apply, ready, running, upgrade
 from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
@@ -165,4 +165,4 @@ def test_what_an_upgrade_goes_to(wish: upgrade.Wish, named: dict[str, str], expe
 ])
 def test_what_a_node_says_after_an_upgrade(info: dict[str, str], expected: str) -> None:
     node = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": info}}
-    assert apply._late(node, {"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://2.3.4"}) == expected
+    assert ready._late(node, {"kubeletVersion": "v1.37.2", "containerRuntimeVersion": "containerd://2.3.4"}) == expected

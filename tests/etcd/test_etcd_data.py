@@ -6,14 +6,12 @@ import itertools
 import re
 import shutil
 import subprocess
-import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import until
 
-from clusterctl.artifacts.places import default_mirror
 from clusterctl.components.etcd import DATA
 from clusterctl.render import render
 
@@ -21,18 +19,6 @@ pytestmark = pytest.mark.lab
 
 CONDITION = re.search(r"^ExecCondition=(.*)$", render("etcd/etcd.service.j2", arguments={}, data=DATA, oom=False).decode(), re.M)
 PORT = 23790
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("etcd")
-    archive = next(iter(sorted(default_mirror().glob("github.com/etcd-io/etcd/releases/download/*/etcd-*.tar.gz"))))
-    with tarfile.open(archive) as opened:
-        for member in opened.getmembers():
-            if member.isfile() and Path(member.name).name in ("etcd", "etcdctl"):
-                member.name = Path(member.name).name
-                opened.extract(member, folder, filter="data")
-    return folder
 
 
 class Members:
@@ -84,7 +70,14 @@ class Members:
 
     def await_health(self, index: int) -> None:
         """Wait until a member answers a linearizable read; after its leader has ended that takes an election."""
-        until(lambda: self.etcdctl(index, "endpoint", "health") or True, f"member {index}", 30)
+        ends = time.monotonic() + 30
+        while True:
+            try:
+                self.etcdctl(index, "endpoint", "health")
+                return
+            except AssertionError:
+                assert time.monotonic() < ends, (self.folder / f"{index}.log").read_text()[-2000:]
+                time.sleep(0.2)
 
 
 @pytest.fixture
