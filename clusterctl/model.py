@@ -193,6 +193,28 @@ class TimeoutSettings(Model):
     start: int = Field(600, ge=60, le=840, description="a slow start that makes progress; nodes to be Ready")
 
 
+class AuthenticationSettings(Model):
+    """How users prove who they are, beside client certificates: JWT authenticators of the API server."""
+
+    jwt: tuple[Mapping[str, object], ...] = Field(
+        (), max_length=64, description="the jwt list of an AuthenticationConfiguration; a CA is given inline")
+
+
+def _no_oidc(flags: Mapping[str, str]) -> Mapping[str, str]:
+    """The API server does not start with these beside --authentication-config (Kubernetes' structured authentication)."""
+    wrong = sorted(name for name in flags if name.startswith("oidc-") or name == "authentication-config")
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: write the issuer into cluster.api_server.authentication.jwt instead")
+    return flags
+
+
+class ApiServerSettings(ComponentSettings):
+    """What differs in the API servers."""
+
+    extra_args: Annotated[Mapping[FlagName, FlagValue], AfterValidator(_no_oidc)] = Field(default_factory=dict)
+    authentication: AuthenticationSettings = AuthenticationSettings()
+
+
 class Settings(Model):
     """The variable ``cluster:`` of an inventory."""
 
@@ -203,7 +225,7 @@ class Settings(Model):
     network: NetworkSettings = NetworkSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     addons: AddonSettings = AddonSettings()
-    api_server: ComponentSettings = ComponentSettings()
+    api_server: ApiServerSettings = ApiServerSettings()
     controller_manager: ComponentSettings = ComponentSettings()
     scheduler: ComponentSettings = ComponentSettings()
     kubelet: KubeletSettings = KubeletSettings()

@@ -31,6 +31,11 @@ UnavailableOption = Annotated[
 ]
 
 
+RebootTimeoutOption = Annotated[
+    float, typer.Option("--reboot-timeout", metavar="SECONDS", min=30, max=7200, help="How long a machine may take to come back.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
     app.command("os-update")(os_update)
@@ -43,6 +48,7 @@ def os_update(
     yes: YesOption = False,
     reboot: RebootOption = Reboot.auto,
     max_unavailable: UnavailableOption = "",
+    reboot_timeout: RebootTimeoutOption = 900,
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
@@ -51,16 +57,17 @@ def os_update(
     with limits(report, "os-update", timeout, summary):
         _check(max_unavailable)
         with call.session(report) as opened:
-            _run(report, opened, call.policy, yes=yes, mode=reboot.value, at_once=max_unavailable)
+            _run(report, opened, call.policy, yes=yes, mode=reboot.value, at_once=max_unavailable,
+                 reboot_seconds=reboot_timeout)
 
 
-def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str) -> None:
+def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str, reboot_seconds: float) -> None:
     from clusterctl.operations.drain import refuse_unsafe
     from clusterctl.operations.lock import locked
     from clusterctl.operations.os_reboot import Rollout, await_rebooting
     from clusterctl.operations.os_update import look
 
-    patient = await_rebooting(opened, report.progress)
+    patient = await_rebooting(opened, report.progress, reboot_seconds)
     with locked(opened, "os-update", connect=opened.chosen) as lock:
         found = look(opened, mode=mode, at_once=at_once, policy=policy, patient=patient)
         report.os_update(found)
@@ -69,7 +76,7 @@ def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: st
         if found:
             confirm(yes)
             begin_journal(report, opened, "os-update")
-            rollout = Rollout(opened, found, policy, lock, report.progress)
+            rollout = Rollout(opened, found, policy, lock, report.progress, reboot_seconds)
             with begun():
                 rollout.run()
             late = rollout.late

@@ -137,6 +137,18 @@ def encryption(context: Context) -> File:
     return File(path=f"{ETC}/encryption.yaml", content=content.encode() + b"\n", mode="600", sensitive=True)
 
 
+def authentication(context: Context) -> File:
+    """Return the AuthenticationConfiguration: anonymous requests to the health endpoints alone, and the user's JWT issuers."""
+    content: dict[str, object] = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "anonymous": {"enabled": True, "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")]},
+    }
+    if issuers := context.cluster.settings.api_server.authentication.jwt:
+        content["jwt"] = [dict(issuer) for issuer in issuers]
+    return File(path=f"{ETC}/authentication.yaml", content=yaml_value(content).encode() + b"\n", mode="600")
+
+
 def _api_server(context: Context) -> list[Resource]:
     names, addresses = api_names(context)
     certificates: list[Resource] = [
@@ -147,9 +159,10 @@ def _api_server(context: Context) -> list[Resource]:
     ]
     configuration: list[Resource] = [
         encryption(context),
+        authentication(context),
         *(
             File(path=f"{ETC}/{name}", content=render(f"kube-apiserver/{name}.j2"), mode="600")
-            for name in ("admission.yaml", "authentication.yaml", "audit-policy.yaml")
+            for name in ("admission.yaml", "audit-policy.yaml")
         ),
     ]
     program = product(context, "kube-apiserver", context.cluster.versions.kubernetes)

@@ -21,7 +21,8 @@ from clusterctl.operations.os_update import IF_REQUIRED, OPERATION, YES, Machine
 from clusterctl.operations.patience import PAUSE, insist
 
 GATE_SECONDS = 60.0
-READY_SECONDS = 180.0
+REBOOT_SECONDS = 900.0
+"""How long a reboot may take by default: servers that test their memory take 4 to 10 minutes."""
 UPDATE_SECONDS = 1800.0
 """How long packages may be fetched, or installed, without a word."""
 
@@ -29,14 +30,17 @@ REBOOTING = "rebooting"
 """The file of the state folder with the machines that are being rebooted: a run after a kill waits for them."""
 
 
-def await_rebooting(session: Session, note: Callable[[str], None]) -> frozenset[str]:
-    """Wait for machines that a run before this one rebooted when it was killed; their names. Raises Stopped."""
+def await_rebooting(session: Session, note: Callable[[str], None], deadline: float = REBOOT_SECONDS) -> frozenset[str]:
+    """Wait for machines that a run before this one rebooted when it was killed; return their names.
+
+    ``deadline`` in seconds. Raises Stopped.
+    """
     content = session.state.read(REBOOTING) or b""
     hosts = [host for host in session.cluster.hosts if host.name in content.decode().split()]
     for host in hosts:
         note(f"{host.name}: was being rebooted when the last os-update ended; waiting until it answers")
     forks = session.options.forks
-    fleet.each(hosts, lambda host: insist(session, host, boot_program, deadline=BOOT_SECONDS), limit=forks).or_raise()
+    fleet.each(hosts, lambda host: insist(session, host, boot_program, deadline=deadline), limit=forks).or_raise()
     return frozenset(host.name for host in hosts)
 
 
@@ -76,10 +80,15 @@ def node_state(node: Object | None, boot_id: str) -> str:
 
 
 class Rollout:
-    """Carries an UpdatePlan out. ``late``: afterwards, the machines that still want a reboot."""
+    """Carries an UpdatePlan out. ``late``: afterwards, the machines that still want a reboot.
+
+    ``reboot_seconds``: how long a machine may take to come back.
+    """
 
     def __init__(self, session: Session, plan: UpdatePlan, policy: Policy, lock: OperatorLock,
-                 note: Callable[[str], None]) -> None:
+                 note: Callable[[str], None], reboot_seconds: float = REBOOT_SECONDS) -> None:
+        self._reboot_seconds = reboot_seconds
+        self._ready_seconds = session.cluster.settings.timeouts.start
         self.session, self.plan, self.policy, self.lock, self.note = session, plan, policy, lock, note
         self.late = {part.host.name for part in plan.machines if part.machine.reboot and part.reboot != YES}
         self._marked = set(plan.markers)
@@ -164,9 +173,11 @@ class Rollout:
                 last = "it is still in the boot before"
             except Unreachable as error:
                 last = error.message
-            if time.monotonic() - started >= BOOT_SECONDS:
-                raise Stopped(f"not back within {BOOT_SECONDS:.0f} s; last seen: {last}", where=f"{host.name}: reboot",
-                              hint="look at the machine's console; it stays cordoned until the same command is run again")
+            if time.monotonic() - started >= self._reboot_seconds:
+                raise Stopped(f"not back within {self._reboot_seconds:.0f} s; last seen: {last}", where=f"{host.name}: reboot",
+                              code="os-update.reboot-timeout",
+                              hint="look at the machine's console (--reboot-timeout for a slow one); it stays cordoned until the "
+                                   "same command is run again")
             time.sleep(PAUSE)
         self._away(host, False)
         if host.is_control_plane:
@@ -188,14 +199,15 @@ class Rollout:
 
     def _settle(self, host: Host, boot_id: str) -> None:
         """Until all that runs there serves again; then pods may come. Raises Stopped."""
-        units = ("await_units", f"{READY_SECONDS:.0f}")
-        insist(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=READY_SECONDS + 30)
+        ready = self._ready_seconds
+        units = ("await_units", f"{ready:.0f}")
+        insist(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=ready + 30)
         if host.is_etcd:
-            wait_for(lambda: etcd_state(self.session, host), what=f"etcd on {host.name}", deadline=READY_SECONDS)
+            wait_for(lambda: etcd_state(self.session, host), what=f"etcd on {host.name}", deadline=ready)
         if host.is_control_plane:
-            wait_for(lambda: api_state(self.session, host), what=f"the API server on {host.name}", deadline=READY_SECONDS)
+            wait_for(lambda: api_state(self.session, host), what=f"the API server on {host.name}", deadline=ready)
         if host.is_node:
-            wait_for(lambda: self._give_back(host, boot_id), what=f"node {host.name} Ready", deadline=READY_SECONDS)
+            wait_for(lambda: self._give_back(host, boot_id), what=f"node {host.name} Ready", deadline=ready)
         self.note(f"{host.name}: serves again")
 
     def _give_back(self, host: Host, boot_id: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import checks
+import credentials
 import pytest
 import yaml
 from cluster import CLI, Cluster, until
@@ -127,6 +128,27 @@ def test_nodes_are_ready_by_a_cni_from_manifests(cluster: Cluster) -> None:
     pods = checks.pods_everywhere(cluster)
     checks.pod_network(cluster, pods)
     assert cluster.json("get", "gauges", "first")["size"] == 1
+    checks.nothing_to_do(cluster)
+
+
+def test_jwt_issuers_leave_the_health_endpoints_anonymous(cluster: Cluster) -> None:
+    """An issuer with its CA inline; the flags that it replaces are refused with what to write."""
+    authority = cluster.on("cp-1", "cat /etc/kubernetes/pki/ca.crt")
+    issuer = {"issuer": {"url": "https://issuer.example", "audiences": ["lab"], "certificateAuthority": authority},
+              "claimMappings": {"username": {"claim": "sub", "prefix": "lab:"}}}
+
+    def settings(content: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = content["all"]["vars"]["cluster"].setdefault("api_server", {})
+        return found
+
+    cluster.edit(lambda content: settings(content).update(extra_args={"oidc-issuer-url": "https://issuer.example"}))
+    assert "cluster.api_server.authentication.jwt" in cluster.cli("plan", code=2)
+    cluster.edit(lambda content: settings(content).update(extra_args={}, authentication={"jwt": [issuer]}))
+    cluster.apply()
+    assert "issuer.example" in cluster.on("cp-1", "cat /etc/kubernetes/authentication.yaml")
+    anonymous = credentials.Credential("anonymous", ())
+    codes = [credentials.send(cluster, anonymous, credentials.Request("anonymous", "GET", path))[0] for path in ("/readyz", "/api")]
+    assert codes == [200, 401]
     checks.nothing_to_do(cluster)
 
 
