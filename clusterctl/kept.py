@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from clusterctl.storage import user_cache, write_whole
+from clusterctl.storage import make_folder, user_cache, write_whole
 
 Answer = TypeVar("Answer")
 
@@ -19,7 +19,7 @@ def cache_folder(name: str) -> Path | None:
     """A folder of the user's cache, None where it is not the user's alone: what is in it is believed, or run."""
     place = user_cache() / name
     with contextlib.suppress(OSError):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(place)
         found = place.stat()
         if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
             return place

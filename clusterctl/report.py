@@ -286,12 +286,21 @@ class TextReport(Report):
             self._line(f"  ~ node {node['node']}: {', '.join(node['fields'])}")
         for entry in fields.get("etcd_members", ()):
             self._line(f"  - etcd member {entry['member']}  {entry['action']} ({entry['reason']})", "yellow")
+        self._show_pins(fields.get("pins", ()))
         self._show_drain_plan({"drains": fields.get("drains", ())})
         count = Counter(change["action"] for kind in ("changes", "objects", "etcd_members") for change in fields.get(kind, ()))
         count.update("update" for _ in fields["nodes"])
         self._line(
             "plan: " + (", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "no changes"), "bold"
         )
+
+    def _show_pins(self, pins: Sequence[dict[str, Any]]) -> None:
+        for entry in pins:
+            files = entry["files"]
+            products = list(dict.fromkeys(file.split(" ", 1)[0] for file in files))
+            more = f" and {len(products) - 3} more (-v)" if len(products) > 3 else ""
+            named = ", ".join(files) if self.verbose else ", ".join(products[:3]) + more
+            self._line(f"pins that are not clusterctl's own: {len(files)} from {entry['source']}: {named}")
 
     def _show_departures(self, departures: Sequence[dict[str, Any]]) -> None:
         for one in departures:

@@ -33,6 +33,12 @@ def user_cache() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache") / "clusterctl"
 
 
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder and its missing parents with one mode, which no umask loosens. Raises OSError."""
+    for one in reversed([path, *path.parents]):
+        one.mkdir(mode=mode, exist_ok=True)
+
+
 @contextlib.contextmanager
 def whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """A stream into a file that appears whole or not at all, with its final mode from the first byte. Raises OSError."""

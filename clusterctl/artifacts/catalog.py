@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from clusterctl.model import SHA256
 if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel
 
+CATALOG = "catalog.json"
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
 
 PATHS: Mapping[str, str] = {
@@ -135,6 +136,8 @@ class Catalog:
     fetcher: Callable[[Artifact], Path]
     mirror_url: str = ""
     packer: Callable[[Artifact], Parcel] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where each pin comes from that is not built in: ``the inventory``, or the mirror's folder or URL."""
 
     def artifact(self, product: str, version: str, arch: str) -> Artifact:
         """A product's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""

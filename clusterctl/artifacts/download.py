@@ -83,6 +83,8 @@ def read_small(url: str, limit: int, patience: Patience) -> bytes:
 
 def _read_small(url: str, limit: int, patience: Patience) -> bytes:
     with _opened(url, 0, patience) as response:
+        if url.lower().startswith("https:") and not response.geturl().lower().startswith("https:"):
+            raise Interrupted("redirects to plain HTTP", where=url)
         try:
             content: bytes = response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl.artifacts.build import Workshop, check_tools
-from clusterctl.artifacts.catalog import built_in, parse_pins
+from clusterctl.artifacts.catalog import CATALOG, built_in, parse_pins
 from clusterctl.artifacts.download import Patience, answers, digest, obtain
 from clusterctl.artifacts.image import write_oci_archive
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.artifacts.progress import Progress, Say
 from clusterctl.artifacts.recipes import Output, Recipe
 from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused, Stopped
-from clusterctl.storage import write_whole
-
-CATALOG = "catalog.json"
+from clusterctl.storage import make_folder, write_whole
 
 
 class Mirror:
@@ -79,7 +77,7 @@ class Mirror:
     def locked(self) -> Iterator[Path]:
         """Fill it alone. Gives a folder for what is unfinished, where a killed run leaves nothing. Raises Locked, Refused."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder, 0o755)
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise Refused(f"the mirror cannot be written: {error.strerror}", where=str(self.folder),

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, parse_pins
+from clusterctl.artifacts import cache
+from clusterctl.artifacts.catalog import CATALOG, PATHS, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
-from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Unreachable
+from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Unreachable
 from clusterctl.model import ArtifactSettings
-from clusterctl.storage import user_cache, write_whole
+from clusterctl.storage import make_folder, user_cache, write_whole
 
 if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel
 
-CATALOG = "catalog.json"
 Progress = Callable[[str, int, int | None], None]
 """Told of a download: the artifact's path, the bytes that are there and, where it is known, how many there will be."""
 
@@ -65,11 +66,11 @@ class Store:
     def fetch(self, artifact: Artifact) -> Path:
         """A verified copy: in the mirror's own folder, or in the cache. Raises IntegrityError, Unreachable."""
         cached = self.cache / "artifacts" / "sha256" / artifact.sha256
+        cache.refuse_writable(self.cache)
         try:
             return self._local(artifact, cached) or self._downloaded(artifact, cached)
         except OSError as error:
-            raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
-                          hint="name a folder that can be written: cluster.artifacts.cache") from error
+            raise cache.unusable(self.cache, error) from error
 
     def parcel(self, artifact: Artifact) -> Parcel:
         """The programs of a verified copy, packed for sending. Raises what ``fetch`` raises."""
@@ -79,24 +80,27 @@ class Store:
         identity = hashlib.sha256("\0".join((artifact.sha256, *artifact.programs)).encode()).hexdigest()
         target = self.cache / "parcels" / f"{identity}.tar.zst"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with _claimed(target.with_suffix(".part")):
                 sums = self._sums(target)
                 if sums is None:
                     sums = write_parcel(source, target, artifact.programs, archive=bool(artifact.members))
-                    write_whole(_note(target), digest(target).encode() + b"\n" + sums)
+                    note = digest(target).encode() + b"\n" + sums
+                    write_whole(_note(target), cache.seal(f"parcel {identity}", note) + b"\n" + note)
         except OSError as error:
-            raise Refused(f"the cache cannot be used: {error.strerror or error}", where=str(self.cache),
-                          hint="name a folder that can be written: cluster.artifacts.cache") from error
+            raise cache.unusable(self.cache, error) from error
         return Parcel(target, sums)
 
     def _sums(self, parcel: Path) -> bytes | None:
-        """What is noted of a parcel that is there and has not changed since."""
+        """Return the sums of a parcel that this user's clusterctl wrote and that has not changed since, else None."""
         try:
-            sha256, _, sums = _note(parcel).read_bytes().partition(b"\n")
+            mac, _, note = _note(parcel).read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None
-        return sums if self.is_verified(parcel, sha256.decode(errors="replace")) else None
+        if not cache.is_sealed(f"parcel {parcel.name.split('.')[0]}", note, mac):
+            return None
+        sha256, _, sums = note.partition(b"\n")
+        return sums if self.is_verified(parcel, sha256.decode()) else None
 
     def _local(self, artifact: Artifact, cached: Path) -> Path | None:
         """The copy that is on this machine. A file in the mirror that is wrong is an error, not a reason to look elsewhere."""
@@ -120,18 +124,19 @@ class Store:
         try:
             before = _identity(path, sha256)
             with contextlib.suppress(OSError):
-                if stamp.read_bytes() == before:
+                if cache.is_sealed("verified", before, stamp.read_bytes()):
                     return True
             if digest(path) != sha256 or _identity(path, sha256) != before:
                 return False
         except FileNotFoundError:
             return False
-        write_whole(stamp, before)
+        make_folder(stamp.parent)
+        write_whole(stamp, cache.seal("verified", before))
         return True
 
     def _downloaded(self, artifact: Artifact, cached: Path) -> Path:
         """Download into the cache; others that want the same file wait for this."""
-        cached.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cached.parent)
         with _claimed(cached.with_name(f"{artifact.sha256}.part")) as part:
             if self.is_verified(cached, artifact.sha256):
                 return cached
@@ -238,28 +243,38 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
                  patience: Patience | None = None) -> Catalog:
-    """The catalog that holds for a cluster: our own pins, over them the mirror's, over them the inventory's.
+    """Return the catalog of a cluster: the built-in pins, and those that the inventory and the mirror add.
 
     ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
     """
     mirror = Location.parse(settings.mirror, base) if settings.mirror else None
-    cache = base / settings.cache.expanduser() if settings.cache else user_cache()
-    store = Store(cache, mirror, progress or _silent, patience or Patience())
+    place = base / settings.cache.expanduser() if settings.cache else user_cache()
+    cache.refuse_writable(place)
+    store = Store(place, mirror, progress or _silent, patience or Patience())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
-    pins = {**built_in(), **_mirror_pins(store, given.pop(CATALOG, None)), **given}
-    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.parcel)
+    pin = given.pop(CATALOG, None)
+    pins, sources = merge(built_in(), given, _mirror_catalog(store, pin))
+    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.parcel, sources)
 
 
-def _mirror_pins(store: Store, pin: Pin | None) -> dict[str, Pin]:
-    """The pins that the mirror has for its own files. The inventory may pin the catalog itself."""
+def _mirror_catalog(store: Store, pin: Pin | None) -> MirrorCatalog:
+    """The mirror's pins of its own files. ``pin``: the inventory's pin of the catalog itself; plain HTTP requires it."""
     if store.mirror is None:
-        return {}
-    where = f"{store.mirror.url or store.mirror.folder}/{CATALOG}"
+        return MirrorCatalog()
+    source, folder = store.mirror.url or str(store.mirror.folder), store.mirror.folder
+    where = f"{source}/{CATALOG}"
     content = _read_catalog(store, where)
-    if pin is not None and hashlib.sha256(content or b"").hexdigest() != pin.sha256:
-        raise IntegrityError(f"expected sha256 {pin.sha256}, got {hashlib.sha256(content or b'').hexdigest()}", where=where,
+    sha256 = hashlib.sha256(content or b"").hexdigest()
+    if pin is not None and sha256 != pin.sha256:
+        raise IntegrityError(f"expected sha256 {pin.sha256}, got {sha256}", where=where, code="artifact.catalog-changed",
                              hint=f"find out who changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
-    return dict(parse_pins(content, where)) if content is not None else {}
+    if content is None:
+        return MirrorCatalog(source)
+    if pin is None and folder is None and not source.lower().startswith("https://"):
+        raise InputError("a catalog that comes over plain HTTP is used only where the inventory pins it", where=where,
+                         code="artifact.catalog-not-pinned",
+                         hint=f"use https, or review the catalog and pin it: cluster.artifacts.pins: {{\"{CATALOG}\": {sha256}}}")
+    return MirrorCatalog(source, parse_pins(content, where), pin is not None or (folder is not None and is_own_folder(folder)))
 
 
 def _read_catalog(store: Store, where: str) -> bytes | None:
@@ -282,5 +297,6 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
         raise Unreachable(f"the mirror {error.message}", where=where,
                           hint="check cluster.artifacts.mirror and the network") from error
     with contextlib.suppress(OSError):
+        make_folder(kept.parent)
         write_whole(kept, content)
     return content

@@ -35,7 +35,7 @@ from clusterctl.kube import (
 from clusterctl.model import Host
 from clusterctl.operations import api_state, members, running
 from clusterctl.operations.base import Session, refuse_other_cluster
-from clusterctl.operations.desired import formed, stages, wanted
+from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
@@ -64,6 +64,8 @@ class ApplyPlan:
     """etcd members of no machine, which are taken out first."""
     later: tuple[Object, ...] = ()
     """The objects of an API that did not answer: they are compared when the machines are as wanted."""
+    pins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The programs and images whose pin is not built in, by the source of the pin."""
 
     def __bool__(self) -> bool:
         return bool(self.machines or self.objects or self.nodes or self.strays or self.later)
@@ -76,6 +78,7 @@ class ApplyPlan:
             "etcd_members": [
                 {"member": state.name, "action": "remove", "reason": state.error or "a learner"} for state in self.strays
             ],
+            "pins": [{"source": source, "files": list(files)} for source, files in self.pins.items()],
             "warnings": list(self.warnings),
         }
 
@@ -183,7 +186,8 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
             raise Refused(f"no new member joins while no majority of the members answers: {membership.message}", where="etcd",
                           hint="bring the members back: clusterctl etcd members; then run this again", code="etcd.no-quorum")
         told.append(membership.message)
-    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later)
+    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later,
+                     pins=foreign_pins(resources, session.catalog.sources))
 
 
 def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:

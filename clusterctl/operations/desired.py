@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from clusterctl import planner
+from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
@@ -16,6 +18,7 @@ from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session
 from clusterctl.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource
+from clusterctl.resources.program import Image, Program
 
 ByHost = Mapping[str, Mapping[str, tuple[Resource, ...]]]
 """Resources by host and stage."""
@@ -51,6 +54,17 @@ def wanted(
 ) -> ByHost:
     """All resources of all hosts, by stage."""
     return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+def foreign_pins(resources: ByHost, sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the programs and images whose pin is not built in, by the source of the pin."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for stage in (stage for of_host in resources.values() for stage in of_host.values()):
+        for resource in stage:
+            artifact = resource.source if isinstance(resource, Program | Image) else None
+            if isinstance(artifact, Artifact) and artifact.path in sources:
+                found[sources[artifact.path]].add(f"{artifact.product} {artifact.version} ({artifact.arch})")
+    return {source: sorted(files) for source, files in sorted(found.items())}
 
 
 def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:

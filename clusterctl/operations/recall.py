@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusterctl.errors import ClusterctlError
 from clusterctl.shell import LOOKS, Probe
-from clusterctl.storage import StateFolder, user_cache, write_whole
+from clusterctl.storage import StateFolder, make_folder, user_cache, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ def keep(state: StateFolder, now: Mapping[str, Kept], before: Mapping[str, Kept]
         return
     content = {name: {"facts": dict(one.facts), "probes": _grouped(one.probes), "reads": one.reads} for name, one in now.items()}
     with contextlib.suppress(OSError):
+        make_folder(place.parent)
         write_whole(place, json.dumps(content).encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -39,7 +40,9 @@ def test_machines_pull_from_an_http_mirror(tmp_path: Path) -> None:
     cluster = Cluster.up(LabSpec(name="e2ehttp", machines=2, cluster={"kubernetes": LATEST}), tmp_path)
     try:
         with http_mirror(cluster) as url:
-            cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(artifacts={"mirror": url, "cache": str(tmp_path / "cache")}))
+            catalog = hashlib.sha256((default_mirror() / "catalog.json").read_bytes()).hexdigest()
+            settings = {"mirror": url, "cache": str(tmp_path / "cache"), "pins": {"catalog.json": catalog}}
+            cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(artifacts=settings))
             inside = [*CLI, "lab", "exec", "--name", cluster.lab.name, "--", *CLI]
             until(lambda: subprocess.run([*inside, "plan", "-i", str(cluster.inventory)], capture_output=True, check=True, timeout=60), "the mirror")
             done = subprocess.run([*inside, "apply", "--yes", "-i", str(cluster.inventory)], capture_output=True, text=True, timeout=600,

@@ -11,6 +11,13 @@ from artifact_web import IMPATIENT, Web
 from clusterctl.artifacts.store import Location, Store
 
 
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The key of the cache's records is the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
 @pytest.fixture
 def web() -> Iterator[Web]:
     server = Web()

@@ -55,14 +55,91 @@ def test_what_nothing_pins_is_refused(tmp_path: Path) -> None:
     assert SCHEDULER in caught.value.hint
 
 
-def test_the_inventory_s_pins_win_over_the_mirror_s_and_these_over_ours(tmp_path: Path) -> None:
-    (tmp_path / "catalog.json").write_text(json.dumps({
-        KUBELET: {"sha256": ONE, "size": 7, "built_from": {"module": "x@v1"}}, SCHEDULER: {"sha256": ONE}}))
+def test_pins_are_built_in_or_added_by_the_inventory_and_the_mirror(tmp_path: Path) -> None:
+    image = image_path("pause", "3.10.2", "amd64")
+    write_catalog(tmp_path, {KUBELET: ONE, image: THREE})
     catalog = open_catalog(ArtifactSettings(mirror=str(tmp_path), pins={SCHEDULER: TWO}), tmp_path)
-    assert catalog.artifact("kubelet", "1.36.4", "amd64").sha256 == ONE
+    assert catalog.artifact("kubelet", "1.36.4", "amd64").sha256 == ONE  # The folder is this user's own.
     assert catalog.artifact("kubelet", "1.36.4", "amd64").size == 7
     assert catalog.artifact("kube-scheduler", "1.36.4", "amd64").sha256 == TWO
     assert catalog.artifact("kubelet", "1.36.4", "arm64").sha256 == built_in()[KUBELET.replace("amd64", "arm64")].sha256
+    assert catalog.sources == {KUBELET: str(tmp_path), image: str(tmp_path), SCHEDULER: "the inventory"}
+
+
+def write_catalog(folder: Path, pins: dict[str, str]) -> bytes:
+    content = json.dumps({path: {"sha256": sha256, "size": 7, "built_from": {"module": "x@v1"}}
+                          for path, sha256 in pins.items()}).encode()
+    (folder / "catalog.json").write_bytes(content)
+    (folder / "catalog.json").chmod(0o644)
+    return content
+
+
+def test_the_inventory_does_not_change_a_built_in_pin(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        open_catalog(ArtifactSettings(pins={KUBELET: ONE}), tmp_path)
+    assert caught.value.exit_code == 2 and caught.value.code == "artifact.pin-conflict"
+    assert KUBELET in str(caught.value) and ONE in str(caught.value) and built_in()[KUBELET].sha256 in str(caught.value)
+    same = open_catalog(ArtifactSettings(pins={KUBELET: built_in()[KUBELET].sha256}), tmp_path)
+    assert same.pins == built_in() and same.sources == {}
+
+
+@pytest.mark.parametrize("loosened", ["folder", "catalog.json"])
+def test_a_folder_that_others_may_write_to_changes_no_built_in_pin(tmp_path: Path, loosened: str) -> None:
+    mirror = tmp_path / "folder"
+    mirror.mkdir(mode=0o755)
+    write_catalog(mirror, {KUBELET: ONE, SCHEDULER: TWO})
+    assert open_catalog(settings(mirror), tmp_path).pins[KUBELET].sha256 == ONE
+    (mirror if loosened == "folder" else mirror / loosened).chmod(0o777)
+    with pytest.raises(IntegrityError) as caught:
+        open_catalog(settings(mirror), tmp_path)
+    assert caught.value.exit_code == 7 and caught.value.code == "artifact.pin-conflict"
+    assert KUBELET in str(caught.value) and ONE in str(caught.value) and built_in()[KUBELET].sha256 in str(caught.value)
+    write_catalog(mirror, {KUBELET: built_in()[KUBELET].sha256, SCHEDULER: TWO})
+    found = open_catalog(settings(mirror), tmp_path)
+    assert found.pins[SCHEDULER].sha256 == TWO and found.sources == {SCHEDULER: str(mirror)}
+
+
+def test_a_mirror_does_not_contradict_the_inventory(tmp_path: Path) -> None:
+    write_catalog(tmp_path, {SCHEDULER: ONE})
+    with pytest.raises(IntegrityError) as caught:
+        open_catalog(ArtifactSettings(mirror=str(tmp_path), pins={SCHEDULER: TWO}), tmp_path)
+    assert caught.value.code == "artifact.pin-conflict"
+    assert open_catalog(ArtifactSettings(mirror=str(tmp_path), pins={SCHEDULER: ONE}), tmp_path).sources == {SCHEDULER: "the inventory"}
+
+
+def test_a_plain_http_mirror_s_catalog_is_used_where_the_inventory_pins_it(tmp_path: Path, web: Web) -> None:
+    body = json.dumps({KUBELET: {"sha256": THREE}}).encode()
+    sha256 = hashlib.sha256(body).hexdigest()
+    web.answers = [lambda handler: send(handler, 200, body), lambda handler: send(handler, 200, body), lambda handler: send(handler, 500, b"")]
+    for _ in range(3):  # The last one is the catalog that was kept.
+        with pytest.raises(InputError) as caught:
+            open_catalog(settings(web.url, tmp_path / "cache"), tmp_path, patience=IMPATIENT)
+        assert caught.value.exit_code == 2 and caught.value.code == "artifact.catalog-not-pinned"
+        assert sha256 in caught.value.hint
+    pinned = settings(web.url, tmp_path / "cache", **{"catalog.json": sha256})
+    assert open_catalog(pinned, tmp_path, patience=IMPATIENT).pins[KUBELET].sha256 == THREE
+    web.answers = [lambda handler: send(handler, 200, body + b" ")]
+    with pytest.raises(IntegrityError) as changed:
+        open_catalog(pinned, tmp_path, patience=IMPATIENT)
+    assert changed.value.code == "artifact.catalog-changed"
+
+
+@pytest.mark.parametrize(("pinned", "vouched"), [(False, False), (True, True)])
+def test_an_https_mirror_changes_no_built_in_pin_by_itself(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: bool, vouched: bool) -> None:
+    from clusterctl.artifacts import store
+
+    body = write_catalog(tmp_path, {KUBELET: ONE, SCHEDULER: TWO})
+    monkeypatch.setattr(store, "read_small", lambda url, limit, patience: body)
+    pins = {"catalog.json": hashlib.sha256(body).hexdigest()} if pinned else {}
+    wanted = settings("https://mirror.test", tmp_path / "cache", **pins)
+    if vouched:
+        assert open_catalog(wanted, tmp_path).sources == {KUBELET: "https://mirror.test", SCHEDULER: "https://mirror.test"}
+        return
+    with pytest.raises(IntegrityError) as caught:
+        open_catalog(wanted, tmp_path)
+    assert caught.value.exit_code == 7 and caught.value.code == "artifact.pin-conflict"
+    assert KUBELET in str(caught.value) and ONE in str(caught.value) and built_in()[KUBELET].sha256 in str(caught.value)
 
 
 def test_a_relative_mirror_starts_at_the_inventory(tmp_path: Path) -> None:
@@ -106,7 +183,8 @@ def test_the_catalog_of_an_http_mirror_is_kept_for_when_it_is_down(tmp_path: Pat
     body = json.dumps({KUBELET: {"sha256": THREE}}).encode()
     web.answers = [lambda handler: send(handler, 200, body), lambda handler: send(handler, 500, b"")]
     for _ in range(2):
-        catalog = open_catalog(settings(f"{web.url}/base/", tmp_path / "cache"), tmp_path, patience=IMPATIENT)
+        pinned = settings(f"{web.url}/base/", tmp_path / "cache", **{"catalog.json": hashlib.sha256(body).hexdigest()})
+        catalog = open_catalog(pinned, tmp_path, patience=IMPATIENT)
         found = catalog.artifact("kubelet", "1.36.4", "amd64")
         assert found.sha256 == THREE
         assert found.url == f"{web.url}/base/{KUBELET}"
