@@ -25,6 +25,8 @@ OURS = {MANAGED_BY: MANAGER}
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                           "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
 """What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
+GIVEN = "clusterctl.dev/given"
+"""Annotation of a node: which labels and taints it has from the inventory, so that they go when the inventory drops them."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
@@ -163,42 +165,62 @@ def node_taints(cluster: Cluster, host: Host) -> list[dict[str, str]]:
 
 
 def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[str, Object, tuple[str, ...]]]:
-    """(node, patch, fields) for each node whose labels or taints are not as wanted. What others set stays."""
+    """Yield (node, patch, fields) for each node whose labels or taints are not as wanted.
+
+    What the inventory gave a node before and gives it no longer is removed; labels and taints of others stay.
+    """
     for host in cluster.nodes:
         node = nodes.get(host.name)
-        if node is None:
-            continue
-        labels = {
-            key: value
-            for key, value in node_labels(cluster, host).items()
-            if node["metadata"].get("labels", {}).get(key) != value
-        }
-        taints = node["spec"].get("taints", [])
-        missing = [taint for taint in node_taints(cluster, host) if not any(_same(taint, other) for other in taints)]
-        surplus = not _dedicated(cluster, host) and any(_same(CONTROL_PLANE_TAINT, taint) for taint in taints)
-        forgotten = cordoned_for(node)
-        if not labels and not missing and not surplus and not forgotten:
-            continue
-        kept = [
-            taint
-            for taint in taints
-            if not any(_place(taint) == _place(new) for new in missing) and not (surplus and _same(CONTROL_PLANE_TAINT, taint))
-        ]
-        patch: dict[str, dict[str, object]] = {"metadata": {"labels": labels}}
-        if missing or surplus:
-            # Others may be changing the taints: the list is replaced only in the version that was read.
-            patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
-            patch["spec"] = {"taints": [*kept, *missing]}
-        if forgotten:
-            # Whoever holds the lock now is the only operator: what was begun before has ended.
-            patch["metadata"]["annotations"] = {CORDONED_FOR: None}
-            patch.setdefault("spec", {})["unschedulable"] = None
-        yield (
-            host.name,
-            patch,
-            (*sorted(labels), *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if surplus else []),
-             *([f"uncordoned: {forgotten}, which did not end, had cordoned it"] if forgotten else [])),
-        )
+        if node is not None and (found := _node_change(cluster, host, node)):
+            yield host.name, *found
+
+
+def _node_change(cluster: Cluster, host: Host, node: Object) -> tuple[Object, tuple[str, ...]] | None:
+    meta, taints = node["metadata"], node["spec"].get("taints", [])
+    before, now = _given(meta), _gives(host)
+    wanted_labels, wanted_taints, there = node_labels(cluster, host), node_taints(cluster, host), meta.get("labels", {})
+    labels: dict[str, str | None] = {key: value for key, value in wanted_labels.items() if there.get(key) != value}
+    labels |= {key: None for key in before["labels"] if key not in wanted_labels and key in there}
+    missing = [taint for taint in wanted_taints if not any(_same(taint, other) for other in taints)]
+    places = [_place(taint) for taint in wanted_taints]
+    stale = [taint for taint in taints if _place(taint) not in places and (
+        ":".join(_place(taint)) in before["taints"] or (not _dedicated(cluster, host) and _same(CONTROL_PLANE_TAINT, taint)))]
+    forgotten = cordoned_for(node)
+    if not (labels or missing or stale or forgotten or before != now):
+        return None
+    patch: dict[str, dict[str, object]] = {"metadata": {"labels": labels}}
+    annotations: dict[str, str | None] = {}
+    if before != now:
+        annotations[GIVEN] = json.dumps(now, separators=(",", ":")) if any(now.values()) else None
+    if missing or stale:
+        # Others may be changing the taints: the list is replaced only in the version that was read.
+        patch["metadata"]["resourceVersion"] = meta["resourceVersion"]
+        kept = [taint for taint in taints if taint not in stale and not any(_place(taint) == _place(new) for new in missing)]
+        patch["spec"] = {"taints": [*kept, *missing]}
+    if forgotten:
+        # The holder of the lock is the only operator: what was begun before has ended.
+        annotations[CORDONED_FOR] = None
+        patch.setdefault("spec", {})["unschedulable"] = None
+    if annotations:
+        patch["metadata"]["annotations"] = annotations
+    fields = [*sorted(key if value is not None else f"{key} removed" for key, value in labels.items()),
+              *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if stale else []),
+              *([f"uncordoned: {forgotten}, which did not end, had cordoned it"] if forgotten else [])]
+    return patch, tuple(fields or ["record of labels and taints"])
+
+
+def _gives(host: Host) -> dict[str, list[str]]:
+    """The keys of the labels, and the keys and effects of the taints, that the inventory gives a node."""
+    return {"labels": sorted(host.labels), "taints": sorted(f"{taint.key}:{taint.effect}" for taint in host.taints)}
+
+
+def _given(meta: Object) -> dict[str, list[str]]:
+    """What the inventory gave a node before, as its annotation records it; nothing where others made it unreadable."""
+    try:
+        found = json.loads((meta.get("annotations") or {}).get(GIVEN, "{}"))
+        return {kind: [str(word) for word in found.get(kind, [])] for kind in ("labels", "taints")}
+    except (ValueError, AttributeError, TypeError):
+        return {"labels": [], "taints": []}
 
 
 def _dedicated(cluster: Cluster, host: Host) -> bool:

@@ -213,6 +213,21 @@ def test_what_others_set_stays(cluster: Cluster) -> None:
     assert not deeds(cluster.plan())
 
 
+def test_what_the_inventory_drops_leaves_the_node(cluster: Cluster) -> None:
+    def given(labels: dict[str, str], taints: list[str]) -> None:
+        cluster.edit(lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(node_labels=labels, node_taints=taints))
+
+    given({"zone": "east"}, ["dedicated=gpu:NoSchedule"])
+    cluster.apply()
+    given({}, [])
+    assert deeds(cluster.plan()) >= {("api", "node w-1", "zone removed"), ("api", "node w-1", "taint removed")}
+    cluster.apply()
+    node = cluster.json("get", "node", "w-1")
+    assert "zone" not in node["metadata"]["labels"] and node["metadata"]["labels"]["team"] == "red"
+    assert [taint["key"] for taint in node["spec"]["taints"]] == ["team"]
+    assert not deeds(cluster.plan())
+
+
 def test_exit_code_of_plan(cluster: Cluster) -> None:
     cluster.cli("plan", "--exit-code")
     cluster.on("w-1", "chmod 600 /etc/crictl.yaml")

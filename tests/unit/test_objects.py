@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterctl.components.objects import addons, node_taints
+from clusterctl.components.objects import addons, node_changes, node_taints
 from clusterctl.errors import InputError
 from clusterctl.inventory import load
 from clusterctl.model import Cluster
@@ -30,6 +31,49 @@ def test_a_taint_is_there_once(tmp_path: Path, written: str, taints: list[tuple[
     """The API refuses two of one key and effect."""
     wanted = cluster(tmp_path, f", node_taints: {written}")
     assert [(one["key"], one.get("value", ""), one["effect"]) for one in node_taints(wanted, wanted.hosts[0])] == taints
+
+
+def merged(node: dict[str, Any], patch: Any) -> dict[str, Any]:
+    """A node after a merge patch (RFC 7386)."""
+    for key, value in patch.items():
+        if value is None:
+            node.pop(key, None)
+        elif isinstance(value, dict):
+            merged(node.setdefault(key, {}), value)
+        else:
+            node[key] = value
+    return node
+
+
+def test_labels_and_taints_that_leave_the_inventory_leave_the_node(tmp_path: Path) -> None:
+    others = {"key": "team", "value": "red", "effect": "NoSchedule"}
+    node: dict[str, Any] = {"metadata": {"labels": {"team": "red"}, "resourceVersion": "1"}, "spec": {"taints": [others]}}
+    given = cluster(tmp_path, ", node_labels: {zone: east, disk: fast}, node_taints: ['gpu=yes:NoSchedule', 'gpu:NoExecute']")
+    [(_, patch, _)] = node_changes(given, {"a": node})
+    merged(node, patch)
+    assert node["metadata"]["labels"].items() >= {"zone": "east", "disk": "fast", "team": "red"}.items()
+    assert {(one["key"], one["effect"]) for one in node["spec"]["taints"]} == {
+        ("team", "NoSchedule"), ("gpu", "NoSchedule"), ("gpu", "NoExecute"), (OWN, "NoSchedule")}
+    assert not list(node_changes(given, {"a": node}))
+    less = cluster(tmp_path, ", node_labels: {zone: west}, node_taints: ['gpu:NoExecute']")
+    [(_, patch, fields)] = node_changes(less, {"a": node})
+    assert fields == ("disk removed", "zone", "taint removed")
+    merged(node, patch)
+    assert node["metadata"]["labels"] == {"zone": "west", "team": "red", OWN: ""}
+    assert {(one["key"], one["effect"]) for one in node["spec"]["taints"]} == {
+        ("team", "NoSchedule"), ("gpu", "NoExecute"), (OWN, "NoSchedule")}
+    assert not list(node_changes(less, {"a": node}))
+    [(_, patch, _)] = node_changes(cluster(tmp_path), {"a": node})
+    merged(node, patch)
+    assert node["metadata"]["labels"] == {"team": "red", OWN: ""} and node["metadata"]["annotations"] == {}
+    assert not list(node_changes(cluster(tmp_path), {"a": node}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"labels": 3}', '{"labels": null}'])
+def test_a_record_that_others_broke_is_no_record(tmp_path: Path, text: str) -> None:
+    node = {"metadata": {"labels": {OWN: "", "zone": "east"}, "annotations": {"clusterctl.dev/given": text}, "resourceVersion": "1"},
+            "spec": {"taints": [{"key": OWN, "effect": "NoSchedule"}]}}
+    assert not list(node_changes(cluster(tmp_path), {"a": node}))
 
 
 def objects(folder: Path, text: str) -> list[dict[str, object]]:
