@@ -18,7 +18,8 @@ def remove_host(path: Path, name: str) -> bool:
     text = without_host(path, name)
     if text is None:
         return False
-    write_whole(path, text.encode(), mode=path.stat().st_mode & 0o777)
+    # A link stays one: the file that it names is written.
+    write_whole(path.resolve(), text.encode(), mode=path.stat().st_mode & 0o777)
     return True
 
 

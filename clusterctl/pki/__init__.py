@@ -26,6 +26,8 @@ AuthorityName = Literal["kubernetes", "etcd", "front-proxy"]
 AUTHORITIES: Mapping[AuthorityName, str] = {"kubernetes": "kubernetes", "etcd": "etcd-ca", "front-proxy": "front-proxy-ca"}
 """The authorities and their common names."""
 
+ENCRYPTION_KEY_BYTES = 32
+"""The length of a key of the secretbox provider (k8s.io/apiserver, pkg/server/options/encryptionconfig)."""
 RENEW_BELOW_DAYS = 30
 CLIENT_LEFT = timedelta(hours=12)
 """How long what clusterctl proves itself with must still be valid when a run begins."""
@@ -154,7 +156,7 @@ class Pki:
         from clusterctl.pki import certificates
 
         authorities = {name: Authority.create(common) for name, common in AUTHORITIES.items()}
-        return cls(authorities, certificates.new_key(), secrets.token_bytes(32))
+        return cls(authorities, certificates.new_key(), secrets.token_bytes(ENCRYPTION_KEY_BYTES))
 
     @classmethod
     def load(cls, folder: StateFolder) -> Pki | None:
@@ -175,19 +177,20 @@ class Pki:
             made.encryption_key = base64.b64decode(found["pki/encryption.key"])
             _found().get(("whole", hashlib.sha256(repr(found).encode()).hexdigest()), bool, made._whole)
         except ValueError as error:
-            raise InputError(
-                "the cluster's keys are damaged", where=str(folder.path), hint="restore the folder from its backup"
-            ) from error
+            raise InputError(f"the cluster's keys are damaged: {error}", where=str(folder.path), code="pki.damaged",
+                             hint="restore the folder from its backup") from error
         return made
 
     def _whole(self) -> bool:
         """True; raises ValueError where something is not what it should be."""
         from clusterctl.pki import certificates
 
-        for authority in self.authorities.values():
-            certificates.read(authority.pem)
-            certificates.private(authority.key)
+        for name, authority in self.authorities.items():
+            if not certificates.belongs(authority.pem, authority.key):
+                raise ValueError(f"pki/{name}.key is not the key of pki/{name}.crt")
         certificates.private(self.service_account_key)
+        if len(self.encryption_key) != ENCRYPTION_KEY_BYTES:
+            raise ValueError(f"pki/encryption.key has {len(self.encryption_key)} bytes, not {ENCRYPTION_KEY_BYTES}")
         return True
 
     def save(self, folder: StateFolder) -> None:

@@ -120,6 +120,11 @@ def private(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def belongs(pem: bytes, key: bytes) -> bool:
+    """Return whether a key is that of a certificate. Raises ValueError where one of them is none."""
+    return x509.load_pem_x509_certificate(pem).public_key() == private(key).public_key()
+
+
 def new_key() -> bytes:
     """A new private key, PEM."""
     return key_pem(ec.generate_private_key(ec.SECP256R1()))

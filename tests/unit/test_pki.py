@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -165,6 +166,21 @@ def test_save_and_load(tmp_path: Path) -> None:
     (folder.path / "pki" / "sa.key").unlink()
     with pytest.raises(InputError, match="incomplete"):
         Pki.load(folder)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("etcd.key", Pki.create().authorities["etcd"].key),
+    ("kubernetes.crt", Pki.create().authorities["kubernetes"].pem),
+    ("encryption.key", base64.b64encode(b"short")), ("encryption.key", b""), ("encryption.key", base64.b64encode(bytes(33))),
+])
+def test_keys_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    """What they would sign or encrypt, no machine could verify or read."""
+    folder = StateFolder(tmp_path / "state")
+    PKI.save(folder)
+    (folder.path / "pki" / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        Pki.load(folder)
+    assert error.value.code == "pki.damaged"
 
 
 @pytest.fixture

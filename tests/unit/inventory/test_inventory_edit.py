@@ -134,6 +134,15 @@ GOES = [
 ]
 
 
+def test_a_linked_inventory_stays_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real/cluster.yaml", tmp_path / "cluster.yaml"
+    real.parent.mkdir()
+    real.write_text(inventory(GOES[0][1]))
+    link.symlink_to(real)
+    assert remove_host(link, "w-2")
+    assert link.is_symlink() and "w-2" not in {host.name for host in load(real).hosts}
+
+
 @pytest.mark.parametrize(("workers", "lines"), [row[1:] for row in GOES], ids=[row[0] for row in GOES])
 def test_its_lines_go_and_all_others_stay(tmp_path: Path, workers: str, lines: list[int]) -> None:
     """``lines``: those of the workers' part that go: its name is 0, its hosts begin with 2."""
