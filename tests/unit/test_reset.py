@@ -200,16 +200,9 @@ def test_what_does_not_go_stops_it() -> None:
     assert machine.calls.count("undo_mark") == 1, "a clean machine is left alone"
 
 
-@pytest.mark.parametrize(("yes", "given", "refused"), [
-    (True, "prod", ""), (True, "prof", "not the name"), (True, None, "nobody is there"), (False, None, "nobody is there"),
-    (False, "prod", "together with --yes"),
-])
-def test_confirmation(yes: bool, given: str | None, refused: str) -> None:
-    if refused:
-        with pytest.raises(Refused, match=refused):
-            cli._confirm("prod", yes=yes, given=given)
-    else:
-        cli._confirm("prod", yes=yes, given=given)
+def test_a_reset_without_a_terminal_requires_the_confirmation() -> None:
+    with pytest.raises(Refused, match="nobody is there"):
+        cli._confirm("prod")
 
 
 MARK, BEFORE, TABLES = ("/etc/clusterctl/cluster", "/var/lib/clusterctl/before", "/var/lib/clusterctl/before/tables")
