@@ -190,6 +190,8 @@ def trust(
     cluster = load(inventory)
     folder = StateFolder.of(cluster.base, cluster.name, state)
     found = operation.find(cluster, host)
+    if expected is not None:
+        operation.refuse_malformed(expected)
     key = operation.offered(folder, found, passphrase)
     if expected is None:
         typer.echo(f"{host} offers {key.get_name()} {fingerprint(key)}")

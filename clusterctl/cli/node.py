@@ -36,7 +36,8 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
     known = [host.name for host in opened.cluster.nodes]
     for name in names:
         if name not in known:
-            raise InputError(f"the inventory has no node {name!r}", where="NAME", hint=f"it has {', '.join(known)}")
+            raise InputError(f"the inventory has no node {name!r}", where="NAME", hint=f"it has {', '.join(known)}",
+                             code="inventory.no-host")
     return list(dict.fromkeys(names))
 
 
@@ -47,19 +48,20 @@ def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> Non
     from clusterctl.operations.lock import locked
 
     report = call.report()
-    with call.session(report) as opened, locked(opened, "node drain"):
+    with call.session(report) as opened:
         chosen = nodes_of(opened, names)
-        drains = operation.look(opened.ready_api(), chosen, call.policy)
-        report.drains(drains)
-        operation.refuse_unsafe(drains)
-        confirm(yes)
-        begin_journal(report, opened, "drain")
-        with begun():
-            # Pods that leave need the nodes that an operation before this one left cordoned when it was killed.
-            operation.recover(opened.ready_api, report.progress, keep=chosen)
-            for name in chosen:
-                operation.empty(opened.ready_api, name, call.policy, report.progress)
-        summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
+        with locked(opened, "node drain"):
+            drains = operation.look(opened.ready_api(), chosen, call.policy)
+            report.drains(drains)
+            operation.refuse_unsafe(drains)
+            confirm(yes)
+            begin_journal(report, opened, "drain")
+            with begun():
+                # Pods that leave need the nodes that an operation before this one left cordoned when it was killed.
+                operation.recover(opened.ready_api, report.progress, keep=chosen)
+                for name in chosen:
+                    operation.empty(opened.ready_api, name, call.policy, report.progress)
+            summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
 
 
 @verb
@@ -99,12 +101,14 @@ def remove(
 ) -> None:
     """Take machines out of the cluster: drained, out of etcd, undone, deleted from the API. Any but the last control plane."""
     from clusterctl.operations.lock import locked
-    from clusterctl.operations.remove import Remove, make, next_steps
+    from clusterctl.operations.remove import Remove, make, next_steps, refuse_unknown
 
     report = call.report()
     with call.session(report) as opened:
         whole, chosen = opened.cluster, list(dict.fromkeys(names))
         named = [host.name for host in whole.hosts if host.name in chosen]
+        if not offline:
+            refuse_unknown(opened, chosen)
         if edit_inventory:
             _refuse_edit(opened, named)
         asked = [host for host in whole.hosts if not offline or host.name not in chosen]
@@ -149,12 +153,13 @@ def replace(
     """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
     from clusterctl.errors import ClusterctlError
     from clusterctl.operations.lock import locked
-    from clusterctl.operations.replace import decide
+    from clusterctl.operations.replace import decide, refuse_no_host
     from clusterctl.operations.replace import replace as operate
 
     report = call.report()
     with call.session(report) as opened:
         whole = opened.cluster
+        refuse_no_host(whole, new or old, "NEW" if new else "OLD")
         named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
         if edit_inventory:
             _refuse_edit(opened, named)

@@ -77,6 +77,17 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
             raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
 
 
+def refuse_minors(option: str, given: Iterable[str]) -> None:
+    """Raises InputError for what is no version, and for a version of Kubernetes that is not supported."""
+    from clusterctl.versions import SUPPORTED_MINORS, minor
+
+    for version in given:
+        refuse_versions(option, [version])
+        if minor(version) not in SUPPORTED_MINORS:
+            raise InputError(f"Kubernetes {version} is not supported", where=option, code="version.unsupported",
+                             hint=f"supported are {', '.join(SUPPORTED_MINORS)}")
+
+
 def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
     """What was said to ``--component``: products and versions. Raises InputError for what is neither."""
     from clusterctl.model import Versions

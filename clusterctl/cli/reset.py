@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, begun, confirm_name, summarise
+from clusterctl.cli.steps import begin_journal, begun, confirm_name, refuse_unconfirmed, summarise
 
 
 def register(app: typer.Typer) -> None:
@@ -27,15 +27,17 @@ def reset(
     from clusterctl.operations.reset import Reset, make_plan
 
     report = call.report()
-    with call.session(report) as opened, locked(opened, "reset", connect=opened.chosen):
-        found = make_plan(opened)
-        for warning in found.warnings:
-            report.warn(warning)
-        report.plan(found)
-        operation = Reset(opened, found)
-        if found:
-            confirm_name("reset", opened.cluster.name, yes=yes, given=confirm)
-            begin_journal(report, opened, "reset")
-            with begun():
-                operation.run()
-        summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
+    with call.session(report) as opened:
+        refuse_unconfirmed("reset", opened.cluster.name, yes=yes, given=confirm)
+        with locked(opened, "reset", connect=opened.chosen):
+            found = make_plan(opened)
+            for warning in found.warnings:
+                report.warn(warning)
+            report.plan(found)
+            operation = Reset(opened, found)
+            if found:
+                confirm_name("reset", opened.cluster.name, yes=yes)
+                begin_journal(report, opened, "reset")
+                with begun():
+                    operation.run()
+            summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())

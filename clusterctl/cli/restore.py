@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli.options import Invocation, YesOption, verb
-from clusterctl.cli.steps import begin_journal, begun, confirm_name, summarise
+from clusterctl.cli.steps import begin_journal, begun, confirm_name, refuse_unconfirmed, summarise
 from clusterctl.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,13 +44,17 @@ def restore(
         raise InputError("give either a snapshot or --abort", where="FILE", code="etcd.restore-input",
                          hint="clusterctl etcd snapshot list")
     report = call.report()
-    with call.session(report) as opened, locked(opened, "etcd snapshot restore"):
+    with ExitStack() as stack:
+        opened = stack.enter_context(call.session(report))
+        command = "etcd snapshot restore --abort" if file is None else f"etcd snapshot restore {file}"
+        refuse_unconfirmed(command, opened.cluster.name, yes=yes, given=confirm)
+        stack.enter_context(locked(opened, "etcd snapshot restore"))
         if file is None:
-            _abort(report, opened, yes=yes, confirm=confirm)
+            _abort(report, opened, yes=yes)
             return
         found = make_plan(opened, file, adopt=adopt)
         report.restore(found)
-        confirm_name(f"etcd snapshot restore {file}", opened.cluster.name, yes=yes, given=confirm)
+        confirm_name(f"etcd snapshot restore {file}", opened.cluster.name, yes=yes)
         begin_journal(report, opened, "restore")
         with begun():
             Restoring(opened, found).run()
@@ -67,12 +72,13 @@ def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = N
 
     report = call.report()
     with call.session(report) as opened:
+        refuse_unconfirmed("etcd recover", opened.cluster.name, yes=yes, given=confirm)
         alive = reachable(opened, [host for host in opened.cluster.hosts if host.is_etcd or host.is_control_plane])
         dead = [host.name for host in opened.cluster.control_planes if host not in alive]
         with locked(opened, "etcd recover", dead=dead):
             found = make_plan(opened, alive)
             report.restore(found)
-            confirm_name("etcd recover", opened.cluster.name, yes=yes, given=confirm)
+            confirm_name("etcd recover", opened.cluster.name, yes=yes)
             begin_journal(report, opened, "recover")
             with begun():
                 Restoring(opened, found).run()
@@ -81,7 +87,7 @@ def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = N
                 f"the old data is in {found.kept} on {', '.join(host.name for host in (*found.hosts, *found.leaving))}"])
 
 
-def _abort(report: Report, opened: Session, *, yes: bool, confirm: str | None) -> None:
+def _abort(report: Report, opened: Session, *, yes: bool) -> None:
     from clusterctl.operations.restore import abort_plan
     from clusterctl.operations.restoring import Restoring
 
@@ -89,7 +95,7 @@ def _abort(report: Report, opened: Session, *, yes: bool, confirm: str | None) -
     if found is None:
         report.progress("no restore is begun: nothing to do")
         return
-    confirm_name("etcd snapshot restore --abort", opened.cluster.name, yes=yes, given=confirm)
+    confirm_name("etcd snapshot restore --abort", opened.cluster.name, yes=yes)
     begin_journal(report, opened, "restore-abort")
     with begun():
         Restoring(opened, found).abort()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli import Interrupted, unforeseen
-from clusterctl.errors import ClusterctlError, IntegrityError, Refused, Stopped
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Refused, Stopped
 
 if TYPE_CHECKING:
     from clusterctl.operations.base import Session
@@ -46,12 +46,20 @@ def confirm(yes: bool, question: str = "Carry this out?", hint: str = "say --yes
         raise Refused("you said no: this is not carried out", hint=hint)
 
 
-def confirm_name(command: str, name: str, *, yes: bool, given: str | None) -> None:
-    """Require the cluster's name, typed or given together with --yes. Raises Refused."""
-    hint = f"clusterctl {command} --yes --confirm {name}"
-    if given is not None and not yes:
-        raise Refused("--confirm goes together with --yes; nothing was changed", hint=hint)
-    typed = given if given is not None else ask("Type the cluster's name to carry this out", hint)
+def refuse_unconfirmed(command: str, name: str, *, yes: bool, given: str | None) -> None:
+    """Raise InputError unless --yes comes with --confirm and the cluster's name, or neither is given."""
+    if yes != (given is not None) or (given is not None and given != name):
+        why = ("--confirm requires --yes" if not yes else "--yes requires --confirm with the cluster's name" if given is None
+               else f"{given!r} is not the name of this cluster")
+        raise InputError(f"{why}; nothing was changed", where="--confirm", code="cli.not-confirmed",
+                         hint=f"clusterctl {command} --yes --confirm {name}")
+
+
+def confirm_name(command: str, name: str, *, yes: bool) -> None:
+    """Ask for the cluster's name, unless ``yes``. Raises Refused."""
+    if yes:
+        return
+    typed = ask("Type the cluster's name to carry this out", f"clusterctl {command} --yes --confirm {name}")
     if typed != name:
         raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")
 

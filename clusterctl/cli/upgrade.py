@@ -15,7 +15,7 @@ from clusterctl.cli.options import (
     YesOption,
     components_of,
     draining_verb,
-    refuse_versions,
+    refuse_minors,
 )
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
@@ -54,8 +54,8 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
 
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
-    refuse_versions("--to", [to] if to is not None else [])
-    refuse_versions("--through", through or ())
+    refuse_minors("--to", [to] if to is not None else [])
+    refuse_minors("--through", through or ())
     return Wish(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
                 pause_after=pause, policy=policy)
 

@@ -56,7 +56,9 @@ def read(path: Path) -> Inventory:
 
 def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
     if os.path.isdir(path):
-        raise InputError("is a directory; one inventory file is wanted", where=str(path))
+        found = [name for name in ("hosts.yaml", "hosts.yml", "inventory.yaml") if os.path.isfile(path / name)]
+        raise InputError("is a directory; one inventory file is wanted", where=str(path), code="inventory.folder",
+                         hint=" or ".join(f"-i {path / name}" for name in found) or "name the file in it")
     if is_program(path):
         return read_dynamic(path, findings)
     root = parse(read_bytes(path), str(path), findings)

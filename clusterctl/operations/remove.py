@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from clusterctl.components.objects import removed_nodes
 from clusterctl.disruption import Drain, Policy
-from clusterctl.errors import ClusterctlError, Refused, Stopped, Unreachable
+from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped, Unreachable
 from clusterctl.etcd import majority
 from clusterctl.kube import Api, ApiError, refuse
 from clusterctl.model import Cluster, Host
@@ -105,6 +105,15 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Polic
     if not departures:
         rest = ApplyPlan(Plan(()), (), ())
     return RemovePlan(departures=tuple(departures), rest=rest, gone=tuple(gone))
+
+
+def refuse_unknown(session: Session, names: Sequence[str]) -> None:
+    """Raises InputError for a host that the inventory lacks and whose removal was never begun. Contacts no machine."""
+    known = {host.name for host in session.cluster.hosts} | removed(session)
+    for name in names:
+        if name not in known:
+            raise InputError(f"the inventory has no host {name!r}", where="NAME", code="inventory.no-host",
+                             hint=f"put it into the inventory again, or: clusterctl node remove {name} --offline")
 
 
 def removed(session: Session) -> set[str]:

@@ -37,13 +37,18 @@ class Replacement:
     rejoin: bool = False
 
 
+def refuse_no_host(cluster: Cluster, name: str, where: str) -> None:
+    """Raises InputError for a machine that is to come in and that the inventory lacks. Contacts no machine."""
+    if all(host.name != name for host in cluster.hosts):
+        raise InputError(f"the inventory has no host {name!r}", where=where, code="inventory.no-host",
+                         hint="put the machine that comes in into the inventory")
+
+
 def decide(session: Session, old: str, new: str | None) -> Replacement:
     """Look at both machines, at etcd and the API. Raises InputError, Refused, Unreachable."""
     hosts = {host.name: host for host in session.cluster.hosts}
     name = new or old
-    if name not in hosts:
-        raise InputError(f"the inventory has no host {name!r}", where="NEW" if new else "OLD",
-                         hint="put the machine that comes in into the inventory")
+    refuse_no_host(session.cluster, name, "NEW" if new else "OLD")
     others = [host for host in session.cluster.etcd_members if host.name not in (old, name)]
     if not others:
         raise Refused("the only etcd member cannot be replaced: its data is nowhere else", where=old, code="etcd.last-member",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from clusterctl.errors import InputError, Refused
@@ -19,6 +20,13 @@ def find(cluster: Cluster, name: str) -> Host:
     if name not in known:
         raise InputError(f"the inventory has no host or bastion {name!r}", hint=f"it has {', '.join(known)}")
     return known[name]
+
+
+def refuse_malformed(expected: str) -> None:
+    """Raises InputError for what is no fingerprint of a key."""
+    if not re.fullmatch("SHA256:[A-Za-z0-9+/]{43}", expected):
+        raise InputError(f"{expected!r} is not a fingerprint", where="--fingerprint", code="trust.malformed-fingerprint",
+                         hint="it is SHA256: and 43 characters: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 
 
 def offered(state: StateFolder, host: Host, passphrase: Callable[[], str | None]) -> HostKey:

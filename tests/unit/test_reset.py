@@ -16,7 +16,7 @@ from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cli import steps
 from clusterctl.components.base import Context
 from clusterctl.engine import Engine, Events
-from clusterctl.errors import Problems, Refused, Stopped, Unreachable
+from clusterctl.errors import InputError, Problems, Refused, Stopped, Unreachable
 from clusterctl.inventory import load
 from clusterctl.model import Cluster, Host, Ssh
 from clusterctl.operations.base import Session
@@ -201,15 +201,22 @@ def test_what_does_not_go_stops_it() -> None:
 
 
 @pytest.mark.parametrize(("yes", "given", "refused"), [
-    (True, "prod", ""), (True, "prof", "not the name"), (True, None, "nobody is there"), (False, None, "nobody is there"),
-    (False, "prod", "together with --yes"),
+    (True, "prod", ""), (True, "prof", "cli.not-confirmed"), (True, None, "cli.not-confirmed"), (False, None, ""),
+    (False, "prod", "cli.not-confirmed"),
 ])
 def test_confirmation(yes: bool, given: str | None, refused: str) -> None:
     if refused:
-        with pytest.raises(Refused, match=refused):
-            steps.confirm_name("reset", "prod", yes=yes, given=given)
+        with pytest.raises(InputError) as error:
+            steps.refuse_unconfirmed("reset", "prod", yes=yes, given=given)
+        assert error.value.code == refused
     else:
-        steps.confirm_name("reset", "prod", yes=yes, given=given)
+        steps.refuse_unconfirmed("reset", "prod", yes=yes, given=given)
+
+
+def test_a_confirmation_is_asked_for_without_yes() -> None:
+    steps.confirm_name("reset", "prod", yes=True)
+    with pytest.raises(Refused, match="nobody is there"):
+        steps.confirm_name("reset", "prod", yes=False)
 
 
 MARK, BEFORE, TABLES = ("/etc/clusterctl/cluster", "/var/lib/clusterctl/before", "/var/lib/clusterctl/before/tables")
