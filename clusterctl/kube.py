@@ -84,7 +84,7 @@ def established(definition: Object | None) -> str:
     """Return ``True`` where the API serves the kinds of a CustomResourceDefinition, or how far it is."""
     if definition is None:
         return "is gone"
-    conditions = definition.get("status", {}).get("conditions", ())
+    conditions = definition.get("status", {}).get("conditions") or ()
     return "True" if any(one["type"] == "Established" and one["status"] == "True" for one in conditions) else "is not established"
 
 
@@ -199,7 +199,7 @@ class Api:
         if (version, kind) not in self._kinds:
             base = f"/api/{version}" if "/" not in version else f"/apis/{version}"
             try:
-                resources = self.look(base)["resources"]
+                resources = self.look(base)["resources"] or []
             except ApiError as error:
                 if error.status != 404:
                     raise

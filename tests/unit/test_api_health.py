@@ -88,6 +88,7 @@ def test_objects_are_applied_in_the_order_that_they_need_each_other() -> None:
 
 def test_a_definition_is_established() -> None:
     assert established(None) != "True" and established({"status": {}}) != "True"
+    assert established({"status": {"conditions": None}}) != "True", "as right after it was created"
     assert established({"status": {"conditions": [{"type": "Established", "status": "True"}]}}) == "True"
 
 
