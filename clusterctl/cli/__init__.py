@@ -32,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "mirror")
+PARTS = ("cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "mirror", "root")
 """The modules with verbs, in the order of the help."""
 
 OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day"}
@@ -51,6 +51,7 @@ def _app(words: Sequence[str] = ()) -> object:
         help="Turns bare Linux machines into a hardened, highly available, upstream Kubernetes cluster over SSH.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(import_module("clusterctl.cli.root").root)
     own = OWN.get(words[0] if words else "")
     for part in [own] if own else PARTS:
         import_module(f"clusterctl.cli.{part}").register(app)

@@ -104,7 +104,7 @@ def kubeconfig(
     inventory: InventoryOption,
     state: StateOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
+        Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,

@@ -39,9 +39,9 @@ def read(path: Path) -> Archive:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"not an image archive: {error}", where=str(path), hint="make one with: docker save -o FILE IMAGE"
-        ) from None
+        why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise InputError(f"not an image archive: {why}", where=str(path),
+                         hint="make one with: docker save -o FILE IMAGE") from None
     if not names:
         raise InputError(
             "the image in it has no name",

@@ -120,7 +120,7 @@ class Cluster:
     def _config(self) -> Path:
         target = self.work / "kubeconfig"
         if not target.exists():
-            self.cli("kubeconfig", "--output", str(target))
+            self.cli("kubeconfig", "--out", str(target))
         return target
 
     def on(self, machine: str, script: str, *, check: bool = True, timeout: float = 60) -> str:

@@ -1,0 +1,64 @@
+"""The program's own options, and completion in real shells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clusterctl import __version__
+
+CLI = Path(sys.executable).with_name("clusterctl")
+
+
+def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment})
+
+
+def test_version_is_an_option_too() -> None:
+    done = run(CLI, "--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"clusterctl {__version__}")
+    assert done.stdout == run(CLI, "version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_for_the_shell_that_is_named(shell: str) -> None:
+    """Whatever shell calls the program."""
+    done = run(CLI, "completion", shell)
+    assert done.returncode == 0 and f"complete_{shell}" in done.stdout
+    if shutil.which(shell):
+        assert run(shell, "-n", "-c", done.stdout).returncode == 0
+
+
+def test_no_other_shell_is_completed() -> None:
+    assert run(CLI, "completion", "csh").returncode == 2
+
+
+def test_bash_completes_verbs() -> None:
+    script = """
+        eval "$(clusterctl completion bash)"
+        words=$(complete -p clusterctl)
+        COMP_WORDS=(clusterctl node dr) COMP_CWORD=2
+        _clusterctl_completion clusterctl
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = run("bash", "-c", script, PATH=f"{CLI.parent}:{os.environ['PATH']}")
+    assert done.stdout.split() == ["drain"], done.stdout + done.stderr
+
+
+def test_a_kubeconfig_s_file_is_named_as_that_of_other_verbs(tmp_path: Path) -> None:
+    assert "--out" in run(CLI, "kubeconfig", "--help", COLUMNS="200").stdout
+
+
+def test_a_file_that_is_no_image_archive_is_refused_in_a_line(tmp_path: Path) -> None:
+    from clusterctl.errors import InputError
+    from clusterctl.operations.image import read
+
+    (tmp_path / "x.yaml").write_text("a: b")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "x.yaml")
+    assert "\n" not in caught.value.message and not caught.value.message.endswith(":")
