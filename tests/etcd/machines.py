@@ -34,6 +34,7 @@ class EtcdBox(Box):
         path.mkdir(parents=True, exist_ok=True)
         super().__init__(path, "dash")
         self.data, self.configuration, self.units = path / "data", path / "etcd", path / "units"
+        self.etcd_etc, self.etcd_data = self.configuration, self.data
         for folder in (self.data, self.configuration / "pki", self.units, self.root / "bin"):
             folder.mkdir(parents=True)
         for name in PROGRAMS:
@@ -54,8 +55,7 @@ class EtcdBox(Box):
             (folder / f"{name}.key").write_bytes(key)
 
     def text(self, program: Program) -> str:
-        text = super().text(program).replace("/var/lib/etcd", str(self.data)).replace("/etc/etcd", str(self.configuration))
-        return text.replace("units=/etc/systemd/system", f"units={self.units}")
+        return super().text(program).replace("units=/etc/systemd/system", f"units={self.units}")
 
     def call(self, *calls: Call, blobs: dict[str, Blob] | None = None) -> Result:
         return self.run(Program(steps=calls, blobs=blobs or {}, functions=functions("snapshot", "restore")))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from etcd_programs import free_port
 
 from clusterctl.components.etcd import DATA
 from clusterctl.render import render
@@ -18,7 +19,6 @@ from clusterctl.render import render
 pytestmark = pytest.mark.lab
 
 CONDITION = re.search(r"^ExecCondition=(.*)$", render("etcd/etcd.service.j2", arguments={}, data=DATA, oom=False).decode(), re.M)
-PORT = 23790
 
 
 class Members:
@@ -27,6 +27,7 @@ class Members:
     def __init__(self, programs: Path, folder: Path, count: int) -> None:
         self.programs, self.folder, self.count = programs, folder, count
         self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.clients, self.peers = ([f"http://127.0.0.1:{free_port()}" for _ in range(count)] for _ in range(2))
         for index in range(count):
             self.data(index).mkdir(parents=True)
 
@@ -36,21 +37,18 @@ class Members:
     def formed(self, index: int) -> Path:
         return self.folder / str(index) / "formed"
 
-    def client(self, index: int) -> str:
-        return f"http://127.0.0.1:{PORT + 2 * index}"
-
     def start(self, index: int) -> bool:
         """Start a member as its unit does; False where the unit's condition refuses."""
         assert CONDITION is not None
         command = CONDITION[1].replace("/etc/etcd/formed", str(self.formed(index))).replace(DATA, str(self.data(index)))
         if subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode:
             return False
-        peers = ",".join(f"m{one}=http://127.0.0.1:{PORT + 2 * one + 1}" for one in range(self.count))
-        peer = f"http://127.0.0.1:{PORT + 2 * index + 1}"
+        peers = ",".join(f"m{one}={self.peers[one]}" for one in range(self.count))
+        peer = self.peers[index]
         with (self.folder / f"{index}.log").open("ab") as log:
             self.running[index] = subprocess.Popen(
-                [self.programs / "etcd", "--name", f"m{index}", "--data-dir", self.data(index), "--listen-client-urls", self.client(index),
-                 "--advertise-client-urls", self.client(index), "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                [self.programs / "etcd", "--name", f"m{index}", "--data-dir", self.data(index), "--listen-client-urls", self.clients[index],
+                 "--advertise-client-urls", self.clients[index], "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
                  "--initial-cluster", peers, "--initial-cluster-state", "new", "--initial-cluster-token", "t", "--unsafe-no-fsync"],
                 stdout=log, stderr=log)
         return True
@@ -62,7 +60,7 @@ class Members:
             process.wait()
 
     def etcdctl(self, index: int, *words: str) -> str:
-        done = subprocess.run([self.programs / "etcdctl", "--endpoints", self.client(index), "--command-timeout", "10s", *words],
+        done = subprocess.run([self.programs / "etcdctl", "--endpoints", self.clients[index], "--command-timeout", "10s", *words],
                               capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

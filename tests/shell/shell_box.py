@@ -39,6 +39,7 @@ class Box:
         self.etc = path / "etc"
         for folder in (self.root, self.state, self.commands, self.etc):
             folder.mkdir()
+        self.etcd_etc, self.etcd_data = self.etc / "etcd", path / "etcd"
         self._count = 0
         # As long as it takes here until a file is at rest, in seconds: nobody can set the time of a file's last change.
         self.rest = 0
@@ -54,7 +55,7 @@ class Box:
         text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
         text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
         text = text.replace("/var/lib/containerd/io", f"{self.etc}/containerd/io").replace("/var/lib/dpkg/status", f"{self.etc}/dpkg/status")
-        text = text.replace("/etc/etcd/", f"{self.etc}/etcd/").replace("/var/lib/etcd/", f"{self.path}/etcd/")
+        text = text.replace("/etc/etcd", str(self.etcd_etc)).replace("/var/lib/etcd", str(self.etcd_data))
         text = text.replace("/run/systemd/units/", f"{self.etc}/")
         text = text.replace("\nrest_seconds=3\n", f"\nrest_seconds={self.rest}\n")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")
@@ -80,7 +81,7 @@ class Box:
                 os.killpg(process.pid, 9)
                 process.wait()
         text = out.decode(errors="replace").replace(str(self.root), "/opt/clusterctl").replace(str(self.state), "/var/lib/clusterctl")
-        text = text.replace(f"{self.etc}/etcd/", "/etc/etcd/").replace(f"{self.etc}/invocation:", "/run/systemd/units/invocation:")
+        text = text.replace(f"{self.etcd_etc}/", "/etc/etcd/").replace(f"{self.etc}/invocation:", "/run/systemd/units/invocation:")
         records = Records(program.nonce)
         found = (records.read(line) for line in text.removesuffix("\n").split("\n"))
         result = Result([words for words in found if words], errors.decode(errors="replace"))
