@@ -89,6 +89,10 @@ class Facts:
         found = (target.split("/")[-3:-1] for target in self["running"].split())
         return {words[0]: words[1] for words in found if len(words) == 2}
 
+    def foreign(self, kind: str) -> tuple[str, ...]:
+        """What other installations left here, of one kind of those in shell/foreign.sh: paths, units or names."""
+        return tuple(self[f"foreign_{kind}"].splitlines())
+
     @property
     def systemd(self) -> int:
         return _number(self["systemd"])
@@ -110,7 +114,7 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-KINDS = ("fact", "time", "address", "running", "space", "writable", "port")
+KINDS = ("fact", "time", "address", "running", "space", "writable", "port", "foreign")
 """The records that a machine's facts come in; all others are answers to other probes."""
 
 LINES: Mapping[str, str] = {
@@ -131,7 +135,7 @@ PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path
 
 def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
     """The program that asks a machine for its facts, and looks at ``probes`` in the same trip."""
-    return Program(probes=(*PROBES, *probes), functions=functions("facts"), verify=verify)
+    return Program(probes=(*PROBES, *probes), functions=functions("facts", "foreign"), verify=verify)
 
 
 def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: float) -> tuple[Facts, Observation]:
@@ -147,6 +151,8 @@ def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: floa
     values["time"] = next((words[0] for words in said["time"]), "")
     values["addresses"] = " ".join(word.partition("/")[0] for words in said["address"] for word in words[0].split()[3:4])
     values["running"] = " ".join(words[0] for words in said["running"])
+    for found, path, *_ in said["foreign"]:
+        values[f"foreign_{found}"] = "\n".join([*values.get(f"foreign_{found}", "").splitlines(), path])
     writable = {words[0] for words in said["writable"]}
     space = {words[0]: _space(words[1:], words[0] in writable) for words in said["space"] if words[0] != CGROUPS}
     values["cgroup"] = next((words[1] for words in said["space"] if words[0] == CGROUPS and words[1:]), "")

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from clusterctl import foreign
 from clusterctl.errors import ClusterctlError, Problems, Refused
 from clusterctl.facts import Facts
 from clusterctl.model import Cluster, Host
@@ -44,6 +45,11 @@ def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
             if host.is_node:
                 errors += nodes(cluster, host, fleet[host.name])
             warnings += _warnings(host, fleet[host.name])
+            for found in foreign.find(cluster, host, fleet[host.name]):
+                if found.fatal:
+                    errors.append(Refused(found.message, where=host.name, hint=found.hint, code=found.code))
+                else:
+                    warnings.append(f"{host.name}: {found.warning}")
     errors += duplicates(cluster, fleet)
     errors += clocks(fleet)
     if errors:
@@ -68,8 +74,9 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
                        "give it a shorter name, on the machine and in the inventory")
     if facts["hostname"] != host.name:
         yield _refused(host, f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
-                       f"call it {facts['hostname']} in the inventory: a machine that serves a cluster keeps its name"
-                       if facts["cluster"] else f"on the machine: hostnamectl set-hostname {host.name}")
+                       f"on the machine: hostnamectl set-hostname {host.name}" if not facts["cluster"] else
+                       "a machine that serves a cluster keeps the name of its Node object, in the inventory and on the machine "
+                       "(hostnamectl set-hostname; where cloud-init sets it: preserve_hostname: true)")
     if str(host.address) not in facts.addresses:
         yield _refused(host, f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")

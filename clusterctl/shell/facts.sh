@@ -39,6 +39,7 @@ observe_facts() {
 	fact selinux "$line"
 	# Who was here before us is of interest before our own programs run alone; which process holds a port is costly to find out.
 	[ -n "$cluster" ] || strangers
+	observe_foreign
 }
 
 swap() {

@@ -12,6 +12,9 @@ our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-
 /etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-zz-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
 /opt/cni /usr/libexec/kubernetes /usr/local/bin/kubectl /usr/local/bin/crictl"
 
+# A reset would empty what a link in their place points to.
+our_folders="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin /var/lib/etcd"
+
 # Too large to keep aside: what was in them before stays as it is.
 our_data="/opt/clusterctl /opt/containerd /var/lib/containerd /var/lib/kubelet /var/lib/kube-proxy /var/lib/etcd /var/lib/cni"
 our_runtime="/run/containerd /run/flannel /run/nri /run/cdi /run/xtables.lock"
@@ -82,6 +85,9 @@ is_ours() {
 # record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that is changed already.
 record_before() {
 	! is_ours || return 0
+	for path in $our_folders; do
+		[ ! -L "$path" ] || die "$path is a symbolic link: replace it by a folder, or mount the other file system there"
+	done
 	rm -rf -- "$before" "$before.new"
 	mkdir -- "$before.new"
 	printf '%s\n' "$1" >"$before.new/cluster"

@@ -25,6 +25,9 @@ squash() {
 observe_lists() {
 	take_manager
 	[ "$manager" = apt-get ] || return 0
+	# A look is given up after ten minutes.
+	# shellcheck disable=SC2034 # used by fetch_lists
+	lock_seconds=120
 	if ! fetch_lists >/dev/null; then
 		emit problem "the lists of packages cannot be fetched: $(squash "$work/lists")"
 		return 0

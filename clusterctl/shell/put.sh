@@ -94,16 +94,43 @@ package_units() {
 no_services="#!/bin/sh
 exit 101"
 
-# apt waits for dpkg's lock alone, and not for that of the lists, which timers of the machine take at its first boot.
+# Updates at the first boot of a machine may hold apt's locks for minutes.
+lock_seconds=600
+package_locks='/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock'
+
+# One deadline for all locks: a program that is silent for longer is given up.
+begin_waiting() {
+	lock_until=${lock_until:-$(($(date +%s) + lock_seconds))}
+}
+
+# fetch_lists: apt waits for dpkg's lock alone, and not for that of the lists, which timers of the machine take at its first boot.
 fetch_lists() {
-	deadline=$(($(date +%s) + 120))
+	begin_waiting
 	until timeout 300 apt-get -q -o APT::Color=0 update >"$work/lists" 2>&1; do
-		if [ "$(date +%s)" -ge "$deadline" ] || ! grep -q 'Could not get lock' "$work/lists"; then
+		if ! is_locked_out "$work/lists" || [ "$(date +%s)" -ge "$lock_until" ]; then
 			cat "$work/lists"
+			! is_locked_out "$work/lists" || name_holders
 			return 1
 		fi
 		sleep 1
 	done
+}
+
+# is_locked_out FILE: whether what apt printed is that another process has a lock.
+is_locked_out() {
+	grep -q '^E: Could not get lock' "$1"
+}
+
+name_holders() {
+	holders=$(for lock in $package_locks; do lock_holder "$lock"; done)
+	echo "a package manager's lock was not free within $lock_seconds s: ${holders:-its holder has ended; run this again}"
+}
+
+# lock_holder FILE: the process that has it locked. Newer apts name it, older ones do not.
+lock_holder() {
+	inode=$(stat -c %i -- "$1" 2>/dev/null) || return 0
+	pid=$(awk -v inode="$inode" '$2 != "->" {n = split($6, part, ":"); if (part[n] == inode) {print $5; exit}}' /proc/locks)
+	[ -z "$pid" ] || printf '%s is held by %s (pid %s). ' "$1" "$(cat "/proc/$pid/comm" 2>/dev/null)" "$pid"
 }
 
 quiet_apt() {
@@ -118,10 +145,7 @@ quiet_apt() {
 		printf '%s\n' "$no_services" >"$policy"
 		chmod 755 "$policy"
 	fi
-	install_packages "$@" || {
-		fetch_lists
-		install_packages "$@"
-	}
+	install_or_refresh "$@"
 	for name; do
 		for unit in $(package_units "$name"); do
 			systemctl disable --quiet -- "$unit" 2>/dev/null || :
@@ -129,10 +153,28 @@ quiet_apt() {
 	done
 }
 
+# install_or_refresh NAME...: lists that are too old name packages which the mirror no longer has.
+install_or_refresh() {
+	begin_waiting
+	if ! install_packages "$@" >"$work/apt" 2>&1; then
+		if is_locked_out "$work/apt"; then
+			# apt has waited for it already.
+			cat "$work/apt"
+			name_holders
+			return 1
+		fi
+		fetch_lists
+		install_packages "$@"
+	fi
+}
+
 # apt says what it is about to unpack before it does so: a note that a kill cannot lose.
 install_packages() {
 	note="sed 's|.*/||; s/_.*//' | grep -vxF -f $work/installed >>$state/packages || :"
-	apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \
+	seconds=$((lock_until - $(date +%s)))
+	# Less than 0 is for ever.
+	[ "$seconds" -ge 0 ] || seconds=0
+	apt-get -y -q -o DPkg::Lock::Timeout="$seconds" -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \
 		-o APT::Keep-Downloaded-Packages=false -o "DPkg::Pre-Install-Pkgs::=$note" --no-install-recommends install "$@"
 }
 

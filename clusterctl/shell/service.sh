@@ -41,7 +41,7 @@ put_service() {
 	printf '%s\n' "$digest" >"$state/stamps/$unit.new"
 	sync "$state/stamps/$unit.new"
 	mv -f -- "$state/stamps/$unit.new" "$state/stamps/$unit"
-	rm -f -- "$state/stamps/$unit.started"
+	rm -f -- "$state/stamps/$unit.started" "$state/stamps/$unit.old"
 }
 
 # still_starts UNIT CODE: whether only the time was over (timeout's exit code 124) while the unit starts on.

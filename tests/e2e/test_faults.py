@@ -202,7 +202,7 @@ def test_twins(bare: Cluster) -> None:
 
 
 def test_taken_port(bare: Cluster) -> None:
-    squatter = "systemd-run --quiet --unit=squatter systemd-socket-activate --listen=6443 cat"
+    squatter = "systemd-run --quiet --unit=squatter systemd-socket-activate --accept --inetd --listen=6443 cat"
     with done_on(bare, "cp-1", squatter, "systemctl stop squatter"):
         until(lambda: ":192B" in bare.on("cp-1", "cat /proc/net/tcp /proc/net/tcp6"), "somebody on port 6443", 10)
         pid = bare.on("cp-1", "systemctl show --property=MainPID --value squatter").strip()

@@ -55,7 +55,8 @@ class EtcdBox(Box):
             (folder / f"{name}.key").write_bytes(key)
 
     def text(self, program: Program) -> str:
-        return super().text(program).replace("units=/etc/systemd/system", f"units={self.units}")
+        text = super().text(program).replace("/var/lib/etcd", str(self.data)).replace("/etc/etcd", str(self.configuration))
+        return text.replace("units=/etc/systemd/system", f"units={self.units}")
 
     def call(self, *calls: Call, blobs: dict[str, Blob] | None = None) -> Result:
         return self.run(Program(steps=calls, blobs=blobs or {}, functions=functions("snapshot", "restore")))

@@ -55,7 +55,7 @@ class Box:
         text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
         text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
         text = text.replace("/var/lib/containerd/io", f"{self.etc}/containerd/io").replace("/var/lib/dpkg/status", f"{self.etc}/dpkg/status")
-        text = text.replace("/etc/etcd", str(self.etcd_etc)).replace("/var/lib/etcd", str(self.etcd_data))
+        text = text.replace("/etc/etcd/", f"{self.etcd_etc}/").replace("/var/lib/etcd/", f"{self.etcd_data}/")
         text = text.replace("/run/systemd/units/", f"{self.etc}/")
         text = text.replace("\nrest_seconds=3\n", f"\nrest_seconds={self.rest}\n")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")

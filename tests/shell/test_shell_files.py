@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import random
+import re
 import signal
 import stat
 import time
@@ -257,3 +259,23 @@ def test_lists_of_packages_wait_for_who_has_their_lock(box: Box) -> None:
     box.command("apt-get", "echo 'E: no such source'; exit 100")
     failure = box.run(Program(steps=[("fetch_lists",)])).failure
     assert failure is not None and "no such source" in failure.output
+
+
+@pytest.mark.parametrize("called", ["fetch_lists", "install_or_refresh"])
+def test_the_holder_of_a_package_lock_is_named(box: Box, called: str) -> None:
+    """The locks have one deadline, and the process that holds one is named in the failure."""
+    lock = box.path / "lock"
+    lock.touch()
+    box.command("apt-get", f"echo asked >>{box.path}/asked\necho 'E: Could not get lock {lock}'; exit 100")
+    with lock.open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        result = box.run(Program(steps=[(called, "haproxy")], functions=f"lock_seconds=0 package_locks={lock}\n"))
+    assert result.failure is not None and f"(pid {os.getpid()})" in result.failure.output
+    assert (box.path / "asked").read_text().count("asked") == 1
+
+
+def test_apt_waits_ten_minutes_for_the_lock_of_dpkg(box: Box) -> None:
+    box.command("apt-get", f'echo "$@" >>{box.path}/asked')
+    assert box.run(Program(steps=[("install_or_refresh", "haproxy")])).failure is None
+    (timeout,) = re.findall(r"DPkg::Lock::Timeout=(\d+)", (box.path / "asked").read_text())
+    assert 590 <= int(timeout) <= 600

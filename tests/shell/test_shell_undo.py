@@ -106,6 +106,17 @@ def test_a_record_is_made_once(machine: Machine) -> None:
     assert (before / "cluster").read_text() == "two\n"
 
 
+@pytest.mark.parametrize("path", ["etc/containerd", "opt/cni/bin"])
+def test_linked_configuration_folders_are_refused_before_anything_is_recorded(machine: Machine, path: str) -> None:
+    """A reset would empty what the link points to."""
+    target = machine.path / "data"
+    target.mkdir()
+    (machine.path / path).parent.mkdir(parents=True, exist_ok=True)
+    (machine.path / path).symlink_to(target)
+    failure = machine.steps(("record_before", "one", "net.ipv4.ip_forward")).failure
+    assert failure is not None and "symbolic link" in failure.output and not (machine.state / "before").exists()
+
+
 def test_a_mark_that_somebody_removed(machine: Machine) -> None:
     """The record is not made anew of what is ours by now, and a reset still finds it."""
     machine.record("one")
