@@ -235,6 +235,8 @@ class Settings(Model):
     )
     certificate_days: int = Field(365, ge=1, le=3650, description="lifetime of leaf certificates, in days")
     schedule_on_control_plane: bool = False
+    firewall: Literal["manage", "check", "ignore"] = Field(
+        "check", description="ports between machines: open them, probe them before a machine joins, or neither")
     timeouts: TimeoutSettings = TimeoutSettings()
 
 

@@ -33,7 +33,7 @@ from clusterctl.kube import (
     wait_for,
 )
 from clusterctl.model import Host
-from clusterctl.operations import api_state, members, running
+from clusterctl.operations import api_state, members, reachability, running
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
@@ -41,6 +41,7 @@ from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
+from clusterctl.reach import Pair
 from clusterctl.resources.etcd_member import Join
 from clusterctl.resources.program import Image, Program
 
@@ -66,6 +67,8 @@ class ApplyPlan:
     """The objects of an API that did not answer: they are compared when the machines are as wanted."""
     pins: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The programs and images whose pin is not built in, by the source of the pin."""
+    closed: tuple[Pair, ...] = ()
+    """Connections that cannot be made yet, which cluster.firewall opens."""
 
     def __bool__(self) -> bool:
         return bool(self.machines or self.objects or self.nodes or self.strays or self.later)
@@ -99,9 +102,11 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
         session.cluster = running.settle(session.cluster, facts)
         running.refuse_differences(session.cluster, facts)
         require(session)
-        if guess and asked and guess.holds(facts):
-            return compare(session, guess.order, facts, warnings, guess=guess, asked=asked, verify=verify)
-        return compare(session, stages(session.cluster, formed(facts)), facts, warnings, verify=verify)
+        closed, told = reachability.check(session, facts)
+        held = guess if guess and guess.holds(facts) else None
+        order = held.order if held else stages(session.cluster, formed(facts))
+        found = compare(session, order, facts, [*warnings, *told], guess=held, asked=asked if held else None, verify=verify)
+        return replace(found, closed=closed)
 
 
 def refuse_early(session: Session) -> None:
@@ -223,7 +228,8 @@ class Apply:
         serving = self.serving
         return Gates(
             before={"etcd": serving.before_etcd, "control-plane": serving.before_control_plane, "nodes": self._before_nodes},
-            after={"etcd": serving.after_etcd, "control-plane": serving.after_control_plane, "nodes": self._after_nodes},
+            after={"prepare": reachability.gate(self.session, self.plan.facts, self.plan.closed), "etcd": serving.after_etcd,
+                   "control-plane": serving.after_control_plane, "nodes": self._after_nodes},
         )
 
     def run(self) -> None:

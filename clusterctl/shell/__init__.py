@@ -67,7 +67,8 @@ def functions(*names: str) -> str:
 class Program:
     """One program for one host: steps in order, then a look at the probes.
 
-    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine.
+    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine;
+    ``shared``: it takes the one of programs that only look, and its records are sent as they come.
     """
 
     probes: Sequence[Probe] = ()
@@ -76,6 +77,7 @@ class Program:
     functions: str = ""
     verify: bool = False
     unlocked: bool = False
+    shared: bool = False
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -96,7 +98,7 @@ class Program:
         """The constant command that receives it, with the lock that it needs."""
         if self.unlocked:
             return UNLOCKED_BOOTSTRAP
-        return SHARED_BOOTSTRAP if self._looks else BOOTSTRAP
+        return SHARED_BOOTSTRAP if self._looks or self.shared else BOOTSTRAP
 
     @property
     def _looks(self) -> bool:

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors", "text"},
     {"model", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption", "kept", "bolt"},
     {"shell", "hostkeys", "pki", "sshconfig", "keys"},
-    {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "foreign", "etcd", "look"},
+    {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "foreign", "reach", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},
     {"components"},
     {"planner"},

@@ -1,0 +1,95 @@
+"""Whether machines reach each other on the ports of their roles: one program on each, all at the same moment."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from clusterctl import fleet, reach
+from clusterctl.engine import Gate
+from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped
+from clusterctl.facts import Facts
+from clusterctl.model import Host
+from clusterctl.operations.base import Session
+from clusterctl.planner import StagePlan
+from clusterctl.reach import Answers, Pair
+from clusterctl.shell import Program, functions
+from clusterctl.transport import Cut
+
+SILENCE = 60.0
+"""How long a machine may be silent, in seconds. Its program reports several times a second once it runs."""
+
+
+def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Answers:
+    """Try connections: one trip to each machine, until all answers are there. ``new``: machines that raise listeners."""
+    answers, complete, lock = Answers(wanted), threading.Event(), threading.Lock()
+    names = {name for pair in wanted for name in (pair.client, pair.target)}
+    hosts = [host for host in session.cluster.hosts if host.name in names]
+    token = secrets.token_hex(8)
+
+    def run(host: Host) -> None:
+        words = (host.name, token, *reach.lines(host.name, wanted, new))
+        program = Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True)
+        # What is left of the program ends with its channel.
+        for record in session.engine.transports[host.name].stream(program, silence=SILENCE):
+            with lock:
+                answers.take(host, record, time.monotonic())
+                if answers.complete:
+                    complete.set()
+            if complete.is_set():
+                return
+
+    def attempt(host: Host) -> None:
+        try:
+            run(host)
+        except (Cut, ClusterctlError) as error:
+            session.engine.events.note(f"{host.name}: its ports are not probed: {error}")
+
+    # Not as many as there are forks: each has to listen while the others connect.
+    fleet.each(hosts, attempt, limit=len(hosts)).or_raise()
+    return answers
+
+
+def check(session: Session, facts: Mapping[str, Facts]) -> tuple[tuple[Pair, ...], list[str]]:
+    """Probe what new machines need. Return the pairs that cluster.firewall will open, and warnings. Raises Problems of Refused.
+
+    Costs nothing where all machines serve already.
+    """
+    cluster = session.cluster
+    wanted = () if cluster.settings.firewall == "ignore" else reach.pairs(cluster, facts)
+    if not wanted:
+        return (), []
+    started = time.monotonic()
+    answers = probe(session, wanted, reach.new_hosts(cluster, facts))
+    session.engine.events.note(f"{len(wanted)} connections between machines probed in {time.monotonic() - started:.1f} s")
+    managed = {host.name for host in session.chosen if cluster.settings.firewall == "manage" and (
+        facts[host.name]["cluster"] or facts[host.name].foreign("firewall"))}
+    closed = answers.closed
+    later = tuple(pair for pair in closed if pair.target in managed)
+    errors = [Refused(found.message, where=target, hint=found.hint, code=found.code)
+              for target, found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
+    if errors:
+        raise Problems(errors)
+    opened = [f"{target}: {found.message} [{found.code}]; cluster.firewall: manage opens it"
+              for target, found in reach.group({pair: closed[pair] for pair in later})]
+    return later, [*opened, *answers.notes]
+
+
+def gate(session: Session, facts: Mapping[str, Facts], wanted: Sequence[Pair]) -> Gate:
+    """Return what runs after each batch of a stage: after the last one it probes again what was closed. Raises Stopped."""
+    done: set[str] = set()
+
+    def recheck(stage: StagePlan, batch: Sequence[Host]) -> None:
+        done.update(host.name for host in batch)
+        if not wanted or not done.issuperset(part.host.name for part in stage.hosts):
+            return
+        findings = list(reach.group(probe(session, wanted, reach.new_hosts(session.cluster, facts)).closed))
+        if findings:
+            target, found = findings[0]
+            rest = "".join(f"\n{name}: {other.message}" for name, other in findings[1:])
+            raise Stopped(f"{found.message}, with the rules of cluster.firewall in place{rest}", where=target, code=found.code,
+                          hint=f"accept it on the way to {target}, then run the same command again")
+
+    return recheck
