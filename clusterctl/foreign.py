@@ -24,6 +24,10 @@ DOCKER_SOCKET = "/run/docker/containerd/containerd.sock"
 """Of the containerd that docker starts by itself, where no other one runs."""
 
 
+IPTABLES = ("iptables", "nftables (table ip filter)")
+"""Firewalls that cluster.firewall does not manage unless ufw makes them: their rules belong to a program of the operator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is in the way. ``code``: its stable name; ``fatal``: whether it is refused."""
@@ -130,11 +134,13 @@ def unready(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 
 def firewalls(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
-    """A firewall may be set up rightly: a warning that names what has to pass."""
-    names = facts.foreign("firewall")
-    if names:
+    """A firewall may be set up rightly: a warning that names what has to pass. That of iptables alone is not managed."""
+    names, mode = facts.foreign("firewall"), cluster.settings.firewall
+    if mode == "manage":
+        names = () if "ufw" in names else tuple(name for name in names if name in IPTABLES)
+    if names and mode != "ignore":
         yield Finding("host.firewall", f"{', '.join(names)} filters incoming packets",
-                      f"it must accept {'; '.join(_ports(cluster, host))}", fatal=False)
+                      f"it must accept {'; '.join(_ports(cluster, host))}", fatal=mode == "manage")
 
 
 def _ports(cluster: Cluster, host: Host) -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clusterctl.components.base import Component, Context, everywhere
+from clusterctl.components.firewall import firewall
 from clusterctl.model import Host
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
@@ -76,6 +77,7 @@ def resources(context: Context) -> Sequence[Resource]:
     if context.host.is_node:
         wanted.append(FirewallBefore())
         wanted += _kernel(context)
+    wanted.append(firewall(context))
     if context.facts["resolv_conf"] == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
     return wanted

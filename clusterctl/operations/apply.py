@@ -102,11 +102,11 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
         session.cluster = running.settle(session.cluster, facts)
         running.refuse_differences(session.cluster, facts)
         require(session)
-        closed, told = reachability.check(session, facts)
         held = guess if guess and guess.holds(facts) else None
         order = held.order if held else stages(session.cluster, formed(facts))
-        found = compare(session, order, facts, [*warnings, *told], guess=held, asked=asked if held else None, verify=verify)
-        return replace(found, closed=closed)
+        found = compare(session, order, facts, warnings, guess=held, asked=asked if held else None, verify=verify)
+        closed, told = reachability.check(session, facts, found.machines)
+        return replace(found, closed=closed, warnings=(*found.warnings, *told))
 
 
 def refuse_early(session: Session) -> None:

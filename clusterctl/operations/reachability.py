@@ -13,8 +13,9 @@ from clusterctl.errors import ClusterctlError, Problems, Refused, Stopped
 from clusterctl.facts import Facts
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
-from clusterctl.planner import StagePlan
+from clusterctl.planner import Plan, StagePlan
 from clusterctl.reach import Answers, Pair
+from clusterctl.resources.firewall import Firewall
 from clusterctl.shell import Program, functions
 from clusterctl.transport import Cut
 
@@ -52,8 +53,8 @@ def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Ans
     return answers
 
 
-def check(session: Session, facts: Mapping[str, Facts]) -> tuple[tuple[Pair, ...], list[str]]:
-    """Probe what new machines need. Return the pairs that cluster.firewall will open, and warnings. Raises Problems of Refused.
+def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tuple[Pair, ...], list[str]]:
+    """Probe what new machines need. Return the pairs that the plan opens, and warnings. Raises Problems of Refused.
 
     Costs nothing where all machines serve already.
     """
@@ -64,17 +65,16 @@ def check(session: Session, facts: Mapping[str, Facts]) -> tuple[tuple[Pair, ...
     started = time.monotonic()
     answers = probe(session, wanted, reach.new_hosts(cluster, facts))
     session.engine.events.note(f"{len(wanted)} connections between machines probed in {time.monotonic() - started:.1f} s")
-    managed = {host.name for host in session.chosen if cluster.settings.firewall == "manage" and (
-        facts[host.name]["cluster"] or facts[host.name].foreign("firewall"))}
+    opening = {host.name for _, host, change in plan.changes
+               if isinstance(change.resource, Firewall) and change.action != "remove"}
     closed = answers.closed
-    later = tuple(pair for pair in closed if pair.target in managed)
+    later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
     errors = [Refused(found.message, where=target, hint=found.hint, code=found.code)
               for target, found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)
-    opened = [f"{target}: {found.message} [{found.code}]; cluster.firewall: manage opens it"
-              for target, found in reach.group({pair: closed[pair] for pair in later})]
-    return later, [*opened, *answers.notes]
+    opened = [f"{target}: {found.message} [{found.code}]; the rules of this plan open it" for target, found in reach.group(later)]
+    return tuple(later), [*opened, *answers.notes]
 
 
 def gate(session: Session, facts: Mapping[str, Facts], wanted: Sequence[Pair]) -> Gate:

@@ -49,10 +49,10 @@ UNLOCKED_BOOTSTRAP = BOOTSTRAP.replace(f"exec 9>>$r/lock && {LOCK_WAIT} || exit 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
 
-LOOKS = standing.KINDS | {"facts", "module", "image", "etcd_role", "etcd_data"}
+LOOKS = standing.KINDS | {"facts", "firewall", "module", "image", "etcd_role", "etcd_data"}
 """The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
-UNDOING = ("footprint", "undo", "undo_system")
+UNDOING = ("footprint", "firewall", "undo", "undo_system")
 """Those of the few programs that note what was there before us, or take away what is ours."""
 
 
@@ -86,6 +86,8 @@ class Program:
         lines = [f"set -- {self.nonce} \"$1\"", functions(*self._needs), self.functions]
         if self._undoes:
             lines.append(functions(*UNDOING))
+        elif self._opens_ports:
+            lines.append(functions("firewall"))
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
@@ -116,6 +118,11 @@ class Program:
     def _undoes(self) -> bool:
         steps = any(call[0].startswith(("undo_", "record_", "return_")) for call in self.steps)
         return steps or any(kind == "remains" for kind, _ in self.probes)
+
+    @property
+    def _opens_ports(self) -> bool:
+        steps = any(call[0] in ("put_firewall", "drop_firewall") for call in self.steps)
+        return steps or any(kind == "firewall" for kind, _ in self.probes)
 
     def chunks(self, size: int = 32768) -> Iterator[bytes]:
         """The tar of program and blobs, in slices of at most ``size`` bytes; files are streamed, never held."""

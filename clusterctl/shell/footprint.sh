@@ -5,7 +5,7 @@ before=$state/before
 mark=/etc/clusterctl/cluster
 
 our_units="kubelet.service kube-proxy.service flanneld.service api-proxy.service kube-scheduler.service \
-kube-controller-manager.service kube-apiserver.service etcd.service containerd.service"
+kube-controller-manager.service kube-apiserver.service etcd.service containerd.service clusterctl-firewall.service"
 
 # Ours altogether. What somebody had there before is kept aside, and put back at the end.
 our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-flannel /etc/crictl.yaml \

@@ -86,8 +86,8 @@ firewalls() {
 	fi
 }
 
-# nft would load the module where it is not there yet.
+# nft would load the module where it is not there yet. A kernel without modules, as in a container, has it built in or not at all.
 has_nf_tables() {
 	take_line /proc/sys/kernel/osrelease
-	[ -d /sys/module/nf_tables ] || grep -qs '/nf_tables\.ko' "/lib/modules/$line/modules.builtin"
+	[ -d /sys/module/nf_tables ] || [ ! -d "/lib/modules/$line" ] || grep -qs '/nf_tables\.ko' "/lib/modules/$line/modules.builtin"
 }

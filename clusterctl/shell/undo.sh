@@ -244,9 +244,11 @@ remaining_firewall() {
 	for program in iptables-legacy ip6tables-legacy; do
 		! command -v "$program-save" >/dev/null 2>&1 || [ -z "$(legacy_chains "$program")" ] || echo "chains of $program"
 	done
+	firewalls_with_rules | sed 's/^/rules for the ports of the cluster in /'
 }
 
 undo_firewall() {
+	drop_rules
 	if command -v nft >/dev/null 2>&1; then
 		shared_tables | while read -r family table; do our_chains "$family" "$table"; done | nft -f -
 		remaining_firewall | sed -n 's/^table /delete table /p' | nft -f -

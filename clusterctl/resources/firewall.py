@@ -1,0 +1,76 @@
+"""The cluster's ports in whatever firewall is active on a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clusterctl.resources.base import Change, Resource, State
+from clusterctl.shell import Blob, Call, Observation, Probe, functions
+
+RULES = "/etc/clusterctl/firewall"
+IN_FORCE = "in force"
+
+SCRIPT = """#!/bin/sh
+# Puts the rules of {rules} into the firewalls that are active. Runs at boot, after their own rules are loaded.
+set -eu
+LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+state=/var/lib/clusterctl
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+{functions}
+assert_firewall
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firewall(Resource):
+    """Rules that accept the cluster's ports. Nothing is planned where no firewall that clusterctl manages is active.
+
+    ``rules``: sources, separated by commas, by such words as ``tcp 2379`` and ``forward pods``; none: what is there goes.
+    ``unit``: asserts the rules at boot.
+    """
+
+    rules: tuple[tuple[str, str], ...] = ()
+    unit: bytes = b""
+
+    @property
+    def id(self) -> str:
+        return "firewall:rules"
+
+    def wanted(self) -> State | None:
+        return {IN_FORCE: "yes", **dict(self.rules)} if self.rules else None
+
+    def probes(self) -> Sequence[Probe]:
+        return (("text", RULES), *((("firewall", "rules"),) if self.rules else ()))
+
+    def parse(self, seen: Observation) -> State | None:
+        active, force = (*(seen.get("firewall", "rules") or ()), "", "")[:2]
+        if self.rules and not active:
+            return self.wanted()
+        lines = seen.get("text", RULES)
+        if lines is None:
+            return None
+        rules = (line.rpartition(" ") for line in lines)
+        return {IN_FORCE: force, **{words: sources for words, _, sources in rules}}
+
+    def diff(self, seen: State | None) -> Change | None:
+        wanted, change = self.wanted(), Resource.diff(self, seen)
+        gone = tuple(name for name in seen or {} if name not in (wanted or {}))
+        if wanted is None or seen is None or not gone:
+            return change
+        fields = (*(change.fields if change else ()), *gone)
+        return Change(resource=self, action="update", fields=fields, reason=" and ".join(fields), before=seen, after=wanted)
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        if change.action == "remove":
+            return (("drop_firewall",),)
+        return (("put_firewall", "firewall", "firewall.sh", "firewall.service"),)
+
+    def payload(self, change: Change) -> Mapping[str, Blob]:
+        if change.action == "remove":
+            return {}
+        rules = "".join(f"{words} {sources}\n" for words, sources in self.rules)
+        script = SCRIPT.replace("{rules}", RULES).replace("{functions}", functions("firewall"))
+        return {"firewall": rules.encode(), "firewall.sh": script.encode(), "firewall.service": self.unit}
