@@ -20,6 +20,9 @@ MOST_TARGETS = 32
 SETTLE_SECONDS = 1.0
 """How long a port must have been listened on, before a connection that failed says anything."""
 
+UDP_SECONDS = 4.0
+"""How long datagrams are sent to a port that is listened on, before they count as dropped."""
+
 CODE = "host.unreachable"
 
 
@@ -147,7 +150,12 @@ class Answers:
     @property
     def complete(self) -> bool:
         """Whether nothing more can come that would change a finding."""
-        return all(_key(pair) in self._answers or self._impossible(pair) for pair in self.wanted)
+        return all(_key(pair) in self._answers or self._impossible(pair) or self._is_silent(pair) for pair in self.wanted)
+
+    def _is_silent(self, pair: Pair) -> bool:
+        """Whether datagrams were sent for long enough, and none came."""
+        listens = self._listens.get((pair.target, pair.protocol, pair.port))
+        return pair.protocol == "udp" and listens is not None and self._reported.get(pair.client, 0.0) - listens >= UDP_SECONDS
 
     def _impossible(self, pair: Pair) -> bool:
         return (pair.client, "dial") in self._unable or (pair.protocol == "udp" and (pair.target, "listen") in self._unable)

@@ -69,7 +69,10 @@ def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tup
                if isinstance(change.resource, Firewall) and change.action != "remove"}
     closed = answers.closed
     later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
-    errors = [Refused(found.message, where=target, hint=found.hint, code=found.code)
+    chosen = {host.name for host in session.chosen}
+    whole = "run it without --limit: the firewall's rules change on this machine, too"
+    errors = [Refused(found.message, where=target, code=found.code,
+                      hint=found.hint if target in chosen or cluster.settings.firewall != "manage" else whole)
               for target, found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)

@@ -164,9 +164,10 @@ policy_text() {
 
 # Its files are read only when it is reloaded; where it uses nftables, the chains that it made of them are listed.
 list_firewalld() {
-	cat "$policies"/clusterctl-*.xml 2>/dev/null
+	cat "$policies"/clusterctl-*.xml 2>/dev/null || echo "missing policies"
+	nft list tables 2>/dev/null | grep -qx 'table inet firewalld' || return 0
 	for chain in filter_IN_policy_clusterctl-in_allow filter_FWD_policy_clusterctl-pods_allow; do
-		nft -s list chain inet firewalld "$chain" 2>/dev/null || :
+		nft -s list chain inet firewalld "$chain" 2>/dev/null || echo "missing $chain"
 	done
 }
 
