@@ -87,8 +87,8 @@ dial_tcp() {
 				return
 				;;
 			*'onnection refused'*) answer=refused ;;
+			# The kernel sends few of these in a second: the next connection may get no answer at all.
 			*'o route to host'* | *nreachable*) answer=no-route ;;
-			*) answer=dropped ;;
 		esac
 		sleep 0.2
 	done

@@ -43,6 +43,8 @@ class Box:
         self._count = 0
         # As long as it takes here until a file is at rest, in seconds: nobody can set the time of a file's last change.
         self.rest = 0
+        # A command that runs the shell somewhere else, as in a network namespace.
+        self.inside: list[str] = []
 
     def command(self, name: str, text: str) -> None:
         """A fake command, found before the machine's own."""
@@ -69,7 +71,7 @@ class Box:
         for name, blob in program.blobs.items():
             (work / "blobs" / name).write_bytes(blob if isinstance(blob, bytes) else blob.read_bytes())
         line = 'exec "$@" 3>&1 >/dev/null </dev/null'
-        return subprocess.Popen(["sh", "-c", line, "sh", *SHELLS[self.shell], str(work / "run.sh"), str(work)], cwd=work,
+        return subprocess.Popen(["sh", "-c", line, "sh", *self.inside, *SHELLS[self.shell], str(work / "run.sh"), str(work)], cwd=work,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
     def run(self, program: Program) -> Result:
