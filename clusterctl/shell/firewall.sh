@@ -183,16 +183,21 @@ drop_firewalld() {
 assert_ufw() {
 	ufw_wanted >"$work/wanted"
 	ufw_present >"$work/present"
-	grep -vxF -f "$work/present" "$work/wanted" | while read -r rule; do
+	lines_not_in "$work/present" <"$work/wanted" | while read -r rule; do
 		# shellcheck disable=SC2086 # words
 		ufw $rule comment clusterctl
 	done
 	drop_ufw "$work/wanted"
 }
 
+# lines_not_in FILE: busybox's grep takes an empty file of patterns for one that matches everything.
+lines_not_in() {
+	awk -v known="$1" 'BEGIN {while ((getline line <known) > 0) seen[line]} !($0 in seen)'
+}
+
 # drop_ufw KEPT: takes away those of ours that are not lines of a file.
 drop_ufw() {
-	ufw_present | grep -vxF -f "$1" | while read -r rule; do
+	ufw_present | lines_not_in "$1" | while read -r rule; do
 		routed=
 		[ "$rule" = "${rule#route }" ] || routed=route
 		# shellcheck disable=SC2086 # words
