@@ -23,7 +23,7 @@ SETTLE_SECONDS = 1.0
 UDP_SECONDS = 4.0
 """How long datagrams are sent to a port that is listened on, before they count as dropped."""
 
-CODE = "host.unreachable"
+OVERLAY = "8472"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,6 @@ class Port:
     clients: tuple[Host, ...]
     pods: bool = False
 
-    def __str__(self) -> str:
-        return f"{self.number}/{self.protocol}"
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -49,6 +46,9 @@ class Pair:
     address: str
     protocol: Protocol
     port: int
+
+    def __str__(self) -> str:
+        return f"{self.protocol}/{self.port}"
 
 
 def ports(cluster: Cluster) -> tuple[Port, ...]:
@@ -69,17 +69,11 @@ def ports(cluster: Cluster) -> tuple[Port, ...]:
     return tuple(found)
 
 
-def is_new(host: Host, facts: Facts) -> bool:
-    """Return whether some service of the host's roles has never been ready on it."""
-    served = {path.rpartition("/")[2] for path in facts["served"].split()}
-    needed = {"etcd.service"} if host.is_etcd else set()
-    needed |= {"kube-apiserver.service"} if host.is_control_plane else set()
-    needed |= {"kubelet.service"} if host.is_node else set()
-    return not needed <= served
-
-
 def new_hosts(cluster: Cluster, fleet: Mapping[str, Facts]) -> set[str]:
-    return {host.name for host in cluster.hosts if host.name in fleet and is_new(host, fleet[host.name])}
+    """Return the machines with facts on which some service of their roles has never been ready."""
+    services = {"etcd": cluster.etcd_members, "kube-apiserver": cluster.control_planes, "kubelet": cluster.nodes}
+    return {host.name for service, hosts in services.items() for host in hosts
+            if host.name in fleet and f"/{service}.service" not in fleet[host.name]["served"]}
 
 
 def pairs(cluster: Cluster, fleet: Mapping[str, Facts]) -> tuple[Pair, ...]:
@@ -110,13 +104,6 @@ def lines(name: str, wanted: Sequence[Pair], new: Iterable[str]) -> list[str]:
     return list(dict.fromkeys((*listened, *dialled)))
 
 
-Key = tuple[str, str, Protocol, int]
-
-
-def _key(pair: Pair) -> Key:
-    return pair.client, pair.address, pair.protocol, pair.port
-
-
 class Answers:
     """What machines reported of their connections. ``now``: seconds of one clock, the controller's.
 
@@ -124,12 +111,13 @@ class Answers:
     """
 
     def __init__(self, wanted: Sequence[Pair]) -> None:
-        self.wanted = tuple(wanted)
-        self._unable: dict[tuple[str, str], None] = {}
-        """(host, listen or dial) for machines that have no program for it."""
-        self._listens: dict[tuple[str, str, int], float] = {}
+        self._by_words: dict[tuple[str, ...], Pair] = {
+            (pair.client, pair.address, pair.protocol, str(pair.port)): pair for pair in wanted}
+        self._waiting = dict.fromkeys(wanted)
+        self._answers: dict[Pair, tuple[Answer, float]] = dict.fromkeys(wanted, ("unknown", 0.0))
+        self._listens: dict[tuple[str, str], float] = {}
         self._reported: dict[str, float] = {}
-        self._answers: dict[Key, tuple[Answer, float]] = {}
+        self._unable: dict[tuple[str, str], None] = {}
 
     def take(self, host: Host, words: Sequence[str], now: float) -> None:
         """Take in one record of a machine's program; a malformed one is none."""
@@ -137,63 +125,58 @@ class Answers:
             case ["waits", *_]:
                 self._reported[host.name] = now
             case ["listens", port]:
-                protocol, _, number = port.partition("/")
-                self._listens[host.name, protocol, _number(number)] = now
+                self._listens[host.name, port] = now
             case ["reached", address, port, "open" | "dropped" | "refused" | "no-route" as answer]:
-                self._answers[host.name, address, "tcp", _number(port)] = (answer, now)
+                self._settle((host.name, address, "tcp", port), answer, now)
             case ["heard", client]:
-                self._answers |= {_key(pair): ("open", now) for pair in self.wanted
-                                  if (pair.client, pair.target, pair.protocol) == (client, host.name, "udp")}
+                self._settle((client, str(host.address), "udp", OVERLAY), "open", now)
             case ["unable", what]:
                 self._unable[host.name, what] = None
+                for pair in [pair for pair in self._waiting if host.name in (pair.client, pair.target)]:
+                    if what == "dial" and pair.client == host.name or what == "listen" and pair.protocol == "udp":
+                        del self._waiting[pair]
+
+    def _settle(self, words: tuple[str, ...], answer: Answer, now: float) -> None:
+        pair = self._by_words.get(words)
+        if pair is not None:
+            self._answers[pair] = (answer, now)
+            self._waiting.pop(pair, None)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more can come that would change a finding."""
-        return all(_key(pair) in self._answers or self._impossible(pair) or self._is_silent(pair) for pair in self.wanted)
+        """Whether nothing is waited for any more but datagrams that were sent for long enough."""
+        return all(pair.protocol == "udp" and self._since(pair, self._reported.get(pair.client, 0.0)) >= UDP_SECONDS
+                   for pair in self._waiting)
 
-    def _is_silent(self, pair: Pair) -> bool:
-        """Whether datagrams were sent for long enough, and none came."""
-        listens = self._listens.get((pair.target, pair.protocol, pair.port))
-        return pair.protocol == "udp" and listens is not None and self._reported.get(pair.client, 0.0) - listens >= UDP_SECONDS
-
-    def _impossible(self, pair: Pair) -> bool:
-        return (pair.client, "dial") in self._unable or (pair.protocol == "udp" and (pair.target, "listen") in self._unable)
+    def _since(self, pair: Pair, now: float) -> float:
+        """Return how long the target had listened by then; negative where it did not."""
+        return now - self._listens.get((pair.target, str(pair)), float("inf"))
 
     def answer(self, pair: Pair) -> Answer:
         """Return what came of a pair; unknown where the target did not listen while the client tried."""
-        answer, at = self._answers.get(_key(pair), ("unknown", 0.0))
-        listens = self._listens.get((pair.target, pair.protocol, pair.port))
-        if answer == "open":
-            return "open"
-        if listens is None or self._impossible(pair):
-            return "unknown"
-        if pair.protocol == "udp":
+        answer, at = self._answers[pair]
+        if pair.protocol == "udp" and answer == "unknown" and (pair.client, "dial") not in self._unable:
             # Datagrams are sent between two reports.
             answer, at = "dropped", self._reported.get(pair.client, 0.0)
-        return answer if at - listens >= SETTLE_SECONDS else "unknown"
+        return answer if answer == "open" or self._since(pair, at) >= SETTLE_SECONDS else "unknown"
 
     @property
     def closed(self) -> dict[Pair, Answer]:
         """The pairs that cannot connect, and why."""
-        return {pair: answer for pair in self.wanted if (answer := self.answer(pair)) not in ("open", "unknown")}
+        return {pair: answer for pair in self._answers if (answer := self.answer(pair)) not in ("open", "unknown")}
 
     @property
     def notes(self) -> Iterator[str]:
         """Yield what could not be probed, a line for each machine."""
-        left: dict[str, set[str]] = defaultdict(set)
-        for pair in self.wanted:
+        left: dict[str, dict[str, None]] = defaultdict(dict)
+        for pair in self._answers:
             if self.answer(pair) == "unknown":
-                left[pair.target].add(f"{pair.port}/{pair.protocol}")
+                left[pair.target][str(pair)] = None
         for name, numbers in left.items():
-            yield f"{name}: not known whether others reach {', '.join(sorted(numbers))}: nothing listened there during the probe"
-        programs = {"dial": "bash", "listen": "systemd-socket-activate"}
+            yield f"{name}: not known whether others reach {', '.join(numbers)}: nothing listened there during the probe"
         for name, what in self._unable:
-            yield f"{name}: {programs.get(what, what)} is missing, which the probe of ports needs"
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+            program = "bash" if what == "dial" else "systemd-socket-activate"
+            yield f"{name}: {program} is missing, which the probe of ports needs"
 
 
 WORDS: Mapping[Answer, str] = {
@@ -211,7 +194,7 @@ def group(closed: Mapping[Pair, Answer]) -> Iterator[tuple[str, Finding]]:
         causes[target, address, answer, tuple(dict.fromkeys(names))].append(port)
     for (target, address, answer, sources), numbers in causes.items():
         named = ", ".join(numbers)
-        yield target, Finding(CODE, f"{_some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
+        yield target, Finding("host.unreachable", f"{_some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
                               f"accept {named} from {_some(sources)} on {target} and on the way to it, or set "
                               "cluster.firewall: manage, which opens firewalld, ufw and nftables")
 

@@ -25,4 +25,4 @@ def firewall(context: Context) -> Firewall:
             rules.append((f"{port.protocol} {port.number}", ",".join(sources)))
     if host.is_node:
         rules.append(("forward pods", str(cluster.network.pods)))
-    return Firewall(rules=tuple(rules), unit=render("host/clusterctl-firewall.service.j2"))
+    return Firewall(rules=tuple(rules), unit_file=render("host/clusterctl-firewall.service.j2"))

@@ -25,31 +25,25 @@ SILENCE = 60.0
 
 def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Answers:
     """Try connections: one trip to each machine, until all answers are there. ``new``: machines that raise listeners."""
-    answers, complete, lock = Answers(wanted), threading.Event(), threading.Lock()
+    answers, lock, token = Answers(wanted), threading.Lock(), secrets.token_hex(8)
     names = {name for pair in wanted for name in (pair.client, pair.target)}
     hosts = [host for host in session.cluster.hosts if host.name in names]
-    token = secrets.token_hex(8)
-
-    def run(host: Host) -> None:
-        words = (host.name, token, *reach.lines(host.name, wanted, new))
-        program = Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True)
-        # What is left of the program ends with its channel.
-        for record in session.engine.transports[host.name].stream(program, silence=SILENCE):
-            with lock:
-                answers.take(host, record, time.monotonic())
-                if answers.complete:
-                    complete.set()
-            if complete.is_set():
-                return
 
     def attempt(host: Host) -> None:
+        words = (host.name, token, *reach.lines(host.name, wanted, new))
+        program = Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True)
         try:
-            run(host)
+            for record in session.engine.transports[host.name].stream(program, silence=SILENCE):
+                with lock:
+                    answers.take(host, record, time.monotonic())
+                    if answers.complete:
+                        # What is left of the program ends with its channel.
+                        return
         except (Cut, ClusterctlError) as error:
             session.engine.events.note(f"{host.name}: its ports are not probed: {error}")
 
     # Not as many as there are forks: each has to listen while the others connect.
-    fleet.each(hosts, attempt, limit=len(hosts)).or_raise()
+    fleet.each(hosts, attempt, limit=len(hosts))
     return answers
 
 

@@ -29,11 +29,11 @@ class Firewall(Resource):
     """Rules that accept the cluster's ports. Nothing is planned where no firewall that clusterctl manages is active.
 
     ``rules``: sources, separated by commas, by such words as ``tcp 2379`` and ``forward pods``; none: what is there goes.
-    ``unit``: asserts the rules at boot.
+    ``unit_file``: of the unit that asserts the rules at boot.
     """
 
     rules: tuple[tuple[str, str], ...] = ()
-    unit: bytes = b""
+    unit_file: bytes = b""
 
     @property
     def id(self) -> str:
@@ -52,16 +52,8 @@ class Firewall(Resource):
         lines = seen.get("text", RULES)
         if lines is None:
             return None
-        rules = (line.rpartition(" ") for line in lines)
-        return {IN_FORCE: force, **{words: sources for words, _, sources in rules}}
-
-    def diff(self, seen: State | None) -> Change | None:
-        wanted, change = self.wanted(), Resource.diff(self, seen)
-        gone = tuple(name for name in seen or {} if name not in (wanted or {}))
-        if wanted is None or seen is None or not gone:
-            return change
-        fields = (*(change.fields if change else ()), *gone)
-        return Change(resource=self, action="update", fields=fields, reason=" and ".join(fields), before=seen, after=wanted)
+        rules = {words: sources for words, _, sources in (line.rpartition(" ") for line in lines)}
+        return {**rules, IN_FORCE: force if rules.keys() <= dict(self.rules).keys() else "no: more than is wanted"}
 
     def apply(self, change: Change) -> Sequence[Call]:
         if change.action == "remove":
@@ -73,4 +65,4 @@ class Firewall(Resource):
             return {}
         rules = "".join(f"{words} {sources}\n" for words, sources in self.rules)
         script = SCRIPT.replace("{rules}", RULES).replace("{functions}", functions("firewall"))
-        return {"firewall": rules.encode(), "firewall.sh": script.encode(), "firewall.service": self.unit}
+        return {"firewall": rules.encode(), "firewall.sh": script.encode(), "firewall.service": self.unit_file}

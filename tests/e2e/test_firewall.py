@@ -70,7 +70,7 @@ def install(cluster: Cluster, machine: str, *packages: str) -> bool:
             archive.add(path, path.name)
     unpack = ("mkdir /root/debs && cd /root/debs && base64 -d | tar -x && printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && "
               "chmod 755 /usr/sbin/policy-rc.d && DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends install ./*.deb && "
-              "rm -r /usr/sbin/policy-rc.d /root/debs")
+              "rm -r /usr/sbin/policy-rc.d /root/debs && systemctl daemon-reload && systemctl reload dbus")
     cluster.lab.exec(machine, ["sh", "-c", unpack], stdin=base64.b64encode(packed.getvalue()).decode(), timeout=120, check=True)
     return True
 

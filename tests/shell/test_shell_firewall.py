@@ -16,7 +16,7 @@ from clusterctl.resources.firewall import Firewall
 from clusterctl.shell import Observation, Program
 
 WANTED = Firewall(rules=(("tcp 2379", "10.0.0.1"), ("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("udp 8472", "10.0.0.1,10.0.0.2"),
-                         ("forward pods", "10.244.0.0/16")), unit=b"[Unit]\n")
+                         ("forward pods", "10.244.0.0/16")), unit_file=b"[Unit]\n")
 OPERATOR = """table inet mine {
 	chain entry {
 		type filter hook input priority filter; policy drop;

@@ -155,7 +155,7 @@ def test_managed_rules_are_those_of_the_roles(inventory: str, which: str, expect
     assert str(gone.address) not in str(firewall(context).rules)
 
 
-RULED = Firewall(rules=(("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("forward pods", "10.244.0.0/16")), unit=b"")
+RULED = Firewall(rules=(("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("forward pods", "10.244.0.0/16")), unit_file=b"")
 
 
 @pytest.mark.parametrize(("resource", "active", "force", "lines", "action", "fields"), [
@@ -164,7 +164,7 @@ RULED = Firewall(rules=(("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("forward pods"
     (RULED, "ufw", "yes", ["tcp 10250 10.0.0.1,10.244.0.0/16", "forward pods 10.244.0.0/16"], "", ()),
     (RULED, "ufw", "no", ["tcp 10250 10.0.0.1,10.244.0.0/16", "forward pods 10.244.0.0/16"], "update", ("in force",)),
     (RULED, "ufw", "yes", ["tcp 10250 10.244.0.0/16", "forward pods 10.244.0.0/16"], "update", ("tcp 10250",)),
-    (RULED, "ufw", "yes", ["tcp 10250 10.0.0.1,10.244.0.0/16", "udp 8472 10.0.0.1", "forward pods 10.244.0.0/16"], "update", ("udp 8472",)),
+    (RULED, "ufw", "yes", ["tcp 10250 10.0.0.1,10.244.0.0/16", "udp 8472 10.0.0.1", "forward pods 10.244.0.0/16"], "update", ("in force",)),
     (Firewall(), "nftables", "yes", ["forward pods 10.244.0.0/16"], "remove", ()),
     (Firewall(), "nftables", "no", [], "", ()),
 ], ids=["no-firewall", "absent", "as-wanted", "drift", "another-source", "stale-port", "not-managed-any-more", "never-managed"])
