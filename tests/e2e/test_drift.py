@@ -281,14 +281,13 @@ def test_what_a_live_machine_keeps(cluster: Cluster) -> None:
         hosts = content["all"]["children"]["workers"]["hosts"]
         hosts["w-9"] = hosts.pop("w-1")
 
-    refused(cluster, move("control_plane"), "w-1: it is not a control plane, and roles are not changed in place",
-            "clusterctl node remove w-1")
-    refused(cluster, move("etcd"), "w-1: it is not an etcd member, and roles are not changed in place")
-    refused(cluster, rename, "w-9: its hostname is 'w-1'", "call it w-1 in the inventory")
+    refused(cluster, move("control_plane"), "[host.role-changed]", "clusterctl node remove w-1")
+    refused(cluster, move("etcd"), "[host.role-changed]", "clusterctl node remove w-1")
+    refused(cluster, rename, "[host.hostname]")
     cluster.on("w-1", f"ip addr add {other}/32 dev lo")
     try:
         refused(cluster, lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(clusterctl_address=other),
-                f"w-1: its node has the address {address}, and the inventory gives it {other}", "clusterctl node remove w-1")
+                "[host.address-changed]", "clusterctl node remove w-1")
     finally:
         cluster.on("w-1", f"ip addr del {other}/32 dev lo")
     assert "no changes" in cluster.cli("plan")
