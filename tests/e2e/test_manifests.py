@@ -106,7 +106,7 @@ def load(lab: Lab, work: Path) -> None:
         with archive.open("rb") as stdin:
             words = ("/opt/clusterctl/bin/ctr", "-n", "k8s.io", "images", "import", "-")
             done = subprocess.run([*CLI, "lab", "shell", "--name", lab.name, machine, "--", *words],
-                                  stdin=stdin, capture_output=True, text=True, code=1)
+                                  stdin=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return True
 
