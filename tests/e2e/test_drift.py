@@ -64,6 +64,13 @@ def replaced(program: str, change: str) -> str:
     return f"cp -p {path} {path}.1 && {change} {path}.1 && mv {path}.1 {path}"
 
 
+def started_with(unit: str, change: str) -> str:
+    """A shell command that starts a unit with another version of its file, and then restores what is wanted."""
+    path = f"/etc/systemd/system/{unit}.service"
+    return (f"cp -p {path} /root/kept && {change} {path} && systemctl daemon-reload && systemctl restart {unit} && "
+            f"cat /root/kept >{path} && touch -d '2 seconds' {path} && systemctl daemon-reload && rm /root/kept")
+
+
 TRUSTING = ("api-proxy.service", "kubelet.service", "kube-proxy.service", "flanneld.service")
 
 ROUNDS = (
@@ -100,6 +107,7 @@ ROUNDS = (
               (("service:kube-scheduler.service", "restart"),), ("kube-scheduler.service",)),
         Drift("removed-program", "w-1", f"rm {PROGRAMS}/kubelet/{DEFAULT_KUBERNETES}/kubelet",
               ((f"program:kubelet-{DEFAULT_KUBERNETES}", "update"),)),
+        Drift("unread-unit", "w-1", "touch /etc/systemd/system/flanneld.service", (("service:flanneld.service", "update"),)),
         Drift("broken-link", "w-1", f"ln -sfn /nowhere {PROGRAMS}/bin/crictl", (("link:/opt/clusterctl/bin/crictl", "update"),)),
         Drift("wrong-owner", "cp-1", "chown nobody /etc/etcd/pki/peer.key /etc/kubernetes/admin.conf",
               (("certificate:/etc/etcd/pki/peer", "update"), ("file:/etc/kubernetes/admin.conf", "update"))),
@@ -110,6 +118,8 @@ ROUNDS = (
         Drift("modified-program", "cp-1", replaced("kube-scheduler", "echo >>"),
               ((f"program:kube-scheduler-{DEFAULT_KUBERNETES}", "update"), ("service:kube-scheduler.service", "restart")),
               ("kube-scheduler.service",)),
+        Drift("started-with-other-files", "cp-1", started_with("kube-controller-manager", "echo '# by hand' >>"),
+              (("service:kube-controller-manager.service", "restart"),), ("kube-controller-manager.service",)),
     ),
 )
 """What happens at once touches different units, so that what is found and restarted still belongs to one of them each."""

@@ -155,7 +155,8 @@ def test_jwt_issuers_leave_the_health_endpoints_anonymous(cluster: Cluster) -> N
 def test_a_kind_and_its_object_come_to_a_live_cluster(cluster: Cluster) -> None:
     write(cluster.inventory.parent / "kinds.yaml", [*defined("Gauge"), *defined("Valve")])
     changes = {change["object"]: change["later"] for change in cluster.plan()["objects"]}
-    assert changes == {"CustomResourceDefinition valves.example.com": False, "Valve default/first": True}
+    assert changes == {"CustomResourceDefinition valves.example.com": False, "Valve default/first": True,
+                       "ConfigMap kube-system/clusterctl-objects": False}
     cluster.apply()
     assert cluster.json("get", "valves", "first")["size"] == 1
     checks.nothing_to_do(cluster)
