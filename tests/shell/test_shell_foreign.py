@@ -59,7 +59,7 @@ def test_a_bare_machine_has_nothing_foreign(machine: Machine) -> None:
 
 
 def test_drop_ins_of_our_units(machine: Machine) -> None:
-    planted = ["/etc/systemd/system/containerd.service.d/a b.conf", "/run/systemd/system/etcd.service.d/x.conf",
+    planted = ["/etc/systemd/system/containerd.service.d/a b.conf", "/etc/systemd/system.control/kubelet.service.d/50-CPUQuota.conf", "/run/systemd/system/etcd.service.d/x.conf",
                "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"]
     plant(machine, *planted, "/etc/systemd/system/etcd.service.d/90-clusterctl-restore.conf", "/etc/systemd/system/sshd.service.d/y.conf",
           "/etc/systemd/system/kubelet.service.d/notes.txt")
