@@ -65,6 +65,13 @@ def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
         yield Finding("host.unit-drop-in", f"{path} changes our {unit}.service", hint, fatal=not facts["cluster"])
 
 
+def restores(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
+    """An etcd restore that was interrupted keeps its member from starting."""
+    for path in facts.foreign("restore"):
+        yield Finding("etcd.restore-unfinished", f"a restore of etcd is not finished: {path}",
+                      "run its command again to finish it, or: clusterctl etcd snapshot restore --abort")
+
+
 def kubelets(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """A kubelet of a package: our unit takes precedence over an inactive one."""
     if not host.is_node:
@@ -150,4 +157,4 @@ def _ports(cluster: Cluster, host: Host) -> Sequence[str]:
     return needed
 
 
-RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (drop_ins, kubelets, runtimes, cnis, unready, firewalls)
+RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (drop_ins, restores, kubelets, runtimes, cnis, unready, firewalls)

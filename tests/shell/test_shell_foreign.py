@@ -64,6 +64,7 @@ def test_drop_ins_of_our_units(machine: Machine) -> None:
     plant(machine, *planted, "/etc/systemd/system/etcd.service.d/90-clusterctl-restore.conf", "/etc/systemd/system/sshd.service.d/y.conf",
           "/etc/systemd/system/kubelet.service.d/notes.txt")
     os.symlink("/dev/null", machine.path / "etc/systemd/system/containerd.service.d/masked.conf")
+    assert look(machine).foreign("restore") == ("/etc/systemd/system/etcd.service.d/90-clusterctl-restore.conf",)
     assert look(machine).foreign("drop-in") == tuple(planted)
     plant(machine, "/etc/clusterctl/cluster", text="ours\n")
     assert look(machine).foreign("drop-in") == tuple(planted), "drift on a machine of the cluster"
