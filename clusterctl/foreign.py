@@ -157,4 +157,5 @@ def _ports(cluster: Cluster, host: Host) -> Sequence[str]:
     return needed
 
 
-RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (drop_ins, restores, kubelets, runtimes, cnis, unready, firewalls)
+RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (
+    drop_ins, restores, kubelets, runtimes, cnis, unready, firewalls)
