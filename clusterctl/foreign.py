@@ -8,6 +8,7 @@ from shlex import quote
 
 from clusterctl.facts import Facts
 from clusterctl.model import Cluster, Host
+from clusterctl.reach import ports, some
 
 OUR_CNI = "10-flannel.conflist"
 
@@ -67,6 +68,13 @@ def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
         elif path.startswith(VENDOR):
             hint = f"remove the package that owns it (dpkg -S {quote(path)}, or rpm -qf {quote(path)})"
         yield Finding("host.unit-drop-in", f"{path} changes our {unit}.service", hint, fatal=not facts["cluster"])
+
+
+def restores(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
+    """An etcd restore that was interrupted keeps its member from starting."""
+    for path in facts.foreign("restore"):
+        yield Finding("etcd.restore-unfinished", f"a restore of etcd is not finished: {path}",
+                      "run its command again to finish it, or: clusterctl etcd snapshot restore --abort")
 
 
 def kubelets(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
@@ -144,16 +152,10 @@ def firewalls(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 
 def _ports(cluster: Cluster, host: Host) -> Sequence[str]:
-    needed = []
-    if host.is_etcd:
-        needed += ["2379/tcp from control planes and etcd members", "2380/tcp from etcd members"]
-    if host.is_control_plane:
-        needed += ["6443/tcp from all machines and administrators"]
-    if host.is_node:
-        needed += ["10250/tcp from control planes and pods", f"all of {cluster.network.pods}"]
-        if cluster.network.cni == "flannel" and cluster.network.backend == "vxlan":
-            needed += ["8472/udp from all nodes"]
-    return needed
+    needed = [f"{port.number}/{port.protocol} from {some(client.name for client in port.clients)}{' and pods' * port.pods}"
+              for port in ports(cluster) if host in port.listeners]
+    return [*needed, f"all of {cluster.network.pods}"] if host.is_node else needed
 
 
-RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (drop_ins, kubelets, runtimes, cnis, unready, firewalls)
+RULES: Sequence[Callable[[Cluster, Host, Facts], Iterator[Finding]]] = (
+    drop_ins, restores, kubelets, runtimes, cnis, unready, firewalls)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from clusterctl.components.base import Component, Context
 from clusterctl.model import Host
 from clusterctl.resources.base import Change, Resource, State
+from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation, Probe
 
@@ -165,13 +166,20 @@ def compare(resources: Sequence[Resource], seen: Observation, known: Known) -> t
         if isinstance(resource, Service):
             resource = dataclasses.replace(resource, stamp=resource.stamp or stamp(resource, known))
             changed = [name for name in resource.inputs if name in known and _matters(known[name][1])]
-            change = resource.diff(state, changed)
+            change = resource.diff(state, changed, _written(resource, known, seen))
         else:
             change = resource.diff(state)
         known[resource.id] = (state, change, resource)
         if change is not None:
             changes.append(change)
     return tuple(changes)
+
+
+def _written(service: Service, known: Known, seen: Observation) -> Mapping[str, int]:
+    """When the files that a service reads at its start were last written, by id, in seconds of the epoch."""
+    files = (known[name][2] for name in service.inputs if name in known)
+    looks = {file.id: seen.get("stat", file.path) for file in files if type(file) is File}
+    return {name: int(words[3]) for name, words in looks.items() if words and len(words) > 3 and words[3].isdigit()}
 
 
 def _matters(change: Change | None) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from clusterctl.facts import Facts
-from clusterctl.foreign import Finding
 from clusterctl.model import Cluster, Host
 
 Protocol = Literal["tcp", "udp"]
@@ -24,6 +23,7 @@ UDP_SECONDS = 4.0
 """How long datagrams are sent to a port that is listened on, before they count as dropped."""
 
 OVERLAY = "8472"
+CODE = "host.unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,14 @@ class Pair:
 
     def __str__(self) -> str:
         return f"{self.protocol}/{self.port}"
+
+
+class Finding(NamedTuple):
+    """Why a machine is not reached by others, and what to do."""
+
+    target: str
+    message: str
+    hint: str
 
 
 def ports(cluster: Cluster) -> tuple[Port, ...]:
@@ -184,8 +192,8 @@ WORDS: Mapping[Answer, str] = {
 }
 
 
-def group(closed: Mapping[Pair, Answer]) -> Iterator[tuple[str, Finding]]:
-    """Yield a finding for each machine that is not reached: one for all ports with the same cause and the same clients."""
+def group(closed: Mapping[Pair, Answer]) -> Iterator[Finding]:
+    """Yield the findings: one for all ports of a machine with the same cause and the same clients."""
     clients: dict[tuple[str, str, str, Answer], list[str]] = defaultdict(list)
     for pair, answer in closed.items():
         clients[pair.target, pair.address, f"{pair.port}/{pair.protocol}", answer].append(pair.client)
@@ -194,11 +202,13 @@ def group(closed: Mapping[Pair, Answer]) -> Iterator[tuple[str, Finding]]:
         causes[target, address, answer, tuple(dict.fromkeys(names))].append(port)
     for (target, address, answer, sources), numbers in causes.items():
         named = ", ".join(numbers)
-        yield target, Finding("host.unreachable", f"{_some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
-                              f"accept {named} from {_some(sources)} on {target} and on the way to it, or set "
+        yield Finding(target, f"{some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
+                              f"accept {named} from {some(sources)} on {target} and on the way to it, or set "
                               "cluster.firewall: manage, which opens firewalld, ufw and nftables")
 
 
-def _some(names: Sequence[str]) -> str:
+def some(words: Iterable[str]) -> str:
+    """Return names as text: all of them, or the first five and how many more there are."""
+    names = list(words)
     more = f" and {len(names) - 5} more" if len(names) > 6 else ""
     return ", ".join(names[:5] if more else names) + more

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clusterctl.components.base import Component, Context, everywhere
-from clusterctl.components.firewall import firewall
 from clusterctl.model import Host
+from clusterctl.reach import ports
 from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
+from clusterctl.resources.firewall import Firewall
 from clusterctl.resources.footprint import Before, FirewallBefore
 from clusterctl.resources.system import Module, Packages, Sysctl
 
@@ -64,6 +65,24 @@ def _kernel(context: Context) -> list[Resource]:
         File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)),
         *(Sysctl(key=key, value=value) for key, value in settings.items()),
     ]
+
+
+def firewall(context: Context) -> Firewall:
+    """Return the rules of a host: its ports for the machines that connect to them, and what pods send and receive.
+
+    A pod's packets reach the kubelet and the API server of its own machine from its own address. On their way to other pods
+    they are forwarded, also those to Services, whose addresses kube-proxy has replaced by then.
+    """
+    cluster, host = context.cluster, context.host
+    if cluster.settings.firewall != "manage":
+        return Firewall()
+    pods, rules = str(cluster.network.pods), []
+    for port in ports(cluster):
+        sources = [str(client.address) for client in port.clients if client.name != host.name] + [pods] * port.pods
+        if host in port.listeners and sources:
+            rules.append((f"{port.protocol} {port.number}", ",".join(sources)))
+    rules += [("forward pods", pods)] if host.is_node else []
+    return Firewall(rules=tuple(rules), unit_file=render("host/clusterctl-firewall.service.j2"))
 
 
 def resources(context: Context) -> Sequence[Resource]:

@@ -25,6 +25,8 @@ OURS = {MANAGED_BY: MANAGER}
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                           "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
 """What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
+INVENTORY = "clusterctl.dev/inventory"
+"""Label of objects from ``addons.manifests``, with the cluster's name: what leaves the manifests is removed while it bears it."""
 GIVEN = "clusterctl.dev/given"
 """Annotation of a node: which labels and taints it has from the inventory, so that they go when the inventory drops them."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
@@ -71,9 +73,12 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:
-            wanted += _read(path.read_bytes(), str(path))
+            found = _read(path.read_bytes(), str(path))
         except OSError as error:
             raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
+        for item in found:
+            item["metadata"]["labels"] = {**(item["metadata"].get("labels") or {}), INVENTORY: cluster.name}
+        wanted += found
     return wanted
 
 
@@ -142,6 +147,8 @@ def _read(text: bytes, where: str) -> list[dict[str, Any]]:
         if not named or not all(isinstance(word, str) and word for word in named):
             raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name, each a text",
                              where=where, hint=_MEND)
+        if not isinstance(document["metadata"].get("labels"), dict | None):
+            raise InputError(f"metadata.labels of {document['kind']} is not a mapping", where=where, hint=_MEND)
     return documents
 
 

@@ -36,7 +36,8 @@ def problems(session: Session, facts: Mapping[str, Facts]) -> Iterator[str]:
 
 def _objects(changes: Iterable[ObjectChange]) -> Iterator[str]:
     for change in changes:
-        what = "is missing" if change.action == "create" else f"differs ({', '.join(change.fields)})"
+        differs = f"differs ({', '.join(change.fields)})"
+        what = {"create": "is missing", "remove": "has left the inventory"}.get(change.action, differs)
         yield f"{change.id} {what}: clusterctl apply"
 
 

@@ -9,7 +9,7 @@ from clusterctl.components import objects
 from clusterctl.errors import Refused
 from clusterctl.facts import Facts
 from clusterctl.kube import Api, ApiError, Object, ObjectChange, refuse
-from clusterctl.operations import running
+from clusterctl.operations import pruning, running
 from clusterctl.operations.base import Session
 
 NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
@@ -78,11 +78,16 @@ def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Ob
 def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
     # CoreDNS does not start with a forward to nobody.
     forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
-    return [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
+    found = [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
+    return [*found, pruning.record(found)]
 
 
 def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
+    """Return what differs from these objects and, where the record of applied ones is among them, what left the inventory."""
     try:
-        return api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
+        changes = api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
+        if any(pruning.is_record(change.wanted) for change in changes):
+            changes += pruning.stale(api, session.cluster.name, wanted_objects)
+        return changes
     except ApiError as error:
         raise refuse(error, "the API's objects cannot be read") from None

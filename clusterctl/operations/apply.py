@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,21 +18,14 @@ from clusterctl.facts import Facts
 from clusterctl.inventory.rules import even_members
 from clusterctl.kube import (
     CORDONED_FOR,
-    MANAGED_BY,
-    MANAGER,
-    Api,
     ApiError,
     Object,
     ObjectChange,
-    UnknownKind,
-    apply_order,
-    established,
     object_id,
-    rolled_out,
     wait_for,
 )
 from clusterctl.model import Host
-from clusterctl.operations import api_state, members, reachability, running
+from clusterctl.operations import api_state, api_write, members, reachability, running
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
@@ -44,10 +36,6 @@ from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.reach import Pair
 from clusterctl.resources.etcd_member import Join
 from clusterctl.resources.program import Image, Program
-
-ROLL_OUT_SECONDS = 180.0
-KIND_SECONDS = 60.0
-"""How long the API may take to serve the kinds of a CustomResourceDefinition."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +196,6 @@ def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | 
         return error
 
 
-def awaited(change: ObjectChange) -> bool:
-    """Return whether a workload's roll-out is awaited: of one that was changed, and of a new one of ours."""
-    ours = (change.wanted["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER
-    return change.wanted["kind"] in ("Deployment", "DaemonSet", "StatefulSet") and (ours or change.action == "update")
-
-
 class Apply:
     """Carries an ApplyPlan out."""
 
@@ -256,13 +238,18 @@ class Apply:
 
     def _admit(self) -> None:
         """Machines that were kept out and come in again are let in before they ask."""
-        self._apply([change for change in self.plan.objects if self.admits(change)])
+        api_write.apply(self.session, [change for change in self.plan.objects if self.admits(change)])
 
     @cached_property
     def _changes(self) -> Sequence[ObjectChange]:
-        """The planned changes in the API; what could not be looked at then is compared now."""
-        later = self.plan.later
-        return api_state.compare_objects(self.session, self.session.ready_api(), later) if later else self.plan.objects
+        """The planned changes in the API; what could not be looked at then is compared now.
+
+        Only removals that the plan shows are carried out: others are left to the next run, for which the record keeps them.
+        """
+        if not self.plan.later:
+            return self.plan.objects
+        found = api_state.compare_objects(self.session, self.session.ready_api(), self.plan.later)
+        return [change for change in found if change.action != "remove"]
 
     def prefetch(self) -> None:
         """Have everything here, verified, before any machine is touched; ``run`` does it where nobody did."""
@@ -292,7 +279,7 @@ class Apply:
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """kubelets and flannel come to an API that already lets them in."""
         if not self._bound:
-            self._apply([change for change in self._changes if self.binds(change)])
+            api_write.apply(self.session, [change for change in self._changes if self.binds(change)])
             self._bound = True
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
@@ -314,62 +301,14 @@ class Apply:
         if not self._brought:
             self._brought = True
             rest = [change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))]
-            self._apply(rest)
-            self._rolls = [change for change in rest if awaited(change)]
-
-    def _apply(self, changes: Sequence[ObjectChange]) -> None:
-        if not changes:
-            return
-        started = time.monotonic()
-        events = self.session.engine.events
-        api = self.session.ready_api()
-        events.stage_started("objects", ["the API"])
-        for change in sorted(changes, key=lambda one: apply_order(one.wanted)):
-            try:
-                self._apply_object(api, change)
-            except ApiError as error:
-                raise Stopped(
-                    str(error), where=f"objects: {change.id}", hint="mend the cause, then run the same command again"
-                ) from None
-            events.note(f"{change.action} {change.id}")
-        events.stage_ended("objects", time.monotonic() - started)
-
-    @staticmethod
-    def _apply_object(api: Api, change: ObjectChange) -> None:
-        """Apply one object. Raises ApiError, Stopped where the kinds of a CustomResourceDefinition are not served in time."""
-
-        def served() -> str:
-            try:
-                api.path(change.wanted)
-            except UnknownKind as error:
-                return str(error)
-            return "True"
-
-        if change.later:
-            # Discovery follows a CustomResourceDefinition within seconds.
-            wait_for(served, what=change.id, deadline=KIND_SECONDS)
-        api.apply(change.wanted)
-        if change.wanted["kind"] == "CustomResourceDefinition":
-            wait_for(lambda: established(api.get(change.wanted)), what=change.id, deadline=KIND_SECONDS)
+            api_write.bring(self.session, rest, narrow=not self.plan.later)
+            self._rolls = [change for change in rest if api_write.awaited(change)]
 
     def _roll_out(self) -> None:
-        """Wait for workloads to roll out, so that this run reports an image that cannot be pulled."""
+        """Wait for workloads, where there is a CNI that lets their pods run."""
         settings = self.session.cluster.settings
-        if not self._rolls or (settings.network.cni == "none" and not settings.addons.manifests):
-            return
-        started, events = time.monotonic(), self.session.engine.events
-        events.stage_started("roll-out", [change.id for change in self._rolls])
-
-        def look() -> str:
-            try:
-                api = self.session.ready_api()
-                late = {change.id: rolled_out(api.get(change.wanted)) for change in self._rolls}
-            except ApiError as error:
-                return str(error)
-            return "; ".join(f"{name}: {state}" for name, state in late.items() if state != "True") or "True"
-
-        wait_for(look, what="the roll-out", deadline=ROLL_OUT_SECONDS)
-        events.stage_ended("roll-out", time.monotonic() - started)
+        if settings.network.cni != "none" or settings.addons.manifests:
+            api_write.roll_out(self.session, self._rolls)
 
     def settle_nodes(self) -> None:
         """Labels, taints, and no cordon of an operation that ended early.

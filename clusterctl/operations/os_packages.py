@@ -6,24 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clusterctl.components.host import packages
-from clusterctl.model import Host
 from clusterctl.shell import Call, Program, functions
 
-FOREIGN = ("containerd", "containerd.io", "docker.io", "docker-ce", "runc", "kubelet", "kubeadm", "kubectl", "kubernetes-cni",
-           "cri-tools", "etcd*", "haproxy", "flannel", "conntrack-tools")
-"""Packages that would get in the way of the cluster's own programs, or that are its own under another distribution's name."""
+HELD_BACK = ("containerd", "containerd.io", "docker.io", "docker-ce", "runc", "kubelet", "kubeadm", "kubectl", "kubernetes-cni",
+             "cri-tools", "etcd*", "flannel")
+"""The packages, as patterns, that an update leaves as they are: they would get in the way of the cluster's own programs.
+
+Those that clusterctl installs (haproxy, nftables, iptables, conntrack, zstd, openssl) are the distribution's, and get its
+security fixes as all others do.
+"""
 
 RELEASED = re.compile(r"[0-9][0-9.+~_-]*")
 NOT_A_FLAVOUR = {"bpo", "deb", "rc", "el", "fc"}
-
-
-def held_back(host: Host) -> tuple[str, ...]:
-    """The patterns of the packages that an update of a machine leaves as they are.
-
-    openssl is the machine's own, whoever installed it: its security fixes must come.
-    """
-    return tuple(name for name in dict.fromkeys((*packages(host), *FOREIGN)) if name != "openssl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +107,24 @@ def _numbers(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", found[0])] if found else []
 
 
-def look_program(host: Host, *, refresh: bool) -> Program:
+def look_program(*, refresh: bool) -> Program:
     """Asks a machine what would be updated. ``refresh``: have the lists of packages fetched first."""
     lists = [("lists", "now")] if refresh else []
-    return Program(probes=[*lists, *_look(host)], functions=functions("os_update"))
+    return Program(probes=[*lists, *LOOK], functions=functions("os_update"))
 
 
-def _look(host: Host) -> list[tuple[str, str]]:
-    return [("os_update", pattern) for pattern in held_back(host)]
+LOOK = tuple(("os_update", pattern) for pattern in HELD_BACK)
 
 
-def download_program(host: Host) -> Program:
+def download_program() -> Program:
     """Fetches what an update needs; nothing is installed."""
-    return program(("os_download", *held_back(host)))
+    return program(("os_download", *HELD_BACK))
 
 
-def update_program(host: Host) -> Program:
-    """Updates a machine's packages, and looks again."""
-    return Program(steps=[("os_update", *held_back(host))], probes=_look(host), functions=functions("os_update"))
+def update_program() -> Program:
+    """Updates a machine's packages, restarts what still runs their old files, and looks again."""
+    return Program(steps=[("os_update", *HELD_BACK), ("restart_outdated", "api-proxy.service")], probes=LOOK,
+                   functions=functions("os_update"))
 
 
 def boot_program() -> Program:

@@ -117,7 +117,7 @@ class Rollout:
             raise errors[0] if len(errors) == 1 else Problems(errors)
 
     def _download(self, host: Host) -> None:
-        insist(self.session, host, lambda: download_program(host), deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        insist(self.session, host, download_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
         self.note(f"{host.name}: the updates are there")
 
     def _machine(self, part: MachinePlan) -> None:
@@ -150,7 +150,7 @@ class Rollout:
 
     def _update(self, part: MachinePlan) -> Machine:
         host, started = part.host, time.monotonic()
-        records = insist(self.session, host, lambda: update_program(host), deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        records = insist(self.session, host, update_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
         self.session.engine.events.acted(host.name, "update", len(part.machine.updates))
         self.note(f"{host.name}: {len(part.machine.updates)} packages updated in {time.monotonic() - started:.0f} s")
         return read_machine(records)

@@ -182,7 +182,7 @@ def look(session: Session, *, mode: str, at_once: str, policy: Policy, patient: 
 
 def _look(session: Session, host: Host, patient: bool) -> Machine:
     deadline, started = BOOT_SECONDS if patient else 0, time.monotonic()
-    records = insist(session, host, lambda: look_program(host, refresh=True), deadline=deadline, silence=LOOK_SECONDS)
+    records = insist(session, host, lambda: look_program(refresh=True), deadline=deadline, silence=LOOK_SECONDS)
     session.engine.events.looked(host, "packages", time.monotonic() - started)
     return read_machine(records)
 

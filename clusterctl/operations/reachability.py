@@ -65,12 +65,12 @@ def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tup
     later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
     chosen = {host.name for host in session.chosen}
     whole = "run it without --limit: the firewall's rules change on this machine, too"
-    errors = [Refused(found.message, where=target, code=found.code,
-                      hint=found.hint if target in chosen or cluster.settings.firewall != "manage" else whole)
-              for target, found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
+    errors = [Refused(found.message, where=found.target, code=reach.CODE,
+                      hint=found.hint if found.target in chosen or cluster.settings.firewall != "manage" else whole)
+              for found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)
-    opened = [f"{target}: {found.message} [{found.code}]; the rules of this plan open it" for target, found in reach.group(later)]
+    opened = [f"{found.target}: {found.message} [{reach.CODE}]; the rules of this plan open it" for found in reach.group(later)]
     return tuple(later), [*opened, *answers.notes]
 
 
@@ -84,9 +84,8 @@ def gate(session: Session, facts: Mapping[str, Facts], wanted: Sequence[Pair]) -
             return
         findings = list(reach.group(probe(session, wanted, reach.new_hosts(session.cluster, facts)).closed))
         if findings:
-            target, found = findings[0]
-            rest = "".join(f"\n{name}: {other.message}" for name, other in findings[1:])
-            raise Stopped(f"{found.message}, with the rules of cluster.firewall in place{rest}", where=target, code=found.code,
-                          hint=f"accept it on the way to {target}, then run the same command again")
+            messages = "\n".join(f"{found.target}: {found.message}" for found in findings)
+            raise Stopped(f"closed with the rules of cluster.firewall in place: {messages}", where="ports", code=reach.CODE,
+                          hint="accept it on the way to these machines, then run the same command again")
 
     return recheck

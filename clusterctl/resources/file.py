@@ -127,7 +127,7 @@ class Link(Resource):
 
     def parse(self, seen: Observation) -> State | None:
         words = seen.get("stat", self.path)
-        return {"target": words[3] if len(words) > 3 else f"a {words[0]}"} if words else None
+        return {"target": words[4] if len(words) > 4 else f"a {words[0]}"} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (("put_link", self.path, self.target),)

@@ -11,18 +11,6 @@ from clusterctl.shell import Blob, Call, Observation, Probe, functions
 RULES = "/etc/clusterctl/firewall"
 IN_FORCE = "in force"
 
-SCRIPT = """#!/bin/sh
-# Puts the rules of {rules} into the firewalls that are active. Runs at boot, after their own rules are loaded.
-set -eu
-LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
-state=/var/lib/clusterctl
-work=$(mktemp -d)
-trap 'rm -rf -- "$work"' EXIT
-{functions}
-assert_firewall
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall(Resource):
@@ -64,5 +52,5 @@ class Firewall(Resource):
         if change.action == "remove":
             return {}
         rules = "".join(f"{words} {sources}\n" for words, sources in self.rules)
-        script = SCRIPT.replace("{rules}", RULES).replace("{functions}", functions("firewall"))
+        script = functions("boot", "firewall") + "assert_firewall\n"
         return {"firewall": rules.encode(), "firewall.sh": script.encode(), "firewall.service": self.unit_file}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from clusterctl.resources.base import Action, Change, Resource, State
 from clusterctl.shell import Call, Observation, Probe
@@ -62,15 +63,28 @@ class Service(Resource):
             return None
         stamp = seen.get("text", self._stamp)
         started = (seen.get("text", self._started) or [""])[0]
-        invocation = (seen.get("stat", self._invocation) or [])[3:]
-        if started and invocation and started.endswith(f" {invocation[0]}"):
+        link = seen.get("stat", self._invocation) or []
+        invocation = link[4] if len(link) > 4 else ""
+        if started and invocation and started.endswith(f" {invocation}"):
             unit["Started"] = started.partition(" ")[0]
-        return {"active": unit.get("ActiveState", ""), "enabled": unit.get("UnitFileState", ""), "stamp": (stamp or [""])[0],
-                **({"started": unit["Started"]} if "Started" in unit else {})}
+        digest, _, stamped = (stamp or [""])[0].partition(" ")
+        again = bool(invocation and stamped and invocation != stamped)
+        return {"active": unit.get("ActiveState", ""), "enabled": unit.get("UnitFileState", ""), "stamp": digest,
+                **({"started": unit["Started"]} if "Started" in unit else {}),
+                **({"outdated": "yes"} if unit.get("NeedDaemonReload") == "yes" else {}),
+                **({"since": link[3]} if again and link[3] else {})}
 
-    def diff(self, seen: State | None, changed: Iterable[str] = ()) -> Change | None:
-        """``changed``: the ids of the inputs that this same plan changes; they alone already mean a restart."""
+    def diff(self, seen: State | None, changed: Iterable[str] = (),
+             written: Mapping[str, int] = MappingProxyType({})) -> Change | None:
+        """Return what must be done with the unit.
+
+        ``changed``: the ids of the inputs that this same plan changes; they alone already mean a restart. ``written``: when
+        inputs were written, by id, in seconds of the epoch.
+        """
         because = [name for name in self.inputs if name in frozenset(changed)]
+        # Others started it again, and since then wrote what is wanted: with what it runs nobody knows.
+        since = int((seen or {}).get("since", 0))
+        doubtful = [name for name in self.inputs if 0 < since < written.get(name, 0)]
         wanted = self.wanted()
         if seen is None or seen["active"] in ("inactive", "failed", "deactivating"):
             reason = "not there" if seen is None else f"is {seen['active']}"
@@ -83,11 +97,15 @@ class Service(Resource):
             reason = f"uses {', '.join(because[:3])}" + (f" and {len(because) - 3} more" if len(because) > 3 else "")
         elif "stamp" in fields:
             reason = "runs with other inputs than are wanted"
+        elif doubtful:
+            reason = f"was started by others before {doubtful[0]} was last written"
         else:
             reason = " and ".join(f"{key} is {seen[key]}" for key in fields)
-        if not fields and not because:
-            return None
-        action: Action = "restart" if because or fields != ("enabled",) else "update"
+        if not fields and not because and not doubtful:
+            return None if "outdated" not in seen else Change(
+                resource=self, action="update", fields=("unit",), reason="systemd has loaded another version of its unit",
+                before=seen, after=wanted)
+        action: Action = "restart" if because or doubtful or fields != ("enabled",) else "update"
         return Change(resource=self, action=action, fields=fields or ("stamp",), reason=reason, before=seen, after=wanted)
 
     def apply(self, change: Change) -> Sequence[Call]:

@@ -188,7 +188,9 @@ class Observation:
         """A line as a program of the system prints it."""
         if kind == "stat":
             name, target = _named(words[0])
-            self._tables[kind][name] = ["symbolic link", "", "", *target] if ODD in target else [*words[1:], *target]
+            looks = ["symbolic link", "", ""] if ODD in target else words[1:4]
+            # What an earlier version noted on a machine has no time.
+            self._tables[kind][name] = [*looks, words[4] if len(words) > 4 else "", *target]
         elif kind == "sha":
             digest, _, path = words[0].partition("  ")
             self._tables[kind][path] = [digest]

@@ -65,8 +65,9 @@ unit_states() {
 		END {tell()}' | sort
 }
 
+# In the order of mounting. An end of a line stays escaped, as \012.
 mount_points() {
-	awk '{print $5}' /proc/self/mountinfo | sed 's/\\040/ /g; s/\\134/\\/g' | sort
+	awk '{print $5}' /proc/self/mountinfo | sed "s/\\\\040/ /g; s/\\\\011/$tab/g; s/\\\\134/\\\\/g"
 }
 
 link_names() {

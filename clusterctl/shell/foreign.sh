@@ -13,14 +13,18 @@ observe_foreign() {
 	firewalls
 }
 
-# Drop-ins of our units. An empty one, as a link to /dev/null, changes nothing; that of an etcd restore is ours.
+# Drop-ins of our units, those of 'systemctl set-property' too. An empty one, as a link to /dev/null, changes nothing; that of an etcd restore is ours, and is there until it ends.
 unit_drop_ins() {
-	for folder in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+	for folder in /etc/systemd/system /etc/systemd/system.control /run/systemd/system /run/systemd/system.control \
+		/usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
 		if [ "$folder" = /lib/systemd/system ] && [ -L /lib ]; then continue; fi
 		for unit in containerd etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy flanneld api-proxy; do
 			for path in "$folder/$unit.service.d"/*.conf; do
-				if [ ! -s "$path" ] || [ "${path##*/}" = 90-clusterctl-restore.conf ]; then continue; fi
-				emit foreign drop-in "$path"
+				[ -s "$path" ] || continue
+				case ${path##*/} in
+					90-clusterctl-restore.conf) emit foreign restore "$path" ;;
+					*) emit foreign drop-in "$path" ;;
+				esac
 			done
 		done
 	done

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154
 # Updates of the operating system's packages, and the one reboot that may follow. Runs after the prelude.
-# The cluster's own packages are held back for the length of one command: no hold is left that somebody would have to undo.
+# Packages that compete with the cluster's own programs are held back for the length of one command: no hold is left that somebody would have to undo.
 
 reboot_marker=$state/os-update
 boot_id=/proc/sys/kernel/random/boot_id
@@ -175,6 +175,15 @@ os_update() {
 		DEBIAN_FRONTEND=noninteractive dpkg --force-confold --configure -a || pinned_apt --fix-broken install
 	fi
 	pinned_apt upgrade
+}
+
+# restart_outdated UNIT...: those whose processes run a program or a library that the update has replaced. The programs of the other units
+# are not of packages, and statically linked.
+restart_outdated() {
+	for unit; do
+		pid=$(systemctl show --property=MainPID --value -- "$unit")
+		if grep -Eqs ' /(usr/)?(s?bin|lib[0-9a-z]*)/.* \(deleted\)$' "/proc/$pid/maps"; then systemctl restart -- "$unit"; fi
+	done
 }
 
 # reboot_once OPERATION BOOT_ID: unless this is another boot already. The marker is on the disk before the reboot is ordered.

@@ -81,10 +81,10 @@ sha256() {
 
 # --- what is there: each takes all its arguments at once, to fork once and not once for each ---
 
-# Of links their targets, too; quoted as in C, whatever is in them.
+# The time is that of the content's last change. Of links their targets, too; quoted as in C, whatever is in them.
 observe_stat() {
 	lines stat
-	QUOTING_STYLE=c stat -c "%N$tab%F$tab%a$tab%U:%G" -- "$@" 2>/dev/null >&3
+	QUOTING_STYLE=c stat -c "%N$tab%F$tab%a$tab%U:%G$tab%Y" -- "$@" 2>/dev/null >&3
 }
 
 observe_sha() {
@@ -113,31 +113,13 @@ observe_content() {
 	done
 }
 
-# One question tells of all units which are loaded and active; that they start at boot their links say. About any other one systemd
-# is asked by itself, which costs it as much as all of the first.
+# One question for all units. What is not active now may be so in a moment, without a trace in any file.
 observe_unit() {
-	answer=$(active_units "$@" 2>/dev/null)
+	answer=$(systemctl show --property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload -- "$@" 2>/dev/null)
 	lines unit
-	for unit; do
-		shift
-		case "$newline$answer" in
-			*"$newline$unit loaded active "*)
-				if [ -L "/etc/systemd/system/multi-user.target.wants/$unit" ]; then
-					printf 'Id=%s\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n' "$unit" >&3
-					continue
-				fi
-				;;
-		esac
-		set -- "$@" "$unit"
-	done
-	[ $# -gt 0 ] || return 0
-	passing
-	lines unit
-	systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- "$@" >&3
-}
-
-active_units() {
-	systemctl list-units --full --plain --no-legend --no-pager --state=active -- "$@" | awk '{print $1, $2, $3, "."}'
+	printf '%s\n\n' "$answer" >&3
+	active=$(printf '%s\n' "$answer" | grep -cx 'ActiveState=active')
+	[ "$active" -eq $# ] || passing
 }
 
 observe_module() {
@@ -178,15 +160,15 @@ list_images() {
 
 # noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
 # They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of says 'passing'. What was noted a week ago is asked anew: what else is asked has other notes. Notes are read as sh
+# no file tells of says 'passing'. What was noted a week ago is asked anew, and what else is asked has other notes. Notes are read as sh
 # reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
 noted() {
-	note=$state/noted/$1 noted_state='' noted_records=''
+	note=$state/noted/$1 noted_at=0 noted_state='' noted_records=''
 	state_of "$1"
 	current=$found began=${marks%%:*}
 	# shellcheck disable=SC1090 # made here
 	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
-	if [ -n "$current" ] && [ "$noted_state" = "$current" ]; then
+	if [ -n "$current" ] && [ "$noted_state" = "$current" ] && [ "$((${began%%.*} - noted_at))" -lt 604800 ]; then
 		printf '%s' "$noted_records" >&3
 		return 0
 	fi
@@ -201,6 +183,7 @@ noted() {
 	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
 	mkdir -p "$state/noted"
 	{
+		printf 'noted_at=%s\n' "${began%%.*}"
 		printf 'noted_state="%s"\n' "$(printf '%s\n' "$current" | sed 's/[\\"$`]/\\&/g')"
 		# The next program has a nonce of its own.
 		printf 'noted_records="%s\n"\n' "$(printf '%s' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"

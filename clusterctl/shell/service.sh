@@ -21,7 +21,7 @@ begin_services() {
 }
 
 # put_service UNIT DIGEST VERB SECONDS LIMIT PROBE...: VERB is restart, start, or await for a unit that was started with these inputs; the
-# stamp says with what it runs, and is written last. It may take SECONDS; on a slow machine, up to LIMIT while it makes progress.
+# stamp says with what it runs, and in which invocation, and is written last. It may take SECONDS; on a slow machine, up to LIMIT while it makes progress.
 put_service() {
 	unit=$1 digest=$2 verb=$3 seconds=$4 latest=$(($(date +%s) + $5))
 	shift 5
@@ -38,7 +38,7 @@ put_service() {
 		timeout "$seconds" systemctl "$verb" -- "$unit" || still_starts "$unit" "$?" || unit_failed "$unit" "did not start"
 	fi
 	until_ready "$unit" "$deadline" "$@"
-	printf '%s\n' "$digest" >"$state/stamps/$unit.new"
+	printf '%s %s\n' "$digest" "$(invocation_of "$unit")" >"$state/stamps/$unit.new"
 	sync "$state/stamps/$unit.new"
 	mv -f -- "$state/stamps/$unit.new" "$state/stamps/$unit"
 	rm -f -- "$state/stamps/$unit.started" "$state/stamps/$unit.old"

@@ -134,19 +134,26 @@ end_processes() {
 
 # --- mounts ---
 
-# Mount points within our folders that were not there before us, the innermost first.
+# Mount points within our folders that were not there before us, the last one first.
 our_mounts() {
 	inside=$(readlink -f $our_data /run/containerd | sed 's/[.]/[.]/g; s|$|/|' | paste -s -d '|' -)
 	known=/dev/null
 	[ ! -e "$before/mounts" ] || known=$before/mounts
-	mount_points | grep -E "^($inside|/run/netns/cni-)" | grep -vxF -f "$known" | sort -r
+	mount_points | grep -E "^($inside|/run/netns/cni-)" | grep -vxF -f "$known" | tac
 }
 
+# What lies hidden under another mount is out of reach until that is gone: it goes on while anything goes.
 undo_mounts() {
-	our_mounts | while IFS= read -r point; do
-		# A server that does not answer must not hold us up.
-		timeout 20 umount -- "$point" || umount -l -- "$point"
+	there=
+	while points=$(our_mounts) && [ -n "$points" ] && [ "$points" != "$there" ]; do
+		there=$points
+		printf '%s\n' "$points" | while IFS= read -r point; do
+			case $point in *'\012'*) point=$(printf '%s\n' "$point" | awk '{gsub(/\\012/, "\n")} 1') ;; esac
+			# A server that does not answer must not hold us up.
+			timeout 20 umount -- "$point" || umount -l -- "$point" || :
+		done
 	done
+	[ -z "$points" ] || die "these do not unmount: $(printf '%s' "$points" | tr '\n' ' ')"
 	rm -f -- /run/netns/cni-*
 }
 

@@ -23,8 +23,8 @@ from interruption import Undisturbed, settled
 from clusterctl.lab import LabSpec
 
 FILL = Path(__file__).parent.parent.parent / "tools/fill-mirror"
-LONGEST = ("verb_kills", "nodes", "components", "os_update", "one_control_plane", "kills", "reset", "ci")
-"""Files whose tests take longest: they begin first, so that at the end nobody waits for one of them alone."""
+LONGEST = ("slow", "verb_kills", "nodes", "restore", "components", "os_update", "one_control_plane", "kills", "reset", "ci")
+"""Files whose tests take longest. They begin first, so that no process is left with one of them at the end."""
 
 FILLED = "CLUSTERCTL_MIRROR_FILLED"
 """Set for all processes of a run, which must agree on the order of tests: whether the mirror had all versions at its beginning."""

@@ -155,7 +155,41 @@ def test_jwt_issuers_leave_the_health_endpoints_anonymous(cluster: Cluster) -> N
 def test_a_kind_and_its_object_come_to_a_live_cluster(cluster: Cluster) -> None:
     write(cluster.inventory.parent / "kinds.yaml", [*defined("Gauge"), *defined("Valve")])
     changes = {change["object"]: change["later"] for change in cluster.plan()["objects"]}
-    assert changes == {"CustomResourceDefinition valves.example.com": False, "Valve default/first": True}
+    assert changes == {"CustomResourceDefinition valves.example.com": False, "Valve default/first": True,
+                       "ConfigMap kube-system/clusterctl-objects": False}
     cluster.apply()
     assert cluster.json("get", "valves", "first")["size"] == 1
+    checks.nothing_to_do(cluster)
+
+
+def test_what_leaves_the_manifests_leaves_the_cluster(cluster: Cluster) -> None:
+    """With the deletions in the plan; what others took over, and what others made, stays."""
+    kinds = cluster.inventory.parent / "kinds.yaml"
+    configuration = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"of": "ours"}}
+                     for name in ("gone", "taken")]
+    room = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "room"}},
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}]
+    write(kinds, [*defined("Gauge"), *defined("Valve"), *configuration, *room])
+    cluster.apply()
+    cluster.kubectl("label", "configmap", "taken", "clusterctl.dev/inventory-")
+    cluster.kubectl("create", "configmap", "theirs")
+    write(kinds, defined("Gauge"))
+    removed = {change["object"] for change in cluster.plan()["objects"] if change["action"] == "remove"}
+    assert removed == {"Valve default/first", "CustomResourceDefinition valves.example.com", "ConfigMap gone", "Namespace room"}
+    assert "clusterctl apply" in cluster.cli("status", code=3)
+    cluster.apply()
+    assert "not found" in cluster.kubectl("get", "crd", "valves.example.com", code=1)
+    assert "not found" in cluster.kubectl("get", "configmap", "gone", code=1)
+    assert "not found" in cluster.kubectl("get", "namespace", "room", code=1)
+    cluster.kubectl("get", "configmap", "taken", "theirs")
+    assert cluster.json("get", "gauges", "first")["size"] == 1
+    checks.nothing_to_do(cluster)
+
+
+def test_an_addon_that_is_switched_off_leaves(cluster: Cluster) -> None:
+    cluster.edit(lambda content: content["all"]["vars"]["cluster"]["addons"].update(coredns=False))
+    removed = {change["object"] for change in cluster.plan()["objects"] if change["action"] == "remove"}
+    assert "Deployment kube-system/coredns" in removed and "ConfigMap kube-system/clusterctl-objects" not in removed
+    cluster.apply()
+    assert "not found" in cluster.kubectl("-n", "kube-system", "get", "deployment", "coredns", code=1)
     checks.nothing_to_do(cluster)

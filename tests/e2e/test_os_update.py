@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from cluster import CLI, Cluster, deployment, until
 from interruption import Series, no_leftovers
 
 from clusterctl.lab import LabSpec, network, repository, server
+from clusterctl.lab.base import ensure_base
 
 pytestmark = pytest.mark.lab
 
@@ -49,6 +51,16 @@ def package(folder: Path, name: str, version: str, conffile: str = "", postinst:
     subprocess.run(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(folder)], check=True, capture_output=True, timeout=60)
 
 
+def newer(folder: Path, name: str, version: str) -> None:
+    """Make a package of what the lab serves, with its programs and scripts, under another version."""
+    [served] = (ensure_base(print).repository).glob(f"{name}_*.deb")
+    tree = folder.parent / f"{name}-newer"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(served), str(tree)], check=True, capture_output=True, timeout=60)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", control.read_text()))
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(folder)], check=True, capture_output=True, timeout=60)
+
+
 @contextmanager
 def serving(cluster: Cluster, folder: Path) -> Iterator[None]:
     """Serve a folder of packages to the lab's machines."""
@@ -72,13 +84,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.apply()
         checks.load_image(made)
         package(folder, "hello-lab", "1.0", conffile="as of 1.0\n")
+        package(folder, "cri-tools", "1.0")
         repository.write_index(folder)
         with serving(made, folder):
             for machine in made.lab.machines:
                 made.on(machine, f"set -e; mkdir -p /etc/apt/sources.list.d; echo 'deb [trusted=yes] http://{made.lab.gateway}:{PORT}/ ./' >/etc/apt/sources.list.d/test.list; "
-                                 f"apt-get -q update; apt-get -y -q install hello-lab; echo mine >/etc/hello-lab.conf; {COUNT}")
+                                 f"apt-get -q update; apt-get -y -q install hello-lab cri-tools; echo mine >/etc/hello-lab.conf; {COUNT}")
             package(folder, "hello-lab", "2.0", conffile="as of 2.0\n", postinst=ASKS_FOR_A_REBOOT)
-            package(folder, "zstd", "99.0")
+            package(folder, "cri-tools", "99.0")
             repository.write_index(folder)
             web = deployment("web", replicas=2)
             budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
@@ -149,7 +162,7 @@ def test_a_budget_that_blocks_stops_it(cluster: Cluster) -> None:
 
 def test_updates_and_one_reboot_each(cluster: Cluster) -> None:
     cluster.kubectl("cordon", "w-2")
-    held = {machine: version(cluster, machine, "zstd") for machine in cluster.lab.machines}
+    held = {machine: version(cluster, machine, "cri-tools") for machine in cluster.lab.machines}
     watch = Watch(cluster)
     watch.start()
     started = time.monotonic()
@@ -163,9 +176,9 @@ def test_updates_and_one_reboot_each(cluster: Cluster) -> None:
     assert plan["batches"] == [["cp-1"], ["w-1"], ["w-2"]]
     for part in plan["machines"]:
         assert ({"package": "hello-lab", "from": "1.0", "to": "2.0"} in part["updates"]) and part["reboot"] == "if-required"
-        assert [entry["to"] for entry in part["held_back"] if entry["package"] == "zstd"] == ["99.0"]
+        assert [entry["to"] for entry in part["held_back"] if entry["package"] == "cri-tools"] == ["99.0"]
     for machine, before in held.items():
-        assert version(cluster, machine, "hello-lab") == "2.0" and version(cluster, machine, "zstd") == before
+        assert version(cluster, machine, "hello-lab") == "2.0" and version(cluster, machine, "cri-tools") == before
         assert cluster.on(machine, "cat /etc/hello-lab.conf") == "mine\n"
     assert boots(cluster) == dict.fromkeys(held, 1)
     assert said[-1]["hosts"] == {part["host"]: {"update": len(part["updates"]), "reboot": 1} for part in plan["machines"]}
@@ -179,6 +192,21 @@ def test_then_nothing_is_to_do(cluster: Cluster) -> None:
     said = events(cluster.cli("os-update", "-o", "json"))
     assert said[-1]["event"] == "summary" and not said[-1]["changed"]
     assert boots(cluster) == dict.fromkeys(cluster.lab.machines, 1)
+
+
+def test_the_proxy_runs_the_haproxy_that_was_installed(cluster: Cluster) -> None:
+    """Without a reboot: its process would keep the old program."""
+    folder = cluster.work / "repository"
+    newer(folder, "haproxy", "99:1")
+    repository.write_index(folder)
+    process = "systemctl show --property=MainPID --value api-proxy"
+    before = cluster.on("w-1", process)
+    [part] = [event for event in events(cluster.cli("os-update", "--limit", "w-1", "--reboot", "never", "--yes", "-o", "json"))
+              if event["event"] == "os-update-plan"][0]["machines"]
+    assert [entry["to"] for entry in part["updates"] if entry["package"] == "haproxy"] == ["99:1"]
+    assert version(cluster, "w-1", "haproxy") == "99:1" and cluster.on("w-1", process) != before
+    assert not cluster.on("w-1", f"grep 'haproxy (deleted)' /proc/$({process})/maps || :")
+    settled(cluster)
 
 
 def test_what_a_killed_verb_left_cordoned_is_given_back(cluster: Cluster) -> None:

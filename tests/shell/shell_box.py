@@ -12,6 +12,8 @@ from clusterctl.resources.base import Change, Resource
 from clusterctl.shell import Blob, Call, Observation, Probe, Program, Records, StepResult, step_result
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+PRIVATE = {"private": ["unshare", "--mount", "dash"]}
+"""A shell in a mount namespace of its own."""
 DEADLINE = 30
 OWNER = "root:root"
 
@@ -71,7 +73,8 @@ class Box:
         for name, blob in program.blobs.items():
             (work / "blobs" / name).write_bytes(blob if isinstance(blob, bytes) else blob.read_bytes())
         line = 'exec "$@" 3>&1 >/dev/null </dev/null'
-        return subprocess.Popen(["sh", "-c", line, "sh", *self.inside, *SHELLS[self.shell], str(work / "run.sh"), str(work)], cwd=work,
+        return subprocess.Popen(["sh", "-c", line, "sh", *self.inside, *(SHELLS | PRIVATE)[self.shell],
+                                 str(work / "run.sh"), str(work)], cwd=work,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
     def run(self, program: Program) -> Result:

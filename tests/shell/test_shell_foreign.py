@@ -59,11 +59,12 @@ def test_a_bare_machine_has_nothing_foreign(machine: Machine) -> None:
 
 
 def test_drop_ins_of_our_units(machine: Machine) -> None:
-    planted = ["/etc/systemd/system/containerd.service.d/a b.conf", "/run/systemd/system/etcd.service.d/x.conf",
+    planted = ["/etc/systemd/system/containerd.service.d/a b.conf", "/etc/systemd/system.control/kubelet.service.d/50-CPUQuota.conf", "/run/systemd/system/etcd.service.d/x.conf",
                "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"]
     plant(machine, *planted, "/etc/systemd/system/etcd.service.d/90-clusterctl-restore.conf", "/etc/systemd/system/sshd.service.d/y.conf",
           "/etc/systemd/system/kubelet.service.d/notes.txt")
     os.symlink("/dev/null", machine.path / "etc/systemd/system/containerd.service.d/masked.conf")
+    assert look(machine).foreign("restore") == ("/etc/systemd/system/etcd.service.d/90-clusterctl-restore.conf",)
     assert look(machine).foreign("drop-in") == tuple(planted)
     plant(machine, "/etc/clusterctl/cluster", text="ours\n")
     assert look(machine).foreign("drop-in") == tuple(planted), "drift on a machine of the cluster"

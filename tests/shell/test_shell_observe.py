@@ -209,11 +209,11 @@ def test_observation_of_units() -> None:
 
 def test_observation_merges_and_forgets() -> None:
     one, two = Observation(), Observation()
-    one.add("stat", ["/a", "regular file", "644", "root:root"])
+    one.add("stat", ["/a", "regular file", "644", "root:root", "1"])
     one.add("image", ["x"])
-    two.add("stat", ["/a", "directory", "755", "root:root"])
+    two.add("stat", ["/a", "directory", "755", "root:root", "2"])
     one.merge(two)
-    assert one.get("stat", "/a") == ["directory", "755", "root:root"]
+    assert one.get("stat", "/a") == ["directory", "755", "root:root", "2"]
     one.forget([("stat", "/a"), ("image", "y")])
     assert one.get("stat", "/a") is None and one.get("image", "x") is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,19 +14,22 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from shell_box import Box
 
+from clusterctl import planner
+from clusterctl.resources.base import Change
+from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 
 SYSTEMCTL = """
 printf '%s\\n' "$*" >>{box}/calls
 state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
 case $1 in
-list-units) cat {box}/listed 2>/dev/null ;;
 show)
 	case $* in
 	*--value*) state; echo running; echo success ;;
-	*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=%s\\n\\n' "$unit" "$(state)" \
-		"$(cat {box}/enabled 2>/dev/null || echo disabled)"; done ;;
+	*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=%s\\nNeedDaemonReload=%s\\n\\n' "$unit" \
+		"$(state)" "$(cat {box}/enabled 2>/dev/null || echo disabled)" "$(cat {box}/outdated 2>/dev/null || echo no)"; done ;;
 	esac ;;
+daemon-reload) rm -f {box}/outdated ;;
 enable) echo enabled >{box}/enabled ;;
 start | restart) {start} ;;
 is-active) [ "$(state)" = active ] ;;
@@ -40,7 +44,7 @@ def systemctl(box: Box, start: str = "echo active >{box}/active") -> None:
 
 
 def calls(box: Box) -> list[str]:
-    return [line.split(" ")[0] for line in (box.path / "calls").read_text().splitlines() if not line.startswith(("show", "list-units"))]
+    return [line.split(" ")[0] for line in (box.path / "calls").read_text().splitlines() if not line.startswith("show")]
 
 
 def service(**more: object) -> Service:
@@ -52,20 +56,57 @@ def stamp(box: Box) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-@pytest.mark.parametrize(("state", "enabled", "asked"), [("active", True, False), ("active", False, True), ("failed", True, True), ("", True, True)])
-def test_about_a_unit_that_is_well_nothing_more_is_asked(box: Box, state: str, enabled: bool, asked: bool) -> None:
+def stamped(box: Box) -> str | None:
+    """The digest of the inputs, without the invocation."""
+    return (stamp(box) or "").partition(" ")[0] or None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("state", ["active", "failed", "inactive"])
+def test_what_systemd_says_of_a_unit(box: Box, state: str, enabled: bool) -> None:
     systemctl(box)
-    if state:
-        (box.path / "active").write_text(state)
-        (box.path / "listed").write_text(f"tool.service loaded {state} running A tool\n")
+    (box.path / "active").write_text(state)
     (box.path / "enabled").write_text("enabled" if enabled else "disabled")
-    wants = box.etc / "multi-user.target.wants"
-    wants.mkdir()
-    if enabled:
-        (wants / "tool.service").symlink_to("/nowhere")
     found = service().parse(box.look(*service().probes()))
-    assert found == {"active": state or "inactive", "enabled": "enabled" if enabled else "disabled", "stamp": ""}
-    assert ("show" in (box.path / "calls").read_text()) is asked
+    assert found == {"active": state, "enabled": "enabled" if enabled else "disabled", "stamp": ""}
+
+
+def test_a_unit_that_systemd_has_not_read_since_it_was_written_is_read_again(dash: Box) -> None:
+    """Without a restart: the process was started with what is wanted."""
+    systemctl(dash)
+    dash.settle(service())
+    (dash.path / "outdated").write_text("yes")
+    (dash.path / "calls").unlink()
+    change = dash.diff(service())
+    assert change is not None and (change.action, change.disruptive) == ("update", False)
+    dash.apply(service(), change)
+    assert "daemon-reload" in calls(dash) and "restart" not in calls(dash)
+    assert dash.diff(service()) is None
+
+
+@pytest.mark.parametrize(("again", "written", "expected"), [
+    pytest.param(False, 60, None, id="a file was written anew while it ran"),
+    pytest.param(True, -60, None, id="it was started again with what is there"),
+    pytest.param(True, 60, "restart", id="it was started again, and then the file was written anew"),
+])
+def test_a_unit_that_others_started_with_other_files(dash: Box, again: bool, written: int, expected: str | None) -> None:
+    """The content is as wanted again: only the times tell that the process may have read another one."""
+    systemctl(dash, "echo active >{box}/active; ln -sfn invocation-1 {box}/etc/invocation:tool.service")
+    config = File(path=str(dash.etc / "config"), content=b"wanted\n")
+    wanted = Service(unit="tool.service", inputs=(config.id,), deadline=5)
+    dash.settle(config)
+    [start] = planned(dash, config, wanted)
+    dash.apply(start.resource, start)
+    assert not planned(dash, config, wanted)
+    if again:
+        (dash.etc / "invocation:tool.service").unlink()
+        (dash.etc / "invocation:tool.service").symlink_to("invocation-2")
+    os.utime(config.path, (time.time() + written,) * 2)
+    assert [change.action for change in planned(dash, config, wanted)] == ([expected] if expected else [])
+
+
+def planned(box: Box, config: File, wanted: Service) -> list[Change]:
+    return list(planner.compare((config, wanted), box.look(*planner.probes((config, wanted))), {}))
 
 
 def test_start_stamp_and_restart(box: Box) -> None:
@@ -73,13 +114,13 @@ def test_start_stamp_and_restart(box: Box) -> None:
     change = box.diff(service())
     assert change is not None and change.action == "start"
     box.settle(service())
-    assert stamp(box) == "digest-1\n"
+    assert stamped(box) == "digest-1"
     assert calls(box)[:4] == ["daemon-reload", "enable", "reset-failed", "restart"]
     other = Service(unit="tool.service", inputs=(), stamp="digest-2", deadline=5)
     change = box.diff(other)
     assert change is not None and change.action == "restart"
     box.settle(other)
-    assert stamp(box) == "digest-2\n"
+    assert stamped(box) == "digest-2"
 
 
 def test_several_start_at_once_and_are_waited_for(box: Box) -> None:
@@ -89,7 +130,7 @@ def test_several_start_at_once_and_are_waited_for(box: Box) -> None:
     result = box.steps(("begin_services", "tool.service", "other.service"), ("put_service", "tool.service", "digest-1", "await", "5", "5"),
                        ("put_service", "other.service", "digest-2", "await", "1", "1", "false"))
     assert [step.code for step in result.steps] == [0, 0, 1]
-    assert stamp(box) == "digest-1\n" and not (box.state / "stamps/other.service").exists()
+    assert stamped(box) == "digest-1" and not (box.state / "stamps/other.service").exists()
     assert calls(box).count("restart") == 1 and "restart --no-block -- tool.service other.service" in (box.path / "calls").read_text()
 
 
@@ -170,7 +211,7 @@ def test_a_slow_start_that_makes_progress_is_waited_for(dash: Box, code: str, li
         finally:
             busy.kill()
     assert (result.failure is None) is ready, result
-    assert (stamp(dash) == "digest-1\n") is ready
+    assert (stamped(dash) == "digest-1") is ready
 
 
 def test_what_became_ready_after_its_deadline_is_adopted(dash: Box) -> None:
@@ -187,7 +228,7 @@ def test_what_became_ready_after_its_deadline_is_adopted(dash: Box) -> None:
     assert (again := dash.diff(other)) is not None and again.action == "restart", "other inputs are wanted by now"
     (dash.path / "calls").unlink()
     assert dash.apply(late, change).failure is None
-    assert stamp(dash) == "digest-1\n" and not {"restart", "start"} & set(calls(dash))
+    assert stamped(dash) == "digest-1" and not {"restart", "start"} & set(calls(dash))
     assert dash.diff(late) is None
     (dash.state / "stamps/tool.service").rename(dash.state / "stamps/tool.service.old")
     (dash.state / "stamps/tool.service.started").write_text("digest-1 invocation-0\n")

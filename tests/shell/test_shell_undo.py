@@ -169,6 +169,34 @@ def test_files_go_and_what_was_there_comes_back(machine: Machine) -> None:
     assert not (etc / "clusterctl").exists() and not machine.state.exists()
 
 
+MOUNTS = """
+mounts() {
+	set -e
+	cd "$1"
+	for name in 'a space' 'a	tab' 'back\\slash' 'two
+lines' outer; do mkdir "$name"; mount -t tmpfs none "$name"; done
+	mkdir outer/inner
+	mount -t tmpfs none outer/inner
+	mount -t tmpfs none outer
+	mount -t tmpfs none outer
+	undo_mounts
+	! grep " $1/" /proc/self/mountinfo
+}
+"""
+"""Odd names, one that is hidden below another one, and two at one place."""
+
+
+def test_odd_and_hidden_mounts_are_unmounted(tmp_path: Path) -> None:
+    """Real ones, in a mount namespace of their own."""
+    machine = Machine(tmp_path, "private")
+    kubelet = tmp_path / "var/lib/kubelet"
+    kubelet.mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").unlink()
+    (tmp_path / "proc/self/mountinfo").symlink_to("/proc/self/mountinfo")
+    result = machine.run(Program(steps=(("mounts", str(kubelet)),), functions=functions(*UNDOING) + MOUNTS))
+    assert result.failure is None, result.failure
+
+
 def test_a_mounted_file_system_is_never_emptied(machine: Machine) -> None:
     volume = machine.path / "var/lib/kubelet/pods/x/volume"
     volume.mkdir(parents=True)

@@ -36,6 +36,7 @@ def codes(odd: Facts, number: int = 1, **network: str) -> list[tuple[str, bool]]
     ({"foreign_active": "docker", "foreign_program": "/usr/bin/dockerd", "foreign_socket": foreign.DOCKER_SOCKET}, "host.foreign-runtime", False),
     ({"foreign_program": "/usr/bin/containerd"}, "host.foreign-runtime", False),
     ({"foreign_program": "/usr/bin/containerd\n/usr/bin/dockerd"}, "host.foreign-runtime", False),
+    ({"foreign_restore": f"{SYSTEM}/etcd.service.d/90-clusterctl-restore.conf", "cluster": IDENTITY}, "etcd.restore-unfinished", True),
     ({"foreign_cni": CALICO}, "host.foreign-cni", True),
     ({"foreign_cni": "/etc/cni/net.d/00-multus.conf\n/etc/cni/net.d/99-bridge.conf"}, "host.foreign-cni", True),
     ({"foreign_cni": CALICO, "cluster": IDENTITY}, "host.foreign-cni", False),
