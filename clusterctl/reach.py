@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from clusterctl.facts import Facts
 from clusterctl.model import Cluster, Host
@@ -49,14 +49,6 @@ class Pair:
 
     def __str__(self) -> str:
         return f"{self.protocol}/{self.port}"
-
-
-class Finding(NamedTuple):
-    """Why a machine is not reached by others, and what to do."""
-
-    target: str
-    message: str
-    hint: str
 
 
 def ports(cluster: Cluster) -> tuple[Port, ...]:
@@ -192,8 +184,8 @@ WORDS: Mapping[Answer, str] = {
 }
 
 
-def group(closed: Mapping[Pair, Answer]) -> Iterator[Finding]:
-    """Yield the findings: one for all ports of a machine with the same cause and the same clients."""
+def group(closed: Mapping[Pair, Answer]) -> Iterator[tuple[str, str, str]]:
+    """Yield (host, message, hint): one finding for all ports of a machine with the same cause and the same clients."""
     clients: dict[tuple[str, str, str, Answer], list[str]] = defaultdict(list)
     for pair, answer in closed.items():
         clients[pair.target, pair.address, f"{pair.port}/{pair.protocol}", answer].append(pair.client)
@@ -202,9 +194,9 @@ def group(closed: Mapping[Pair, Answer]) -> Iterator[Finding]:
         causes[target, address, answer, tuple(dict.fromkeys(names))].append(port)
     for (target, address, answer, sources), numbers in causes.items():
         named = ", ".join(numbers)
-        yield Finding(target, f"{some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
-                              f"accept {named} from {some(sources)} on {target} and on the way to it, or set "
-                              "cluster.firewall: manage, which opens firewalld, ufw and nftables")
+        yield (target, f"{some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
+               f"accept {named} from {some(sources)} on {target} and on the way to it, or set cluster.firewall: manage, which opens "
+               "firewalld, ufw and nftables")
 
 
 def some(words: Iterable[str]) -> str:

@@ -56,21 +56,19 @@ def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tup
     wanted = () if cluster.settings.firewall == "ignore" else reach.pairs(cluster, facts)
     if not wanted:
         return (), []
-    started = time.monotonic()
     answers = probe(session, wanted, reach.new_hosts(cluster, facts))
-    session.engine.events.note(f"{len(wanted)} connections between machines probed in {time.monotonic() - started:.1f} s")
     opening = {host.name for _, host, change in plan.changes
                if isinstance(change.resource, Firewall) and change.action != "remove"}
     closed = answers.closed
     later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
     chosen = {host.name for host in session.chosen}
     whole = "run it without --limit: the firewall's rules change on this machine, too"
-    errors = [Refused(found.message, where=found.target, code=reach.CODE,
-                      hint=found.hint if found.target in chosen or cluster.settings.firewall != "manage" else whole)
-              for found in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
+    errors = [Refused(message, where=target, code=reach.CODE,
+                      hint=hint if target in chosen or cluster.settings.firewall != "manage" else whole)
+              for target, message, hint in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)
-    opened = [f"{found.target}: {found.message} [{reach.CODE}]; the rules of this plan open it" for found in reach.group(later)]
+    opened = [f"{target}: {message} [{reach.CODE}]; the rules of this plan open it" for target, message, _ in reach.group(later)]
     return tuple(later), [*opened, *answers.notes]
 
 
@@ -84,7 +82,7 @@ def gate(session: Session, facts: Mapping[str, Facts], wanted: Sequence[Pair]) -
             return
         findings = list(reach.group(probe(session, wanted, reach.new_hosts(session.cluster, facts)).closed))
         if findings:
-            messages = "\n".join(f"{found.target}: {found.message}" for found in findings)
+            messages = "\n".join(f"{target}: {message}" for target, message, _ in findings)
             raise Stopped(f"closed with the rules of cluster.firewall in place: {messages}", where="ports", code=reach.CODE,
                           hint="accept it on the way to these machines, then run the same command again")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.shell import Blob, Call, Observation, Probe, functions
 
 RULES = "/etc/clusterctl/firewall"
+SCRIPT = "/etc/clusterctl/firewall.sh"
+UNIT = "/etc/systemd/system/clusterctl-firewall.service"
 IN_FORCE = "in force"
 
 
@@ -28,10 +31,15 @@ class Firewall(Resource):
         return "firewall:rules"
 
     def wanted(self) -> State | None:
-        return {IN_FORCE: "yes", **dict(self.rules)} if self.rules else None
+        return {IN_FORCE: "yes", **dict(self.rules), **{path: sha256(text).hexdigest() for path, text in self._files.items()}} \
+            if self.rules else None
+
+    @property
+    def _files(self) -> Mapping[str, bytes]:
+        return {SCRIPT: (functions("boot", "firewall") + "assert_firewall\nrevive_proxies\n").encode(), UNIT: self.unit_file}
 
     def probes(self) -> Sequence[Probe]:
-        return (("text", RULES), *((("firewall", "rules"),) if self.rules else ()))
+        return (("text", RULES), *((("firewall", "rules"), ("sha", SCRIPT), ("sha", UNIT)) if self.rules else ()))
 
     def parse(self, seen: Observation) -> State | None:
         active, force = (*(seen.get("firewall", "rules") or ()), "", "")[:2]
@@ -41,7 +49,8 @@ class Firewall(Resource):
         if lines is None:
             return None
         rules = {words: sources for words, _, sources in (line.rpartition(" ") for line in lines)}
-        return {**rules, IN_FORCE: force if rules.keys() <= dict(self.rules).keys() else "no: more than is wanted"}
+        files = {path: (seen.get("sha", path) or [""])[0] for path in (SCRIPT, UNIT) if self.rules}
+        return {**rules, **files, IN_FORCE: force if rules.keys() <= dict(self.rules).keys() else "no: more than is wanted"}
 
     def apply(self, change: Change) -> Sequence[Call]:
         if change.action == "remove":
@@ -52,5 +61,4 @@ class Firewall(Resource):
         if change.action == "remove":
             return {}
         rules = "".join(f"{words} {sources}\n" for words, sources in self.rules)
-        script = functions("boot", "firewall") + "assert_firewall\n"
-        return {"firewall": rules.encode(), "firewall.sh": script.encode(), "firewall.service": self.unit_file}
+        return {"firewall": rules.encode(), "firewall.sh": self._files[SCRIPT], "firewall.service": self.unit_file}

@@ -63,6 +63,17 @@ assert_firewall() {
 	for firewall in $(active_firewalls); do "assert_$firewall"; done
 }
 
+# revive_proxies: rules of an operator that begin with 'flush ruleset' take the tables of kube-proxy and flannel with them, which these
+# would write again within the hour.
+revive_proxies() {
+	grep -qs '"nftables"' /var/lib/kube-proxy/config.yaml || return 0
+	tables=$(nft list tables 2>/dev/null)
+	for pair in kube-proxy=kube-proxy flanneld=flannel-ipv4; do
+		case $tables in *"table ip ${pair#*=}"*) continue ;; esac
+		if [ -L "/run/systemd/units/invocation:${pair%%=*}.service" ]; then systemctl --no-block restart -- "${pair%%=*}.service"; fi
+	done
+}
+
 # firewall_listing: our rules as they are in force, in the firewall's own words; a line 'missing ...' where nothing leads to them.
 firewall_listing() {
 	for firewall in $(active_firewalls); do "list_$firewall"; done

@@ -124,8 +124,9 @@ def test_the_unit_asserts_the_rules_again(machine: Filtered) -> None:
     machine.nft("-f", "-", text=OPERATOR)
     script = machine.etc / "clusterctl/firewall.sh"
     assert oct(script.stat().st_mode & 0o777) == "0o700"
-    script.write_text(script.read_text().replace("/etc/clusterctl", f"{machine.path}/etc/clusterctl"))
-    subprocess.run([*machine.inside, *SHELLS[machine.shell], str(script)], check=True)
+    here = machine.path / "firewall.sh"
+    here.write_text(script.read_text().replace("/etc/clusterctl", f"{machine.path}/etc/clusterctl"))
+    subprocess.run([*machine.inside, *SHELLS[machine.shell], str(here)], check=True)
     assert machine.diff(WANTED) is None
 
 

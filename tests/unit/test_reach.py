@@ -10,7 +10,7 @@ from clusterctl import foreign, reach
 from clusterctl.components.host import firewall
 from clusterctl.facts import Facts
 from clusterctl.reach import Answers, Pair
-from clusterctl.resources.firewall import RULES, Firewall
+from clusterctl.resources.firewall import RULES, SCRIPT, UNIT, Firewall
 from clusterctl.shell import Observation
 
 STAMPS = "/var/lib/clusterctl/stamps"
@@ -119,8 +119,8 @@ def test_findings_are_grouped_by_cause() -> None:
              for client in ("cp-1", "cp-2", "w-2", "w-3")]
     odd = Pair("w-1", "cp-1", "10.0.0.1", "tcp", 6443)
     found = list(reach.group({**dict.fromkeys(pairs, "dropped"), odd: "refused"}))
-    assert [finding.target for finding in found] == ["w-1", "cp-1"]
-    assert all(word in found[0].message for word in ("cp-1, cp-2, w-2, w-3", "10250/tcp, 8472/udp", "dropped"))
+    assert [target for target, _, _ in found] == ["w-1", "cp-1"]
+    assert all(word in found[0][1] for word in ("cp-1, cp-2, w-2, w-3", "10250/tcp, 8472/udp", "dropped"))
 
 
 def test_only_new_machines_raise_listeners() -> None:
@@ -160,7 +160,7 @@ RULED = Firewall(rules=(("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("forward pods"
 
 @pytest.mark.parametrize(("resource", "active", "force", "lines", "action", "fields"), [
     (RULED, "", "no", [], "", ()),
-    (RULED, "nftables", "no", [], "create", ("in force", "tcp 10250", "forward pods")),
+    (RULED, "nftables", "no", [], "create", ("in force", "tcp 10250", "forward pods", SCRIPT, UNIT)),
     (RULED, "ufw", "yes", ["tcp 10250 10.0.0.1,10.244.0.0/16", "forward pods 10.244.0.0/16"], "", ()),
     (RULED, "ufw", "no", ["tcp 10250 10.0.0.1,10.244.0.0/16", "forward pods 10.244.0.0/16"], "update", ("in force",)),
     (RULED, "ufw", "yes", ["tcp 10250 10.244.0.0/16", "forward pods 10.244.0.0/16"], "update", ("tcp 10250",)),
@@ -174,6 +174,8 @@ def test_changes_of_rules(resource: Firewall, active: str, force: str, lines: li
         seen.add("firewall", ["rules", active, force])
     for line in lines:
         seen.add("text", [f"{RULES}:{line}"])
+    for path in (SCRIPT, UNIT):
+        seen.add("sha", [f"{(RULED.wanted() or {})[path]}  {path}"])
     change = resource.diff(resource.parse(seen))
     assert (change.action if change else "", change.fields if change else ()) == (action, fields)
     assert change is None or not change.disruptive
