@@ -195,8 +195,7 @@ def group(closed: Mapping[Pair, Answer]) -> Iterator[tuple[str, str, str]]:
     for (target, address, answer, sources), numbers in causes.items():
         named = ", ".join(numbers)
         yield (target, f"{some(sources)} cannot reach {address} at {named}: {WORDS[answer]}",
-               f"accept {named} from {some(sources)} on {target} and on the way to it, or set cluster.firewall: manage, which opens "
-               "firewalld, ufw and nftables")
+               f"accept {named} from {some(sources)} on {target} and on the way to it")
 
 
 def some(words: Iterable[str]) -> str:

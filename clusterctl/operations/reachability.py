@@ -61,10 +61,9 @@ def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tup
                if isinstance(change.resource, Firewall) and change.action != "remove"}
     closed = answers.closed
     later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
-    chosen = {host.name for host in session.chosen}
-    whole = "run it without --limit: the firewall's rules change on this machine, too"
-    errors = [Refused(message, where=target, code=reach.CODE,
-                      hint=hint if target in chosen or cluster.settings.firewall != "manage" else whole)
+    more = {"check": "; cluster.firewall: manage opens firewalld, ufw and nftables",
+            "manage": "; where --limit leaves the machine out, run this without it"}.get(cluster.settings.firewall, "")
+    errors = [Refused(message, where=target, hint=hint + more, code=reach.CODE)
               for target, message, hint in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)

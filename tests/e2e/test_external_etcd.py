@@ -45,7 +45,7 @@ def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:
 
 
 def test_a_worker_more(cluster: Cluster) -> None:
-    """Only the new machine is changed; the old ones, which are as plan saw them, see one looking trip."""
+    """Only the new machine is changed; the old ones, which are as plan saw them, see one looking trip, and nodes a probe of its ports."""
     before = cluster.json("get", "nodes")["items"]
     [added] = cluster.lab.add(count=1, role="worker")
     changes = cluster.plan()["changes"]
@@ -53,7 +53,8 @@ def test_a_worker_more(cluster: Cluster) -> None:
     summary = cluster.apply()
     assert set(summary["hosts"]) == {added.name}
     old = len(cluster.lab.machines) - 1
-    assert summary["trips"] == old + 1 + len({change["stage"] for change in changes})
+    nodes = len(cluster.control_planes) + len(cluster.workers)
+    assert summary["trips"] == old + 1 + nodes + len({change["stage"] for change in changes})
     checks.nodes_ready(cluster)
     assert len(cluster.json("get", "nodes")["items"]) == len(before) + 1
     assert not cluster.apply()["changed"]

@@ -1,0 +1,36 @@
+"""The listeners of a probe end with what the controller reads of them, over a real sshd and through sudo."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+from ssh_server import PASSWORD, Server, until
+
+from clusterctl.shell import Program, functions
+from clusterctl.transport import Transport
+
+pytestmark = pytest.mark.lab
+
+PORT = 39173
+
+
+def listens() -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", PORT)) == 0
+
+
+@pytest.mark.parametrize("user", ["root", "sudo"])
+@pytest.mark.parametrize("way", ["read-no-more", "cut"])
+def test_listeners_end_with_the_channel_and_with_the_connection(
+        server: Server, connect: Callable[..., Transport], as_operator: Callable[[str | None], Transport], user: str, way: str) -> None:
+    transport = connect() if user == "root" else as_operator(PASSWORD)
+    words = ("a", "77aa", f"listen tcp 127.0.0.1 {PORT}")
+    records = transport.stream(Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True))
+    assert ["listens", f"tcp/{PORT}"] in records and listens()
+    if way == "cut":
+        transport.close()
+    records.close()  # type: ignore[attr-defined]
+    until(lambda: not listens(), "the port is free again", 3)
+    until(server.idle, "nothing is left on the machine")
