@@ -55,7 +55,8 @@ class Firewall(Resource):
     def apply(self, change: Change) -> Sequence[Call]:
         if change.action == "remove":
             return (("drop_firewall",),)
-        return (("put_firewall", "firewall", "firewall.sh", "firewall.service"),)
+        files = ((RULES, "644", "firewall"), (SCRIPT, "700", "firewall.sh"), (UNIT, "600", "firewall.service"))
+        return (*(("put_file", path, mode, "root:root", blob, "any") for path, mode, blob in files), ("put_firewall",))
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
         if change.action == "remove":

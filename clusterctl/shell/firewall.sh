@@ -25,11 +25,8 @@ active_firewalls() {
 	[ -z "$(dropping_chains)" ] || echo nftables
 }
 
-# put_firewall RULES SCRIPT UNIT: blobs. The unit asserts the rules after the ones of the operator are loaded.
+# put_firewall: once its files are there. The unit asserts the rules after the ones of the operator are loaded.
 put_firewall() {
-	put_file "$rules" 644 root:root "$1" any
-	put_file "$asserting" 700 root:root "$2" any
-	put_file "/etc/systemd/system/$firewall_unit" 600 root:root "$3" any
 	assert_firewall
 	systemctl daemon-reload
 	systemctl enable --quiet -- "$firewall_unit"
