@@ -91,10 +91,10 @@ def test_a_product_is_locked_anew_with_what_changed(upstream: Upstream, inventor
 
 def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> None:
     run(upstream, "lock", "-i", str(inventory), "--arch", "amd64")
-    good = run(upstream, "lock", "-i", str(inventory), "verify")
+    good = run(upstream, "lock", "verify", "-i", str(inventory))
     assert good.returncode == 0, good.stderr
     upstream.files[APISERVER] = b"what somebody else put there"
-    bad = run(upstream, "lock", "-i", str(inventory), "verify", XDG_CACHE_HOME=str(inventory.parent / "other"))
+    bad = run(upstream, "lock", "verify", "-i", str(inventory), XDG_CACHE_HOME=str(inventory.parent / "other"))
     assert bad.returncode == 7 and locked(inventory)[APISERVER]["sha256"] in bad.stderr and upstream.digest(APISERVER) in bad.stderr
 
 
