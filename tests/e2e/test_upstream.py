@@ -1,0 +1,89 @@
+"""A cluster whose programs come from upstream, without a mirror: a double of its servers, with files that were built here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import checks
+import pytest
+import yaml
+from cluster import Cluster
+
+import clusterctl
+from clusterctl.artifacts.catalog import PATHS
+from clusterctl.artifacts.places import default_mirror, own_architecture
+from clusterctl.components.programs import products
+from clusterctl.inventory import load
+from clusterctl.lab import LabSpec
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
+
+from upstream_double import Upstream, reply
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A machine with all roles. Without addons: no registry of images is here that their pods could come from."""
+    made = Cluster.up(LabSpec(name="e2eup", machines=1, cluster={"addons": {"coredns": False, "metrics_server": False}}),
+                      Path(tmp_path_factory.mktemp("upstream")))
+    try:
+        content = yaml.safe_load(made.inventory.read_text())
+        del content["all"]["vars"]["cluster"]["artifacts"]
+        made.inventory.write_text(yaml.safe_dump(content))
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def upstream(bare: Cluster) -> Iterator[Upstream]:
+    cluster, arch = load(bare.inventory), own_architecture()
+    paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
+    double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
+    yield double
+    double.close()
+
+
+@pytest.fixture(scope="module")
+def program(bare: Cluster) -> dict[str, str]:
+    """A copy of clusterctl without built-in pins, as the files are not upstream's own builds; with a cache of its own."""
+    folder = bare.work / "program"
+    root = Path(clusterctl.__file__).parent
+    shutil.copytree(root, folder / "clusterctl", ignore=shutil.ignore_patterns("__pycache__"))
+    if (root.parent / "templates").is_dir():
+        shutil.copytree(root.parent / "templates", folder / "templates")
+    (folder / "clusterctl/artifacts/catalog.json").write_text("{}")
+    return {"PYTHONPATH": str(folder), "CLUSTERCTL_CACHE": "", "XDG_CACHE_HOME": str(bare.work / "cache"), "CLUSTERCTL_MIRROR": ""}
+
+
+def run(cluster: Cluster, upstream: Upstream, program: dict[str, str], *words: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, "-m", "clusterctl", *words, "-i", str(cluster.inventory)], capture_output=True, text=True,
+                          timeout=600, check=False, cwd=program["PYTHONPATH"], env={**os.environ, **program, **upstream.environment})
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
+    """A file that is not what its published checksum says."""
+    kubelet = next(path for path in upstream.files if path.endswith("/kubelet"))
+    upstream.lies[kubelet] = lambda handler: reply(handler, 200, b"not a kubelet")
+    assert kubelet in run(bare, upstream, program, "apply", "--yes", code=7)
+    del upstream.lies[kubelet]
+    assert not bare.on("cp-1", "ls -d /opt/clusterctl /etc/clusterctl 2>/dev/null || :").strip()
+
+
+def test_a_first_apply(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
+    """Its pins are in the lock file; the next run asks upstream for nothing."""
+    said = run(bare, upstream, program, "apply", "--yes")
+    locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
+    assert set(locked) == set(upstream.files), said
+    checks.nodes_ready(bare)
+    upstream.asked.clear()
+    assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
