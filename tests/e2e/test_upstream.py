@@ -73,6 +73,7 @@ def run(cluster: Cluster, upstream: Upstream, program: dict[str, str], *words: s
 def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
     """A file that is not what its published checksum says."""
     kubelet = next(path for path in upstream.files if path.endswith("/kubelet"))
+    run(bare, upstream, program, "lock", "--arch", own_architecture())
     upstream.lies[kubelet] = lambda handler: reply(handler, 200, b"not a kubelet")
     assert kubelet in run(bare, upstream, program, "apply", "--yes", code=7)
     del upstream.lies[kubelet]
@@ -80,7 +81,8 @@ def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream:
 
 
 def test_a_first_apply(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
-    """Its pins are in the lock file; the next run asks upstream for nothing."""
+    """What no lock file has is locked by it; the next run asks upstream for nothing."""
+    (bare.inventory.parent / "clusterctl.lock").unlink()
     said = run(bare, upstream, program, "apply", "--yes")
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
