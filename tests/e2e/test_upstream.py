@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from pathlib import Path
 import checks
 import pytest
 import yaml
-from cluster import Cluster
+from cluster import ROOT, Cluster
 
-import clusterctl
 from clusterctl.artifacts.catalog import PATHS
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.components.programs import products
@@ -52,25 +50,28 @@ def upstream(bare: Cluster) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def program(bare: Cluster) -> dict[str, str]:
-    """A copy of clusterctl without built-in pins, as the files are not upstream's own builds; with a cache of its own."""
-    folder = bare.work / "program"
-    root = Path(clusterctl.__file__).parent
-    shutil.copytree(root, folder / "clusterctl", ignore=shutil.ignore_patterns("__pycache__"))
-    if (root.parent / "templates").is_dir():
-        shutil.copytree(root.parent / "templates", folder / "templates")
-    (folder / "clusterctl/artifacts/catalog.json").write_text("{}")
-    return {"PYTHONPATH": str(folder), "CLUSTERCTL_CACHE": "", "XDG_CACHE_HOME": str(bare.work / "cache"), "CLUSTERCTL_MIRROR": ""}
+def program(bare: Cluster) -> Path:
+    """clusterctl's wheel, made from the sdist, in a fresh environment; without built-in pins, as the files are built here."""
+    made, environment = bare.work / "dist", bare.work / "environment"
+    for words in ([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(ROOT)],
+                  [sys.executable, "-m", "venv", str(environment)]):
+        subprocess.run(words, check=True, capture_output=True, timeout=300)
+    [wheel], [_sdist] = made.glob("*.whl"), made.glob("*.tar.gz")
+    subprocess.run([environment / "bin/pip", "install", "-q", wheel], check=True, capture_output=True, timeout=300)
+    [catalog] = environment.glob("lib/python*/site-packages/clusterctl/artifacts/catalog.json")
+    catalog.write_text("{}")
+    return environment / "bin/clusterctl"
 
 
-def run(cluster: Cluster, upstream: Upstream, program: dict[str, str], *words: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-m", "clusterctl", *words, "-i", str(cluster.inventory)], capture_output=True, text=True,
-                          timeout=600, check=False, cwd=program["PYTHONPATH"], env={**os.environ, **program, **upstream.environment})
+def run(cluster: Cluster, upstream: Upstream, program: Path, *words: str, code: int = 0) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cluster.work), **upstream.environment}
+    done = subprocess.run([program, *words, "-i", str(cluster.inventory)], capture_output=True, text=True, timeout=600, check=False,
+                          cwd=cluster.work, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
+def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: Path) -> None:
     """A file that is not what its published checksum says."""
     kubelet = next(path for path in upstream.files if path.endswith("/kubelet"))
     run(bare, upstream, program, "lock", "--arch", own_architecture())
@@ -80,7 +81,7 @@ def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream:
     assert not bare.on("cp-1", "ls -d /opt/clusterctl /etc/clusterctl 2>/dev/null || :").strip()
 
 
-def test_a_first_apply(bare: Cluster, upstream: Upstream, program: dict[str, str]) -> None:
+def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None:
     """What no lock file has is locked by it; the next run asks upstream for nothing."""
     (bare.inventory.parent / "clusterctl.lock").unlink()
     said = run(bare, upstream, program, "apply", "--yes")
