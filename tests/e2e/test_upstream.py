@@ -11,7 +11,7 @@ from pathlib import Path
 import checks
 import pytest
 import yaml
-from cluster import ROOT, Cluster
+from cluster import Cluster
 
 from clusterctl.artifacts.catalog import PATHS
 from clusterctl.artifacts.places import default_mirror, own_architecture
@@ -22,6 +22,8 @@ from clusterctl.lab import LabSpec
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
 
 from upstream_double import Upstream, reply
+
+ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.lab
 
