@@ -75,15 +75,19 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
 ) -> None:
     """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
-    from clusterctl.operations import plan_file
+    from clusterctl.operations import pinning, plan_file
     from clusterctl.operations.apply import gather
     from clusterctl.operations.upgrade import make
 
     wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
     report = call.report()
     with call.session(report) as opened:
-        found = make(opened, *gather(opened), wish)
+        facts, warnings = gather(opened)
+        found = make(opened, facts, warnings, wish)
         report.upgrade(found)
+        newer = [] if to or locked else pinning.newer_releases(facts)
+        if newer:
+            report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y.Z")
         if out is not None:
             plan_file.write(out, opened, wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clusterctl.artifacts.catalog import PATHS, Artifact, built_in
+from clusterctl.artifacts.download import Patience
 from clusterctl.artifacts.lock_file import ARCHITECTURES, LockFile, resolve, unresolved
 from clusterctl.artifacts.pins import LOCK
 from clusterctl.artifacts.store import Progress, open_catalog, prefetch
 from clusterctl.artifacts.upstream import Found, Upstream
 from clusterctl.components.programs import products
 from clusterctl.errors import InputError, IntegrityError
+from clusterctl.facts import Facts
 from clusterctl.model import Cluster, Versions
+from clusterctl.operations import running
 from clusterctl.operations.base import Session
-from clusterctl.versions import known_versions
+from clusterctl.versions import SUPPORTED_MINORS, known_versions, order
 
 
 def require(session: Session) -> None:
@@ -45,6 +49,15 @@ def taken(found: Sequence[Found]) -> str:
     """Say how many pins were taken, and from where."""
     hosts = sorted({one.source.split("/")[2] for one in found})
     return f"{len(found)} pins taken from {' and '.join(hosts)}, written to {LOCK}"
+
+
+def newer_releases(facts: Mapping[str, Facts]) -> list[str]:
+    """Return the newest release of each supported minor that is newer than what runs; none where upstream does not answer soon."""
+    present = max(running.versions_of(facts).get("kubernetes", {"0"}), key=order)
+    upstream = Upstream(Patience(stall=3, small=5, attempts=1))
+    with ThreadPoolExecutor(max_workers=len(SUPPORTED_MINORS), thread_name_prefix="upstream") as pool:
+        newest = list(pool.map(upstream.newest, SUPPORTED_MINORS))
+    return [version for version in newest if version and order(version) > order(present)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,5 +90,6 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)
+    assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
     upstream.asked.clear()
     assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
