@@ -52,7 +52,7 @@ def taken(found: Sequence[Found]) -> str:
 
 
 def newer_releases(facts: Mapping[str, Facts]) -> list[str]:
-    """Return the newest release of each supported minor that is newer than what runs; none where upstream does not answer soon."""
+    """Return the newest release of each supported minor, where newer than what runs; none where upstream does not answer soon."""
     present = max(running.versions_of(facts).get("kubernetes", {"0"}), key=order)
     upstream = Upstream(Patience(stall=3, small=5, attempts=1))
     with ThreadPoolExecutor(max_workers=len(SUPPORTED_MINORS), thread_name_prefix="upstream") as pool:
