@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,10 +52,14 @@ IMAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a file must be: its sha256 and its size in bytes (0 where it is not known)."""
+    """What a file must be: its sha256 and its size in bytes (0 where it is not known).
+
+    ``url``: host and path upstream, where that is not the path by which it is known here.
+    """
 
     sha256: str
     size: int = 0
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Artifact:
     packer: Callable[[Artifact], Parcel] | None = None
     url: str | None = None
     """Where machines get it by themselves: from an HTTP mirror. What they get must still have the pinned sha256."""
+    upstream: str = ""
+    """Host and path upstream, where that is not ``path``."""
 
     @property
     def programs(self) -> Mapping[str, str]:
@@ -132,11 +138,11 @@ def _pin(entry: Mapping[str, object]) -> Pin:
 class Catalog:
     """All pins that hold for a cluster, and the way to the files. ``mirror_url``: an HTTP mirror that machines can ask, too."""
 
-    pins: Mapping[str, Pin]
+    pins: dict[str, Pin]
     fetcher: Callable[[Artifact], Path]
     mirror_url: str = ""
     packer: Callable[[Artifact], Parcel] | None = None
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     """Where each pin comes from that is not built in: ``the inventory``, or the mirror's folder or URL."""
 
     def artifact(self, product: str, version: str, arch: str) -> Artifact:
@@ -145,14 +151,21 @@ class Catalog:
         members = tuple(member.format(version=version, arch=arch) for member in MEMBERS.get(product, ()))
         pin = self.pins.get(path)
         if pin is None:
-            raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path,
-                             hint=f"give it in the inventory: cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
-        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer, self._url(path))
+            raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path, code="artifact.not-pinned",
+                             hint="clusterctl lock -i INVENTORY; or give it in the inventory: "
+                                  f"cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
+        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer, self._url(path),
+                        pin.url)
 
-    def require(self, product: str, version: str) -> None:
-        """Raises InputError where no architecture's file is pinned: there is no need to ask a machine for its own then."""
-        if not any(PATHS[product].format(version=version, arch=arch) in self.pins for arch in ("amd64", "arm64")):
-            self.artifact(product, version, "amd64")
+    def add(self, pins: Mapping[str, Pin], source: str) -> None:
+        """Take in pins of files that nothing pinned."""
+        self.pins.update(pins)
+        self.sources.update(dict.fromkeys(pins, source))
+
+    def missing(self, products: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The products, of these and with their versions, of which no architecture's file is pinned."""
+        return [(product, version) for product, version in products
+                if not any(PATHS[product].format(version=version, arch=arch) in self.pins for arch in ("amd64", "arm64"))]
 
     def image(self, name: str, version: str, arch: str) -> Artifact | None:
         """An image's archive where the mirror has one; None: containerd pulls it from its registry."""

@@ -6,10 +6,11 @@ import hashlib
 import http.client
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from clusterctl.artifacts.catalog import Pin
@@ -24,7 +25,10 @@ LARGEST = 4 << 30
 
 
 class NotThere(Unreachable):
-    """A source answers, but does not give the file; asking again is of no use."""
+    """A source answers, but does not give the file; asking again is of no use. ``headers``: of its answer, in lower case."""
+
+    status = 0
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Interrupted(Unreachable):
@@ -69,20 +73,20 @@ def answers(host: str, seconds: float = 3.0) -> bool:
     return True
 
 
-def read_small(url: str, limit: int, patience: Patience) -> bytes:
-    """A small file as a whole. Raises NotThere, Interrupted."""
+def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """A small file as a whole. ``headers`` go to the first host alone. Raises NotThere, Interrupted."""
     # A byte now and then, of the headers even, keeps a socket from its time-out: nobody waits for such a thread.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
     try:
-        return pool.submit(_read_small, url, limit, patience).result(patience.small)
+        return pool.submit(_read_small, url, limit, patience, headers).result(patience.small)
     except TimeoutError:
         raise Interrupted(f"took longer than {patience.small:.0f} s", where=url) from None
     finally:
         pool.shutdown(wait=False)
 
 
-def _read_small(url: str, limit: int, patience: Patience) -> bytes:
-    with _opened(url, 0, patience) as response:
+def _read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str]) -> bytes:
+    with _opened(url, 0, patience, headers) as response:
         if url.lower().startswith("https:") and not response.geturl().lower().startswith("https:"):
             raise Interrupted("redirects to plain HTTP", where=url)
         try:
@@ -92,6 +96,16 @@ def _read_small(url: str, limit: int, patience: Patience) -> bytes:
     if len(content) > limit:
         raise NotThere(f"is larger than {limit} bytes", where=url)
     return content
+
+
+def length_of(url: str, patience: Patience) -> int:
+    """The size of a file in bytes, 0 where its source does not say."""
+    try:
+        with _opened(url, 0, patience, method="HEAD") as response:
+            length = response.headers.get("Content-Length", "")
+    except (NotThere, Interrupted):
+        return 0
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> None:
@@ -108,8 +122,11 @@ def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> No
     if found != pin.sha256:
         size = part.stat().st_size
         part.write_bytes(b"")
-        raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({size} bytes); the file was deleted", where=url,
-                             hint="find out who changed it; use another mirror, or correct the pin if that is wrong")
+        sizes = f"{size} bytes" + (f" of which {pin.size} were expected" if pin.size and size != pin.size else "")
+        raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({sizes}); the file was deleted", where=url,
+                             code="artifact.mismatch",
+                             hint="find out who changed it; use another mirror, or correct the pin if that is wrong "
+                                  "(of clusterctl.lock: clusterctl lock --update PRODUCT)")
 
 
 def digest(path: Path) -> str:
@@ -181,20 +198,32 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
         raise Interrupted(f"broke off after {done} of {total} bytes", where=url)
 
 
-def _opened(url: str, offset: int, patience: Patience) -> Any:
-    """The answer to a request for a file, from ``offset`` on."""
+def _reason(error: Exception) -> object:
+    """What went wrong, without an error number."""
+    reason = getattr(error, "reason", error)
+    return getattr(reason, "strerror", None) or reason
+
+
+def _opened(url: str, offset: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({}),
+            method: str = "GET") -> Any:
+    """The answer to a request for a file, from ``offset`` on. ``headers`` do not go where the answer redirects."""
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(url, headers={
+    request = urllib.request.Request(url, method=method, headers={
         "User-Agent": "clusterctl", "Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})})
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
     try:
         return _opener().open(request, timeout=patience.stall)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             return error
         error.close()
-        kind = Interrupted if error.code >= 500 or error.code in (408, 429) else NotThere
-        raise kind(f"answered with {error.code} {error.reason}", where=url) from None
+        if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
+            raise Interrupted(f"answered with {error.code} {error.reason}", where=url) from None
+        refusal = NotThere(f"answered with {error.code} {error.reason}", where=url)
+        refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
+        raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.
-        raise Interrupted(f"cannot be reached: {getattr(error, 'reason', error)}", where=url) from error
+        raise Interrupted(f"cannot be reached: {_reason(error)}", where=url) from error

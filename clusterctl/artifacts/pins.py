@@ -1,4 +1,4 @@
-"""Which pin holds for a file: clusterctl's own, then the inventory's, then the mirror's."""
+"""Which pin holds for a file: clusterctl's own, then the inventory's, then the lock file's, then the mirror's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clusterctl.artifacts.catalog import CATALOG, Pin
 from clusterctl.errors import InputError, IntegrityError
 
 INVENTORY = "the inventory"
+LOCK = "clusterctl.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +23,42 @@ class MirrorCatalog:
     vouched: bool = False
 
 
-def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin],
-          mirror: MirrorCatalog) -> tuple[Mapping[str, Pin], Mapping[str, str]]:
+def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mapping[str, Pin],
+          mirror: MirrorCatalog) -> tuple[dict[str, Pin], dict[str, str]]:
     """Return all pins, and the source of each pin that is not built in.
 
-    Only a vouched mirror replaces a built-in pin. Raises InputError, IntegrityError.
+    Only a vouched mirror replaces a pin that is built in or locked. Raises InputError, IntegrityError.
     """
-    for path, pin in mirror.pins.items():
-        if path in inventory and pin.sha256 != inventory[path].sha256:
-            raise _conflict(mirror, path, pin, inventory[path], "the inventory's", "remove the pin that is wrong")
-        if path in built_in and pin.sha256 != built_in[path].sha256 and not mirror.vouched:
-            raise _conflict(mirror, path, pin, built_in[path], "the built-in one", _way_out(mirror))
-    known = {**built_in, **mirror.pins}
+    _refuse_lock(lock, built_in, "the built-in one")
+    _refuse_lock(lock, inventory, "the inventory's")
+    _refuse_mirror(mirror, built_in, inventory, lock)
+    known = {**built_in, **lock, **mirror.pins}
     for path, pin in inventory.items():
         if path in known and known[path].sha256 != pin.sha256:
             raise InputError(f"contradicts the built-in pin of {path} ({pin.sha256}, built in: {known[path].sha256})",
                              where="cluster.artifacts.pins", code="artifact.pin-conflict",
                              hint="remove this pin: the built-in one is the sha256 of upstream's release")
-    sources = {**dict.fromkeys(mirror.pins, mirror.source), **dict.fromkeys(inventory, INVENTORY)}
+    sources = {**dict.fromkeys(lock, LOCK), **dict.fromkeys(mirror.pins, mirror.source), **dict.fromkeys(inventory, INVENTORY)}
     pins = {**inventory, **known}
     return pins, {path: source for path, source in sources.items() if pins[path].sha256 != _sha256(built_in.get(path))}
+
+
+def _refuse_lock(lock: Mapping[str, Pin], others: Mapping[str, Pin], whose: str) -> None:
+    for path, pin in lock.items():
+        if path in others and others[path].sha256 != pin.sha256:
+            raise IntegrityError(f"the locked sha256 of {path} contradicts {whose} (locked: {pin.sha256}, "
+                                 f"expected: {others[path].sha256})", where=LOCK, code="artifact.pin-conflict",
+                                 hint="restore the file from version control, or lock anew: clusterctl lock --update PRODUCT")
+
+
+def _refuse_mirror(mirror: MirrorCatalog, built_in: Mapping[str, Pin], inventory: Mapping[str, Pin],
+                   lock: Mapping[str, Pin]) -> None:
+    for path, pin in mirror.pins.items():
+        if path in inventory and pin.sha256 != inventory[path].sha256:
+            raise _conflict(mirror, path, pin, inventory[path], "the inventory's", "remove the pin that is wrong")
+        for fixed, whose in ((built_in, "the built-in one"), (lock, "the locked one")):
+            if path in fixed and pin.sha256 != fixed[path].sha256 and not mirror.vouched:
+                raise _conflict(mirror, path, pin, fixed[path], whose, _way_out(mirror))
 
 
 def _sha256(pin: Pin | None) -> str:

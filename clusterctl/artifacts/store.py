@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from clusterctl.artifacts import cache
 from clusterctl.artifacts.catalog import CATALOG, PATHS, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
+from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Unreachable
 from clusterctl.model import ArtifactSettings
@@ -149,7 +150,7 @@ class Store:
 
     def _sources(self, artifact: Artifact) -> list[str]:
         found = [f"{self.mirror.url}/{artifact.path}"] if self.mirror and self.mirror.url else []
-        return found if artifact.path.startswith("images/") else [*found, f"{self.upstream}/{artifact.path}"]
+        return found if artifact.path.startswith("images/") else [*found, f"{self.upstream}/{artifact.upstream or artifact.path}"]
 
     def _obtain_from_any(self, artifact: Artifact, part: Path) -> None:
         """Ask each source in turn; the first that gave a wrong file is asked once more, after the others."""
@@ -243,7 +244,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
                  patience: Patience | None = None) -> Catalog:
-    """Return the catalog of a cluster: the built-in pins, and those that the inventory and the mirror add.
+    """Return the catalog of a cluster: the built-in pins, and those that the inventory, the lock file and the mirror add.
 
     ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
     """
@@ -253,7 +254,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     store = Store(place, mirror, progress or _silent, patience or Patience())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pin = given.pop(CATALOG, None)
-    pins, sources = merge(built_in(), given, _mirror_catalog(store, pin))
+    pins, sources = merge(built_in(), given, LockFile.read(base).pins, _mirror_catalog(store, pin))
     return Catalog(pins, store.fetch, mirror.url if mirror else "", store.parcel, sources)
 
 

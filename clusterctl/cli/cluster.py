@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
+from clusterctl.cli.options import Invocation, LimitOption, LockedOption, YesOption, verb
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     call: Invocation,
     limit: LimitOption = None,
+    locked: LockedOption = False,
     verify: VerifyOption = False,
     diff: DiffOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
@@ -49,6 +50,7 @@ def plan(
 def apply(
     call: Invocation,
     limit: LimitOption = None,
+    locked: LockedOption = False,
     yes: YesOption = False,
     verify: VerifyOption = False,
     diff: DiffOption = False,
@@ -61,11 +63,11 @@ def apply(
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
         from clusterctl.operations.apply import Apply, make_plan, refuse_early
         from clusterctl.operations.foresight import foresee
-        from clusterctl.operations.lock import locked
+        from clusterctl.operations.lock import locked as operator_lock
 
         refuse_early(opened)
         guess = foresee(opened)
-        with locked(opened, "apply", connect=opened.chosen):
+        with operator_lock(opened, "apply", connect=opened.chosen):
             found = make_plan(opened, verify=verify, foresight=guess)
             _show(report, opened, found, diff=diff)
             if found:

@@ -39,6 +39,7 @@ StateOption = Annotated[
                               help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
 ]
 LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", help="Only these hosts.")]
+LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
@@ -200,6 +201,7 @@ def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocati
         values["inventory"],
         state=values["state"],
         limit=given.get("limit"),
+        locked=bool(given.get("locked")),
         forks=values["forks"],
         ask=values["ask_sudo_password"],
         fd=values["sudo_password_fd"],
@@ -235,6 +237,7 @@ def gather(
     *,
     state: Path | None = None,
     limit: str | None = None,
+    locked: bool = False,
     forks: int = 20,
     ask: bool = False,
     fd: int | None = None,
@@ -255,6 +258,7 @@ def gather(
         state=state,
         forks=forks,
         limit=names,
+        locked=locked,
         sudo_password=_reveal(password),
         passphrase=_reveal(passphrase),
     )

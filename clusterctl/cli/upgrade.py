@@ -12,6 +12,7 @@ from clusterctl.cli.options import (
     ComponentOption,
     Invocation,
     LimitOption,
+    LockedOption,
     YesOption,
     components_of,
     draining_verb,
@@ -69,19 +70,24 @@ def plan(
     max_unavailable: UnavailableOption = None,
     pause_after: PauseOption = None,
     limit: LimitOption = None,
+    locked: LockedOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
 ) -> None:
     """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
-    from clusterctl.operations import plan_file
+    from clusterctl.operations import pinning, plan_file
     from clusterctl.operations.apply import gather
     from clusterctl.operations.upgrade import make
 
     wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
     report = call.report()
     with call.session(report) as opened:
-        found = make(opened, *gather(opened), wish)
+        facts, warnings = gather(opened)
+        found = make(opened, facts, warnings, wish)
         report.upgrade(found)
+        newer = [] if to or locked else pinning.newer_releases(facts)
+        if newer:
+            report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y.Z")
         if out is not None:
             plan_file.write(out, opened, wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")
@@ -99,20 +105,21 @@ def apply(
     max_unavailable: UnavailableOption = None,
     pause_after: PauseOption = None,
     limit: LimitOption = None,
+    locked: LockedOption = False,
     yes: YesOption = False,
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
     """Upgrade: stage everywhere, snapshot, etcd, control planes one by one, nodes drained in batches. Run it again to go on."""
     from clusterctl.operations import plan_file
-    from clusterctl.operations.lock import locked
+    from clusterctl.operations.lock import locked as operator_lock
 
     report = call.report()
     with limits(report, "upgrade", timeout, summary):
         wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
         with call.session(report) as opened:
             reviewed = plan_file.read(file, opened, wish) if file is not None else None
-            with locked(opened, "upgrade", connect=opened.chosen):
+            with operator_lock(opened, "upgrade", connect=opened.chosen):
                 _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
 
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
-from clusterctl.components.programs import products
 from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
@@ -31,6 +30,7 @@ from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
+from clusterctl.operations.pinning import require
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.reach import Pair
@@ -104,12 +104,6 @@ def refuse_early(session: Session) -> None:
     why, what = even_members(len(session.cluster.etcd_members))
     if why and session.pki_is_new:
         raise InputError(why, where=str(session.options.inventory), hint=what)
-
-
-def require(session: Session) -> None:
-    """Raises InputError unless every product is pinned."""
-    for product, version in products(session.cluster):
-        session.catalog.require(product, version)
 
 
 def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:

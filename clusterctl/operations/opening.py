@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What people gave on the command line. ``forks``: machines at a time."""
+    """What people gave on the command line. ``forks``: machines at a time; ``locked``: take no checksum from upstream."""
 
     inventory: Path
     state: Path | None = None
     forks: int = 20
     limit: tuple[str, ...] = ()
+    locked: bool = False
     sudo_password: Callable[[], str | None] = lambda: None
     passphrase: Callable[[], str | None] = lambda: None
 

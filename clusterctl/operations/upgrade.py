@@ -21,9 +21,10 @@ from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, ObjectChange
 from clusterctl.model import Cluster, Host, Versions
 from clusterctl.operations import drain, running, snapshot, upgrade_checks
-from clusterctl.operations.apply import Apply, ApplyPlan, compare, require
+from clusterctl.operations.apply import Apply, ApplyPlan, compare
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import max_unavailable
+from clusterctl.operations.pinning import require
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change

@@ -74,9 +74,8 @@ def a_new_pod_reaches_others(cluster: Cluster, name: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "code", "needle"), [
-    (("--component", "etcd=3.5.0"), 2, "no sha256 is known"),
-    (("--component", "runc=1.99.0"), 2, "no sha256 is known"),
-    (("--component", "cni-plugins=1.8.0"), 2, "no sha256 is known"),
+    (("--component", "etcd=3.5.0", "--locked"), 2, "[artifact.not-locked]"),
+    (("--component", "runc=1.99.0", "--locked"), 2, "[artifact.not-locked]"),
     (("--component", "flanel=1.0.0"), 2, "no product is called 'flanel'"),
     (("--component", "kubernetes=1.37.2"), 2, "no product is called 'kubernetes'")])
 def test_refused_before_anything(cluster: Cluster, words: tuple[str, ...], code: int, needle: str) -> None:

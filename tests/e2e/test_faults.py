@@ -93,7 +93,7 @@ def settings(**values: Any) -> Callable[[dict[str, Any]], None]:
     ({"kubernets": "1.36.4"}, (r"inventory\.yaml:\d+", "kubernets", "kubernetes")),
     ({"kubernetes": 1.36}, (r"inventory\.yaml:\d+", "1.36")),
     ({"kubernetes": "1.36.99"}, ("1.36.99",)),
-    ({"versions": {"runc": "9.9.9"}}, ("runc", "9.9.9", "artifacts.pins")),
+    ({"versions": {"runc": "9.9.9"}}, ("runc 9.9.9", "artifact.not-locked")),
 ], ids=["overlap", "overlap-with-machines", "unknown-key", "float", "unknown-version", "no-pin"])
 def test_wrong_input(bare: Cluster, values: dict[str, Any], needles: tuple[str, ...]) -> None:
     """Found before anything is contacted: the machines cannot even be reached."""
@@ -103,7 +103,7 @@ def test_wrong_input(bare: Cluster, values: dict[str, Any], needles: tuple[str, 
         content["all"]["vars"]["clusterctl_network_namespace"] = "nowhere"
 
     with edited(bare, change):
-        refused(bare, 2, *needles)
+        refused(bare, 2, *needles, verb=("apply", "--yes", "--locked"))
 
 
 def test_unreachable(bare: Cluster) -> None:

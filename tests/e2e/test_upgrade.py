@@ -103,10 +103,10 @@ def cordoned(cluster: Cluster) -> list[str]:
 
 @pytest.mark.parametrize(("words", "needle"), [
     (("--to", NEW), "skips a minor"), (("--to", "1.34.1"), "[version.unsupported]"), (("--to", "1.38.0", "--through", BETWEEN, "--through", NEW), "[version.unsupported]"),
-    (("--to", "1.36.99"), "no sha256 is known"), (("--to", BETWEEN, "--component", "etcd=3.5.0"), "")],
+    (("--to", "1.36.99", "--locked"), "[artifact.not-locked]"), (("--to", BETWEEN, "--component", "etcd=3.5.0", "--locked"), "")],
     ids=["skip", "back", "unknown", "no-pin", "component-back"])
 def test_refused_before_anything(cluster: Cluster, words: tuple[str, ...], needle: str) -> None:
-    code = 2 if needle in ("no sha256 is known", "[version.unsupported]", "") else 3
+    code = 2 if needle in ("[artifact.not-locked]", "[version.unsupported]", "") else 3
     output = cluster.cli("upgrade", "plan", *words, code=code)
     assert needle in output and "next: " in output, output
 

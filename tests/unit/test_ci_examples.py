@@ -26,6 +26,8 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
     name = words[0]
     words = words[1:]
     while hasattr(command, "commands"):
+        if command.invoke_without_command and words and words[0] not in command.commands and name != "clusterctl":
+            break
         assert words and words[0] in command.commands, f"{name}: no verb {words[:1]}"
         name, command, words = f"{name} {words[0]}", command.commands[words[0]], words[1:]
     context = command.make_context(name, list(words), resilient_parsing=False)

@@ -1,0 +1,137 @@
+"""``clusterctl.lock``: checksums that were once taken from upstream, beside the inventory and under its version control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clusterctl.artifacts.catalog import Pin
+from clusterctl.artifacts.upstream import REACH, Found, Upstream
+from clusterctl.errors import ClusterctlError, InputError, Problems, Unreachable
+from clusterctl.model import SHA256
+from clusterctl.storage import write_whole
+
+NAME = "clusterctl.lock"
+HEADER = b"# Checksums of this cluster's programs, as upstream publishes them. Written by clusterctl; commit it.\n"
+AT_ONCE = 8
+"""Requests to upstream at a time."""
+ARCHITECTURES = ("amd64", "arm64")
+
+Wanted = tuple[str, str, str]
+"""Product, version, architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A locked checksum: where it came from, and on which day (ISO 8601)."""
+
+    pin: Pin
+    source: str
+    taken: str
+
+    def as_dict(self) -> dict[str, object]:
+        size = {"size": self.pin.size} if self.pin.size else {}
+        url = {"url": self.pin.url} if self.pin.url else {}
+        return {"sha256": self.pin.sha256, **size, **url, "from": self.source, "taken": self.taken}
+
+
+@dataclass(slots=True)
+class LockFile:
+    """The locked checksums by path."""
+
+    path: Path
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> LockFile:
+        """Return the lock file of a folder, empty where there is none. Raises InputError."""
+        path = folder / NAME
+        try:
+            content = yaml.safe_load(path.read_bytes())
+        except FileNotFoundError:
+            return cls(path)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="lock.unreadable") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+            raise _unreadable(place, getattr(error, "problem", None) or "no YAML") from None
+        return cls(path, _entries(content, str(path)))
+
+    @property
+    def pins(self) -> Mapping[str, Pin]:
+        return {path: entry.pin for path, entry in self.entries.items()}
+
+    def add(self, found: Iterable[Found]) -> None:
+        """Take in checksums and write the file, atomically. Raises InputError."""
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        self.entries |= {one.path: Entry(one.pin, one.source, today) for one in found}
+        files = {path: self.entries[path].as_dict() for path in sorted(self.entries)}
+        try:
+            write_whole(self.path, HEADER + yaml.safe_dump({"files": files}, sort_keys=False, width=1000).encode(), 0o644)
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", where=str(self.path), code="lock.unwritable",
+                             hint="let this user write to the inventory's folder") from None
+
+
+def _unreadable(where: str, why: str) -> InputError:
+    return InputError(why, where=where, code="lock.unreadable",
+                      hint="restore it from version control, or remove it: clusterctl lock makes it again")
+
+
+def _entries(content: Any, where: str) -> dict[str, Entry]:
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise _unreadable(where, "has no mapping files")
+    return {str(path): _entry(entry, f"{where}: {path}") for path, entry in files.items()}
+
+
+def _entry(entry: Any, where: str) -> Entry:
+    if not isinstance(entry, dict):
+        raise _unreadable(where, "is not a mapping")
+    sha256, size = entry.get("sha256"), entry.get("size", 0)
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise _unreadable(where, f"sha256 is {sha256!r}, not 64 hexadecimal digits")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise _unreadable(where, f"size is {size!r}, not a number of bytes")
+    return Entry(Pin(sha256, size, str(entry.get("url", ""))), str(entry.get("from", "")), str(entry.get("taken", "")))
+
+
+def resolve(upstream: Upstream, wanted: Sequence[Wanted], told: Callable[[Wanted], None] = lambda one: None
+            ) -> tuple[list[Found], list[ClusterctlError]]:
+    """Ask upstream for checksums, several at a time; what was found, and what was not."""
+
+    def ask(one: Wanted) -> Found | ClusterctlError:
+        try:
+            return upstream.find(*one)
+        except ClusterctlError as error:
+            return error
+        finally:
+            told(one)
+
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="upstream")
+    try:
+        answers = list(pool.map(ask, wanted))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return ([answer for answer in answers if isinstance(answer, Found)],
+            [answer for answer in answers if isinstance(answer, ClusterctlError)])
+
+
+def unresolved(missing: Iterable[tuple[str, str]], errors: Sequence[ClusterctlError]) -> ClusterctlError:
+    """Return one error for all checksums that are missing."""
+    wrong = list({str(error): error for error in errors if not isinstance(error, Unreachable)}.values())
+    if wrong:
+        return wrong[0] if len(wrong) == 1 else Problems(wrong)
+    names = ", ".join(f"{product} {version}" for product, version in missing)
+    reasons = "; ".join(dict.fromkeys(f"{error.where.split('/')[2]}: {error.message}" for error in errors))
+    limited = next((error for error in errors if error.code == "artifact.rate-limited"), None)
+    return Unreachable(f"no checksum is known of {names}, and upstream cannot be asked ({reasons})", where=NAME,
+                       hint=limited.hint if limited else REACH,
+                       code="artifact.rate-limited" if limited else "artifact.upstream-unreachable")

@@ -1,0 +1,67 @@
+"""``clusterctl lock``: checksums of programs, taken from upstream on purpose and kept beside the inventory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from clusterctl.cli.inventory import InventoryOption, Output, OutputOption
+
+INVENTORY = get_args(InventoryOption)[1]
+KubernetesOption = Annotated[list[str] | None, typer.Option(metavar="X.Y.Z", help="Lock for this version; may be given again.")]
+UpdateOption = Annotated[list[str] | None, typer.Option(metavar="PRODUCT", help="Take its checksums anew; may be given again.")]
+ArchOption = Annotated[str, typer.Option("--arch", metavar="ARCH,...", help="The machines' architectures.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    group = typer.Typer(help="Lock the checksums of programs in clusterctl.lock.", invoke_without_command=True,
+                        rich_markup_mode=None)
+    group.callback()(lock)
+    group.command("verify")(verify)
+    app.add_typer(group, name="lock")
+
+
+def lock(
+    context: typer.Context,
+    inventory: Annotated[Path | None, INVENTORY] = None,
+    kubernetes: KubernetesOption = None,
+    update: UpdateOption = None,
+    arch: ArchOption = "amd64,arm64",
+    output: OutputOption = Output.text,
+) -> None:
+    """Lock the checksums of programs in clusterctl.lock, as upstream publishes them."""
+    if context.invoked_subcommand is not None:
+        return
+    from clusterctl.artifacts.lock_file import ARCHITECTURES, NAME
+    from clusterctl.errors import InputError
+    from clusterctl.inventory import load
+    from clusterctl.operations import pinning
+
+    chosen = arch.split(",")
+    if unknown := [one for one in chosen if one not in ARCHITECTURES]:
+        raise InputError(f"{unknown[0]!r} is no architecture of Kubernetes' releases that clusterctl knows", where="--arch",
+                         code="lock.unknown-architecture", hint=f"known: {', '.join(ARCHITECTURES)}")
+    if inventory is None:
+        raise InputError("is missing", where="-i", code="cli.no-inventory", hint="clusterctl lock -i cluster.yaml")
+    changes = pinning.lock(load(inventory), kubernetes or (), update or (), chosen)
+    if output is Output.json:
+        typer.echo(json.dumps({"changes": [change.as_dict() for change in changes]}))
+        return
+    for change in changes:
+        if change.before:
+            typer.echo(f"- {change.before}  {change.path}")
+        typer.echo(f"+ {change.after}  {change.path}")
+    typer.echo(f"{len(changes)} checksums written to {NAME}" if changes else "every program is pinned; nothing is changed")
+
+
+def verify(inventory: InventoryOption) -> None:
+    """Download every file of clusterctl.lock and compare it."""
+    from clusterctl.inventory import load
+    from clusterctl.operations import pinning
+
+    count = pinning.verify(load(inventory), lambda path, done, total: None)
+    typer.echo(f"{count} files are what clusterctl.lock says")

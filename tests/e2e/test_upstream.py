@@ -1,0 +1,95 @@
+"""A cluster whose programs come from upstream, without a mirror: a double of its servers, with files that were built here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import checks
+import pytest
+import yaml
+from cluster import Cluster
+
+from clusterctl.artifacts.catalog import PATHS
+from clusterctl.artifacts.places import default_mirror, own_architecture
+from clusterctl.components.programs import products
+from clusterctl.inventory import load
+from clusterctl.lab import LabSpec
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
+
+from upstream_double import Upstream, reply
+
+ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A machine with all roles. Without addons: no registry of images is here that their pods could come from."""
+    made = Cluster.up(LabSpec(name="e2eup", machines=1, cluster={"addons": {"coredns": False, "metrics_server": False}}),
+                      Path(tmp_path_factory.mktemp("upstream")))
+    try:
+        content = yaml.safe_load(made.inventory.read_text())
+        del content["all"]["vars"]["cluster"]["artifacts"]
+        made.inventory.write_text(yaml.safe_dump(content))
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def upstream(bare: Cluster) -> Iterator[Upstream]:
+    cluster, arch = load(bare.inventory), own_architecture()
+    paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
+    double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
+    yield double
+    double.close()
+
+
+@pytest.fixture(scope="module")
+def program(bare: Cluster) -> Path:
+    """clusterctl's wheel, made from the sdist, in a fresh environment; without built-in pins, as the files are built here."""
+    made, environment = bare.work / "dist", bare.work / "environment"
+    for words in ([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(ROOT)],
+                  [sys.executable, "-m", "venv", str(environment)]):
+        subprocess.run(words, check=True, capture_output=True, timeout=300)
+    [wheel], [_sdist] = made.glob("*.whl"), made.glob("*.tar.gz")
+    subprocess.run([environment / "bin/pip", "install", "-q", wheel], check=True, capture_output=True, timeout=300)
+    [catalog] = environment.glob("lib/python*/site-packages/clusterctl/artifacts/catalog.json")
+    catalog.write_text("{}")
+    return environment / "bin/clusterctl"
+
+
+def run(cluster: Cluster, upstream: Upstream, program: Path, *words: str, code: int = 0) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cluster.work), **upstream.environment}
+    done = subprocess.run([program, *words, "-i", str(cluster.inventory)], capture_output=True, text=True, timeout=600, check=False,
+                          cwd=cluster.work, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: Path) -> None:
+    """A file that is not what its published checksum says."""
+    kubelet = next(path for path in upstream.files if path.endswith("/kubelet"))
+    run(bare, upstream, program, "lock", "--arch", own_architecture())
+    upstream.lies[kubelet] = lambda handler: reply(handler, 200, b"not a kubelet")
+    assert kubelet in run(bare, upstream, program, "apply", "--yes", code=7)
+    del upstream.lies[kubelet]
+    assert not bare.on("cp-1", "ls -d /opt/clusterctl /etc/clusterctl 2>/dev/null || :").strip()
+
+
+def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None:
+    """What no lock file has is locked by it; the next run asks upstream for nothing."""
+    (bare.inventory.parent / "clusterctl.lock").unlink()
+    said = run(bare, upstream, program, "apply", "--yes")
+    locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
+    assert set(locked) == set(upstream.files), said
+    checks.nodes_ready(bare)
+    assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
+    upstream.asked.clear()
+    assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
