@@ -74,8 +74,8 @@ def status(
 
 def _text(found: ClusterStatus, *, wide: bool) -> str:
     lines = [
-        f"cluster {found.name}, Kubernetes {found.kubernetes}: API {'ready' if found.api else 'does not answer'}, "
-        f"etcd members {found.members}, {'healthy' if found.healthy else 'NOT healthy'}"
+        f"cluster {found.name}, Kubernetes {found.kubernetes}: {'healthy' if found.healthy else 'NOT healthy'} "
+        f"(API {'ready' if found.api else 'does not answer'}, {found.members} etcd members active)"
     ]
     rows = [("HOST", "ROLES", "ADDRESS", "NODE", "VERSION", "SERVICES", "DRIFT", "CERTIFICATES")]
     for host in found.hosts:
