@@ -1,7 +1,8 @@
 # Two commands to start with: make demo, make test. CONTRIBUTING.md says the rest.
 VENV := .venv/bin
 CLI := $(VENV)/clusterctl
-LAB := demo
+# The demo's lab; empty: one of this clone's own.
+LAB :=
 
 .PHONY: demo demo-clean test check mirror bench venv golden
 
