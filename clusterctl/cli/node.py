@@ -71,7 +71,9 @@ def cordon(call: Invocation, names: NamesArgument) -> None:
 
     report = call.report()
     with call.session(report) as opened:
-        for name in nodes_of(opened, names):
+        chosen = nodes_of(opened, names)
+        opened.connect_any(opened.cluster.control_planes)
+        for name in chosen:
             done = operation.cordon(opened.ready_api(), name)
             report.progress(f"{name}: {'cordoned' if done else 'is cordoned already'}")
 
@@ -83,7 +85,9 @@ def uncordon(call: Invocation, names: NamesArgument) -> None:
 
     report = call.report()
     with call.session(report) as opened:
-        for name in nodes_of(opened, names):
+        chosen = nodes_of(opened, names)
+        opened.connect_any(opened.cluster.control_planes)
+        for name in chosen:
             done = operation.uncordon(opened.ready_api(), name, ours=False)
             report.progress(f"{name}: {'uncordoned' if done else 'is not cordoned'}")
 
