@@ -57,11 +57,12 @@ def vagrant_inventory(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the inventory; else it is printed.")] = None,
 ) -> None:
     """Make an inventory of the machines that Vagrant raised; `vagrant/apply` calls this."""
+    from clusterctl.artifacts.places import filled_mirror
     from clusterctl.inventory.document import MOST_BYTES, read_bytes
     from clusterctl.inventory.vagrant import generate, write_inventory
 
     content = sys.stdin.buffer.read(MOST_BYTES) if ssh_config == "-" else read_bytes(Path(ssh_config))
-    text = generate(content.decode("utf-8", "replace"), config, facts)
+    text = generate(content.decode("utf-8", "replace"), config, facts, filled_mirror())
     if write is None:
         typer.echo(text, nl=False)
     else:

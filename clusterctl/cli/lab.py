@@ -58,10 +58,10 @@ def _say(message: str) -> None:
 
 def _mirror() -> dict[str, object]:
     """The settings that name this host's mirror, where it has one: machines of a lab reach nothing else."""
-    from clusterctl.artifacts.places import default_mirror
+    from clusterctl.artifacts.places import filled_mirror
 
-    place = default_mirror()
-    return {"artifacts": {"mirror": str(place)}} if (place / "catalog.json").is_file() else {}
+    place = filled_mirror()
+    return {"artifacts": {"mirror": str(place)}} if place else {}
 
 
 def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int, dict[str, object]]:
