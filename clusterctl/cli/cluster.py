@@ -81,6 +81,9 @@ def apply(
 def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
     from clusterctl.operations.difference import with_differences
 
+    named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes
+    if named and named != meant:
+        report.progress(f"Kubernetes {named} in the inventory means {meant}")
     for warning in found.warnings:
         report.warn(warning)
     report.plan(with_differences(opened, found) if diff else found)

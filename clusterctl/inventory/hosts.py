@@ -106,7 +106,7 @@ class HostReader:
         fits = values.as_address(value) if values.looks_like_address(value) else DNS_NAME.fullmatch(name) and len(name) <= 253
         if fits:
             return value
-        self.refuse("ssh_address", f"{value!r} is neither an IPv4 address nor a DNS name")
+        self.refuse("ssh_address", f"{value!r} is neither an IPv4 address nor a DNS name{values.ipv6_note(value)}")
         return None
 
     def _user(self) -> str:
@@ -165,13 +165,12 @@ class HostReader:
 
     def _address(self, ssh_address: str) -> ipaddress.IPv4Address | None:
         """The address in the cluster's network. Names are not resolved: who answers today may not answer tomorrow."""
-        for what in ("address", "ip", "access_ip"):
-            if node := self.get(what):
-                return values.address(node, self.findings)
+        given = [values.address(node, self.findings) for what in ("address", "ip", "access_ip") if (node := self.get(what))]
+        if given:
+            return given[0]
         found = values.as_address(ssh_address)
         if found is None:
-            self.refuse("ssh_address", f"no IPv4 address is known of host {self.name}",
-                        "set ansible_host to an IPv4 address, or clusterctl_address to the node's address")
+            self.findings.unaddressed.append((self.place, self.name))
         return found
 
     def _labels(self) -> Mapping[str, str]:
@@ -183,7 +182,7 @@ class HostReader:
             return {}
         found = {}
         for key, item in node.value.items():
-            value = values.text(item, self.findings)
+            value = values.label(item, self.findings)
             if not is_label_key(key):
                 self.findings.refuse(item.key, f"{item.path}: {key!r} is not a label's name")
             elif value is not None and not _LABEL_VALUE.fullmatch(value):
