@@ -55,7 +55,7 @@ def apply(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
+    """Make the machines as the inventory says. Creates, converges and adds nodes; run it again whenever it stopped."""
     call.look("apply", verify=verify)
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:

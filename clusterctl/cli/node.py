@@ -43,7 +43,7 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
 
 @draining_verb
 def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> None:
-    """Let no new pod come to nodes and evict those that are there; PodDisruptionBudgets are always respected."""
+    """Cordon nodes and evict their pods. PodDisruptionBudgets are always respected."""
     from clusterctl.operations import drain as operation
     from clusterctl.operations.lock import locked
 
@@ -103,7 +103,10 @@ def remove(
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Take machines out of the cluster: drained, out of etcd, undone, deleted from the API. Any but the last control plane."""
+    """Take machines out of the cluster.
+
+    Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
+    """
     from clusterctl.operations.lock import locked
     from clusterctl.operations.remove import Remove, make, next_steps, refuse_unknown
 
@@ -154,7 +157,7 @@ def replace(
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
+    """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
     from clusterctl.errors import ClusterctlError
     from clusterctl.operations.lock import locked
     from clusterctl.operations.replace import decide, refuse_no_host

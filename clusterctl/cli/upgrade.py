@@ -103,7 +103,10 @@ def apply(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Upgrade: stage everywhere, snapshot, etcd, control planes one by one, nodes drained in batches. Run it again to go on."""
+    """Upgrade the cluster to other versions.
+
+    Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
+    """
     from clusterctl.operations import plan_file
     from clusterctl.operations.lock import locked
 
