@@ -26,7 +26,7 @@ def test_nodes_are_ready(cluster: Cluster) -> None:
 
 def test_flanneld_does_not_exit_before_its_node_exists(cluster: Cluster) -> None:
     for name in ("cp-1", "w-1", "w-2"):
-        assert cluster.on(name, "systemctl show --property=NRestarts --value flanneld").split() == ["0"]
+        assert cluster.on(name, "systemctl show --property=NRestarts --value flanneld").split() == ["0"], cluster.on(name, "journalctl -u flanneld")
 
 
 def test_second_apply_changes_nothing_and_the_third_takes_one_trip(cluster: Cluster) -> None:

@@ -16,13 +16,14 @@ from shell_box import SHELLS
 from clusterctl.pki import CertificateSpec, Pki
 from clusterctl.render import render
 
-MISSING = 3
-"""How often the API answers that there is no such Node."""
+MISSING, BARE = 3, 2
+"""How often the API answers that there is no such Node, and then that it has no part of the pod network."""
+NODE = b'{"metadata":{"name":"w-1","managedFields":[{"fieldsV1":{"f:spec":{"f:podCIDR":{}}}}]},"spec":{%s}}'
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[tuple[HTTPServer, list[str]]]:
-    """An API that demands a client certificate; the Node is there from the fourth request on."""
+    """An API that demands a client certificate; the Node is there from the fourth request on, its part of the pod network from the sixth."""
     pki = Pki.create()
     authority = pki.authorities["kubernetes"]
     for name, server in (("server", True), ("flannel", False)):
@@ -39,6 +40,7 @@ def api(tmp_path: Path) -> Iterator[tuple[HTTPServer, list[str]]]:
             asked.append(self.path)
             self.send_response(200 if len(asked) > MISSING else 404)
             self.end_headers()
+            self.wfile.write(NODE % (b'"podCIDR":"10.244.1.0/24"' if len(asked) > MISSING + BARE else b""))
 
         def log_message(self, format: str, *arguments: object) -> None: ...
 
@@ -67,7 +69,8 @@ def test_flanneld_waits_until_its_node_is_registered(shell: str, tmp_path: Path,
     path = script(tmp_path, server.server_address[1])
     done = subprocess.run([*SHELLS[shell], str(path)], env={"NODE_NAME": "w-1", "PATH": "/usr/bin:/bin"}, timeout=50, check=True,
                           capture_output=True, text=True)
-    assert asked == ["/api/v1/nodes/w-1"] * (MISSING + 1) and done.stdout == done.stderr == ""
+    assert done.stdout == "" , done.stdout
+    assert asked == ["/api/v1/nodes/w-1"] * (MISSING + BARE + 1) and done.stdout == done.stderr == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
