@@ -12,8 +12,12 @@ from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
 from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
+    from clusterctl.kube import Api
     from clusterctl.operations.base import Session
     from clusterctl.report import Report
+
+API_SECONDS = 15.0
+"""How long cordon and uncordon wait for an API server that is ready."""
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="Nodes of the inventory.")]
 
@@ -39,6 +43,17 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
             raise InputError(f"the inventory has no node {name!r}", where="NAME", hint=f"it has {', '.join(known)}",
                              code="inventory.no-host")
     return list(dict.fromkeys(names))
+
+
+def serving_api(opened: Session) -> Api:
+    """Return an API server that is ready. Raises Unreachable for all control planes together, Refused where none is ready."""
+    from clusterctl.errors import Refused, Stopped
+
+    opened.connect_any(opened.cluster.control_planes)
+    try:
+        return opened.ready_api(deadline=API_SECONDS)
+    except Stopped as error:
+        raise Refused(f"{error.message}; nothing was changed", hint="clusterctl status", code="api.not-ready") from None
 
 
 @draining_verb
@@ -72,9 +87,9 @@ def cordon(call: Invocation, names: NamesArgument) -> None:
     report = call.report()
     with call.session(report) as opened:
         chosen = nodes_of(opened, names)
-        opened.connect_any(opened.cluster.control_planes)
+        api = serving_api(opened)
         for name in chosen:
-            done = operation.cordon(opened.ready_api(), name)
+            done = operation.cordon(api, name)
             report.progress(f"{name}: {'cordoned' if done else 'is cordoned already'}")
 
 
@@ -86,9 +101,9 @@ def uncordon(call: Invocation, names: NamesArgument) -> None:
     report = call.report()
     with call.session(report) as opened:
         chosen = nodes_of(opened, names)
-        opened.connect_any(opened.cluster.control_planes)
+        api = serving_api(opened)
         for name in chosen:
-            done = operation.uncordon(opened.ready_api(), name, ours=False)
+            done = operation.uncordon(api, name, ours=False)
             report.progress(f"{name}: {'uncordoned' if done else 'is not cordoned'}")
 
 

@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from clusterctl.errors import Unreachable
+from clusterctl.cli.node import serving_api
+from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.model import Host, Ssh
 from clusterctl.transport import Transport
 
@@ -130,3 +133,17 @@ def test_verbose_shows_addresses_keys_and_jump_hosts(tmp_path: Path, closed: int
     assert f"cp-1: connecting to root@127.0.0.1:{closed}; key files: {key}; jump hosts: root@127.0.0.99:{closed}" in errors, errors
     quiet = start(path, ["status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert "key files" not in quiet.communicate(timeout=60)[1]
+
+
+def test_cordon_is_refused_where_no_api_server_gets_ready() -> None:
+    """The machines can be reached, and serve no API: nothing was changed, so that this is no stop midway."""
+    deadlines = []
+
+    def ready_api(*, deadline: float) -> None:
+        deadlines.append(deadline)
+        raise Stopped("the API: not within 15 s")
+
+    opened: Any = SimpleNamespace(cluster=SimpleNamespace(control_planes=()), connect_any=lambda hosts: None, ready_api=ready_api)
+    with pytest.raises(Refused) as caught:
+        serving_api(opened)
+    assert caught.value.code == "api.not-ready" and deadlines[0] <= 15
