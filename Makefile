@@ -1,7 +1,8 @@
 # Two commands to start with: make demo, make test. CONTRIBUTING.md says the rest.
 VENV := .venv/bin
 CLI := $(VENV)/clusterctl
-LAB := demo
+# The demo's lab; empty: one of this clone's own.
+LAB :=
 
 .PHONY: demo demo-clean test check mirror bench venv golden
 
@@ -20,7 +21,7 @@ check:
 	@tools/prepare check
 	$(VENV)/ruff check clusterctl tests bench
 	$(VENV)/mypy
-	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply
+	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply vagrant/clusterctl
 	$(VENV)/python -m pytest -q -n 2 tests/unit
 
 mirror:

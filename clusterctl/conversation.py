@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import logging
+import os
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +19,9 @@ from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachab
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import Malformed, Program, Records
+from clusterctl.text import printable
+
+log = logging.getLogger("clusterctl.ssh")
 
 SILENCE = 900.0
 """Seconds without a record after which a program counts as hung; no step may take longer without one."""
@@ -26,6 +33,11 @@ LONGEST_LINE, LARGEST = 1 << 20, 256 << 20
 """Bytes: of one line, and of all that one program prints."""
 
 _PROMPT, _IS_ROOT = "clusterctl-asks-for-the-sudo-password:", "clusterctl-is-root"
+
+
+def operator() -> str:
+    """Return the name of this process, as the holder of a lock: user, machine and pid."""
+    return f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}"
 
 
 class Cut(Exception):
@@ -53,6 +65,7 @@ class Conversation:
         self._sudo_password, self._drop = sudo_password, drop
         self._where = f"{host.name} ({ssh.user})"
         self._heard = time.monotonic()
+        self._holder = ""
 
     def start(self, command: str) -> None:
         """Start a constant command as root. Raises AccessRefused, Unreachable."""
@@ -140,6 +153,10 @@ class Conversation:
                 continue
             if words[0] == "end":
                 return
+            if words[0] == "waiting":
+                self._holder = printable(" ".join(words[1:])) or "a program that only looks at it"
+                log.warning("%s: waiting for another clusterctl program on it: %s", self.host.name, self._holder)
+                continue
             if words[0] in ("ok", "failed") and int(words[1]) >= len(program.steps):
                 raise Malformed(f"a record of step {words[1]}, and the program has {len(program.steps)}")
             yield words
@@ -192,8 +209,8 @@ class Conversation:
 
     def _known_end(self, code: int, text: str, started: bool) -> ClusterctlError | None:
         if code == 75:
-            return Unreachable("another clusterctl program still runs on it after 120 s", where=self._where,
-                               hint="wait, then run this again", code="program.locked")
+            return Unreachable(f"another clusterctl program still runs on it after 120 s: {self._holder or 'unknown'}",
+                               where=self._where, hint="wait, then run this again", code="program.locked")
         if started or code <= 0 or code >= 128:
             return None
         if self.ssh.become and (code == 127 or (code == 1 and "sudo" in text)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import ClassVar
 
 from clusterctl.text import printable
@@ -26,9 +28,12 @@ class ClusterctlError(Exception):
         self.hint = printable(hint)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        text += f" [{self.code}]" if self.code else ""
-        return f"{text}\n  next: {self.hint}" if self.hint else text
+        return f"{self.line}\n  next: {self.hint}" if self.hint else self.line
+
+    @property
+    def line(self) -> str:
+        """The error without its hint."""
+        return _line(self.where, self)
 
     def as_dict(self) -> dict[str, object]:
         """The error as an event for ``-o json``."""
@@ -77,14 +82,72 @@ class IntegrityError(ClusterctlError):
 
 
 class Problems(ClusterctlError):
-    """Several errors of one kind, told together; the exit code is that of the first."""
+    """Several errors of one kind, reported together and grouped by cause; the exit code is that of the first."""
 
     def __init__(self, errors: Sequence[ClusterctlError]) -> None:
         if not errors:
             raise ValueError("no errors given")
-        super().__init__("\n".join(str(error) for error in errors))
+        super().__init__("\n".join(grouped(errors)))
         self.errors = tuple(errors)
         self.exit_code = errors[0].exit_code  # type: ignore[misc]
 
     def as_dict(self) -> dict[str, object]:
         return {"error": "Problems", "exit_code": self.exit_code, "errors": [error.as_dict() for error in self.errors]}
+
+
+MOST_LINES, MOST_NAMES = 5, 20
+"""Of one cause: errors whose messages differ, and hosts that are named."""
+
+_OWN = re.compile(r"SHA256:\S+|\d+")
+
+
+def grouped(errors: Sequence[ClusterctlError]) -> Iterator[str]:
+    """Yield errors as text, with one line for each cause and one hint for consecutive lines that share it.
+
+    Errors in a file keep its order, a line each.
+    """
+    causes: dict[object, list[ClusterctlError]] = {}
+    for number, error in enumerate(errors):
+        causes.setdefault(number if isinstance(error, InputError | Problems) else _cause(error), []).append(error)
+    for hint, group in groupby(causes.values(), key=_common_hint):
+        for alike in group:
+            yield from _lines(alike)
+        if hint:
+            yield f"  next: {hint}"
+
+
+def _cause(error: ClusterctlError) -> object:
+    """What errors of one cause on different hosts have in common: all but names, numbers and fingerprints."""
+    texts = (text.replace(_host(error) or "\0", "HOST") for text in (error.message, error.hint))
+    return (type(error), error.code, *(_OWN.sub("#", text) for text in texts))
+
+
+def _host(error: ClusterctlError) -> str:
+    return re.split(r" \(|, |: ", error.where, maxsplit=1)[0]
+
+
+def _common_hint(alike: Sequence[ClusterctlError]) -> str:
+    first = alike[0]
+    same = all(error.hint == first.hint for error in alike)
+    return first.hint if same else f"{first.hint} ({_host(first)}; likewise the others)"
+
+
+def _lines(alike: Sequence[ClusterctlError]) -> Iterator[str]:
+    if len(alike) > 1 and all(error.message == alike[0].message for error in alike):
+        yield _line(_names(alike), alike[0])
+        return
+    several = len(alike) > MOST_LINES + 1
+    for error in alike[:MOST_LINES] if several else alike:
+        yield error.line
+    if several:
+        yield f"and {len(alike) - MOST_LINES} more of this kind: {_names(alike[MOST_LINES:])}"
+
+
+def _names(alike: Sequence[ClusterctlError]) -> str:
+    names = list(dict.fromkeys(_host(error) for error in alike))
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more (-o json lists all)" if more > 0 else "")
+
+
+def _line(where: str, error: ClusterctlError) -> str:
+    return (f"{where}: " if where else "") + error.message + (f" [{error.code}]" if error.code else "")

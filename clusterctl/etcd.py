@@ -15,6 +15,9 @@ from clusterctl.https import Https
 READS = ("cluster/member/list", "maintenance/status", "kv/range")
 """What may be asked again where a connection broke."""
 
+ANSWER_SECONDS = 15.0
+"""How long one member may take to answer: under load, on slow disks, a healthy one takes seconds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -74,7 +77,7 @@ class Etcd:
     def close(self) -> None:
         self._https.close()
 
-    def _ask(self, path: str, body: object, timeout: float = 10.0) -> dict[str, object]:
+    def _ask(self, path: str, body: object, timeout: float = ANSWER_SECONDS) -> dict[str, object]:
         ask = self._https.read if path in READS else self._https.request
         found = ask("POST", f"/v3/{path}", body, timeout=timeout)
         if not isinstance(found, dict):
@@ -88,7 +91,7 @@ class Etcd:
 
     def status(self) -> EndpointStatus:
         """Raises ApiError."""
-        found = self._ask("maintenance/status", {}, timeout=5)
+        found = self._ask("maintenance/status", {}, timeout=ANSWER_SECONDS)
         header = found.get("header")
         header = header if isinstance(header, dict) else {}
         errors = [str(error) for error in _list(found.get("errors"))]
@@ -109,7 +112,7 @@ class Etcd:
 
     def answers(self) -> None:
         """A read that a majority must agree to. Raises ApiError."""
-        self._ask("kv/range", {"key": base64.b64encode(b"health").decode()}, timeout=5)
+        self._ask("kv/range", {"key": base64.b64encode(b"health").decode()}, timeout=ANSWER_SECONDS)
 
     def remove(self, member: str) -> None:
         """Raises ApiError; etcd itself refuses what would lose its majority."""

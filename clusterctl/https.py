@@ -76,7 +76,7 @@ class Https:
         except (HTTPException, ConnectionError, ssl.SSLEOFError) as error:
             raise Broken(0, self._why_broken() or str(error) or type(error).__name__) from None
         except OSError as error:
-            raise ApiError(0, self._why_broken() or str(error)) from None
+            raise ApiError(0, self._why_broken() or error.strerror or str(error)) from None
         finally:
             if whole:
                 self._idle.append(connection)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import logging
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -99,9 +100,12 @@ class _Agent:
 
 
 def refuse_unreadable(name: str, paths: Sequence[Path]) -> None:
-    """Raises InputError for a key file that is not there, before any machine is contacted."""
+    """Raises InputError for a key that is no readable regular file, before any machine is contacted."""
     for path in paths:
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # To open a FIFO would wait for its writer.
+                raise InputError(f"ansible_ssh_private_key_file {path} is not a regular file", where=name,
+                                 hint="name the file of the private key", code="ssh.key-not-a-file")
             path.open().close()
         except OSError as error:
             raise InputError(f"ansible_ssh_private_key_file {path} cannot be read: {error.strerror}", where=name,

@@ -71,7 +71,9 @@ def naming_the_cause(name: str, way: Way) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """Return an error's words, without ``[Errno 101]``."""
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    # paramiko reports a missing first line of sshd in two ways; which one is a race of its threads.
+    return "no SSH banner received" if said in ("No existing session", "Error reading SSH protocol banner") else said
 
 
 class Login:
@@ -90,6 +92,9 @@ class Login:
     def _insist(self, name: str, way: Way, pin: str | None, begun: Future[Any] | None) -> paramiko.SSHClient:
         """Log in; again where sshd drops the connection before its banner, as it does under load (MaxStartups)."""
         deadline = time.monotonic() + way.ssh.connect_timeout
+        log.debug("%s: connecting to %s; key files: %s; jump hosts: %s; command: %s", name, way.name,
+                  ", ".join(map(str, way.keys)) or "none named, so those of ssh-agent and ~/.ssh",
+                  ", ".join(one.name for one in way.before) or "none", way.proxy or "none")
         for pause in (*PAUSES, None):
             client = paramiko.SSHClient()
             client.set_missing_host_key_policy(Pinned(name, pin))
@@ -97,7 +102,6 @@ class Login:
             sock: Any = None
             try:
                 sock = begun.result() if begun is not None else self.open(way)
-                log.debug("%s: connecting to %s", name, way.name)
                 self._log_in(client, name, way, sock)
                 return client
             except BaseException as error:
@@ -123,11 +127,9 @@ class Login:
     def open(self, way: Way) -> Any:
         """Open a socket to a machine's sshd: straight, through bastions or through a command. Raises OSError, SSHException."""
         if way.before:
-            log.debug("%s: through %s", way.name, ", ".join(one.name for one in way.before))
             return self._channel(way)
         ssh = way.ssh
         if way.proxy:
-            log.debug("%s: through the command %s", way.name, way.proxy)
             return open_proxy(way.proxy, address=ssh.address, port=ssh.port, user=ssh.user)
         return open_socket(ssh.address, ssh.port, ssh.connect_timeout, ssh.network_namespace)
 

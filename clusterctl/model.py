@@ -16,6 +16,7 @@ Network4 = ipaddress.IPv4Network
 
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+MINOR = re.compile(r"\d+\.\d+")
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FLAG = re.compile(r"[a-z][a-z0-9-]*")
@@ -32,7 +33,20 @@ def _full(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 Label = Annotated[str, _full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
 DnsName = Annotated[str, _full(DNS_NAME, "a DNS name (RFC 1123)")]
-Version = Annotated[str, _full(VERSION, "a version such as 1.36.4; quote it in YAML")]
+def _version(value: str) -> str:
+    if VERSION.fullmatch(value.removeprefix("v")) and value.startswith("v"):
+        raise ValueError(f"{value!r} is written without v: {value[1:]}")
+    if not VERSION.fullmatch(value) or len(value) > 253:
+        raise ValueError(f"{value!r} is not a version such as 1.36.4")
+    return value
+
+
+def _release(value: str) -> str:
+    return value if MINOR.fullmatch(value) else _version(value)
+
+
+Version = Annotated[str, AfterValidator(_version)]
+Release = Annotated[str, AfterValidator(_release)]
 Sha256 = Annotated[str, _full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
 FlagName = Annotated[str, _full(FLAG, "the name of a flag, without dashes in front")]
 FlagValue = Annotated[str, _full(re.compile(r"[^\x00-\x1f\x7f]*"), "one line of text without control characters")]
@@ -219,7 +233,7 @@ class Settings(Model):
     """The variable ``cluster:`` of an inventory."""
 
     name: Label = "kubernetes"
-    kubernetes: Version | None = None
+    kubernetes: Release | None = None
     versions: Mapping[str, Version] = Field(default_factory=dict, description="versions of other products, by name")
     endpoint: Endpoint | None = None
     network: NetworkSettings = NetworkSettings()

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import fabric
 import paramiko
 
 from clusterctl.conversation import SILENCE as SILENCE
-from clusterctl.conversation import TOTAL, Conversation, Limits
+from clusterctl.conversation import TOTAL, Conversation, Limits, operator
 from clusterctl.conversation import Cut as Cut
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
 from clusterctl.forward import Forward
@@ -26,7 +28,7 @@ from clusterctl.keys import refuse_unreadable
 from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Statistics
-from clusterctl.shell import Program
+from clusterctl.shell import BOOTSTRAP, Program
 from clusterctl.sockets import has_ended, hops
 from clusterctl.sshconfig import Way, own_jump, resolve
 
@@ -38,9 +40,12 @@ class Transport:
 
     def __init__(self, host: Host, *, known_hosts: Path | None = None, sudo_password: Callable[[], str | None] = lambda: None,
                  passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None,
-                 login: Login | None = None) -> None:
-        """``begun``: a socket that is being opened straight to its sshd; ``login``: what it shares with other transports."""
-        self.host, self._begun = host, begun
+                 login: Login | None = None, operation: str = "") -> None:
+        """``begun``: a socket that is being opened straight to its sshd; ``login``: what it shares with other transports.
+
+        ``operation``: the verb, for others that wait for its programs.
+        """
+        self.host, self._begun, self._operation = host, begun, operation
         self.statistics = Statistics()
         self._sudo_password = sudo_password
         self._own_login = Login(known_hosts, passphrase) if login is None else None
@@ -53,6 +58,7 @@ class Transport:
         self._connecting = threading.RLock()
         self._forwarding = threading.Lock()
         self._refusal: AccessRefused | None = None
+        self._failure: tuple[float, Unreachable] | None = None
 
     @cached_property
     def way(self) -> Way:
@@ -64,14 +70,25 @@ class Transport:
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
-        """Connect and authenticate, once. Raises Unreachable, saying why, InputError; what was refused is not tried again."""
+        """Connect and authenticate, once. Raises Unreachable, saying why, InputError; what was refused is not tried again.
+
+        A thread that waited for the attempt of another one gets its outcome: a silent machine costs each run one timeout.
+        """
+        asked = time.monotonic()
         with self._connecting:
             if self._refusal is not None:
                 raise self._refusal
-            if not self.connected:
-                self._drop()
+            if self.connected:
+                return
+            if self._failure is not None and self._failure[0] >= asked:
+                raise self._failure[1]
+            self._drop()
+            try:
                 with self._remembering():
                     self._connection = self._open()
+            except Unreachable as error:
+                self._failure = time.monotonic(), error
+                raise
 
     def _open(self) -> fabric.Connection:
         ssh = self.way.ssh
@@ -104,10 +121,15 @@ class Transport:
         limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
             with self._remembering():
-                yield from self._conversation(channel).run(program.bootstrap, program, limits, self.statistics)
+                program = replace(program, holder=self._holder())
+                yield from self._conversation(channel).run(BOOTSTRAP, program, limits, self.statistics)
         finally:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
+
+    def _holder(self) -> str:
+        """Return what others report that wait for a program of this run."""
+        return f"{operator()}, {self._operation or 'clusterctl'}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
     def _open_session(self) -> paramiko.Channel:
         """Open a session; where sshd refuses one more (MaxSessions), leave this connection to the lock and take another.

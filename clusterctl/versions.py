@@ -6,7 +6,7 @@ Only versions that the catalog pins are the defaults here.
 
 from __future__ import annotations
 
-from clusterctl.model import VERSION, Versions
+from clusterctl.model import MINOR, VERSION, Versions
 
 DEFAULT_KUBERNETES = "1.36.4"
 SUPPORTED_MINORS = ("1.35", "1.36", "1.37")
@@ -43,10 +43,13 @@ def order(version: str) -> tuple[tuple[int, ...], bool, str]:
 def known_versions(kubernetes: str | None = None, **overrides: str) -> Versions:
     """The versions that belong to a Kubernetes version, with overrides by product name.
 
-    Raises ValueError for what is no version, for a minor that is not supported and for a product that does not exist.
+    A minor such as ``1.36`` is the patch release that is pinned here. Raises ValueError for what is no version, for a minor that
+    is not supported and for a product that does not exist.
     """
     wanted = DEFAULT_KUBERNETES if kubernetes is None else kubernetes
-    if not VERSION.fullmatch(wanted):
+    if MINOR.fullmatch(wanted) and wanted in _BY_MINOR:
+        wanted = _BY_MINOR[wanted]["kubernetes"]
+    if not VERSION.fullmatch(wanted) and not MINOR.fullmatch(wanted):
         raise ValueError(f"{wanted!r} is not a version such as {DEFAULT_KUBERNETES}")
     row = _BY_MINOR.get(minor(wanted))
     if row is None:

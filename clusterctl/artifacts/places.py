@@ -20,6 +20,12 @@ def default_mirror() -> Path:
     return Path("/var/cache/clusterctl/mirror") if os.geteuid() == 0 else user_cache() / "mirror"
 
 
+def filled_mirror() -> Path | None:
+    """Return the mirror of this machine; None where it was never filled."""
+    place = default_mirror().absolute()
+    return place if (place / "catalog.json").is_file() else None
+
+
 def own_architecture() -> str:
     """This machine's architecture as releases name it. Raises Refused for one that Kubernetes is not released for."""
     found = _ARCHITECTURES.get(platform.machine())

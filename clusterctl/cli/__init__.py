@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Interrupted(BaseException):
@@ -39,8 +39,11 @@ OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "k
 """Verbs that are called often, and the only module that they need: to know all the others takes a tenth of their time."""
 
 
-def _app(words: Sequence[str] = ()) -> object:
+def _app(words: Sequence[str] = ()) -> Any:
+    """Return the command line as a command; only the module of the first word is loaded where that is enough."""
     import typer
+
+    from clusterctl.cli.usage import WIDEST, name_values
 
     app = typer.Typer(
         name="clusterctl",
@@ -49,7 +52,7 @@ def _app(words: Sequence[str] = ()) -> object:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="Turns bare Linux machines into a hardened, highly available, upstream Kubernetes cluster over SSH.",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
     )
     app.callback()(import_module("clusterctl.cli.root").root)
     own = OWN.get(words[0] if words else "")
@@ -57,7 +60,7 @@ def _app(words: Sequence[str] = ()) -> object:
         import_module(f"clusterctl.cli.{part}").register(app)
     if not own:
         app.add_typer(import_module("clusterctl.cli.lab").app, name="lab")
-    return app
+    return name_values(typer.main.get_command(app))
 
 
 def refuse_repeated(words: Sequence[str]) -> None:
@@ -86,7 +89,7 @@ def main() -> NoReturn:
     code = 0
     try:
         refuse_repeated(sys.argv[1:])
-        _app(sys.argv[1:])()  # type: ignore[operator]
+        code = _app(sys.argv[1:]).main(standalone_mode=False) or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.__context__, BrokenPipeError):  # For it the library has its own exit code, a bug's.
@@ -99,8 +102,14 @@ def main() -> NoReturn:
         _say(f"{text}\n  next: run the same command again to continue",
              {"event": "error", "error": "Interrupted", "exit_code": code, "message": text})
     except Exception as error:
-        code = _bug(error)
+        code = _wrong_usage(error) or _bug(error)
     _leave(code)
+
+
+def _wrong_usage(error: Exception) -> int | None:
+    from clusterctl.cli.usage import show_wrong_usage
+
+    return show_wrong_usage(error)
 
 
 def _furnish() -> None:

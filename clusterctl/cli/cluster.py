@@ -57,7 +57,7 @@ def apply(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Make the machines as the inventory says: create, converge, add. Run it again whenever it stopped."""
+    """Make the machines as the inventory says. Creates, converges and adds nodes; run it again whenever it stopped."""
     call.look("apply", verify=verify)
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
@@ -83,6 +83,9 @@ def apply(
 def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
     from clusterctl.operations.difference import with_differences
 
+    named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes
+    if named and named != meant:
+        report.progress(f"Kubernetes {named} in the inventory means {meant}")
     for warning in found.warnings:
         report.warn(warning)
     report.plan(with_differences(opened, found) if diff else found)

@@ -74,8 +74,8 @@ def status(
 
 def _text(found: ClusterStatus, *, wide: bool) -> str:
     lines = [
-        f"cluster {found.name}, Kubernetes {found.kubernetes}: API {'ready' if found.api else 'does not answer'}, "
-        f"etcd members {found.members}, {'healthy' if found.healthy else 'NOT healthy'}"
+        f"cluster {found.name}, Kubernetes {found.kubernetes}: {'healthy' if found.healthy else 'NOT healthy'} "
+        f"(API {'ready' if found.api else 'does not answer'}, {found.members} etcd members active)"
     ]
     rows = [("HOST", "ROLES", "ADDRESS", "NODE", "VERSION", "SERVICES", "DRIFT", "CERTIFICATES")]
     for host in found.hosts:
@@ -109,7 +109,7 @@ def kubeconfig(
     merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
 ) -> None:
-    """Give the administrator's kubeconfig, with a short-lived certificate. No machine is contacted."""
+    """Print or merge an administrator's kubeconfig. Its certificate is short-lived; no machine is contacted."""
     import yaml
 
     from clusterctl.engine import Events
@@ -136,7 +136,7 @@ def execute(
     hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
-    """Run a command on machines as root: clusterctl exec HOSTS -- CMD. Exits with the highest of their exit codes."""
+    """Run a command on machines as root. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
     from clusterctl.errors import InputError
     from clusterctl.operations import execute as operation
@@ -160,7 +160,7 @@ def image_load(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
     limit: LimitOption = None,
 ) -> None:
-    """Put an image archive onto all nodes: an app built with Docker runs without a registry."""
+    """Put an image archive onto all nodes. An app built with Docker then runs without a registry."""
     from clusterctl.operations import image as operation
 
     archive = operation.read(file)
@@ -179,7 +179,7 @@ def trust(
         str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")
     ] = None,
 ) -> None:
-    """Accept a machine's host key on purpose, after you compared it."""
+    """Accept a machine's host key. Compare it with the one on its console first."""
     from clusterctl.cli.steps import confirm
     from clusterctl.inventory import load
     from clusterctl.operations import trust as operation
@@ -201,7 +201,7 @@ def trust(
 
 
 def version(output: OutputOption = Output.text) -> None:
-    """Show the versions of clusterctl and of what it installs."""
+    """Show the versions of clusterctl and its products."""
     from clusterctl import __version__
     from clusterctl.versions import SUPPORTED_MINORS, known_versions
 

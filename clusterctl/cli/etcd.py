@@ -56,7 +56,7 @@ def members(call: Invocation) -> None:
 
 @verb
 def defrag(call: Invocation, limit: LimitOption = None) -> None:
-    """Give free space of etcd's databases back, one member after the other, the leader last."""
+    """Give free space of etcd's databases back. One member after the other, the leader last."""
     from clusterctl.operations import members as operation
     from clusterctl.operations.lock import locked
 
@@ -69,7 +69,7 @@ def defrag(call: Invocation, limit: LimitOption = None) -> None:
 
 @verb
 def save(call: Invocation) -> None:
-    """Save a snapshot of etcd beside the cluster's keys, verified by a restore into a scratch member."""
+    """Save and verify a snapshot of etcd. It is kept beside the cluster's keys, and restored into a scratch member."""
     from dataclasses import asdict
 
     from clusterctl.operations import snapshot as operation
@@ -109,7 +109,7 @@ def list_saved(inventory: InventoryOption, output: OutputOption = Output.text, s
 
 @verb
 def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")]) -> None:
-    """Verify a snapshot: its digest, that it is of this cluster, and a restore into a scratch member."""
+    """Verify a snapshot. Checks its digest, that it is of this cluster, and a restore into a scratch member."""
     from clusterctl.operations import snapshot as operation
 
     report = call.report()

@@ -33,20 +33,36 @@ def register(app: typer.Typer) -> None:
     app.command("vagrant-inventory")(vagrant_inventory)
 
 
-def inventory(inventory_file: InventoryOption, output: OutputOption = Output.text) -> None:
+def inventory(
+    inventory_file: InventoryOption,
+    output: OutputOption = Output.text,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name all files and ignored variables.")] = False,
+) -> None:
     """Show what was understood of an inventory. Nothing is contacted."""
     from clusterctl.inventory import read
     from clusterctl.inventory.show import as_data, as_text
 
     found: Inventory = read(inventory_file)
-    typer.echo(json.dumps(as_data(found), indent=2) if output is Output.json else as_text(found))
+    typer.echo(json.dumps(as_data(found), indent=2) if output is Output.json else as_text(found, verbose=verbose))
 
 
-def schema() -> None:
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it to this file.")] = None,
+) -> None:
     """Print the JSON Schema of inventories, for editors."""
+    from clusterctl.errors import InputError
     from clusterctl.inventory import json_schema
+    from clusterctl.storage import write_whole
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    text = json.dumps(json_schema(), indent=2)
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        write_whole(output, f"{text}\n".encode(), 0o644)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=str(output), code="schema.not-written") from None
+    typer.echo(f"wrote {output}; first line of an inventory: # yaml-language-server: $schema={output}", err=True)
 
 
 def vagrant_inventory(
@@ -56,12 +72,13 @@ def vagrant_inventory(
         ".vagrant/clusterctl"),
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the inventory; else it is printed.")] = None,
 ) -> None:
-    """Make an inventory of the machines that Vagrant raised; `vagrant/apply` calls this."""
+    """Make an inventory of Vagrant's machines. `vagrant/apply` calls this."""
+    from clusterctl.artifacts.places import filled_mirror
     from clusterctl.inventory.document import MOST_BYTES, read_bytes
     from clusterctl.inventory.vagrant import generate, write_inventory
 
     content = sys.stdin.buffer.read(MOST_BYTES) if ssh_config == "-" else read_bytes(Path(ssh_config))
-    text = generate(content.decode("utf-8", "replace"), config, facts)
+    text = generate(content.decode("utf-8", "replace"), config, facts, filled_mirror())
     if write is None:
         typer.echo(text, nl=False)
     else:

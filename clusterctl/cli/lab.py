@@ -16,7 +16,7 @@ from clusterctl.errors import InputError
 if TYPE_CHECKING:
     from clusterctl.lab import Lab
 
-app = typer.Typer(help="Real machines on this Linux host (systemd-nspawn), to try it out on. Needs root.", no_args_is_help=True)
+app = typer.Typer(help="Throw-away machines on this host (systemd-nspawn). Needs root.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="The lab's name: lower-case letters and digits.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine of the lab, as cp-1.")]
@@ -58,10 +58,10 @@ def _say(message: str) -> None:
 
 def _mirror() -> dict[str, object]:
     """The settings that name this host's mirror, where it has one: machines of a lab reach nothing else."""
-    from clusterctl.artifacts.places import default_mirror
+    from clusterctl.artifacts.places import filled_mirror
 
-    place = default_mirror()
-    return {"artifacts": {"mirror": str(place)}} if (place / "catalog.json").is_file() else {}
+    place = filled_mirror()
+    return {"artifacts": {"mirror": str(place)}} if place else {}
 
 
 def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int, dict[str, object]]:
@@ -117,7 +117,7 @@ def down(
     name: Name = "lab",
     everything: Annotated[bool, typer.Option("--all", help="Remove every lab of this host.")] = False,
 ) -> None:
-    """Remove a lab with its machines and their data; may be run again at any time."""
+    """Remove a lab with its machines and their data. It may be run again at any time."""
     from clusterctl.lab import labs_on_host, remove_lab
 
     for one in labs_on_host() if everything else [name]:
@@ -164,7 +164,7 @@ def shell(
 
 @app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(command: Annotated[list[str], typer.Argument(metavar="CMD...", help="What to run.")], name: Name = "lab") -> None:
-    """Run a command of this host in the lab's network, as kubectl or curl."""
+    """Run a command of this host in the lab's network. For instance kubectl or curl."""
     from clusterctl.lab.host import enter_network
 
     enter_network(_open(name).namespace)
@@ -188,7 +188,7 @@ def reboot(machine: MachineName, name: Name = "lab") -> None:
 
 @app.command()
 def reinstall(machine: MachineName, name: Name = "lab") -> None:
-    """Give a machine a new disk and a new host key; its name and address stay."""
+    """Give a machine a new disk and a new host key. Its name and address stay."""
     _open(name).reinstall(machine, progress=_say)
 
 
@@ -200,7 +200,7 @@ def kill(machine: MachineName, name: Name = "lab") -> None:
 
 @app.command()
 def freeze(machine: MachineName, name: Name = "lab") -> None:
-    """Stop a machine where it stands: it answers pings, and nothing else."""
+    """Freeze a machine. It answers pings, and nothing else."""
     _open(name).freeze(machine)
 
 

@@ -28,7 +28,7 @@ def mirror(
     verify: Annotated[bool, typer.Option("--verify", help="Read every file that is there; what is wrong is made again.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what is there and what is missing, and change nothing.")] = False,
 ) -> None:
-    """Fill a mirror with all that clusters of these versions need."""
+    """Fill a mirror with all programs and images. They are those that clusters of the given versions need."""
     from clusterctl.artifacts.mirror import Mirror, fill
     from clusterctl.artifacts.places import default_mirror, own_architecture
 

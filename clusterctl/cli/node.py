@@ -12,8 +12,12 @@ from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
 from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
+    from clusterctl.kube import Api
     from clusterctl.operations.base import Session
     from clusterctl.report import Report
+
+API_SECONDS = 15.0
+"""How long cordon and uncordon wait for an API server that is ready."""
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="Nodes of the inventory.")]
 
@@ -41,9 +45,20 @@ def nodes_of(opened: Session, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def serving_api(opened: Session) -> Api:
+    """Return an API server that is ready. Raises Unreachable for all control planes together, Refused where none is ready."""
+    from clusterctl.errors import Refused, Stopped
+
+    opened.connect_any(opened.cluster.control_planes)
+    try:
+        return opened.ready_api(deadline=API_SECONDS)
+    except Stopped as error:
+        raise Refused(f"{error.message}; nothing was changed", hint="clusterctl status", code="api.not-ready") from None
+
+
 @draining_verb
 def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> None:
-    """Let no new pod come to nodes and evict those that are there; PodDisruptionBudgets are always respected."""
+    """Cordon nodes and evict their pods. PodDisruptionBudgets are always respected."""
     from clusterctl.operations import drain as operation
     from clusterctl.operations.lock import locked
 
@@ -71,8 +86,10 @@ def cordon(call: Invocation, names: NamesArgument) -> None:
 
     report = call.report()
     with call.session(report) as opened:
-        for name in nodes_of(opened, names):
-            done = operation.cordon(opened.ready_api(), name)
+        chosen = nodes_of(opened, names)
+        api = serving_api(opened)
+        for name in chosen:
+            done = operation.cordon(api, name)
             report.progress(f"{name}: {'cordoned' if done else 'is cordoned already'}")
 
 
@@ -83,8 +100,10 @@ def uncordon(call: Invocation, names: NamesArgument) -> None:
 
     report = call.report()
     with call.session(report) as opened:
-        for name in nodes_of(opened, names):
-            done = operation.uncordon(opened.ready_api(), name, ours=False)
+        chosen = nodes_of(opened, names)
+        api = serving_api(opened)
+        for name in chosen:
+            done = operation.uncordon(api, name, ours=False)
             report.progress(f"{name}: {'uncordoned' if done else 'is not cordoned'}")
 
 
@@ -99,7 +118,10 @@ def remove(
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Take machines out of the cluster: drained, out of etcd, undone, deleted from the API. Any but the last control plane."""
+    """Take machines out of the cluster.
+
+    Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
+    """
     from clusterctl.operations.lock import locked
     from clusterctl.operations.remove import Remove, make, next_steps, refuse_unknown
 
@@ -150,7 +172,7 @@ def replace(
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Put a fresh machine into the place of another one, which may be dead: out of etcd and the API, and in again."""
+    """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
     from clusterctl.errors import ClusterctlError
     from clusterctl.operations.lock import locked
     from clusterctl.operations.replace import decide, refuse_no_host

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from inspect import Parameter, Signature, signature
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -20,6 +23,7 @@ from clusterctl.cli.steps import asking
 from clusterctl.errors import ClusterctlError, InputError
 
 if TYPE_CHECKING:
+    from clusterctl.cli.waiting import Announcement
     from clusterctl.disruption import Policy
     from clusterctl.engine import Events
     from clusterctl.operations.base import Session
@@ -41,7 +45,7 @@ StateOption = Annotated[
 LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", help="Only these hosts.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 AskOption = Annotated[
     bool, typer.Option("--ask-sudo-password", help="Ask for the sudo password. Scripts: CLUSTERCTL_SUDO_PASSWORD.")
@@ -142,7 +146,17 @@ class Invocation:
         from clusterctl.operations.base import session
 
         with session(self.options, report, self.opening) as opened:
-            yield opened
+            announcement = self._announcement
+            try:
+                yield opened
+            finally:
+                announcement.end()
+
+    @cached_property
+    def _announcement(self) -> Announcement:
+        from clusterctl.cli.waiting import Announcement
+
+        return Announcement(self.options.chosen(self.opening.cluster), self.opening.transports)
 
     @cached_property
     def opening(self) -> Opening:
@@ -158,6 +172,7 @@ class Invocation:
         """
         with suppress(ClusterctlError):
             self.opening.look(operation, verify=verify, api=api)
+            _ = self._announcement
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -196,7 +211,16 @@ def _with(function: Callable[..., None], shared: Sequence[tuple[str, Any, Any]])
     return run
 
 
+def _verb() -> str:
+    """Return the first words of the command line, such as ``node drain``."""
+    return " ".join(takewhile(re.compile("[a-z][a-z-]*").fullmatch, sys.argv[1:4]))
+
+
 def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocation:
+    log = logging.getLogger("clusterctl")
+    log.setLevel(logging.DEBUG if values.get("verbose") else logging.WARNING)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
     options = gather(
         values["inventory"],
         state=values["state"],
@@ -261,6 +285,7 @@ def gather(
         locked=locked,
         sudo_password=_reveal(password),
         passphrase=_reveal(passphrase),
+        operation=_verb(),
     )
 
 

@@ -52,7 +52,7 @@ def os_update(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Update the machines' packages and reboot them: drained, in batches, the cluster's own packages held back."""
+    """Update the machines' packages and reboot them. Nodes are drained, in batches; the cluster's own packages are held back."""
     report = call.report()
     with limits(report, "os-update", timeout, summary):
         _check(max_unavailable)

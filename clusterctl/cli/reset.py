@@ -22,7 +22,7 @@ def reset(
     yes: YesOption = False,
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
 ) -> None:
-    """Take away everything that clusterctl put on machines, and nothing else. Run it again whenever it stopped."""
+    """Remove everything that clusterctl put on machines. Nothing else is removed; run it again whenever it stopped."""
     from clusterctl.operations.lock import locked
     from clusterctl.operations.reset import Reset, make_plan
 

@@ -65,7 +65,7 @@ def restore(
 
 @verb
 def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = None) -> None:
-    """Make one surviving member the whole of etcd where quorum is lost for good. Run it again whenever it stopped."""
+    """Bring etcd back where quorum is lost for good. One surviving member becomes the whole; run it again whenever it stopped."""
     from clusterctl.operations.lock import locked
     from clusterctl.operations.recover import make_plan, reachable
     from clusterctl.operations.restoring import Restoring

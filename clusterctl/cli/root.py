@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="The shell that the script is for.")]) -> None:
-    """Print a shell's completion script: source <(clusterctl completion bash)."""
+    """Print a shell's completion script. To use it: source <(clusterctl completion bash)."""
     from typer._completion_shared import get_completion_script
 
     typer.echo(get_completion_script(prog_name="clusterctl", complete_var="_CLUSTERCTL_COMPLETE", shell=shell.value))

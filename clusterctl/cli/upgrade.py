@@ -110,7 +110,10 @@ def apply(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Upgrade: stage everywhere, snapshot, etcd, control planes one by one, nodes drained in batches. Run it again to go on."""
+    """Upgrade the cluster to other versions.
+
+    Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
+    """
     from clusterctl.operations import plan_file
     from clusterctl.operations.lock import locked as operator_lock
 
@@ -168,8 +171,13 @@ def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Revie
         return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:
         return [f"the same command without --pause-after {wish.pause_after} goes on"]
+    from clusterctl.model import MINOR
+    from clusterctl.versions import minor
+
     settings, wanted = opened.cluster.settings, opened.cluster.versions
-    named = {"cluster.kubernetes": (settings.kubernetes, wanted.kubernetes)} if settings.kubernetes else {}
+    said = settings.kubernetes or ""
+    runs = minor(wanted.kubernetes) if MINOR.fullmatch(said) else wanted.kubernetes
+    named = {"cluster.kubernetes": (said, runs)} if said else {}
     named |= {f"cluster.versions.{name}": (str(said), getattr(wanted, name)) for name, said in settings.versions.items()}
     inventory = [f"in the inventory: {key}: \"{runs}\" (it says {said})" for key, (said, runs) in named.items() if said != runs]
     return [*inventory, "clusterctl status"]

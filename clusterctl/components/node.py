@@ -220,11 +220,13 @@ def _flannel(context: Context) -> Sequence[Resource]:
     )
     switch = links(program, "flanneld")
     service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
+    await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2"))
     conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
         client,
         conf,
         net,
+        await_node,
         *switch,
         service,
         Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"),
@@ -232,7 +234,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
         Service(
             unit="flanneld.service",
             deadline=120,
-            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, *switch, service)),
+            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, await_node, *switch, service)),
         ),
     ]
 

@@ -38,19 +38,20 @@ def _collect(process: subprocess.Popen[bytes], what: str, deadline: float, most_
     end = time.monotonic() + deadline
     output = bytearray()
     assert process.stdout is not None
-    with process.stdout as pipe, selectors.DefaultSelector() as selector:
+    os.set_blocking(process.stdout.fileno(), False)
+    ended = os.pidfd_open(process.pid)
+    with process.stdout as pipe, os.fdopen(ended, "rb", buffering=0), selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(0.0, end - time.monotonic())):
-                raise InputError(f"did not end within {deadline:g} s", where=what)
-            block = os.read(pipe.fileno(), 65536)
-            output += block
-            if len(output) > most_bytes:
-                raise InputError(f"printed more than {most_bytes} bytes", where=what)
-            if not block:
-                break
-    try:
-        process.wait(max(0.1, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise InputError(f"did not end within {deadline:g} s", where=what) from None
-    return bytes(output)
+        selector.register(ended, selectors.EVENT_READ)
+        # The program's end is the end of its output: a child that it leaves behind may keep the pipe open.
+        while ready := {key.fd for key, _ in selector.select(max(0.0, end - time.monotonic()))}:
+            with contextlib.suppress(BlockingIOError):
+                while block := os.read(pipe.fileno(), 65536):
+                    output += block
+                    if len(output) > most_bytes:
+                        raise InputError(f"printed more than {most_bytes} bytes", where=what)
+                if ended not in ready:
+                    selector.unregister(pipe)
+            if ended in ready:
+                return bytes(output)
+    raise InputError(f"did not end within {deadline:g} s", where=what)

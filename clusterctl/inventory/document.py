@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,19 @@ class Node:
         return names.get(type(self.value), "nothing")
 
 
+def bare(node: Node) -> object:
+    """Return the values of a tree without their positions."""
+    if isinstance(node.value, dict):
+        return {key: bare(item) for key, item in node.value.items()}
+    return [bare(item) for item in node.value] if isinstance(node.value, list) else node.value
+
+
 def read_bytes(path: Path) -> bytes:
-    """A file's content; more than 1 MiB is refused without reading it."""
+    """A file's content; more than 1 MiB is refused without reading it, and so is a FIFO, which may never be written to."""
     try:
+        # Those in /dev and /proc are a shell's own: -i <(...)
+        if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(("/dev/", "/proc/")):
+            raise InputError("is a FIFO; a regular file is wanted", where=str(path), code="inventory.not-a-file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:

@@ -7,25 +7,27 @@ from pathlib import Path
 
 from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
-from clusterctl.inventory.document import MOST_BYTES, Node, parse
+from clusterctl.inventory.document import MOST_BYTES, Node, bare, parse
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Group, Tree, add_child, add_host, group_name_is_fit, settle
 from clusterctl.inventory.names import GROUP_KEYS
 
 DEADLINE = 60.0
-_DATA_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
 def is_program(path: Path) -> bool:
-    """Whether a file is to be run: it may be executed, and does not merely carry the bit as on some file systems."""
+    """Return whether a file is to be run: it may be executed, and is a script or an ELF program.
+
+    On some file systems, and in archives from them, each file has the executable bit.
+    """
     if not os.path.isfile(path) or not os.access(path, os.X_OK):
         return False
     try:
         with path.open("rb") as file:
             head = file.read(4)
     except OSError:
-        return path.suffix not in _DATA_SUFFIXES
-    return head.startswith(b"#!") or head == b"\x7fELF" or path.suffix not in _DATA_SUFFIXES
+        return True  # Executable and not readable: it can only be run.
+    return head.startswith(b"#!") or head == b"\x7fELF"
 
 
 def read_dynamic(path: Path, findings: Findings, deadline: float = DEADLINE) -> tuple[Tree, Place]:
@@ -36,10 +38,11 @@ def read_dynamic(path: Path, findings: Findings, deadline: float = DEADLINE) -> 
     root = parse(output, name, findings)
     if root is None or not isinstance(root.value, dict):
         raise InputError("printed no JSON object", where=name, hint="run it by hand and look at its output")
-    return _tree(root, root.value, findings), Place(name)
+    return read_listing(root, root.value, findings), Place(name)
 
 
-def _tree(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
+def read_listing(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
+    """Return the groups of what ``ansible-inventory --list`` or a program prints. Raises InputError."""
     tree = Tree()
     tree.group("all", root.place)
     meta = entries.get("_meta")
@@ -48,6 +51,7 @@ def _tree(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
         raise InputError("_meta.hostvars is missing, which holds the variables of all hosts", where=str(root.place),
                          hint='print {"_meta": {"hostvars": {}}, ...} where hosts have no variables')
     variables = {host: _entries(node, findings) for host, node in _entries(hostvars, findings).items()}
+    _hoist_settings(tree.groups["all"], variables)
     for name, node in entries.items():
         if name != "_meta" and group_name_is_fit(name, node.key, findings):
             _read_group(tree, tree.group(name, node.key), (node, variables), findings)
@@ -57,6 +61,16 @@ def _tree(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
             findings.ignored.update(_entries(node, findings))
     settle(tree, findings)
     return tree
+
+
+def _hoist_settings(everything: Group, variables: dict[str, dict[str, Node]]) -> None:
+    """Make the variable ``cluster`` one of all hosts where each has the same: Ansible lists groups' variables with each host."""
+    found = [entries.get("cluster") for entries in variables.values()]
+    first = found[0] if found else None
+    if first is not None and all(node is not None and bare(node) == bare(first) for node in found):
+        for entries in variables.values():
+            del entries["cluster"]
+        everything.variables["cluster"] = first
 
 
 def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Findings) -> None:

@@ -33,6 +33,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
+    unaddressed: list[tuple[Place, str]] = field(default_factory=list)
+    """Hosts without an IPv4 address, which are reported together."""
 
     def refuse(self, place: Place, message: str, hint: str = "") -> None:
         problem = InputError(message, where=str(place), hint=hint)
@@ -45,6 +47,12 @@ class Findings:
 
     def raise_problems(self) -> None:
         """Raise what was found, in the order of the files and lines."""
+        if self.unaddressed:
+            names = ", ".join(name for _, name in self.unaddressed)
+            self.refuse(self.unaddressed[0][0], f"no IPv4 address is known of {names}",
+                        "set ansible_host of each host to an IPv4 address, or clusterctl_address to its address in the machines' "
+                        "network (DNS names are not resolved)")
+            self.unaddressed = []
         found = [problem for _, problem in sorted(self.problems, key=lambda entry: entry[0])]
         if len(found) == 1:
             raise found[0]

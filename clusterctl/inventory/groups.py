@@ -16,7 +16,7 @@ from clusterctl.model import DNS_LABEL
 
 MOST_HOSTS = 5000  # as many nodes as Kubernetes allows
 MOST_MENTIONS = 40 * MOST_HOSTS
-_GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 _RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
 
 Variables = dict[str, Node]
@@ -92,7 +92,7 @@ def _map(node: Node, findings: Findings) -> dict[str, Node]:
 
 
 def group_name_is_fit(name: str, place: Place, findings: Findings) -> bool:
-    if _GROUP_NAME.fullmatch(name):
+    if GROUP_NAME.fullmatch(name):
         return True
     findings.refuse(place, f"{name!r} is not a group's name (letters, digits, '_')")
     return False

@@ -17,10 +17,10 @@ from clusterctl.inventory.groups import Variables
 from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.sockets import ssh_options
 
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-_HOST_KEY = re.compile(
+HOST_KEY = re.compile(
     r"SHA256:[A-Za-z0-9+/]{43}=?|(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]{40,}( .*)?")
 WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh"), "become_method": ("sudo", "ansible.builtin.sudo"),
         "become_user": ("root",)}
@@ -106,14 +106,14 @@ class HostReader:
         fits = values.as_address(value) if values.looks_like_address(value) else DNS_NAME.fullmatch(name) and len(name) <= 253
         if fits:
             return value
-        self.refuse("ssh_address", f"{value!r} is neither an IPv4 address nor a DNS name")
+        self.refuse("ssh_address", f"{value!r} is neither an IPv4 address nor a DNS name{values.ipv6_note(value)}")
         return None
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is not None and not _USER.fullmatch(value):
+        if value is not None and not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
-        return value if value is not None and _USER.fullmatch(value) else "root"
+        return value if value is not None and USER.fullmatch(value) else "root"
 
     def _become(self, user: str) -> bool:
         node = self.get("become")
@@ -150,7 +150,7 @@ class HostReader:
 
     def _host_key(self) -> str | None:
         value = self.text("host_key")
-        if value is not None and not _HOST_KEY.fullmatch(value):
+        if value is not None and not HOST_KEY.fullmatch(value):
             self.refuse("host_key", "is neither a fingerprint (SHA256:...) nor a public key (ssh-ed25519 AAAA...)",
                         "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub on the machine shows it")
             return None
@@ -165,13 +165,12 @@ class HostReader:
 
     def _address(self, ssh_address: str) -> ipaddress.IPv4Address | None:
         """The address in the cluster's network. Names are not resolved: who answers today may not answer tomorrow."""
-        for what in ("address", "ip", "access_ip"):
-            if node := self.get(what):
-                return values.address(node, self.findings)
+        given = [values.address(node, self.findings) for what in ("address", "ip", "access_ip") if (node := self.get(what))]
+        if given:
+            return given[0]
         found = values.as_address(ssh_address)
         if found is None:
-            self.refuse("ssh_address", f"no IPv4 address is known of host {self.name}",
-                        "set ansible_host to an IPv4 address, or clusterctl_address to the node's address")
+            self.findings.unaddressed.append((self.place, self.name))
         return found
 
     def _labels(self) -> Mapping[str, str]:
@@ -183,10 +182,10 @@ class HostReader:
             return {}
         found = {}
         for key, item in node.value.items():
-            value = values.text(item, self.findings)
+            value = values.label(item, self.findings)
             if not is_label_key(key):
                 self.findings.refuse(item.key, f"{item.path}: {key!r} is not a label's name")
-            elif value is not None and not _LABEL_VALUE.fullmatch(value):
+            elif value is not None and not LABEL_VALUE.fullmatch(value):
                 self.findings.refuse(item.place, f"{item.path}: {value!r} is not a label's value"
                                      " (letters, digits, '-', '_' and '.', at most 63)")
             elif value is not None:
@@ -225,7 +224,7 @@ def read_taint(node: Node, findings: Findings) -> Taint | None:
             return None
         front, _, effect = written.rpartition(":")
         key, _, value = front.partition("=")
-    if effect in _EFFECTS and is_label_key(key) and _LABEL_VALUE.fullmatch(value):
+    if effect in _EFFECTS and is_label_key(key) and LABEL_VALUE.fullmatch(value):
         return Taint.model_validate({"key": key, "value": value, "effect": effect})
     findings.refuse(node.place, f"{node.path}: {node.shown} is not a taint (key=value:Effect, the effect one of "
                     f"{', '.join(_EFFECTS)}){did_you_mean(effect, _EFFECTS)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from clusterctl.errors import InputError
 from clusterctl.inventory import rules
 from clusterctl.inventory.document import Node, parse, read_bytes
-from clusterctl.inventory.dynamic import is_program, read_dynamic
+from clusterctl.inventory.dynamic import is_program, read_dynamic, read_listing
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Tree, Variables, read_groups
 from clusterctl.inventory.hosts import HostReader
@@ -47,6 +47,9 @@ def read(path: Path) -> Inventory:
     if settings is None or versions is None:
         raise InputError("the settings cannot be used", where=str(path))
     cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=path.parent.absolute())
+    if settings.kubernetes and settings.kubernetes != versions.kubernetes:
+        findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"
+                      " a cluster that runs another patch of it keeps that one")
     _check_rules(cluster, tree, (cluster_node, start), findings)
     if note := rules.even_members(len(cluster.etcd_members))[0]:
         findings.note(note)
@@ -64,6 +67,8 @@ def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
     root = parse(read_bytes(path), str(path), findings)
     if root is None:
         raise InputError("is empty", where=str(path), hint="see inventories/single.yaml for the smallest inventory")
+    if isinstance(root.value, dict) and "_meta" in root.value:
+        return read_listing(root, root.value, findings), root.place
     return read_groups(root, findings), root.place
 
 

@@ -66,10 +66,19 @@ def _twice(hosts: Sequence[Host], what: str, of: Callable[[Host], object]) -> It
 
 def usable_addresses(cluster: Cluster) -> Iterator[Broken]:
     for host in cluster.hosts:
-        address = host.address
-        if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
-            yield Broken(host.name, f"host {host.name}: other machines cannot reach {address}",
+        if _is_unusable(host.address):
+            yield Broken(host.name, f"host {host.name}: other machines cannot reach {host.address}",
                          "set clusterctl_address to the node's address in the machines' common network")
+    endpoint = _endpoint_address(cluster)
+    if endpoint is not None and _is_unusable(endpoint):
+        yield Broken(("endpoint", "address"), f"other machines cannot reach {endpoint}",
+                     "name the load balancer, or leave cluster.endpoint out for the first control plane")
+
+
+def _is_unusable(address: ipaddress.IPv4Address) -> bool:
+    """Whether no other machine can have an address: 0.0.0.0/8, loopback, link-local, multicast, 240.0.0.0/4 (RFC 6890)."""
+    unusable = address.is_loopback or address.is_multicast or address.is_link_local or address.is_reserved
+    return unusable or address in ipaddress.IPv4Network("0.0.0.0/8")
 
 
 def separate_networks(cluster: Cluster) -> Iterator[Broken]:

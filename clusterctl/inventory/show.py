@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from clusterctl.inventory.loader import Inventory
 from clusterctl.model import Host
 
+MOST_NAMES = 5
+"""Of ignored variables, that are named in one line."""
 _HEADINGS = ("HOST", "ADDRESS", "SSH", "ROLES", "LABELS AND TAINTS")
 _ROLE_ORDER = ("control_plane", "etcd", "worker")
 
@@ -19,19 +21,23 @@ def as_data(inventory: Inventory) -> dict[str, object]:
     return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
 
 
-def as_text(inventory: Inventory) -> str:
-    cluster = inventory.cluster
-    lines = [f"cluster {cluster.name}, Kubernetes {cluster.versions.kubernetes}, from {', '.join(inventory.files)}", ""]
-    lines += table((_HEADINGS, *(_row(host) for host in cluster.hosts)))
+def as_text(inventory: Inventory, *, verbose: bool = False) -> str:
+    """Return what was understood, notes first, as they may mean a mistake. ``verbose``: with all files and ignored variables."""
+    cluster, others = inventory.cluster, inventory.files[1:]
+    beside = f" and {len(others)} more file{'s' if len(others) > 1 else ''}{'' if verbose else ' (-v)'}" if others else ""
+    lines = [f"cluster {cluster.name}, Kubernetes {cluster.versions.kubernetes}, from {inventory.files[0]}{beside}"]
+    lines += [f"  {file}" for file in others if verbose]
+    lines += [f"note: {note}" for note in inventory.notes]
+    if inventory.ignored:
+        names = f": {', '.join(inventory.ignored)}" if verbose or len(inventory.ignored) <= MOST_NAMES else " (-v names them)"
+        lines.append(f"note: {len(inventory.ignored)} variables mean nothing here{names}")
+    lines += ["", *table((_HEADINGS, *(_row(host) for host in cluster.hosts)))]
     settings = cluster.settings.model_dump(mode="json", exclude_defaults=True, exclude={"name", "kubernetes"})
     lines += ["", f"networks: pods {cluster.network.pods}, services {cluster.network.services}",
               f"endpoint: {cluster.endpoint.address}:{cluster.endpoint.port}" if cluster.control_planes else ""]
     lines += ["", "settings that differ from the defaults:", *(f"  {line}" for line in flat(settings))] if settings else []
     versions = cluster.versions.model_dump()
     lines += ["", "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "kubernetes")]
-    if inventory.ignored:
-        lines += ["", f"variables that mean nothing here: {', '.join(inventory.ignored)}"]
-    lines += [f"note: {note}" for note in inventory.notes]
     return "\n".join(lines)
 
 

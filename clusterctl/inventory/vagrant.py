@@ -19,7 +19,7 @@ from clusterctl.inventory.settings import plain
 from clusterctl.storage import write_whole
 
 NETWORK_VARIABLE = "CLUSTERCTL_VAGRANT_NETWORK"
-CONFIG_KEYS = ("box", "provider", "network", "control_plane", "etcd", "workers", "cluster")
+CONFIG_KEYS = ("box", "provider", "driver", "network", "control_plane", "etcd", "workers", "cluster")
 _GROUPS = {"cp": "control_plane", "etcd": "etcd", "w": "workers"}
 _NAME = re.compile(r"(cp|etcd|w)-[1-9][0-9]?")
 _HOST_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]{60,80}")
@@ -45,9 +45,15 @@ class MachineFacts:
     address: str
 
 
-def generate(ssh_config: str, config: Path, facts: Path) -> str:
-    """The inventory as YAML. ``facts`` holds NAME.facts for each machine: its public host key, then its addresses."""
+def generate(ssh_config: str, config: Path, facts: Path, mirror: Path | None = None) -> str:
+    """Return the inventory as YAML.
+
+    ``facts`` holds NAME.facts for each machine: its public host key, then its addresses. ``mirror``: used where the configuration
+    names none.
+    """
     network, cluster = read_config(config)
+    if mirror is not None and isinstance(cluster, dict) and "mirror" not in (artifacts := cluster.get("artifacts") or {}):
+        cluster = {**cluster, "artifacts": {**artifacts, "mirror": str(mirror)}}
     groups: dict[str, dict[str, dict[str, object]]] = {}
     for machine in read_machines(ssh_config):
         found = read_facts(facts / f"{machine.name}.facts", network)
@@ -137,7 +143,7 @@ def read_config(path: Path) -> tuple[ipaddress.IPv4Network, object]:
     findings.raise_problems()
     settings = plain(entries["cluster"], findings) if "cluster" in entries else {"name": "vagrant"}
     findings.raise_problems()
-    written = os.environ.get(NETWORK_VARIABLE) or (entries["network"].written if "network" in entries else "192.168.56.0/24")
+    written = os.environ.get(NETWORK_VARIABLE) or (entries["network"].written if "network" in entries else "192.168.60.0/24")
     try:
         return ipaddress.IPv4Network(written), settings
     except ValueError:

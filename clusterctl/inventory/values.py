@@ -36,6 +36,13 @@ def text(node: Node, findings: Findings) -> str | None:
     return node.value
 
 
+def label(node: Node, findings: Findings) -> str | None:
+    """Return the text of a label's value; of true, false and whole numbers, which kubespray takes, the text as written."""
+    if not node.odd and (node.written in ("true", "false") or type(node.value) is int) and not isinstance(node.value, str):
+        return node.written
+    return text(node, findings)
+
+
 def integer(node: Node, findings: Findings, least: int, most: int) -> int | None:
     """A whole number; Ansible's users also write it in quotes."""
     value = node.value
@@ -73,8 +80,17 @@ def address(node: Node, findings: Findings) -> ipaddress.IPv4Address | None:
         return None
     found = as_address(value)
     if found is None:
-        findings.refuse(node.place, f"{node.path}: {node.shown} is not an IPv4 address")
+        findings.refuse(node.place, f"{node.path}: {node.shown} is not an IPv4 address{ipv6_note(value)}")
     return found
+
+
+def ipv6_note(value: str) -> str:
+    """Return a remark where a value is an IPv6 address, which is not supported."""
+    try:
+        ipaddress.IPv6Address(value.strip("[]"))
+    except ValueError:
+        return ""
+    return ": IPv6 is not supported"
 
 
 def as_address(value: str) -> ipaddress.IPv4Address | None:

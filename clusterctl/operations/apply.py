@@ -99,7 +99,7 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
 
 def refuse_early(session: Session) -> None:
     """Raises InputError for what can be told before any machine is asked."""
-    if session.pki_is_new or session.cluster.settings.kubernetes:
+    if session.pki_is_new or "kubernetes" in running.pinned(session.cluster):
         require(session)
     why, what = even_members(len(session.cluster.etcd_members))
     if why and session.pki_is_new:

@@ -13,6 +13,7 @@ from clusterctl.engine import NOTHING, Engine, Events, Foreseen, Seen
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd import Etcd
 from clusterctl.facts import Facts
+from clusterctl.fleet import Outcome
 from clusterctl.kube import Api, wait_for
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.opening import Opening
@@ -48,12 +49,22 @@ class Session:
         """The hosts that ``--limit`` leaves."""
         return self.options.chosen(self.cluster)
 
-    def connect(self, hosts: Sequence[Host]) -> None:
-        """Connect to all of them; the unreachable are told together."""
+    def reach(self, hosts: Sequence[Host]) -> Outcome[None]:
+        """Connect to all hosts at the same time; return the error of each that cannot be reached."""
         begun = {host.name: self.opening.connecting.pop(host.name) for host in hosts if host.name in self.opening.connecting}
         rest = [host for host in hosts if host.name not in begun]
         begun |= fleet.begin(rest, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
-        fleet.collect(begun).or_raise()
+        return fleet.collect(begun)
+
+    def connect(self, hosts: Sequence[Host]) -> None:
+        """Connect to all hosts. Raises Unreachable, AccessRefused, InputError for all of them together."""
+        self.reach(hosts).or_raise()
+
+    def connect_any(self, hosts: Sequence[Host]) -> None:
+        """Connect to hosts of which one is enough. Raises Unreachable for all of them together where none can be reached."""
+        reached = self.reach(hosts)
+        if not reached.results:
+            reached.or_raise()
 
     def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None, foreseen: Foreseen = NOTHING,
               verify: bool = False, tell: Seen = lambda host, found: None) -> tuple[Mapping[str, Facts], list[str]]:

@@ -7,18 +7,17 @@ says a word every few seconds. No clock is compared with another machine's.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import secrets
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clusterctl.conversation import Conversation
+from clusterctl.conversation import Conversation, operator
 from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.transport import Transport
@@ -139,18 +138,20 @@ class OperatorLock:
         self._ended = threading.Event()
         self._checking = threading.Lock()
 
-    def take(self, hosts: Sequence[Host], operation: str, dead: Collection[str] = ()) -> None:
+    def take(self, hosts: Sequence[Host], operation: str, dead: Collection[str] = (),
+             unreachable: Mapping[str, Unreachable] = MappingProxyType({})) -> None:
         """Take one control plane after the other, in the order of their names, so that of two operators one always wins.
 
         ``hosts``: all control planes of the cluster; ``dead``: those that the operator declares dead. A majority of the others is
         needed, and each one that answers is taken, those declared dead as well: two operators who declare each other's control
-        planes dead meet on the first that lives. Raises Locked; Unreachable where no majority answers.
+        planes dead meet on the first that lives. ``unreachable``: why some cannot be asked, which are not tried again.
+        Raises Locked; Unreachable where no majority answers.
         """
-        self._who = f"{_us()}{os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        self._who = f"{operator()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
         self._counted = counted_for_lock([host.name for host in hosts], dead)
         self._needed = len(self._counted) // 2 + 1
-        errors: dict[str, Unreachable] = {}
-        for host in sorted(hosts, key=lambda one: one.name):
+        errors = dict(unreachable)
+        for host in sorted((one for one in hosts if one.name not in unreachable), key=lambda one: one.name):
             try:
                 self._holds[host.name], _ = _insist(self._transports[host.name], self._who)
             except Unreachable as error:
@@ -165,8 +166,11 @@ class OperatorLock:
     def _no_majority(self, errors: Mapping[str, Unreachable]) -> Unreachable:
         if len(self._counted) == 1:
             return next(iter(errors.values()))
-        lines = "; ".join(f"{name}: {error.message}" for name, error in errors.items())
-        first = next(iter(errors))
+        by_reason: dict[str, list[str]] = {}
+        for name, error in sorted(errors.items()):
+            by_reason.setdefault(error.message, []).append(name)
+        lines = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+        first = min(errors)
         return Unreachable(
             f"the cluster's lock needs {self._needed} of {len(self._counted)} control planes, and "
             f"{len(self._counted) - len(errors)} can be asked: {lines}", where="control planes", code="lock.no-majority",
@@ -243,7 +247,7 @@ def counted_for_lock(control_planes: Collection[str], dead: Collection[str] = ()
 
 def _us() -> str:
     """The beginning of the name of every holder of this user on this machine: its pid follows."""
-    return f"{getpass.getuser()}@{socket.gethostname()}, pid "
+    return operator().removesuffix(str(os.getpid()))
 
 
 def _dead(holder: str) -> bool:
@@ -304,6 +308,15 @@ def _first(held: Conversation, answers: Answers) -> list[str]:
         held.channel.status_event.wait(POLL)
 
 
+def _unreachable(session: Session, hosts: Sequence[Host]) -> Mapping[str, Unreachable]:
+    """Connect to hosts at the same time; return why some cannot be reached. Raises any other error."""
+    errors = session.reach(hosts).errors
+    for error in errors.values():
+        if not isinstance(error, Unreachable):
+            raise error
+    return {name: error for name, error in errors.items() if isinstance(error, Unreachable)}
+
+
 @contextlib.contextmanager
 def locked(session: Session, operation: str, *, dead: Collection[str] = (),
            connect: Sequence[Host] = ()) -> Iterator[OperatorLock]:
@@ -321,7 +334,7 @@ def locked(session: Session, operation: str, *, dead: Collection[str] = (),
             if begun:
                 begun.taken.result()
             else:
-                lock.take(chosen, operation, dead)
+                lock.take(chosen, operation, dead, _unreachable(session, chosen))
             session.engine.guard = lock.check
             yield lock
         finally:

@@ -34,13 +34,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What people gave on the command line. ``forks``: machines at a time; ``locked``: take no checksum from upstream."""
+    """What people gave on the command line.
+
+    ``forks``: machines at a time; ``locked``: take no checksum from upstream; ``operation``: the verb.
+    """
 
     inventory: Path
     state: Path | None = None
     forks: int = 20
     limit: tuple[str, ...] = ()
     locked: bool = False
+    operation: str = ""
     sudo_password: Callable[[], str | None] = lambda: None
     passphrase: Callable[[], str | None] = lambda: None
 
@@ -102,7 +106,8 @@ class Opening:
         """The way to each machine."""
         from clusterctl.transport import Transport
 
-        return {host.name: Transport(host, login=self.login, sudo_password=self.options.sudo_password,
+        options, login = self.options, self.login
+        return {host.name: Transport(host, login=login, sudo_password=options.sudo_password, operation=options.operation,
                                      begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
 
     @cached_property

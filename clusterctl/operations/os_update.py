@@ -149,8 +149,9 @@ def safety(cluster: Cluster, host: Host, at_once: int) -> str:
                      "it is the only control plane: the API is away while it reboots, pods run on")
     if host.is_etcd:
         voters = len(cluster.etcd_members)
+        members = f"{voters} member{'s' if voters > 1 else ''}"
         words.append(f"{voters - 1} other etcd members must answer, {voters // 2 + 1} are a majority" if voters > 2 else
-                     f"etcd has {voters} members and no majority without it: the API waits while it reboots")
+                     f"etcd has {members} and no majority without it: the API waits while it reboots")
     if host.is_node:
         words.append("pods leave through the eviction API, which respects their budgets")
     if not (host.is_control_plane or host.is_etcd):

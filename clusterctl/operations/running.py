@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from clusterctl.errors import Refused
 from clusterctl.facts import Facts
-from clusterctl.model import Cluster, Versions
-from clusterctl.versions import known_versions, order
+from clusterctl.model import MINOR, Cluster, Versions
+from clusterctl.versions import known_versions, minor, order
 
 PRODUCTS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -53,7 +53,8 @@ def versions_of(fleet: Fleet) -> dict[str, set[str]]:
 def pinned(cluster: Cluster) -> dict[str, str]:
     """The versions that the inventory itself names, by the field of Versions."""
     named = {name: str(version) for name, version in cluster.settings.versions.items()}
-    return {**named, **({"kubernetes": cluster.settings.kubernetes} if cluster.settings.kubernetes else {})}
+    wanted = cluster.settings.kubernetes
+    return {**named, **({"kubernetes": wanted} if wanted and not MINOR.fullmatch(wanted) else {})}
 
 
 def settle(cluster: Cluster, fleet: Fleet) -> Cluster:
@@ -66,6 +67,9 @@ def settle(cluster: Cluster, fleet: Fleet) -> Cluster:
     named, found = pinned(cluster), versions_of(fleet)
     running = {name: max(versions, key=order) for name, versions in found.items() if name not in named}
     kubernetes = named.get("kubernetes") or running.get("kubernetes") or cluster.versions.kubernetes
+    if cluster.settings.kubernetes and minor(kubernetes) != minor(cluster.versions.kubernetes):
+        # The inventory names a minor: any patch of it that runs is right, and none of another minor.
+        kubernetes = cluster.versions.kubernetes
     overrides = {name: version for name, version in {**running, **named}.items() if name != "kubernetes"}
     return cluster.at(versions_for(kubernetes, overrides))
 

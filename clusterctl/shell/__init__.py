@@ -30,21 +30,15 @@ BOOTSTRAP = (
     "mkdir $d || exit 74; "
     "trap 'rm -rf $d' EXIT; trap 'exit 1' HUP INT TERM; "
     "for o in $r/run/*; do kill -0 ${o##*/} 2>/dev/null || rm -rf $o; done; "
-    "tar -xf - -C $d || exit 73; exec 9>>$r/lock && flock -w 120 9 || exit 75; "
+    "tar -xf - -C $d || exit 73; "
     "sh $d/run.sh $d 3>&1 >/dev/null </dev/null"
 )
 """The one command that is ever sent: the same for all programs, so that no secret can be in it.
 
-The lock comes after the last byte: a connection that dies while it sends holds up nobody. Folders of processes that are
-gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds the host.
+The program takes the lock of the machine after the last byte: a connection that dies while it sends holds up nobody. Folders
+of processes that are gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds
+the host.
 """
-
-LOCK_WAIT = "flock -w 120 9"
-SHARED_BOOTSTRAP = BOOTSTRAP.replace(LOCK_WAIT, LOCK_WAIT.replace("flock", "flock -s"))
-"""For programs that only look: they wait for one that changes something, and not for each other."""
-
-UNLOCKED_BOOTSTRAP = BOOTSTRAP.replace(f"exec 9>>$r/lock && {LOCK_WAIT} || exit 75; ", "")
-"""For commands of the operator: they neither wait nor hold up others, however long they run."""
 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
 """The files of functions, in the order that programs have them."""
@@ -67,8 +61,9 @@ def functions(*names: str) -> str:
 class Program:
     """One program for one host: steps in order, then a look at the probes.
 
-    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine;
-    ``shared``: it takes the one of programs that only look, and its records are sent as they come.
+    ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine, as a
+    command of the operator: it neither waits nor holds up others, however long it runs. ``shared``: it takes the lock of programs
+    that only look, and its records are sent as they come. ``holder``: what others that wait for it report.
     """
 
     probes: Sequence[Probe] = ()
@@ -78,6 +73,7 @@ class Program:
     verify: bool = False
     unlocked: bool = False
     shared: bool = False
+    holder: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -88,19 +84,15 @@ class Program:
             lines.append(functions(*UNDOING))
         elif self._opens_ports:
             lines.append(functions("firewall"))
+        if not self.unlocked:
+            # Programs that only look wait for one that changes something, and not for each other.
+            lines.append(" ".join(("lock_machine", "-s" if self._looks or self.shared else "-x", quote(self.holder))))
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
         asked = _grouped(self.probes)
         lines += standing.look(asked) if self._looks else [*standing.observations(asked), "emit end"]
         return "\n".join(lines) + "\n"
-
-    @property
-    def bootstrap(self) -> str:
-        """The constant command that receives it, with the lock that it needs."""
-        if self.unlocked:
-            return UNLOCKED_BOOTSTRAP
-        return SHARED_BOOTSTRAP if self._looks or self.shared else BOOTSTRAP
 
     @property
     def _looks(self) -> bool:

@@ -28,6 +28,18 @@ lines() {
 	emit lines "$1"
 }
 
+# lock_machine -x|-s HOLDER: take the lock of this machine, which ends with the program. After a second of waiting the holder's text is
+# reported. Programs that share the lock leave none: what they find is of a program that was killed.
+lock_machine() {
+	exec 9>>"$state/lock"
+	if ! flock "$1" -w 1 9; then
+		emit waiting "$(head -c 300 "$state/lock" | head -n 1 | tr -d '\t')"
+		flock "$1" -w 119 9 || exit 75
+	fi
+	if [ "$1" = -s ]; then set -- "$1" ''; fi
+	if [ -n "$2" ] || [ -s "$state/lock" ]; then printf '%s' "${2:+$2$newline}" >"$state/lock" || :; fi
+}
+
 # Each line of stdin becomes a record of the given kind, the last one too where it does not end.
 emit_lines() {
 	lines "$1"

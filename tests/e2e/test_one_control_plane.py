@@ -24,6 +24,11 @@ def test_nodes_are_ready(cluster: Cluster) -> None:
     checks.nodes_ready(cluster)
 
 
+def test_flanneld_does_not_exit_before_its_node_exists(cluster: Cluster) -> None:
+    for name in ("cp-1", "w-1", "w-2"):
+        assert cluster.on(name, "systemctl show --property=NRestarts --value flanneld").split() == ["0"], cluster.on(name, "journalctl -u flanneld")
+
+
 def test_second_apply_changes_nothing_and_the_third_takes_one_trip(cluster: Cluster) -> None:
     summary = cluster.apply()
     assert not summary["changed"] and summary["trips"] == 2 * 3

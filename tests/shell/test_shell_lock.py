@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shell_box import SHELLS
+from shell_box import SHELLS, Box
 
 from clusterctl.operations.lock import HOLD
+from clusterctl.shell import Program
 
 
 class Holder:
@@ -69,3 +72,32 @@ def test_one_that_is_silent_is_dead(tmp_path: Path) -> None:
     assert other.said == "held"
     other.end("x")
     silent.process.communicate()
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_program_that_waits_reports_the_holder_of_the_machines_lock(box: Box, looks: bool) -> None:
+    go, begun = box.path / "go", box.path / "begun"
+    first = box.start(Program(steps=[("eval", f": >{begun}; while [ ! -e {go} ]; do sleep 0.1; done")], holder="root@here, pid 1, apply"))
+    until(begun.exists)
+    second = box.start(Program(probes=[("stat", "/etc")] if looks else [], steps=[] if looks else [("true",)], holder="another"))
+    assert second.stdout is not None
+    line = second.stdout.readline().decode().rstrip("\n")
+    go.touch()
+    rest = second.communicate(timeout=30)[0].decode()
+    first.communicate(timeout=30)
+    assert line.split("\t")[1:] == ["waiting", "root@here, pid 1, apply"] and rest.endswith("end\n"), (line, rest)
+    assert (box.state / "lock").read_text() == ("" if looks else "another\n")
+
+
+def test_looks_share_the_machines_lock(box: Box) -> None:
+    box.command("stat", 'sleep 2; exec /usr/bin/stat "$@"')
+    looking = box.start(Program(probes=[("stat", "/etc")], holder="one"))
+    assert ["waiting"] not in [words[:1] for words in box.run(Program(probes=[("stat", "/etc")], holder="two")).records]
+    looking.communicate(timeout=30)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "the first program did not begin"
+        time.sleep(0.02)

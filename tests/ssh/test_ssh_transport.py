@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import itertools
 import os
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
@@ -169,13 +172,13 @@ def test_cut_and_the_step_that_runs_on(another: Server, connect: Connect, tmp_pa
 def test_a_connection_that_dies_while_it_sends_holds_up_nobody(another: Server, connect: Connect) -> None:
     slow = connect(another.host())
     slow.connect()
-    program = Program(steps=[("true",)], blobs={"large": b"x" * (4 << 20)})
     held = threading.Event()
+    program = _Slow(steps=[("true",)], blobs={"large": b"x" * (4 << 20)}, held=held)
     errors: list[BaseException] = []
 
     def send() -> None:
         try:
-            list(slow.stream(_Slow(program, held)))  # type: ignore[arg-type]
+            list(slow.stream(program))
         except (Cut, Unreachable, Stopped) as error:
             errors.append(error)
 
@@ -191,15 +194,15 @@ def test_a_connection_that_dies_while_it_sends_holds_up_nobody(another: Server, 
     assert len(errors) == 1
 
 
-class _Slow:
+@dataclass(frozen=True)
+class _Slow(Program):
     """A program that stops in the middle of being sent."""
 
-    def __init__(self, program: Program, held: threading.Event) -> None:
-        self._program, self._held, self.nonce, self.bootstrap = program, held, program.nonce, program.bootstrap
+    held: threading.Event = field(default_factory=threading.Event)
 
     def chunks(self, size: int = 32768) -> Iterator[bytes]:
-        yield from itertools.islice(self._program.chunks(size), 40)
-        self._held.wait(20)
+        yield from itertools.islice(Program.chunks(self, size), 40)
+        self.held.wait(20)
 
 
 def test_stopped_sshd_is_bounded_by_silence(another: Server, connect: Connect) -> None:
@@ -296,5 +299,34 @@ def test_a_command_of_the_operator_holds_up_nothing(server: Server, connect: Con
 
 def test_looks_do_not_wait_for_each_other(server: Server, connect: Connect) -> None:
     program = Program(probes=[("stat", "/etc/passwd")])
-    assert "flock -s" in program.bootstrap and "flock -s" not in Program(steps=[("true",)]).bootstrap
+    assert "lock_machine -s" in program.text and "lock_machine -x" in Program(steps=[("true",)]).text
     assert [words[0] for words in connect().stream(program)] == ["stat"]
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_program_that_waits_for_another_reports_its_holder(server: Server, connect: Connect, tmp_path: Path, looks: bool,
+                                                             caplog: pytest.LogCaptureFixture) -> None:
+    go = tmp_path / "go"
+    holder = threading.Thread(target=steps, args=(connect(operation="node drain"), ("eval", f"while [ ! -e {go} ]; do sleep 0.1; done")))
+    holder.start()
+    until(lambda: not server.idle(), "the other program runs")
+    until(lambda: "node drain" in (server.base / "state" / "clusterctl" / "lock").read_text(), "it holds the lock")
+    waiting = threading.Thread(target=lambda: list(connect(operation="status").stream(
+        Program(probes=[("stat", "/etc/passwd")]) if looks else Program(steps=[("true",)]))))
+    waiting.start()
+    until(lambda: "waiting for another clusterctl program" in caplog.text, "the holder is reported", 10)
+    go.touch()
+    holder.join(10)
+    waiting.join(10)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(rf"^\S+: .*: {getpass.getuser()}@\S+, pid {os.getpid()}, node drain, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", line), line
+
+
+def test_a_killed_program_is_not_named_as_the_holder_of_a_shared_lock(another: Server, connect: Connect) -> None:
+    host = another.host()
+    with pytest.raises(Cut):
+        steps(connect(host, operation="apply"), ("eval", "kill -9 $PPID $$"))
+    lock = another.base / "state" / "clusterctl" / "lock"
+    assert "apply" in lock.read_text()
+    list(connect(host).stream(Program(probes=[("stat", "/etc/passwd")])))
+    assert lock.read_text() == ""

@@ -11,7 +11,6 @@ from typing import Any
 
 import ci_examples
 import pytest
-import typer.main
 
 from clusterctl import cli
 
@@ -22,7 +21,7 @@ DOCS = sorted((ci_examples.FOLDER.parent).glob("*.md")) + [ci_examples.FOLDER.pa
 
 def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The verb and what its options came to. Fails as the command line does for one that does not exist."""
-    command: Any = typer.main.get_command(cli._app())  # type: ignore[arg-type]
+    command: Any = cli._app()
     name = words[0]
     words = words[1:]
     while hasattr(command, "commands"):

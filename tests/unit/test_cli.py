@@ -86,7 +86,7 @@ def run() -> None:
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(run)
-cli._app = lambda words: app
+cli._app = lambda words: typer.main.get_command(app)
 cli.main()
 """
 

@@ -142,7 +142,7 @@ def test_unfit_machines_are_told_together() -> None:
 
 @pytest.mark.parametrize(("name", "made", "said"), [
     ("cp-1", cluster(), "only control plane"),
-    ("cp-1", cluster(), "etcd has 1 members and no majority without it"),
+    ("cp-1", cluster(), "etcd has 1 member and no majority without it"),
     ("cp-1", cluster(3), "2 other API servers must be ready; 2 other etcd members must answer, 2 are a majority"),
     ("e-1", cluster(etcd=3), "2 other etcd members must answer"),
     ("w-1", cluster(), "respects their budgets; at most 1 workers at once"),

@@ -210,7 +210,7 @@ def run(what: str, path: Path, timeout: int) -> None:
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(run)
-cli._app = lambda words: app
+cli._app = lambda words: typer.main.get_command(app)
 cli.main()
 """
 

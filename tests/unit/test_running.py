@@ -49,7 +49,7 @@ def test_what_runs() -> None:
 
 
 def test_what_the_inventory_names() -> None:
-    assert running.pinned(cluster()) == {}
+    assert running.pinned(cluster()) == running.pinned(cluster("1.36")) == {}
     assert running.pinned(cluster("1.37.2", etcd="3.6.14")) == {"kubernetes": "1.37.2", "etcd": "3.6.14"}
 
 
@@ -60,6 +60,10 @@ def test_what_the_inventory_names() -> None:
     # Between two versions it is the higher one that was begun.
     (cluster(), fleet("1.37.2", "1.36.4"), {"kubernetes": "1.37.2"}),
     (cluster(), fleet("1.36.10", "1.36.4"), {"kubernetes": "1.36.10"}),
+    # Of a minor that the inventory names each patch that runs is right, and no other minor.
+    (cluster("1.36"), fleet("1.36.2", "1.36.2"), {"kubernetes": "1.36.2"}),
+    (cluster("1.37"), fleet("1.36.4", "1.36.4"), {"kubernetes": known_versions("1.37").kubernetes}),
+    (cluster("1.36"), BARE, {"kubernetes": known_versions("1.36").kubernetes}),
     # What the inventory names it gets, and the rest stays.
     (cluster("1.37.2"), fleet(etcd="3.6.9"), {"kubernetes": "1.37.2", "etcd": "3.6.9"}),
     (cluster(etcd="3.6.14"), fleet("1.35.8", "1.35.8", etcd="3.6.9"), {"kubernetes": "1.35.8", "etcd": "3.6.14"}),

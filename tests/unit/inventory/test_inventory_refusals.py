@@ -37,7 +37,11 @@ def refusal(tmp_path: Path, content: str | bytes) -> str:
 CLUSTER = [
     # case                  the cluster variable                            place    words
     ("float version",       'kubernetes: 1.36',                             "3:27",  'quote it: "1.36"'),
-    ("short version",       'kubernetes: "1.36"',                           "3:27",  "is not a version"),
+    ("version with v",      'kubernetes: v1.36.4',                          "3:27",  "written without v: 1.36.4"),
+    ("old minor",           'kubernetes: "1.20"',                           "3:27",  "supported are 1.35"),
+    ("short version",       'versions: {etcd: "3.6"}',                      "3:32",  "is not a version"),
+    ("endpoint unusable",   'endpoint: {address: 0.0.0.0}',                 "3:35",  "other machines cannot reach 0.0.0.0"),
+    ("endpoint loopback",   'endpoint: {address: 127.0.0.1}',               "3:35",  "other machines cannot reach 127.0.0.1"),
     ("minor",               'kubernetes: "1.12.0"',                         "3:27",  "Kubernetes 1.12.0 is not supported"),
     ("unknown key",         "nam: x",                                       "3:15",  "did you mean 'name'?"),
     ("inner unknown key",   "network: {pod: 10.0.0.0/8}",                   "3:25",  "did you mean 'pods'?"),
@@ -184,8 +188,8 @@ DOCUMENTS = [
     ("all as a child", "a: {children: {all: }}",                                     "1:16: all holds every group"),
     ("priority",       "a: {vars: {ansible_group_priority: ten}}",                   "is wanted, not 'ten'"),
     ("circle",         "a: {children: {b: }}\nb: {children: {a: }}",                 "contains itself: b > a > b"),
-    ("no address",     "control_plane: {hosts: {a: }}",                              "no IPv4 address is known of host a"),
-    ("dns name",       "control_plane: {hosts: {a: {ansible_host: a.example.com}}}", "set ansible_host to an IPv4 address"),
+    ("no address",     "control_plane: {hosts: {a: }}",                              "no IPv4 address is known of a"),
+    ("dns name",       "control_plane: {hosts: {a: {ansible_host: a.example.com}}}", "clusterctl_address"),
     ("no control",     "workers: {hosts: {a: {ip: 192.0.2.1}}}",                     "no host is in the group control_plane"),
     ("idle",           "all: {hosts: {a: {ip: 192.0.2.1}}}",                         "host a is in no group"),
     ("misspelt group", "worker: {hosts: {a: {ip: 192.0.2.1}}}",                      "only in worker (did you mean 'workers'?)"),
