@@ -118,7 +118,7 @@ def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
             done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=60, check=False)
             seconds.append(time.monotonic() - started)
             assert done.returncode == 5, done.stdout + done.stderr
-        assert min(seconds) < 5, f"it took {min(seconds):.1f} s to say so"
+        assert min(seconds) < 15, f"it took {min(seconds):.1f} s to say so"
         for needle in ("node drain", f"pid {holder.pid}", "since 20", "@"):
             assert needle in done.stderr, done.stderr
         assert subprocess.run([*CLI, "status", "-i", str(other)], capture_output=True, timeout=60, check=False).returncode == 3
