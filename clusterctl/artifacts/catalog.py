@@ -158,7 +158,7 @@ class Catalog:
                         pin.url)
 
     def add(self, pins: Mapping[str, Pin], source: str) -> None:
-        """Take in pins of files that nothing pinned."""
+        """Add pins of files that had none."""
         self.pins.update(pins)
         self.sources.update(dict.fromkeys(pins, source))
 

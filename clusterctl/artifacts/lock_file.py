@@ -1,8 +1,8 @@
-"""``clusterctl.lock``: checksums that were once taken from upstream, beside the inventory and under its version control."""
+"""``clusterctl.lock``: checksums from upstream, stored beside the inventory and under its version control."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,7 +69,7 @@ class LockFile:
         return {path: entry.pin for path, entry in self.entries.items()}
 
     def add(self, found: Iterable[Found]) -> None:
-        """Take in checksums and write the file, atomically. Raises InputError."""
+        """Add checksums and write the file atomically. Raises InputError."""
         today = f"{datetime.now(UTC):%Y-%m-%d}"
         self.entries |= {one.path: Entry(one.pin, one.source, today) for one in found}
         files = {path: self.entries[path].as_dict() for path in sorted(self.entries)}
@@ -103,17 +103,14 @@ def _entry(entry: Any, where: str) -> Entry:
     return Entry(Pin(sha256, size, str(entry.get("url", ""))), str(entry.get("from", "")), str(entry.get("taken", "")))
 
 
-def resolve(upstream: Upstream, wanted: Sequence[Wanted], told: Callable[[Wanted], None] = lambda one: None
-            ) -> tuple[list[Found], list[ClusterctlError]]:
-    """Ask upstream for checksums, several at a time; what was found, and what was not."""
+def resolve(upstream: Upstream, wanted: Sequence[Wanted]) -> tuple[list[Found], list[ClusterctlError]]:
+    """Request checksums from upstream, several at a time; return the checksums and the errors."""
 
     def ask(one: Wanted) -> Found | ClusterctlError:
         try:
             return upstream.find(*one)
         except ClusterctlError as error:
             return error
-        finally:
-            told(one)
 
     pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="upstream")
     try:

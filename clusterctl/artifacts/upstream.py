@@ -62,7 +62,7 @@ class Upstream:
         Raises:
             InputError: upstream has no such version (``artifact.not-released``).
             Unreachable: a server does not answer, or GitHub's rate limit is reached.
-            IntegrityError: what came is no checksum (``artifact.checksum-unreadable``): a proxy's page, say.
+            IntegrityError: the answer holds no checksum (``artifact.checksum-unreadable``), as a proxy's login page.
         """
         path = PATHS[product].format(version=version, arch=arch)
         try:
@@ -94,7 +94,7 @@ class Upstream:
                          code="artifact.not-released", hint="another version of it: cluster.versions")
 
     def _not_there(self, error: NotThere, product: str, version: str) -> ClusterctlError:
-        """Return what an answer other than a file means."""
+        """Return the error for an answer without a file."""
         if error.status in (403, 429) and error.headers.get("x-ratelimit-remaining") == "0":
             reset = error.headers.get("x-ratelimit-reset", "")
             when = f"{datetime.fromtimestamp(int(reset), UTC):%H:%M} UTC" if reset.isdigit() else "an hour from now"

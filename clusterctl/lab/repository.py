@@ -10,8 +10,8 @@ from clusterctl.lab.host import run
 
 PORT = 80
 
-PACKAGES = ("ca-certificates", "chrony", "conntrack", "ethtool", "haproxy", "ipset", "iptables", "nftables", "openssl", "socat",
-            "zstd")
+PACKAGES = ("ca-certificates", "chrony", "conntrack", "ethtool", "firewalld", "haproxy", "ipset", "iptables", "nftables",
+            "openssl", "socat", "ufw", "zstd")
 """What machines can install, beside what these depend on."""
 
 FETCH = f"""

@@ -1,4 +1,4 @@
-"""Write what was planned to the API, and wait until workloads have rolled out."""
+"""Apply planned objects to the API, and wait until workloads have rolled out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ KIND_SECONDS = 60.0
 def bring(session: Session, changes: Sequence[ObjectChange], *, narrow: bool) -> None:
     """Apply and remove objects. Raises Stopped.
 
-    The record of applied objects knows each before the API does. Removed ones leave the record once they are gone, where
-    ``narrow``.
+    The record lists each object before it is applied. With ``narrow``, removed objects leave the record once they are gone.
     """
     if not changes:
         return
@@ -43,7 +42,7 @@ def bring(session: Session, changes: Sequence[ObjectChange], *, narrow: bool) ->
         wider = [dataclasses.replace(change, wanted=pruning.merged(api, change.wanted)) for change in record]
     apply(session, wider)
     apply(session, [change for change in changes if change not in record and change not in removals])
-    with _refusals("objects that leave the API"):
+    with _refusals("deletion of objects"):
         pruning.remove(api, removals, session.engine.events.note)
     if narrow and [change.wanted for change in wider] != [change.wanted for change in record]:
         apply(session, record)

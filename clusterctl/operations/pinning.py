@@ -1,4 +1,4 @@
-"""Pins for all that a cluster's machines get: what nothing pins is taken from upstream once, and written to the lock file."""
+"""Pins for the programs of a cluster: missing ones are taken from upstream once and written to the lock file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clusterctl.versions import SUPPORTED_MINORS, known_versions, order
 
 
 def require(session: Session) -> None:
-    """Have every product of the cluster pinned.
+    """Ensure that every product of the cluster is pinned; take missing pins from upstream.
 
     Raises:
         InputError: a pin is missing and may not be taken (``artifact.not-locked``), or upstream has no such release.
@@ -46,7 +46,7 @@ def require(session: Session) -> None:
 
 
 def taken(found: Sequence[Found]) -> str:
-    """Say how many pins were taken, and from where."""
+    """Return a line with the number of pins and the hosts that they were taken from."""
     hosts = sorted({one.source.split("/")[2] for one in found})
     return f"{len(found)} pins taken from {' and '.join(hosts)}, written to {LOCK}"
 
@@ -75,8 +75,8 @@ class LockChange:
 def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], architectures: Sequence[str]) -> list[LockChange]:
     """Lock the checksums of all products of a cluster that nothing else pins, and those of the products ``update`` anew.
 
-    ``kubernetes``: versions to lock for; by default the cluster's. Raises InputError, Unreachable, IntegrityError; what was found
-    until then is locked.
+    ``kubernetes``: versions to lock for; by default the cluster's. Raises InputError, Unreachable, IntegrityError; the
+    checksums that were found are locked all the same.
     """
     clusters = [cluster.at(_versions(version)) for version in kubernetes] or [cluster]
     named = dict.fromkeys(pair for one in clusters for pair in products(one))
@@ -114,7 +114,7 @@ def _versions(kubernetes: str) -> Versions:
 
 
 def verify(cluster: Cluster, progress: Progress) -> int:
-    """Download every file of the lock file and compare it; how many there were. Raises IntegrityError, Unreachable, Problems."""
+    """Download every file of the lock file and compare it; return their number. Raises IntegrityError, Unreachable, Problems."""
     catalog, locked = open_catalog(cluster.settings.artifacts, cluster.base, progress), LockFile.read(cluster.base)
     prefetch(Artifact(path.rpartition("/")[2], "", "", path, entry.pin.sha256, entry.pin.size, (), catalog.fetcher,
                       upstream=entry.pin.url) for path, entry in locked.entries.items())

@@ -1,4 +1,4 @@
-"""Objects of the API that leave the inventory: a record of what was applied, and the removal of what is not wanted any more."""
+"""Prune API objects that leave the inventory: a ConfigMap records the applied objects, and the plan removes the rest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from clusterctl.kube import MANAGED_BY, MANAGER, Api, ApiError, Object, ObjectCh
 
 RECORD: Object = {"apiVersion": "v1", "kind": "ConfigMap",
                   "metadata": {"name": "clusterctl-objects", "namespace": "kube-system", "labels": OURS}}
-"""The ConfigMap that lists what was applied, without its data."""
+"""The ConfigMap that lists the applied objects, without its data."""
 REMOVE_SECONDS = 120.0
-"""How long objects that depend on each other may take to go: a Namespace waits for its pods."""
+"""Deadline for the deletion of one group of objects: a Namespace waits for its pods."""
 _KEPT = frozenset({"default", "kube-node-lease", "kube-public", "kube-system"})
 """Namespaces of Kubernetes itself (k8s.io/api/core/v1 and kube-apiserver's system namespaces): a manifest may name them."""
 _WITH = {"Namespace": "with everything in it", "CustomResourceDefinition": "with all objects of its kind"}
@@ -41,9 +41,9 @@ def is_record(item: Object) -> bool:
 
 
 def stale(api: Api, inventory: str, wanted: Iterable[Object]) -> Iterator[ObjectChange]:
-    """Yield a removal for each recorded object that is not wanted any more and still ours. Raises ApiError.
+    """Yield a removal for each recorded object that left the inventory and still has our label. Raises ApiError.
 
-    ``inventory``: the value of the label of objects from manifests. What lost its label belongs to others now and stays.
+    ``inventory``: the label's value on objects from manifests. An object without the label belongs to another manager and stays.
     """
     stay = {_identity(item) for item in wanted}
     for item in recorded(api.get(RECORD)):
@@ -62,24 +62,24 @@ def _identity(item: Object) -> tuple[str, str, str, str]:
 
 
 def merged(api: Api, item: Object) -> Object:
-    """Return the record with what it lists now as well: between the two an apply may be killed. Raises ApiError."""
+    """Return the union of a record and the stored one: an apply may be killed between two objects. Raises ApiError."""
     return record([*recorded(api.get(RECORD)), *recorded(item)])
 
 
 def remove_order(item: Object) -> tuple[int, bool]:
-    """Return the place of an object among those that are removed: a controller goes after what it has to finalize."""
+    """Return the position of an object in a removal: controllers go after the objects that they finalize."""
     return -apply_order(item), item["kind"] in ("Deployment", "DaemonSet", "StatefulSet")
 
 
 def remove(api: Api, changes: Sequence[ObjectChange], note: Callable[[str], None]) -> None:
-    """Delete objects in the reverse of the order in which they are applied; each kind is gone before the next one goes.
+    """Delete objects in the reverse of the apply order, each group after the previous one is gone.
 
-    Raises ApiError, Stopped for what is not gone after two minutes.
+    Raises ApiError, and Stopped for objects that remain after two minutes.
     """
     for _, group in groupby(sorted(changes, key=lambda one: remove_order(one.wanted)), key=lambda one: remove_order(one.wanted)):
         leaving = list(group)
         for change in leaving:
-            # A kind that went with its definition took its objects along.
+            # Deleting a CustomResourceDefinition deletes its objects.
             if api.get(change.wanted) is not None:
                 api.delete(api.path(change.wanted))
             note(f"remove {change.id}")
@@ -96,7 +96,7 @@ def _wait_gone(api: Api, changes: Sequence[ObjectChange]) -> None:
                          for change, found in there) or "True"
 
     try:
-        wait_for(left, what="objects that leave the API", deadline=REMOVE_SECONDS)
+        wait_for(left, what="deletion of objects", deadline=REMOVE_SECONDS)
     except Stopped as error:
         raise Stopped(error.message, code="objects.not-removed",
                       hint="kubectl get OBJECT -o yaml shows who has to finalize it; then run the same command again") from None

@@ -82,7 +82,7 @@ class Service(Resource):
         inputs were written, by id, in seconds of the epoch.
         """
         because = [name for name in self.inputs if name in frozenset(changed)]
-        # Others started it again, and since then wrote what is wanted: with what it runs nobody knows.
+        # Restarted outside a run, and its inputs were written after that: the process may have loaded other content.
         since = int((seen or {}).get("since", 0))
         doubtful = [name for name in self.inputs if 0 < since < written.get(name, 0)]
         wanted = self.wanted()
@@ -98,7 +98,7 @@ class Service(Resource):
         elif "stamp" in fields:
             reason = "runs with other inputs than are wanted"
         elif doubtful:
-            reason = f"was started by others before {doubtful[0]} was last written"
+            reason = f"was restarted outside clusterctl before {doubtful[0]} was last written"
         else:
             reason = " and ".join(f"{key} is {seen[key]}" for key in fields)
         if not fields and not because and not doubtful:

@@ -35,9 +35,9 @@ BOOTSTRAP = (
 )
 """The one command that is ever sent: the same for all programs, so that no secret can be in it.
 
-The program takes the lock of the machine after the last byte: a connection that dies while it sends holds up nobody. Folders
-of processes that are gone are removed. Exit 73: what was sent did not arrive; 74: no place for it; 75: another program holds
-the host.
+The program takes the lock of the machine after the last byte: a connection that dies while it sends blocks no other program.
+Folders of processes that are gone are removed. Exit 73: the archive did not arrive; 74: its folder cannot be made; 75: another
+program holds the lock.
 """
 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")

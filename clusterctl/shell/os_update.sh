@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154
 # Updates of the operating system's packages, and the one reboot that may follow. Runs after the prelude.
-# Packages that compete with the cluster's own programs are held back for the length of one command: no hold is left that somebody would have to undo.
+# Packages that compete with the cluster's own programs are held back for the length of one command: no hold remains on the machine.
 
 reboot_marker=$state/os-update
 boot_id=/proc/sys/kernel/random/boot_id

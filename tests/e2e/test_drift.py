@@ -65,7 +65,7 @@ def replaced(program: str, change: str) -> str:
 
 
 def started_with(unit: str, change: str) -> str:
-    """A shell command that starts a unit with another version of its file, and then restores what is wanted."""
+    """A shell command that starts a unit with another version of its file, and then restores the desired content."""
     path = f"/etc/systemd/system/{unit}.service"
     return (f"cp -p {path} /root/kept && {change} {path} && systemctl daemon-reload && systemctl restart {unit} && "
             f"cat /root/kept >{path} && touch -d '2 seconds' {path} && systemctl daemon-reload && rm /root/kept")

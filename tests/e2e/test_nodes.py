@@ -105,20 +105,18 @@ def second_controller(cluster: Cluster, folder: Path) -> Path:
 
 
 def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
-    """From another controller, with a state folder of its own: refused within 5 s; says by whom, since when and for what it is held."""
+    """A second controller with its own state folder is refused, with the operator, verb and start time of the lock's holder.
+
+    ``test_upgrade`` measures how long that takes, without other clusters on the same processors.
+    """
     other = second_controller(cluster, tmp_path)
     checks.apply_objects(cluster, deployment("held", replicas=2), budget("held", minAvailable=2))
     node = checks.running(cluster, "held", 2)[0]["spec"]["nodeName"]
     holder = cluster.start("node", "drain", node, "--yes", "--drain-timeout", "60")
     try:
         until(lambda: unschedulable(cluster), "the drain has begun")
-        seconds = []
-        for _attempt in range(3):  # Other clusters are built on the same processors meanwhile: the fastest counts.
-            started = time.monotonic()
-            done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=60, check=False)
-            seconds.append(time.monotonic() - started)
-            assert done.returncode == 5, done.stdout + done.stderr
-        assert min(seconds) < 15, f"it took {min(seconds):.1f} s to say so"
+        done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 5, done.stdout + done.stderr
         for needle in ("node drain", f"pid {holder.pid}", "since 20", "@"):
             assert needle in done.stderr, done.stderr
         assert subprocess.run([*CLI, "status", "-i", str(other)], capture_output=True, timeout=60, check=False).returncode == 3
@@ -130,7 +128,6 @@ def test_one_operator_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
         cluster.cli("node", "uncordon", node)
     done = subprocess.run([*CLI, "apply", "--yes", "-i", str(other)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    print(f"the second operator is told in {min(seconds):.1f} s")
 
 
 def test_two_operators_a_hundred_times(cluster: Cluster, tmp_path: Path) -> None:

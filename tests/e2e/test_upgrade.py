@@ -126,6 +126,27 @@ def test_apply_changes_no_version(cluster: Cluster) -> None:
         settings(cluster, kubernetes=None)
 
 
+def test_a_second_operator_is_refused_within_five_seconds(cluster: Cluster) -> None:
+    """While a drain that a PodDisruptionBudget blocks holds the lock."""
+    labels = {"app": "held"}
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "held"},
+              "spec": {"minAvailable": 2, "selector": {"matchLabels": labels}}}
+    checks.apply_objects(cluster, deployment("held", replicas=2), budget)
+    node = checks.running(cluster, "held", 2)[0]["spec"]["nodeName"]
+    holder = cluster.start("node", "drain", node, "--yes")
+    try:
+        until(lambda: cluster.json("get", "node", node)["spec"].get("unschedulable"), "the drain has begun")
+        started = time.monotonic()
+        refused = cluster.cli("apply", "--yes", code=5)
+        assert time.monotonic() - started < 5, refused
+        assert f"pid {holder.pid}" in refused
+    finally:
+        holder.kill()
+        holder.wait()
+        cluster.kubectl("delete", "pdb,deployment", "held")
+        cluster.cli("node", "uncordon", node)
+
+
 def test_what_the_target_does_not_know_is_told(cluster: Cluster) -> None:
     """By the tables, and by the staged program itself, before anything is interrupted."""
     settings(cluster, api_server={"extra_args": {"feature-gates": "WatchFromStorageWithoutResourceVersion=true"}})

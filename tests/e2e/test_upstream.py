@@ -31,7 +31,7 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A machine with all roles. Without addons: no registry of images is here that their pods could come from."""
-    made = Cluster.up(LabSpec(name="e2eup", machines=1, cluster={"addons": {"coredns": False, "metrics_server": False}}),
+    made = Cluster.up(LabSpec(name="e2esrc", machines=1, cluster={"addons": {"coredns": False, "metrics_server": False}}),
                       Path(tmp_path_factory.mktemp("upstream")))
     try:
         content = yaml.safe_load(made.inventory.read_text())

@@ -63,7 +63,7 @@ def stamped(box: Box) -> str | None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("state", ["active", "failed", "inactive"])
-def test_what_systemd_says_of_a_unit(box: Box, state: str, enabled: bool) -> None:
+def test_unit_states(box: Box, state: str, enabled: bool) -> None:
     systemctl(box)
     (box.path / "active").write_text(state)
     (box.path / "enabled").write_text("enabled" if enabled else "disabled")
@@ -71,8 +71,8 @@ def test_what_systemd_says_of_a_unit(box: Box, state: str, enabled: bool) -> Non
     assert found == {"active": state, "enabled": "enabled" if enabled else "disabled", "stamp": ""}
 
 
-def test_a_unit_that_systemd_has_not_read_since_it_was_written_is_read_again(dash: Box) -> None:
-    """Without a restart: the process was started with what is wanted."""
+def test_an_outdated_unit_file_is_reloaded_without_a_restart(dash: Box) -> None:
+    """systemd reloads the unit without a restart: the process runs with the desired inputs."""
     systemctl(dash)
     dash.settle(service())
     (dash.path / "outdated").write_text("yes")
@@ -89,7 +89,7 @@ def test_a_unit_that_systemd_has_not_read_since_it_was_written_is_read_again(das
     pytest.param(True, -60, None, id="it was started again with what is there"),
     pytest.param(True, 60, "restart", id="it was started again, and then the file was written anew"),
 ])
-def test_a_unit_that_others_started_with_other_files(dash: Box, again: bool, written: int, expected: str | None) -> None:
+def test_a_restart_with_other_files_is_drift(dash: Box, again: bool, written: int, expected: str | None) -> None:
     """The content is as wanted again: only the times tell that the process may have read another one."""
     systemctl(dash, "echo active >{box}/active; ln -sfn invocation-1 {box}/etc/invocation:tool.service")
     config = File(path=str(dash.etc / "config"), content=b"wanted\n")

@@ -21,8 +21,8 @@ from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.model import Host, Ssh
 from clusterctl.transport import Transport
 
-TIMEOUT = 3
-"""Seconds that the inventories here give a connection."""
+TIMEOUT = 8
+"""Seconds that the inventories here give a connection: long beside the start of the program on a loaded machine."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def start(path: Path, words: Sequence[str], **more: object) -> subprocess.Popen[
 def test_a_verb_ends_after_one_timeout_with_each_reason_once(tmp_path: Path, silent: int, words: str) -> None:
     began = time.monotonic()
     _, errors = start(inventory(tmp_path, silent), words.split(), stdout=subprocess.PIPE, stderr=subprocess.PIPE).communicate(timeout=60)
-    assert time.monotonic() - began < 10 * TIMEOUT, errors
+    assert time.monotonic() - began < 2 * TIMEOUT, errors
     assert "cp-1, cp-2, cp-3: cannot be reached" in errors and errors.count("cannot be reached") == 1, errors
 
 
@@ -78,7 +78,7 @@ def test_looking_at_silent_machines_takes_one_timeout(tmp_path: Path, silent: in
     began = time.monotonic()
     process = start(inventory(tmp_path, silent), verb.split(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, errors = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10 * TIMEOUT, (out, errors)
+    assert time.monotonic() - began < 2 * TIMEOUT, (out, errors)
 
 
 def test_a_thread_that_waited_for_an_attempt_gets_its_outcome(silent: int) -> None:

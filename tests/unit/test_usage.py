@@ -1,4 +1,4 @@
-"""Help that fits a terminal and names what is wanted; wrong usage in plain words."""
+"""Help fits a terminal and names the values of options; usage errors name the option and the value it requires."""
 
 from __future__ import annotations
 

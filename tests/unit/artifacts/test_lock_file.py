@@ -93,7 +93,7 @@ def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> N
     run(upstream, "lock", "-i", str(inventory), "--arch", "amd64")
     good = run(upstream, "lock", "verify", "-i", str(inventory))
     assert good.returncode == 0, good.stderr
-    upstream.files[APISERVER] = b"what somebody else put there"
+    upstream.files[APISERVER] = b"another build"
     bad = run(upstream, "lock", "verify", "-i", str(inventory), XDG_CACHE_HOME=str(inventory.parent / "other"))
     assert bad.returncode == 7 and locked(inventory)[APISERVER]["sha256"] in bad.stderr and upstream.digest(APISERVER) in bad.stderr
 
