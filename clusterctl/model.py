@@ -172,12 +172,18 @@ class Endpoint(Model):
 
 
 class ArtifactSettings(Model):
-    """Where programs and images come from. ``pins`` gives a sha256 for a path that the catalog does not know."""
+    """Where programs and images come from, and how they get to machines.
+
+    ``pins`` gives a sha256 for a path that the catalog does not know.
+    """
 
     mirror: Annotated[str, AfterValidator(_mirror)] | None = Field(
         None, description="directory or http(s) base that holds upstream's own paths")
     cache: File | None = None
     pins: Mapping[str, Sha256] = Field(default_factory=dict)
+    delivery: Literal["auto", "pull", "push"] = Field(
+        "auto", description="pull: machines fetch files; push: files are sent over SSH; auto: sent to machines that cannot fetch")
+    relay: str | None = Field(None, description="host that gets the files of all machines, which then fetch them from it")
 
 
 class AddonSettings(Model):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel
 
 CATALOG = "catalog.json"
+UPSTREAM = "https:/"
+"""What comes before a path, whose first part is the host, upstream."""
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
 
 PATHS: Mapping[str, str] = {
@@ -76,14 +78,21 @@ class Artifact:
     fetcher: Callable[[Artifact], Path]
     packer: Callable[[Artifact], Parcel] | None = None
     url: str | None = None
-    """Where machines get it by themselves: from an HTTP mirror. What they get must still have the pinned sha256."""
+    """Where machines can fetch it: from an HTTP mirror, or from upstream. None: only this machine has it."""
     upstream: str = ""
     """Host and path upstream, where that is not ``path``."""
+    at: str = ""
+    """Where it is on the machine already, below /opt/clusterctl; empty: it is sent with the program that installs it."""
 
     @property
     def programs(self) -> Mapping[str, str]:
         """The programs in it: what each is called there -> what it is called on machines."""
         return {name: name.rsplit("/", 1)[-1] for name in self.members or (self.product,)}
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its programs are sent as a parcel, and not the file itself."""
+        return self.product in PATHS and self.packer is not None
 
     def parcel(self) -> Parcel:
         """Its programs, verified, as they are sent. Raises IntegrityError, Unreachable."""
@@ -136,11 +145,15 @@ def _pin(entry: Mapping[str, object]) -> Pin:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All pins that hold for a cluster, and the way to the files. ``mirror_url``: an HTTP mirror that machines can ask, too."""
+    """All pins that hold for a cluster, and the way to the files.
+
+    ``base``: what comes before a path where machines fetch it: the URL of a mirror, or ``https:/`` for upstream; empty where a
+    folder of this machine is the mirror.
+    """
 
     pins: dict[str, Pin]
     fetcher: Callable[[Artifact], Path]
-    mirror_url: str = ""
+    base: str = ""
     packer: Callable[[Artifact], Parcel] | None = None
     sources: dict[str, str] = field(default_factory=dict)
     """Where each pin comes from that is not built in: ``the inventory``, or the mirror's folder or URL."""
@@ -154,8 +167,8 @@ class Catalog:
             raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path, code="artifact.not-pinned",
                              hint="clusterctl lock -i INVENTORY; or give it in the inventory: "
                                   f"cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
-        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer, self._url(path),
-                        pin.url)
+        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer,
+                        self._url(path, pin), pin.url)
 
     def add(self, pins: Mapping[str, Pin], source: str) -> None:
         """Add pins of files that had none."""
@@ -173,7 +186,10 @@ class Catalog:
         pin = self.pins.get(path)
         if pin is None:
             return None
-        return Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher, self.packer, self._url(path))
+        return Artifact(name, version, arch, path, pin.sha256, pin.size, (), self.fetcher, self.packer,
+                        self._url(path, pin))
 
-    def _url(self, path: str) -> str | None:
-        return f"{self.mirror_url}/{path}" if self.mirror_url else None
+    def _url(self, path: str, pin: Pin) -> str | None:
+        if self.base == UPSTREAM:
+            return None if path.startswith("images/") else f"{UPSTREAM}/{pin.url or path}"
+        return f"{self.base}/{path}" if self.base else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterctl.artifacts import cache
-from clusterctl.artifacts.catalog import CATALOG, PATHS, Artifact, Catalog, Pin, built_in, parse_pins
+from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
@@ -62,7 +62,7 @@ class Store:
     mirror: Location | None = None
     progress: Progress = _silent
     patience: Patience = field(default_factory=Patience)
-    upstream: str = "https:/"
+    upstream: str = UPSTREAM
 
     def fetch(self, artifact: Artifact) -> Path:
         """A verified copy: in the mirror's own folder, or in the cache. Raises IntegrityError, Unreachable."""
@@ -221,7 +221,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     """Have verified copies of all of these here, before any machine is touched. Raises the errors of all of them together."""
     def attempt(artifact: Artifact) -> ClusterctlError | None:
         try:
-            if artifact.product in PATHS and artifact.packer is not None and artifact.url is None:
+            if artifact.is_packed:
                 artifact.parcel()
             else:
                 artifact.fetch()
@@ -255,7 +255,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pin = given.pop(CATALOG, None)
     pins, sources = merge(built_in(), given, LockFile.read(base).pins, _mirror_catalog(store, pin))
-    return Catalog(pins, store.fetch, mirror.url if mirror else "", store.parcel, sources)
+    return Catalog(pins, store.fetch, mirror.url if mirror else UPSTREAM, store.parcel, sources)
 
 
 def _mirror_catalog(store: Store, pin: Pin | None) -> MirrorCatalog:

@@ -74,7 +74,7 @@ def apply(
                 confirm(yes)
                 begin_journal(report, opened, "apply")
                 operation = Apply(opened, found)
-                operation.prefetch()
+                operation.deliver()
                 with begun():
                     operation.run()
             summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", "clusterctl kubeconfig"])

@@ -156,7 +156,7 @@ def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, review
     from clusterctl.operations.upgrade import Upgrade
 
     operation = Upgrade(opened, found, wish, report.progress)
-    operation.prefetch()
+    operation.deliver()
     with begun():
         try:
             operation.run()

@@ -48,6 +48,16 @@ def role_counts(cluster: Cluster) -> Iterator[Broken]:
                      "take 3 or 5 of them for the group etcd")
 
 
+def delivery(cluster: Cluster) -> Iterator[Broken]:
+    """Machines cannot fetch from a folder of the controller, and the relay is one of them."""
+    settings, names = cluster.settings.artifacts, [host.name for host in cluster.hosts]
+    if settings.relay is not None and settings.relay not in names:
+        yield Broken(("artifacts", "relay"), f"no host is called {settings.relay!r}", f"hosts: {', '.join(names)}")
+    if settings.delivery == "pull" and settings.mirror and "://" not in settings.mirror:
+        yield Broken(("artifacts", "delivery"), "machines cannot fetch from the folder of cluster.artifacts.mirror",
+                     "serve the folder over HTTPS and give its URL, or delivery: push")
+
+
 def distinct_addresses(cluster: Cluster) -> Iterator[Broken]:
     """Two names for one machine would be two kubelets on it."""
     yield from _twice(cluster.hosts, "node address", lambda host: host.address)
@@ -140,6 +150,6 @@ def service_size(cluster: Cluster) -> Iterator[Broken]:
 
 
 RULES: tuple[Callable[[Cluster], Iterator[Broken]], ...] = (
-    role_counts, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes, room_for_pods,
+    role_counts, delivery, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes, room_for_pods,
     service_size,
 )

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from clusterctl import planner
-from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components import objects
 from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
@@ -35,7 +34,6 @@ from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.reach import Pair
 from clusterctl.resources.etcd_member import Join
-from clusterctl.resources.program import Image, Program
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ class Apply:
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
         self.serving = Serving(session, plan.facts)
-        self._bound = self._fetched = self._brought = False
+        self._bound = self._delivered = self._brought = False
         self._rolls: list[ObjectChange] = []
 
     def gates(self) -> Gates:
@@ -210,7 +208,7 @@ class Apply:
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
-        self.prefetch()
+        self.deliver()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
         if self.plan.nodes:
@@ -245,17 +243,13 @@ class Apply:
         found = api_state.compare_objects(self.session, self.session.ready_api(), self.plan.later)
         return [change for change in found if change.action != "remove"]
 
-    def prefetch(self) -> None:
-        """Have everything here, verified, before any machine is touched; ``run`` does it where nobody did."""
-        from clusterctl.artifacts.store import prefetch
+    def deliver(self) -> None:
+        """Bring files to the machines, verified, before anything is changed; ``run`` does it where it was not done."""
+        from clusterctl.operations.delivery import deliver
 
-        if self._fetched:
-            return
-        sources = {
-            change.resource.source for _, _, change in self.plan.machines.changes if isinstance(change.resource, Program | Image)
-        }
-        prefetch(source for source in sources if isinstance(source, Artifact))
-        self._fetched = True
+        if not self._delivered:
+            self.plan = replace(self.plan, machines=deliver(self.session, self.plan.machines))
+            self._delivered = True
 
     @staticmethod
     def admits(change: ObjectChange) -> bool:

@@ -234,7 +234,7 @@ class Upgrade(Apply):
 
     def run(self) -> None:
         """The next upgrade, or its part up to the pause. Raises Stopped; run again, it goes on."""
-        self.prefetch()
+        self.deliver()
         self._clean()
         self._admit()
         staging, rest = self.plan.machines.stages[:1], self.plan.machines.stages[1:]

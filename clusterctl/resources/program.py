@@ -11,6 +11,10 @@ from clusterctl.resources.base import Change, Resource, State
 from clusterctl.shell import Blob, Call, Observation, Probe
 
 ROOT = "/opt/clusterctl"
+INCOMING = f"{ROOT}/.incoming"
+"""Where files are on a machine that were brought to it before its programs are installed."""
+PARCEL = ".parcel"
+"""How the name of a parcel ends there; other files have the name of their sha256."""
 
 
 class Parcel(Protocol):
@@ -34,8 +38,8 @@ class Source(Protocol):
     def parcel(self) -> Parcel: ...
 
     @property
-    def url(self) -> str | None:
-        """Where machines get it by themselves; None: it is sent to them."""
+    def at(self) -> str:
+        """Where it is on the machine already; empty: it is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +70,17 @@ class Program(Resource):
         return {"source": words[1], "files": words[0]} if words else None
 
     def apply(self, change: Change) -> Sequence[Call]:
-        url, sha256 = self.source.url, self.source.sha256
-        kind = "parcel" if url is None else "archive" if self.members else "program"
-        return (("put_program", self.folder, sha256, kind, url or sha256, *(self.members or (self.name,))),)
+        at, sha256 = self.source.at, self.source.sha256
+        kind = "parcel" if not at or at.endswith(PARCEL) else "archive" if self.members else "program"
+        return (("put_program", self.folder, sha256, kind, at or sha256, *(self.members or (self.name,))),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
-        if self.source.url is not None:
+        at, sha256 = self.source.at, self.source.sha256
+        if at and not at.endswith(PARCEL):
             return {}
         parcel = self.source.parcel()
-        return {self.source.sha256: parcel.path, f"{self.source.sha256}.sums": parcel.sums}
+        sums = {f"{sha256}.sums": parcel.sums}
+        return sums if at else {sha256: parcel.path, **sums}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,7 @@ class Image(Resource):
         return None if seen.get("image", self.reference) is None else {"reference": self.reference}
 
     def apply(self, change: Change) -> Sequence[Call]:
-        return (("put_image", self.source.sha256, self.source.url or self.source.sha256),)
+        return (("put_image", self.source.sha256, self.source.at or self.source.sha256),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
-        return {} if self.source.url is not None else {self.source.sha256: self.source.fetch()}
+        return {} if self.source.at else {self.source.sha256: self.source.fetch()}

@@ -178,33 +178,16 @@ install_packages() {
 		-o APT::Keep-Downloaded-Packages=false -o "DPkg::Pre-Install-Pkgs::=$note" --no-install-recommends install "$@"
 }
 
-# take BLOB: the path of what was sent, or of what is fetched now where BLOB is a URL, into 'taken'.
+# take BLOB: the path of a file that was sent with this program, or brought before it, into 'taken'.
 take() {
-	taken=$work/blobs/$1
 	case $1 in
-	http://* | https://*)
-		taken=$work/fetched
-		fetch "$1" "$taken"
-		;;
+	/*) taken=$1 ;;
+	*) taken=$work/blobs/$1 ;;
 	esac
 }
 
-# fetch URL FILE: with whatever the machine has; apt's own downloader is on every Debian.
-fetch() {
-	helper=/usr/lib/apt/apt-helper
-	if command -v curl >/dev/null 2>&1; then
-		curl -fsSL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -o "$2" -- "$1"
-	elif command -v wget >/dev/null 2>&1; then
-		wget -q -T 60 -O "$2" -- "$1"
-	elif [ -x "$helper" ]; then
-		"$helper" -q -o APT::Sandbox::User=root -o Acquire::http::Timeout=60 download-file "$1" "$2"
-	else
-		die "nothing here can fetch $1: install curl"
-	fi
-}
-
 # put_program FOLDER SHA256 KIND BLOB NAME...: verified again here, unpacked beside, then renamed.
-# KIND: parcel (programs that were sent, with their digests beside them), archive or program (fetched from the URL that BLOB is).
+# KIND: parcel (programs, with their digests in the blob SHA256.sums), archive or program (upstream's own file).
 put_program() {
 	folder=$1 sum=$2 kind=$3
 	take "$4"
@@ -224,7 +207,7 @@ put_program() {
 	esac
 	cd "$folder.new" || exit
 	sha256 -- * >"$work/sums"
-	if [ "$kind" = parcel ] && ! cmp -s "$work/sums" "$blob.sums"; then
+	if [ "$kind" = parcel ] && ! cmp -s "$work/sums" "$work/blobs/$sum.sums"; then
 		die "integrity: what arrived for $folder is not what was sent: $(cat "$work/sums")"
 	fi
 	chown 0:0 -- *
@@ -242,6 +225,7 @@ put_program() {
 	} >.stamp.new
 	sync .stamp.new
 	mv -f .stamp.new .stamp
+	rm -f -- "$blob"
 }
 
 # unpack ARCHIVE FOLDER MEMBER...: just these members, flat, regular files only.
@@ -269,6 +253,7 @@ put_image() {
 	take "$2"
 	[ "$(sha256 "$taken" | cut -d ' ' -f 1)" = "$1" ] || die "integrity: the image archive that arrived does not have the sha256 $1"
 	"$root/bin/ctr" --namespace k8s.io images import --local --digests=false "$taken" || "$root/bin/ctr" --namespace k8s.io images import "$taken"
+	rm -f -- "$taken"
 }
 
 # put_pair PATH OWNER BLOB STAMP: a key and its certificate; the stamp, written last, says that they belong together.

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import os
-import shlex
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ class Source:
     programs: Mapping[str, str]
     archive: bool
     sums: bytes = b""
-    url: str | None = None
+    at: str = ""
 
     def fetch(self) -> Path:
         return self.path
@@ -68,19 +67,19 @@ def archive(*members: tuple[str, bytes | None], mode: str = "w:gz") -> bytes:
     return stream.getvalue()
 
 
-def fetched(box: Box, source: Source, arrives: bytes | None = None) -> Source:
-    """The same, from a URL that the machine asks itself; ``arrives``: what comes from there in its place."""
-    if arrives is not None:
-        source.path.write_bytes(arrives)
-    box.command("curl", f'while [ "$1" != -o ]; do shift; done; cp {shlex.quote(str(source.path))} "$2"')
-    return dataclasses.replace(source, url="https://mirror.example/file")
+def brought(box: Box, source: Source, content: bytes | None = None) -> Source:
+    """The same, as a file that is on the machine already; ``content``: what it holds in its place."""
+    place = box.path / "incoming"
+    place.write_bytes(source.path.read_bytes() if content is None else content)
+    return dataclasses.replace(source, at=str(place))
 
 
-@pytest.mark.parametrize("url", [False, True])
-def test_a_file(box: Box, url: bool) -> None:
+@pytest.mark.parametrize("here", [False, True])
+def test_a_file(box: Box, here: bool) -> None:
     given = source(box.path / "blob", b"#!/bin/sh\necho tool\n")
-    program = Program(name="tool", version="1.0.0", source=fetched(box, given) if url else given)
+    program = Program(name="tool", version="1.0.0", source=brought(box, given) if here else given)
     box.settle(program)
+    assert not (box.path / "incoming").exists()
     folder = box.root / "tool/1.0.0"
     assert (folder / "tool").read_bytes() == b"#!/bin/sh\necho tool\n"
     assert os.listdir(folder.parent) == ["1.0.0"] and sorted(os.listdir(folder)) == [".stamp", "tool"]
@@ -89,12 +88,12 @@ def test_a_file(box: Box, url: bool) -> None:
     assert box.diff(program, verify=True) is None
 
 
-@pytest.mark.parametrize("url", [False, True])
-def test_an_archive(box: Box, url: bool) -> None:
+@pytest.mark.parametrize("here", [False, True])
+def test_an_archive(box: Box, here: bool) -> None:
     content = archive(("pack/two words", b"2"), ("pack/bin/one", b"1"), ("unasked", b"3"), ("../../etc/evil", b"4"), ("link", None))
     members = ("pack/bin/one", "pack/two words")
     given = source(box.path / "blob", content, *members)
-    program = Program(name="pack", version="2.0.0", source=fetched(box, given) if url else given, members=members)
+    program = Program(name="pack", version="2.0.0", source=brought(box, given) if here else given, members=members)
     box.settle(program)
     folder = box.root / "pack/2.0.0"
     assert sorted(os.listdir(folder)) == [".stamp", "one", "two words"]
@@ -112,8 +111,8 @@ def test_programs_that_are_not_what_was_sent_leave_nothing(box: Box, sums: str) 
     assert os.listdir(box.root) == []
 
 
-def test_what_a_url_gives_in_its_place_leaves_nothing(box: Box) -> None:
-    given = fetched(box, source(box.path / "blob", b"good"), arrives=b"evil")
+def test_a_file_that_was_changed_after_it_was_brought_leaves_nothing(box: Box) -> None:
+    given = brought(box, source(box.path / "blob", b"good"), b"evil")
     result = box.apply(Program(name="tool", version="1.0.0", source=given))
     assert result.failure is not None and "integrity" in result.failure.output
     assert os.listdir(box.root) == []
@@ -130,14 +129,15 @@ WAYS_OUT = [
 
 @pytest.mark.parametrize(("members", "asked"), WAYS_OUT)
 def test_links_and_ways_out_are_refused(dash: Box, members: tuple[tuple[str, bytes | None], ...], asked: str) -> None:
-    given = fetched(dash, source(dash.path / "blob", archive(*members), asked))
+    given = brought(dash, source(dash.path / "blob", archive(*members), asked))
     program = Program(name="tool", version="1.0.0", source=given, members=(asked,))
     before = sorted(os.listdir(dash.path))
     failed = dash.apply(program).failure is not None
     # GNU tar takes an absolute name for a relative one, which stays inside.
     assert failed or (asked.startswith("/") and (dash.root / "tool/1.0.0/clusterctl-evil").exists())
     assert (dash.root / "tool/1.0.0").exists() is not failed and not (dash.root / "tool/1.0.0.new").exists()
-    assert [name for name in sorted(os.listdir(dash.path)) if not name.startswith("work-")] == before
+    assert [name for name in sorted(os.listdir(dash.path)) if not name.startswith("work-")] == [
+        name for name in before if failed or name != "incoming"]
     assert not Path("/tmp/clusterctl-evil").exists() and os.listdir(dash.etc) == []
 
 
@@ -158,7 +158,7 @@ def test_a_damaged_archive_is_refused(dash: Box, size: int) -> None:
     given = source(dash.path / "blob", archive(("one", os.urandom(50_000)))[:size], "one")
     with pytest.raises(IntegrityError, match="no whole archive"):
         given.parcel()
-    program = Program(name="tool", version="1.0.0", source=fetched(dash, given), members=("one",))
+    program = Program(name="tool", version="1.0.0", source=brought(dash, given), members=("one",))
     assert dash.apply(program).failure is not None
     assert not (dash.root / "tool/1.0.0").exists()
 

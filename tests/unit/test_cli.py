@@ -150,7 +150,7 @@ def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytes
     def run() -> None:
         raise Stopped("midway")
 
-    operation = SimpleNamespace(prefetch=lambda: None, run=run)
+    operation = SimpleNamespace(deliver=lambda: None, run=run)
     monkeypatch.setattr("clusterctl.operations.upgrade.Upgrade", lambda *_: operation)
     nothing: Any = SimpleNamespace(path="plan.json")
     with pytest.raises(Stopped, match="Broken pipe"):
