@@ -14,8 +14,9 @@ import yaml
 from clusterctl.artifacts.catalog import Pin
 from clusterctl.artifacts.upstream import REACH, Found, Upstream
 from clusterctl.errors import ClusterctlError, InputError, Problems, Unreachable
-from clusterctl.model import SHA256
+from clusterctl.model import SHA256, VERSION
 from clusterctl.storage import write_whole
+from clusterctl.versions import minor
 
 NAME = "clusterctl.lock"
 HEADER = b"# Checksums of this cluster's programs, as upstream publishes them. Written by clusterctl; commit it.\n"
@@ -43,10 +44,11 @@ class Entry:
 
 @dataclass(slots=True)
 class LockFile:
-    """The locked checksums by path."""
+    """The locked checksums by path, and the patch release that each minor of Kubernetes was locked to."""
 
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
+    releases: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> LockFile:
@@ -62,7 +64,7 @@ class LockFile:
             mark = getattr(error, "problem_mark", None)
             place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
             raise _unreadable(place, getattr(error, "problem", None) or "no YAML") from None
-        return cls(path, _entries(content, str(path)))
+        return cls(path, _entries(content, str(path)), _releases(content, str(path)))
 
     @property
     def pins(self) -> Mapping[str, Pin]:
@@ -72,9 +74,19 @@ class LockFile:
         """Add checksums and write the file atomically. Raises InputError."""
         today = f"{datetime.now(UTC):%Y-%m-%d}"
         self.entries |= {one.path: Entry(one.pin, one.source, today) for one in found}
+        self._write()
+
+    def lock_release(self, minor: str, version: str) -> None:
+        """Lock a minor of Kubernetes to a patch release. Raises InputError."""
+        self.releases[minor] = version
+        self._write()
+
+    def _write(self) -> None:
+        releases = {"kubernetes": dict(sorted(self.releases.items()))} if self.releases else {}
         files = {path: self.entries[path].as_dict() for path in sorted(self.entries)}
         try:
-            write_whole(self.path, HEADER + yaml.safe_dump({"files": files}, sort_keys=False, width=1000).encode(), 0o644)
+            content = yaml.safe_dump({**releases, "files": files}, sort_keys=False, width=1000)
+            write_whole(self.path, HEADER + content.encode(), 0o644)
         except OSError as error:
             raise InputError(f"cannot be written: {error.strerror}", where=str(self.path), code="lock.unwritable",
                              hint="let this user write to the inventory's folder") from None
@@ -90,6 +102,17 @@ def _entries(content: Any, where: str) -> dict[str, Entry]:
     if not isinstance(files, dict):
         raise _unreadable(where, "has no mapping files")
     return {str(path): _entry(entry, f"{where}: {path}") for path, entry in files.items()}
+
+
+def _releases(content: Any, where: str) -> dict[str, str]:
+    found = content.get("kubernetes", {})
+    if not isinstance(found, dict):
+        raise _unreadable(where, "kubernetes is not a mapping")
+    for release, version in found.items():
+        texts = isinstance(release, str) and isinstance(version, str)
+        if not texts or not VERSION.fullmatch(version) or minor(version) != release:
+            raise _unreadable(where, f"{version!r} is no patch release of {release!r}")
+    return found
 
 
 def _entry(entry: Any, where: str) -> Entry:

@@ -29,7 +29,7 @@ from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.operations.gates import Serving
 from clusterctl.operations.members import Membership, MemberState
-from clusterctl.operations.pinning import require
+from clusterctl.operations.pinning import choose_patch, require
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.reach import Pair
@@ -97,6 +97,7 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
 
 def refuse_early(session: Session) -> None:
     """Raises InputError for what can be told before any machine is asked."""
+    choose_patch(session, ask=session.pki_is_new)
     if session.pki_is_new or "kubernetes" in running.pinned(session.cluster):
         require(session)
     why, what = even_members(len(session.cluster.etcd_members))

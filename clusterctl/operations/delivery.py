@@ -166,8 +166,8 @@ class Delivery:
             elif kind == "brought":
                 found.brought[file.artifact.sha256] = file.name
             elif kind == "altered":
-                raise IntegrityError(f"expected sha256 {file.sha256}, got {words[2]} ({words[3]} bytes); the file was deleted",
-                                     where=f"{host.name}: {words[1]}", code="artifact.mismatch",
+                raise IntegrityError(f"{words[1]}: expected sha256 {file.sha256}, got {words[2]} ({words[3]} bytes)",
+                                     where=host.name, code="artifact.mismatch",
                                      hint="does a proxy or a login page answer in place of the server? nothing was changed")
             elif kind == "unfetched":
                 found.failure = f"{words[1]}: {words[2] if len(words) > 2 else 'no reason is known'}"

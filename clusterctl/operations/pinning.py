@@ -15,10 +15,13 @@ from clusterctl.artifacts.upstream import Found, Upstream
 from clusterctl.components.programs import products
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.facts import Facts
-from clusterctl.model import Cluster, Versions
+from clusterctl.model import MINOR, Cluster, Versions
 from clusterctl.operations import running
 from clusterctl.operations.base import Session
 from clusterctl.versions import SUPPORTED_MINORS, known_versions, order
+
+SOON = Upstream(Patience(stall=3, small=5, attempts=1))
+"""Upstream, for what can be done without: it is asked once and for a short time."""
 
 
 def require(session: Session) -> None:
@@ -45,6 +48,26 @@ def require(session: Session) -> None:
         raise unresolved(left, errors)
 
 
+def choose_patch(session: Session, *, ask: bool) -> None:
+    """Where the inventory names a minor of Kubernetes, take the patch release that the lock file has, or else upstream's newest.
+
+    The newest is locked. Where upstream is not asked (not ``ask``, ``--locked``, a mirror) or does not answer, the built-in one
+    is meant.
+    """
+    named = session.cluster.settings.kubernetes
+    if not named or not MINOR.fullmatch(named):
+        return
+    locked = LockFile.read(session.cluster.base)
+    version = locked.releases.get(named, "")
+    if ask and not version and not session.options.locked and not session.cluster.settings.artifacts.mirror:
+        version = SOON.newest(named)
+        if version:
+            locked.lock_release(named, version)
+            session.engine.events.progress(f"Kubernetes {named}: {version} is upstream's newest patch release, written to {LOCK}")
+    if version:
+        session.cluster = session.cluster.at(known_versions(version, **session.cluster.settings.versions))
+
+
 def taken(found: Sequence[Found]) -> str:
     """Return a line with the number of pins and the hosts that they were taken from."""
     hosts = sorted({one.source.split("/")[2] for one in found})
@@ -54,10 +77,13 @@ def taken(found: Sequence[Found]) -> str:
 def newer_releases(facts: Mapping[str, Facts]) -> list[str]:
     """Return the newest release of each supported minor, where newer than what runs; none where upstream does not answer soon."""
     present = max(running.versions_of(facts).get("kubernetes", {"0"}), key=order)
-    upstream = Upstream(Patience(stall=3, small=5, attempts=1))
     with ThreadPoolExecutor(max_workers=len(SUPPORTED_MINORS), thread_name_prefix="upstream") as pool:
-        newest = list(pool.map(upstream.newest, SUPPORTED_MINORS))
+        newest = list(pool.map(SOON.newest, SUPPORTED_MINORS))
     return [version for version in newest if version and order(version) > order(present)]
+
+
+KUBERNETES = "kubernetes"
+"""Stands among products for the patch release that a minor means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +101,21 @@ class LockChange:
 def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], architectures: Sequence[str]) -> list[LockChange]:
     """Lock the checksums of all products of a cluster that nothing else pins, and those of the products ``update`` anew.
 
-    ``kubernetes``: versions to lock for; by default the cluster's. Raises InputError, Unreachable, IntegrityError; the
+    ``kubernetes``: versions to lock for; by default the cluster's. A minor is its newest patch release, which is locked, too;
+    ``kubernetes`` among the products of ``update`` asks for it anew. Raises InputError, Unreachable, IntegrityError; the
     checksums that were found are locked all the same.
     """
-    clusters = [cluster.at(_versions(version)) for version in kubernetes] or [cluster]
-    named = dict.fromkeys(pair for one in clusters for pair in products(one))
-    unknown = sorted(set(update) - {product for product, _ in named})
+    named = cluster.settings.kubernetes
+    if not kubernetes and named and MINOR.fullmatch(named):
+        kubernetes = (named,)
+    clusters = [cluster.at(_versions(cluster, version, KUBERNETES in update)) for version in kubernetes] or [cluster]
+    programs = dict.fromkeys(pair for one in clusters for pair in products(one))
+    unknown = sorted(set(update) - {product for product, _ in programs} - {KUBERNETES})
     if unknown:
         raise InputError(f"the cluster has no product {unknown[0]!r}", where="--update", code="lock.unknown-product",
-                         hint=f"products: {', '.join(dict.fromkeys(product for product, _ in named))}")
+                         hint=f"products: {', '.join(dict.fromkeys(product for product, _ in programs))}")
     catalog, locked = open_catalog(cluster.settings.artifacts, cluster.base), LockFile.read(cluster.base)
-    asked = [(product, version, arch) for product, version in named for arch in architectures
+    asked = [(product, version, arch) for product, version in programs for arch in architectures
              if product in update or PATHS[product].format(version=version, arch=arch) not in catalog.pins]
     found, errors = resolve(Upstream(), asked)
     before = {path: entry.pin.sha256 for path, entry in locked.entries.items()}
@@ -105,8 +135,15 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
             if before.get(one.path) != one.pin.sha256]
 
 
-def _versions(kubernetes: str) -> Versions:
+def _versions(cluster: Cluster, kubernetes: str, update: bool) -> Versions:
     try:
+        known_versions(kubernetes)
+        if MINOR.fullmatch(kubernetes):
+            locked = LockFile.read(cluster.base)
+            newest = locked.releases.get(kubernetes) if not update else None
+            if not newest and (newest := Upstream().newest(kubernetes)):
+                locked.lock_release(kubernetes, newest)
+            kubernetes = newest or kubernetes
         return known_versions(kubernetes)
     except ValueError as error:
         raise InputError(str(error), where="--kubernetes", code="version.unsupported",

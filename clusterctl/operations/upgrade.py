@@ -24,11 +24,11 @@ from clusterctl.operations import drain, running, snapshot, upgrade_checks
 from clusterctl.operations.apply import Apply, ApplyPlan, compare
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import max_unavailable
-from clusterctl.operations.pinning import require
+from clusterctl.operations.pinning import choose_patch, require
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
-from clusterctl.versions import SUPPORTED_MINORS, order
+from clusterctl.versions import SUPPORTED_MINORS, minor, order
 
 OPERATION = "upgrade"
 PAUSES = ("staging", "etcd", "control-plane")
@@ -143,8 +143,9 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     present = running.versions_of(facts)
     if not running.live(facts):
         raise Refused("there is no cluster yet", where=session.cluster.name, hint="clusterctl apply")
-    settled = running.settle(session.cluster, facts)
     found = present["kubernetes"]
+    choose_patch(session, ask=not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found})
+    settled = running.settle(session.cluster, facts)
     to = wish.to or (max(found, key=order) if wish.alone else settled.versions.kubernetes)
     problem = skew.refuse_path(found, to, wish.through)
     if problem:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import checks
@@ -25,13 +28,15 @@ from upstream_double import Upstream, reply
 
 ROOT = Path(__file__).parent.parent.parent
 
+CLONE_NEWNET = 0x40000000
+
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A machine with all roles. Without addons: no registry of images is here that their pods could come from."""
-    made = Cluster.up(LabSpec(name="e2esrc", machines=1, cluster={"addons": {"coredns": False, "metrics_server": False}}),
+    """A control plane and a worker. Without addons: no registry of images is here that their pods could come from."""
+    made = Cluster.up(LabSpec(name="e2esrc", machines=2, cluster={"addons": {"coredns": False, "metrics_server": False}}),
                       Path(tmp_path_factory.mktemp("upstream")))
     try:
         content = yaml.safe_load(made.inventory.read_text())
@@ -42,11 +47,30 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.down()
 
 
+def listen(namespace: str, address: str) -> socket.socket:
+    """A socket that listens in a network namespace: a thread that has entered it makes it."""
+
+    def make() -> socket.socket:
+        with open(f"/run/netns/{namespace}") as handle:
+            assert ctypes.CDLL(None).setns(handle.fileno(), CLONE_NEWNET) == 0
+        return socket.create_server((address, 0))
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(make).result()
+
+
 @pytest.fixture(scope="module")
 def upstream(bare: Cluster) -> Iterator[Upstream]:
     cluster, arch = load(bare.inventory), own_architecture()
     paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
     double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
+    proxy = listen(bare.lab.namespace, bare.lab.gateway)
+    double.listen(proxy)
+    # Machines have apt's own program to fetch with.
+    settings = f"""Acquire::https::Proxy "http://{bare.lab.gateway}:{proxy.getsockname()[1]}"; Acquire::https::CAInfo "/etc/double.pem";"""
+    for name in bare.lab.machines:
+        bare.lab.exec(name, ["sh", "-c", f"cat >/etc/double.pem; echo '{settings}' >/etc/apt/apt.conf.d/99double"],
+                      stdin=double.authority.read_text())
     yield double
     double.close()
 
@@ -73,20 +97,31 @@ def run(cluster: Cluster, upstream: Upstream, program: Path, *words: str, code: 
     return done.stdout + done.stderr
 
 
-def test_a_lie_is_refused_before_the_machine_is_changed(bare: Cluster, upstream: Upstream, program: Path) -> None:
-    """A file that is not what its published checksum says."""
+def deliver(cluster: Cluster, **settings: str) -> None:
+    cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(artifacts=settings))
+
+
+@pytest.mark.parametrize("delivery", ["push", "auto"])
+def test_a_lie_is_refused_before_a_machine_is_changed(bare: Cluster, upstream: Upstream, program: Path, delivery: str) -> None:
+    """A file that is not what its published checksum says, sent from here and fetched by the machines."""
+    deliver(bare, delivery=delivery)
     kubelet = next(path for path in upstream.files if path.endswith("/kubelet"))
     run(bare, upstream, program, "lock", "--arch", own_architecture())
     upstream.lies[kubelet] = lambda handler: reply(handler, 200, b"not a kubelet")
     assert kubelet in run(bare, upstream, program, "apply", "--yes", code=7)
     del upstream.lies[kubelet]
-    assert not bare.on("cp-1", "ls -d /opt/clusterctl /etc/clusterctl 2>/dev/null || :").strip()
+    for name in bare.lab.machines:
+        assert not bare.on(name, "ls -d /opt/clusterctl /etc/clusterctl 2>/dev/null || :").strip()
 
 
 def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None:
-    """What no lock file has is locked by it; the next run asks upstream for nothing."""
+    """What no lock file has is locked by it; the next run asks upstream for nothing. The machines get each file once, through one of them."""
     (bare.inventory.parent / "clusterctl.lock").unlink()
+    deliver(bare, delivery="pull", relay="cp-1")
+    upstream.asked.clear()
     said = run(bare, upstream, program, "apply", "--yes")
+    assert {path: upstream.asked.count(f"GET {path}") for path in upstream.files} == dict.fromkeys(upstream.files, 1)
+    assert float(said.rsplit(" MiB sent", 1)[0].rsplit(" ", 1)[1]) < 5, said
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)

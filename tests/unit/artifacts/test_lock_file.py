@@ -132,6 +132,38 @@ def test_a_version_that_was_not_released_names_the_newest(upstream: Upstream, in
     assert done.returncode == 2 and "[artifact.not-released]" in done.stderr and "1.36.9" in done.stderr
 
 
+def versions(inventory: Path) -> tuple[object, set[str]]:
+    """What a minor was locked to, and the versions of Kubernetes that have locked files."""
+    content = yaml.safe_load((inventory.parent / "clusterctl.lock").read_text())
+    return content.get("kubernetes"), {path.split("/")[2] for path in content["files"] if path.startswith("dl.k8s.io/release/")}
+
+
+def test_a_minor_is_locked_to_its_newest_patch_release(upstream: Upstream, inventory: Path) -> None:
+    upstream.newest = "1.36.7"
+    content = yaml.safe_load(inventory.read_text())
+    content["all"]["vars"]["cluster"]["kubernetes"] = "1.36"
+    inventory.write_text(yaml.safe_dump(content))
+    done = run(upstream, "lock", "-i", str(inventory))
+    assert done.returncode == 0, done.stderr
+    assert versions(inventory) == ({"1.36": "1.36.7"}, {"v1.36.7"})
+    # A newer release changes nothing until it is asked for.
+    upstream.newest = "1.36.8"
+    upstream.files |= {path.replace("1.36.7", "1.36.8"): b"newer" for path in list(upstream.files)}
+    assert run(upstream, "lock", "-i", str(inventory)).returncode == 0
+    assert versions(inventory) == ({"1.36": "1.36.7"}, {"v1.36.7"})
+    assert run(upstream, "lock", "-i", str(inventory), "--update", "kubernetes").returncode == 0
+    assert versions(inventory) == ({"1.36": "1.36.8"}, {"v1.36.7", "v1.36.8"})
+
+
+def test_a_first_plan_locks_a_minor(upstream: Upstream, inventory: Path) -> None:
+    """Before any machine is asked: this one does not exist."""
+    upstream.newest = "1.36.7"
+    inventory.write_text("all: {vars: {cluster: {kubernetes: '1.36'}}}\n"
+                         "control_plane: {hosts: {a: {ansible_host: 127.0.0.1, ansible_port: 9, clusterctl_address: 192.0.2.1}}}\n")
+    assert run(upstream, "plan", "-i", str(inventory)).returncode == 6
+    assert versions(inventory) == ({"1.36": "1.36.7"}, {"v1.36.7"})
+
+
 def test_an_unknown_authority_is_not_believed(upstream: Upstream, inventory: Path) -> None:
     done = run(upstream, "lock", "-i", str(inventory), SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt")
     assert done.returncode == 6 and "CERTIFICATE_VERIFY_FAILED" in done.stderr and not (inventory.parent / "clusterctl.lock").exists()
@@ -170,7 +202,8 @@ def test_plan_takes_what_is_missing_unless_it_may_not(upstream: Upstream, invent
 
 @pytest.mark.parametrize(("content", "code", "exit_code"), [
     ("files: {x: {sha256: abc}}", "lock.unreadable", 2), ("files: [", "lock.unreadable", 2), ("[]", "lock.unreadable", 2),
-    ("files: {x: 1}", "lock.unreadable", 2), (f"files: {{x: {{sha256: {'a' * 64}, size: -1}}}}", "lock.unreadable", 2),
+    ("files: {x: 1}", "lock.unreadable", 2), ("{files: {}, kubernetes: {'1.36': 1.37.1}}", "lock.unreadable", 2),
+    ("{files: {}, kubernetes: [1]}", "lock.unreadable", 2), (f"files: {{x: {{sha256: {'a' * 64}, size: -1}}}}", "lock.unreadable", 2),
     (f"files: {{{next(iter(built_in()))}: {{sha256: {'a' * 64}}}}}", "artifact.pin-conflict", 7)])
 def test_a_lock_file_that_was_edited(upstream: Upstream, inventory: Path, content: str, code: str, exit_code: int) -> None:
     (inventory.parent / "clusterctl.lock").write_text(content)

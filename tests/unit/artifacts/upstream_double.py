@@ -47,19 +47,25 @@ class Upstream:
         self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]
         self._server.socket = _context(folder, self.authority).wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self._proxy = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._tunnels, daemon=True).start()
+        self._proxies: list[socket.socket] = []
+        self.listen(socket.create_server(("127.0.0.1", 0)))
+
+    def listen(self, proxy: socket.socket) -> None:
+        """Take connections of clients on one more socket, as one of another network namespace."""
+        self._proxies.append(proxy)
+        threading.Thread(target=self._tunnels, args=(proxy,), daemon=True).start()
 
     @property
     def environment(self) -> dict[str, str]:
         """What leads a client here."""
-        proxy = f"http://127.0.0.1:{self._proxy.getsockname()[1]}"
+        proxy = f"http://127.0.0.1:{self._proxies[0].getsockname()[1]}"
         return {"HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "", "no_proxy": "", "SSL_CERT_FILE": str(self.authority)}
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._proxy.close()
+        for proxy in self._proxies:
+            proxy.close()
 
     def digest(self, path: str) -> str:
         content = self.files[path]
@@ -136,10 +142,10 @@ class Upstream:
             return reply(handler, 404, b'{"message": "Not Found"}')
         return reply(handler, 200, json.dumps({"assets": assets}).encode())
 
-    def _tunnels(self) -> None:
+    def _tunnels(self, proxy: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._proxy.accept()
+                client, _ = proxy.accept()
                 threading.Thread(target=self._tunnel, args=(client,), daemon=True).start()
 
     def _tunnel(self, client: socket.socket) -> None:
