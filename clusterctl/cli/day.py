@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.options import (
     InventoryOption,
     Invocation,
@@ -133,7 +134,8 @@ def kubeconfig(
 def execute(
     call: Invocation,
     context: typer.Context,
-    hosts: Annotated[str, typer.Argument(metavar="HOSTS", help="Names, groups, globs, with commas between.")],
+    hosts: Annotated[str, typer.Argument(
+        metavar="HOSTS", autocompletion=words.host_patterns, help="Names, groups, globs, with commas between.")],
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root. Exits with the highest of their exit codes."""
@@ -172,7 +174,8 @@ def image_load(
 
 
 def trust(
-    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the inventory, or a bastion's address.")],
+    host: Annotated[str, typer.Argument(
+        metavar="HOST", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")],
     inventory: InventoryOption,
     state: StateOption = None,
     expected: Annotated[

@@ -8,10 +8,12 @@ from typing import Annotated, get_args
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.inventory import InventoryOption, Output, OutputOption
 
 INVENTORY = get_args(InventoryOption)[1]
-KubernetesOption = Annotated[list[str] | None, typer.Option(metavar="X.Y.Z", help="Lock for this version; may be given again.")]
+KubernetesOption = Annotated[list[str] | None, typer.Option(
+    metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; may be given again.")]
 UpdateOption = Annotated[list[str] | None, typer.Option(metavar="PRODUCT", help="Take its checksums anew; may be given again.")]
 ArchOption = Annotated[str, typer.Option("--arch", metavar="ARCH,...", help="The machines' architectures.")]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.options import ComponentOption, components_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def register(app: typer.Typer) -> None:
 
 
 def mirror(
-    kubernetes: Annotated[list[str] | None, typer.Option(help="A version of Kubernetes; may be given again.")] = None,
+    kubernetes: Annotated[list[str] | None, typer.Option(
+        autocompletion=words.versions, help="A version of Kubernetes; may be given again.")] = None,
     component: ComponentOption = None,
     directory: Annotated[Path | None, typer.Option(help="The mirror's folder; $CLUSTERCTL_MIRROR names another default.")] = None,
     upstream: Annotated[bool, typer.Option(help="Ask upstream first, before building from source.")] = True,

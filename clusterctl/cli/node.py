@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
 from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 API_SECONDS = 15.0
 """How long cordon and uncordon wait for an API server that is ready."""
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="Nodes of the inventory.")]
+NamesArgument = Annotated[list[str], typer.Argument(
+    metavar="NAME...", autocompletion=words.hosts, help="Nodes of the inventory.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -113,7 +115,7 @@ EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lin
 @draining_verb
 def remove(
     call: Invocation,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Machines that leave.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=words.hosts, help="Machines that leave.")],
     offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin.")] = False,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
@@ -167,8 +169,9 @@ def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
 @draining_verb
 def replace(
     call: Invocation,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The machine that goes, dead or alive.")],
-    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help="Who comes; else a fresh machine of its name.")] = None,
+    old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=words.hosts, help="The machine that goes, dead or alive.")],
+    new: Annotated[str | None, typer.Argument(
+        metavar="[NEW]", autocompletion=words.hosts, help="Who comes; else a fresh machine of its name.")] = None,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.inventory import InventoryOption as InventoryOption
 from clusterctl.cli.inventory import Output as Output
 from clusterctl.cli.inventory import OutputOption as OutputOption
@@ -42,7 +43,8 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", parser=_folder,
                               help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
 ]
-LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", help="Only these hosts.")]
+LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", autocompletion=words.host_lists,
+                                                    help="Only these hosts.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.options import (
     ComponentOption,
     Invocation,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from clusterctl.operations.upgrade import UpgradePlan, Wish
     from clusterctl.report import Report
 
-ToOption = Annotated[str | None, typer.Option("--to", metavar="X.Y.Z", help="Of Kubernetes; else what the inventory names.")]
+ToOption = Annotated[str | None, typer.Option(
+    "--to", metavar="X.Y.Z", autocompletion=words.versions, help="Of Kubernetes; else what the inventory names.")]
 ThroughOption = Annotated[
     list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
 ]

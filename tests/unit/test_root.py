@@ -38,16 +38,29 @@ def test_no_other_shell_is_completed() -> None:
     assert run(CLI, "completion", "csh").returncode == 2
 
 
-def test_bash_completes_verbs() -> None:
-    script = """
+@pytest.mark.parametrize(("line", "completed"), [
+    ("node dr", ["drain"]),
+    ("node drain -i INVENTORY w-", ["w-1", "w-2"]),
+    ("plan -i INVENTORY --limit cp-1,w-1,", ["cp-1,w-1,w-2"]),
+    ("exec -i INVENTORY work", ["workers"]),
+    ("exec w-", ["w-1", "w-2"]),
+    ("node drain -i /nonexistent w-", []),
+    ("upgrade plan -i INVENTORY --to 1.37", ["1.37.2"]),
+    ("lock -i INVENTORY --kubernetes 1.35", ["1.35.8"]),
+])
+def test_bash_completes_words(tmp_path: Path, line: str, completed: list[str]) -> None:
+    inventory = tmp_path / "cluster.yaml"
+    inventory.write_text("control_plane: {hosts: {cp-1: {ansible_host: 192.0.2.1}}}\netcd: {hosts: {cp-1: }}\n"
+                         "workers: {hosts: {w-1: {ansible_host: 192.0.2.2}, w-2: {ansible_host: 192.0.2.3}}}\n")
+    given = ["clusterctl", *line.replace("INVENTORY", str(inventory)).split()]
+    script = f"""
         eval "$(clusterctl completion bash)"
-        words=$(complete -p clusterctl)
-        COMP_WORDS=(clusterctl node dr) COMP_CWORD=2
+        COMP_WORDS=({' '.join(given)}) COMP_CWORD={len(given) - 1}
         _clusterctl_completion clusterctl
-        printf '%s\\n' "${COMPREPLY[@]}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    done = run("bash", "-c", script, PATH=f"{CLI.parent}:{os.environ['PATH']}")
-    assert done.stdout.split() == ["drain"], done.stdout + done.stderr
+    done = run("bash", "-c", script, PATH=f"{CLI.parent}:{os.environ['PATH']}", CLUSTERCTL_INVENTORY=str(inventory))
+    assert done.stdout.split() == completed, done.stdout + done.stderr
 
 
 def test_a_kubeconfig_s_file_is_named_as_that_of_other_verbs(tmp_path: Path) -> None:
