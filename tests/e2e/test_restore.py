@@ -138,10 +138,61 @@ def test_one_of_three_becomes_the_cluster_and_the_others_join(cluster: Cluster) 
     assert uids(cluster) == wanted
     for name in ("cp-2", "cp-3"):
         cluster.lab.reinstall(name)
+    cluster.lab.add(count=2, role="control_plane")
     started = time.monotonic()
     cluster.cli("apply", "--yes")
-    print(f"two machines joined in {time.monotonic() - started:.0f} s")
+    print(f"four machines joined in {time.monotonic() - started:.0f} s")
+    members(cluster, 5, wanted)
+
+
+def members(cluster: Cluster, count: int, wanted: set[str]) -> None:
+    """So many members are well, all nodes are Ready, nothing is to be done, and the objects are these."""
     checks.nodes_ready(cluster)
     checks.nothing_to_do(cluster)
-    until(lambda: cluster.cli("etcd", "members").count("healthy") == 3, "three members", 60)
+    until(lambda: cluster.cli("etcd", "members").count("healthy") == count, f"{count} members", 60)
     assert uids(cluster) == wanted
+
+
+def test_a_snapshot_of_three_members_is_restored_onto_five(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    path, wanted = saved
+    cluster.kubectl("create", "configmap", "-n", NAMESPACE, "after")
+    started = time.monotonic()
+    cluster.cli(*restore(cluster, path))
+    print(f"\nrestored onto five members in {time.monotonic() - started:.0f} s")
+    members(cluster, 5, wanted)
+
+
+def test_recovery_from_two_of_five(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    """The survivor that goes furthest becomes the cluster; the other one joins it anew together with the machines that replace the lost."""
+    _, wanted = saved
+    lost = ("cp-3", "cp-4", "cp-5")
+    for name in lost:
+        cluster.lab.kill(name)
+    started = time.monotonic()
+    output = cluster.cli(*recover(cluster))
+    print(f"\nrecovered from two of five members in {time.monotonic() - started:.0f} s")
+    assert "leave: " in output
+    assert uids(cluster) == wanted
+    for name in lost:
+        cluster.lab.reinstall(name)
+    started = time.monotonic()
+    cluster.cli("apply", "--yes")
+    print(f"four members joined in {time.monotonic() - started:.0f} s")
+    members(cluster, 5, wanted)
+
+
+def test_all_machines_are_lost_and_one_other_takes_the_snapshot(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    path, wanted = saved
+    old = list(cluster.lab.machines)
+    for name in old:
+        cluster.lab.kill(name)
+    [fresh] = cluster.lab.add(role="control_plane")
+    cluster.edit(lambda content: [group["hosts"].pop(name, None) for group in content["all"]["children"].values() for name in old])
+    started = time.monotonic()
+    cluster.cli("apply", "--yes")
+    applied = time.monotonic()
+    print(cluster.cli(*restore(cluster, path)))
+    print(f"\none machine in {applied - started:.0f} s, restored onto it in {time.monotonic() - applied:.0f} s")
+    assert uids(cluster) == wanted
+    print(cluster.cli("status"), cluster.cli("plan"), cluster.kubectl("get", "nodes,pods", "-A"))
+    assert fresh
