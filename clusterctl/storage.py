@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from clusterctl.errors import InputError, Locked, Refused
+from clusterctl.errors import ClusterctlError, InputError, Locked, Refused
 
 
 def user_home() -> Path:
@@ -122,6 +123,14 @@ class StateFolder:
         others = [name for name in os.listdir(self.path) if name != "known_hosts" and not name.startswith(f".{ignore.name}.")]
         return (self.path.parent.name == PARENT or not others or (self.path / "pki/kubernetes.crt").exists()
                 or (ignore.is_file() and ignore.read_bytes() == IGNORE))
+
+    @property
+    def identity(self) -> str:
+        """Return the cluster's identity, derived from its CA; empty where there is no CA yet, or none that can be read."""
+        with contextlib.suppress(ClusterctlError):
+            if authority := self.read("pki/kubernetes.crt"):
+                return hashlib.sha256(authority).hexdigest()[:32]
+        return ""
 
     def read(self, name: str) -> bytes | None:
         """The content of a file in it, None where there is none. A file that others may read is refused."""

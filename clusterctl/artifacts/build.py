@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,46 +83,47 @@ def _communicate(process: subprocess.Popen[str], ends: float, tick: Tick | None)
 
 
 class Workshop:
-    """Builds the outputs of one recipe in a folder of its own."""
+    """Builds outputs of one recipe in a folder of its own."""
 
     def __init__(self, recipe: Recipe, folder: Path, tick: Tick | None = None) -> None:
         self.recipe, self.folder, self._tick = recipe, folder, tick
         self._module: Mapping[str, str] = {}
 
-    def build(self, output: Output) -> dict[str, Path]:
-        """The programs of one output, each checked to print its version. Raises Stopped."""
+    def build(self, outputs: Collection[Output]) -> dict[str, Path]:
+        """Build the programs of these outputs, all by one compiler; return them by name. Raises Stopped."""
         into = self.folder / "out"
-        shutil.rmtree(into, ignore_errors=True)
         into.mkdir(parents=True)
-        built = self._compile_c(output, into) if self.recipe.c_source else self._compile_go(output, into)
+        packages = {name: package for output in outputs for name, package in output.packages.items()}
+        return self._compile_c(packages, into) if self.recipe.c_source else self._compile_go(packages, into)
+
+    def check(self, output: Output, built: Mapping[str, Path]) -> None:
+        """Raises Stopped for a program that does not print the version that it was built as."""
         for name, arguments in output.checks.items():
             self._check(name, built[name], arguments)
-        return built
 
     def extras(self) -> dict[str, Path]:
         """Files that come out of the module as they are, by the name that they get in the archive."""
         return {name: Path(self._module["Dir"]) / path for name, path in self.recipe.extras.items()}
 
-    def _compile_c(self, output: Output, into: Path) -> dict[str, Path]:
-        built = {name: into / name for name in output.packages}
-        for name, source in output.packages.items():
+    def _compile_c(self, packages: Mapping[str, str], into: Path) -> dict[str, Path]:
+        built = {name: into / name for name in packages}
+        for name, source in packages.items():
             run(["gcc", "-Os", "-s", "-static", "-Wall", "-Wextra", "-o", str(built[name]), str(SOURCES / source)], self.folder,
                 deadline=120)
         return built
 
-    def _compile_go(self, output: Output, into: Path) -> dict[str, Path]:
+    def _compile_go(self, packages: Mapping[str, str], into: Path) -> dict[str, Path]:
         self._prepare()
         recipe = self.recipe
         flags = ["-s", "-w", *(["-extldflags", "-static"] if recipe.cgo else [])]
         for name, value in recipe.stamps.items():
             flags += ["-X", f"{name}={value.format(time=self._module['Time'])}"]
         run(["go", "build", "-trimpath", "-tags", recipe.tags, "-ldflags", " ".join(flags), "-o", f"{into}/",
-             *output.packages.values()], self.folder, env={"CGO_ENABLED": "1" if recipe.cgo else "0"}, deadline=BUILD_DEADLINE,
+             *packages.values()], self.folder, env={"CGO_ENABLED": "1" if recipe.cgo else "0"}, deadline=BUILD_DEADLINE,
             tick=self._tick)
-        return {name: into / _executable(package) for name, package in output.packages.items()}
+        return {name: into / _executable(package) for name, package in packages.items()}
 
     def _check(self, name: str, program: Path, arguments: Sequence[str]) -> None:
-        """A program that does not say the version that it was built as is not published."""
         printed = run([str(program), *arguments], self.folder, deadline=60)
         if self.recipe.printed not in printed:
             raise Stopped(f"{name} says {printed.strip()[:200]!r} instead of {self.recipe.printed}", where="mirror",

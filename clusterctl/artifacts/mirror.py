@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from clusterctl.artifacts.progress import Progress, Say
 from clusterctl.artifacts.recipes import Output, Recipe
 from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused, Stopped
 from clusterctl.storage import make_folder, write_whole
+
+AT_A_TIME = 2
+"""Modules built at the same time, where there are as many processors: one compiles while another is linked or fetched."""
 
 
 class Mirror:
@@ -112,29 +118,29 @@ class Filling:
     """One run that adds what a mirror lacks."""
 
     def __init__(self, mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say) -> None:
-        self.mirror, self.arch, self.filled = mirror, arch, Filled()
+        self.mirror, self.arch, self.filled, self.say = mirror, arch, Filled(), say
         every = [(recipe, output) for recipe in recipes for output in recipe.outputs]
         self.missing = [(recipe, output) for recipe, output in every if not mirror.has(output.path)]
         self.filled.present = len(every) - len(self.missing)
-        self.progress = Progress({output.label: float(output.weight) for _, output in self.missing}, say)
-        self._workshops: dict[int, Workshop] = {}
         self._answering: dict[str, bool] = {}
+        self._publishing, self._interrupted = threading.Lock(), threading.Event()
 
     def download(self, work: Path) -> None:
         """Get what upstream has and our own pins know. What cannot be had is left to be built."""
+        progress = Progress({output.label: float(output.weight) for _, output in self.missing}, self.say)
         for recipe, output in list(self.missing):
             if output.path not in built_in() or not self._answers(output.path.split("/")[0]):
                 continue
             url = f"https://{output.path}"
-            self.progress.begin(output.label, f"downloading from {url}")
+            progress.begin(output.label, f"downloading from {url}")
             try:
-                self._download(url, output, work)
+                self._download(url, output, work, partial(progress.tick, output.label))
             except ClusterctlError as error:
-                self.progress.give_up(error.message)
+                progress.give_up(output.label, error.message)
             else:
                 self.missing.remove((recipe, output))
                 self.filled.added.append(output.path)
-                self.progress.end("downloaded", built=False)
+                progress.end(output.label, "downloaded", built=False)
 
     def _answers(self, host: str) -> bool:
         """Whether an upstream host does, asked once."""
@@ -142,55 +148,84 @@ class Filling:
             self._answering[host] = answers(host)
         return self._answering[host]
 
-    def _download(self, url: str, output: Output, work: Path) -> None:
+    def _download(self, url: str, output: Output, work: Path, tick: Callable[[], None]) -> None:
         part = work / "download"
         part.write_bytes(b"")
-        obtain(url, part, built_in()[output.path], Patience(), lambda done, total: self.progress.tick())
+        obtain(url, part, built_in()[output.path], Patience(), lambda done, total: tick())
         self.mirror.publish(part, output.path, {"downloaded_from": url})
 
     def build(self, work: Path) -> None:
-        """Build all that is still missing. What fails does not hold up the rest; its errors are kept."""
+        """Build all that is still missing, each module once. What fails does not hold up the rest; its errors are kept."""
         if not self.missing:
             return
         go = check_tools(recipe for recipe, _ in self.missing)
-        for recipe, output in self.missing:
-            self.progress.begin(output.label, f"building from {recipe.name}")
+        modules = {id(recipe): recipe for recipe, _ in self.missing}
+        outputs = {key: [output for recipe, output in self.missing if id(recipe) == key] for key in modules}
+        labels = {key: _label(outputs[key]) for key in modules}
+        progress = Progress({labels[key]: float(sum(output.weight for output in outputs[key])) for key in modules}, self.say)
+
+        def build(key: int) -> None:
+            progress.begin(labels[key], f"building from {modules[key].name}")
             try:
-                self._make(recipe, output, go, work)
+                self._make(modules[key], outputs[key], go, work, partial(self._tick, progress, labels[key]))
             except ClusterctlError as error:
                 self.filled.errors.append(error)
-                self.progress.end(f"failed: {error.message.splitlines()[-1]}")
+                progress.end(labels[key], f"failed: {error.message.splitlines()[-1]}")
             else:
-                self.filled.added.append(output.path)
-                self.progress.end("built")
+                progress.end(labels[key], "built")
 
-    def _make(self, recipe: Recipe, output: Output, go: str, work: Path) -> None:
+        with ThreadPoolExecutor(min(AT_A_TIME, len(os.sched_getaffinity(0)))) as pool:
+            try:
+                for done in [pool.submit(build, key) for key in modules]:
+                    done.result()
+            except BaseException:
+                self._interrupted.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _tick(self, progress: Progress, label: str) -> None:
+        if self._interrupted.is_set():
+            raise Stopped("interrupted", where="mirror", hint="run clusterctl mirror again; what is done is kept")
+        progress.tick(label)
+
+    def _make(self, recipe: Recipe, outputs: Sequence[Output], go: str, work: Path, tick: Callable[[], None]) -> None:
+        """Build outputs of one module and publish each. Raises Stopped; what is published by then stays."""
         began = time.monotonic()
+        folder = Path(tempfile.mkdtemp(dir=work))
         try:
-            shop = self._workshops.get(id(recipe))
-            if shop is None:
-                shop = Workshop(recipe, Path(tempfile.mkdtemp(dir=work)), self.progress.tick)
-                self._workshops[id(recipe)] = shop
-            finished = self._pack(shop, output, shop.build(output))
+            shop = Workshop(recipe, folder, tick)
+            built = shop.build(outputs)
             origin = {"source": recipe.c_source} if recipe.c_source else {"module": recipe.name, "go": go}
-            named = {"image": output.image.reference} if output.image else {}
-            self.mirror.publish(finished, output.path, {
-                "built_from": origin, **named, "seconds": round(time.monotonic() - began, 1)})
-            shutil.rmtree(shop.folder / "out", ignore_errors=True)
+            for output in outputs:
+                shop.check(output, built)
+                named = {"image": output.image.reference} if output.image else {}
+                finished = self._pack(shop, output, built)
+                with self._publishing:
+                    self.mirror.publish(finished, output.path, {
+                        "built_from": origin, **named, "seconds": round(time.monotonic() - began, 1)})
+                self.filled.added.append(output.path)
         except OSError as error:
-            raise Stopped(f"{output.label} cannot be made: {error.strerror or error}", where=str(self.mirror.folder),
+            raise Stopped(f"{_label(outputs)} cannot be made: {error.strerror or error}", where=str(self.mirror.folder),
                           hint="make room, then run clusterctl mirror again") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _pack(self, shop: Workshop, output: Output, built: Mapping[str, Path]) -> Path:
         """The file as upstream would have it."""
+        program = built[next(iter(output.packages))]
         if output.image is None and not output.members:
-            return next(iter(built.values()))
+            return program
         finished = shop.folder / "finished"
         if output.image is not None:
-            write_oci_archive(finished, output.image, next(iter(built.values())), self.arch)
+            write_oci_archive(finished, output.image, program, self.arch)
         else:
             write_archive(finished, {**{name: built[program] for name, program in output.members.items()}, **shop.extras()})
         return finished
+
+
+def _label(outputs: Sequence[Output]) -> str:
+    """The name of what is built of one module in one go."""
+    return outputs[0].label if len(outputs) == 1 else f"{outputs[0].label} and {len(outputs) - 1} more"
 
 
 def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say, *, upstream: bool = True,

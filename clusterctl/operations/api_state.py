@@ -50,7 +50,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     except ApiError as error:
         raise refuse(error, "the nodes cannot be read") from None
     unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.leaving)
-    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name}" for name in unknown)
+    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name} --offline" for name in unknown)
     wanted_objects += _returned(session, api, facts)
     changes = tuple(compare_objects(session, api, wanted_objects))
     return ApiState(changes, tuple(objects.node_changes(cluster, nodes)), warnings=warnings)

@@ -106,9 +106,9 @@ class Opening:
         """The way to each machine."""
         from clusterctl.transport import Transport
 
-        options, login = self.options, self.login
+        options, login, cluster = self.options, self.login, self.state.identity
         return {host.name: Transport(host, login=login, sudo_password=options.sudo_password, operation=options.operation,
-                                     begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
+                                     cluster=cluster, begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
 
     @cached_property
     def login(self) -> Login:

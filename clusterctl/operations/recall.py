@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -48,8 +47,7 @@ def keep(state: StateFolder, now: Mapping[str, Kept], before: Mapping[str, Kept]
 
 def _place(state: StateFolder) -> Path | None:
     """By the cluster's CA, so that two clusters of one name differ; None for one that has no keys yet."""
-    authority = state.read("pki/kubernetes.crt")
-    return user_cache() / "facts" / f"{hashlib.sha256(authority).hexdigest()[:32]}.json" if authority else None
+    return user_cache() / "facts" / f"{state.identity}.json" if state.identity else None
 
 
 def _probes(grouped: Mapping[str, list[str]]) -> tuple[Probe, ...]:

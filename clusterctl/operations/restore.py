@@ -223,7 +223,7 @@ def outsiders(session: Session) -> list[str]:
         if state.healthy:
             raise Refused("it serves the old data and is not in the inventory", where=f"etcd member {state.name}",
                           code="etcd.member-not-in-inventory",
-                          hint=f"take it into the inventory, or out of the cluster: clusterctl node remove {state.name}")
+                          hint=f"take it into the inventory, or out of etcd: clusterctl node remove {state.name} --offline")
     return [f"etcd member {state.name} is not in the inventory: keep its machine off, or reset it" for state in found.orphans]
 
 

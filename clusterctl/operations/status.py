@@ -117,7 +117,7 @@ def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, 
     for one in running.differences(session.cluster, facts):
         yield f"{one.host} runs {one.product} {one.running}, and {one.wanted} is wanted: clusterctl upgrade plan"
     for name in sorted(set(nodes) - {host.name for host in session.cluster.nodes}):
-        yield f"node {name} is not in the inventory: clusterctl node remove {name}"
+        yield f"node {name} is not in the inventory: clusterctl node remove {name} --offline"
     for name, node in nodes.items():
         if cordoned_for(node):
             yield f"node {name} is cordoned for {cordoned_for(node)}, which did not end: run that again, or clusterctl apply"

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterctl.resources.base import Action, Change, Resource, State
-from clusterctl.shell import Call, Observation, Probe
+from clusterctl.shell import MARK, Call, Observation, Probe
 
-MARK = "/etc/clusterctl/cluster"
 BEFORE = "/var/lib/clusterctl/before"
 MOST_NAMES = 40
 """How many names a reason has at most."""
@@ -80,7 +79,7 @@ class Remains(Resource):
         return None
 
     def probes(self) -> Sequence[Probe]:
-        return (("remains", self.pods), ("leave", ""))
+        return (("remains", self.pods),)
 
     def parse(self, seen: Observation) -> State | None:
         lines = seen.get("remains", self.kind)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from clusterctl.shell import standing
+from clusterctl.shell.standing import MARK as MARK
 from clusterctl.shell.standing import quote as quote
 
 Probe = tuple[str, str]
@@ -26,9 +27,9 @@ Blob = bytes | Path
 """What travels beside a program: bytes, or a file here that is streamed."""
 
 BOOTSTRAP = (
-    "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; [ -d $r/run ] || mkdir -p $r/run; [ ! -e $d ] || rm -rf $d; "
-    "mkdir $d || exit 74; "
-    "trap 'rm -rf $d' EXIT; trap 'exit 1' HUP INT TERM; "
+    "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; [ ! -e $d ] || rm -rf $d; "
+    "mkdir -p $d 2>/dev/null || mkdir -p $d || exit 74; "
+    f"trap 'rm -rf $d; [ -e {MARK} ] || rmdir $r/run $r 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; "
     "for o in $r/run/*; do kill -0 ${o##*/} 2>/dev/null || rm -rf $o; done; "
     "tar -xf - -C $d || exit 73; "
     "sh $d/run.sh $d 3>&1 >/dev/null </dev/null"
@@ -36,8 +37,9 @@ BOOTSTRAP = (
 """The one command that is ever sent: the same for all programs, so that no secret can be in it.
 
 The program takes the lock of the machine after the last byte: a connection that dies while it sends blocks no other program.
-Folders of processes that are gone are removed. Exit 73: the archive did not arrive; 74: its folder cannot be made; 75: another
-program holds the lock.
+Folders of processes that are gone are removed. On a machine of no cluster the folders above are removed too, once empty; if
+another program's ``mkdir -p`` runs at that moment, it is repeated. Exit 73: the archive did not arrive; 74: its folder cannot be
+made; 75: another program holds the lock.
 """
 
 PRELUDE = ("prelude", "http", "put", "service", "etcd")
@@ -64,6 +66,7 @@ class Program:
     ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine, as a
     command of the operator: it neither waits nor holds up others, however long it runs. ``shared``: it takes the lock of programs
     that only look, and its records are sent as they come. ``holder``: what others that wait for it report.
+    ``cluster``: the identity of the cluster on whose machines answers may be noted.
     """
 
     probes: Sequence[Probe] = ()
@@ -74,19 +77,22 @@ class Program:
     unlocked: bool = False
     shared: bool = False
     holder: str = ""
+    cluster: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def text(self) -> str:
         """The program itself, as sh reads it."""
-        lines = [f"set -- {self.nonce} \"$1\"", functions(*self._needs), self.functions]
+        lines = [f"set -- {self.nonce} \"$1\"", f"our_cluster={quote(self.cluster)}", functions(*self._needs), self.functions]
         if self._undoes:
             lines.append(functions(*UNDOING))
         elif self._opens_ports:
             lines.append(functions("firewall"))
         if not self.unlocked:
             # Programs that only look wait for one that changes something, and not for each other.
-            lines.append(" ".join(("lock_machine", "-s" if self._looks or self.shared else "-x", quote(self.holder))))
+            lock = f"lock_machine {'-s' if self._looks or self.shared else '-x'} {quote(self.holder)}"
+            # Without this file no program has changed the machine, and one that only observes must not leave it there.
+            lines.append(lock if self.steps else f'[ ! -e "$state/lock" ] || {lock}')
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]

@@ -1,6 +1,8 @@
 # shellcheck shell=sh disable=SC2154
 # etcd's members. Runs after the prelude.
 
+join_seconds=60
+
 # etcd_at ENDPOINTS WORD...: etcdctl with the certificate that health checks use.
 etcd_at() {
 	endpoints=$1
@@ -14,14 +16,26 @@ etcd_ready() {
 	etcd_at https://127.0.0.1:2379 --command-timeout 15s endpoint health
 }
 
+# etcd_listed PEER_URL: 'started' or 'unstarted', as 'members' has it; nothing where it is not among them.
+etcd_listed() {
+	printf '%s\n' "$members" | awk -F ', ' -v url="$1" '$4 == url {print $2}'
+}
+
 # etcd_join NAME PEER_URL ENDPOINTS TOKEN: become a learner, once, and write down what the first start must be told.
 etcd_join() {
 	members=$(etcd_at "$3" member list)
-	case $(printf '%s\n' "$members" | awk -F ', ' -v url="$2" '$4 == url {print $2}') in
-	unstarted) ;;
-	'') etcd_at "$3" member add "$1" --learner "--peer-urls=$2" && members=$(etcd_at "$3" member list) ;;
-	*) die "etcd.member-exists: the member with $2 has been started; an empty data folder must not take its place" ;;
-	esac
+	deadline=$(($(date +%s) + join_seconds))
+	while [ -z "$(etcd_listed "$2")" ]; do
+		# Refused as "unhealthy cluster" while a voter has been connected for less than 5 s (mayAddMember in etcd's server.go).
+		if ! said=$(etcd_at "$3" member add "$1" --learner "--peer-urls=$2" 2>&1); then
+			[ "$(date +%s)" -lt "$deadline" ] || die "etcd.not-added: no learner was added within $join_seconds s; last seen: $said"
+			sleep 0.5
+		fi
+		# An attempt whose answer was lost may have added it.
+		members=$(etcd_at "$3" member list) || members=
+	done
+	[ "$(etcd_listed "$2")" = unstarted ] \
+		|| die "etcd.member-exists: the member with $2 has been started; an empty data folder must not take its place"
 	rm -f -- /etc/etcd/formed
 	# A member that has not started yet has no name in the list: it is ours.
 	cluster=$(printf '%s\n' "$members" | awk -F ', ' -v name="$1" -v url="$2" '{printf "%s%s=%s", (NR > 1 ? "," : ""), ($4 == url ? name : $3), $4}')

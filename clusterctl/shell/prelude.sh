@@ -172,7 +172,7 @@ list_images() {
 
 # noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
 # They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of says 'passing'. What was noted a week ago is asked anew, and what else is asked has other notes. Notes are read as sh
+# no file tells of says 'passing'. On machines of other clusters, and of none, nothing is noted. What was noted a week ago is asked anew, and what else is asked has other notes. Notes are read as sh
 # reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
 noted() {
 	note=$state/noted/$1 noted_at=0 noted_state='' noted_records=''
@@ -189,7 +189,7 @@ noted() {
 	case $records in *"$nonce${tab}whole") records=${records%"$nonce${tab}whole"} ;; *) exit 1 ;; esac
 	printf '%s' "$records" >&3
 	case $records in *"$nonce${tab}passing"*) return 0 ;; esac
-	if [ -z "$current" ] || ! made_of no_links; then return 0; fi
+	if [ -z "$current" ] || ! of_this_cluster || ! made_of no_links; then return 0; fi
 	take_marks
 	state_of "$1"
 	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
@@ -205,6 +205,12 @@ noted() {
 
 passing() {
 	emit passing yes
+}
+
+of_this_cluster() {
+	line=
+	[ ! -r /etc/clusterctl/cluster ] || read -r line </etc/clusterctl/cluster || :
+	[ -n "$line" ] && [ "$line" = "$our_cluster" ]
 }
 
 # The lines of the marks that tell of what is noted under a name; of all that stands, what is asked as well.

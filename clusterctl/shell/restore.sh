@@ -8,6 +8,7 @@ etcd_data=/var/lib/etcd
 etcd_etc=/etc/etcd
 units=/etc/systemd/system
 hold=$units/etcd.service.d/90-clusterctl-restore.conf
+stop_seconds=20
 control_plane='kube-apiserver.service kube-controller-manager.service kube-scheduler.service'
 
 # observe_restore X: the marker; whether etcd is installed here and active; kilobytes of its data.
@@ -186,10 +187,15 @@ restore_serve() {
 	[ -e "$etcd_etc/formed" ] || printf 'This member has served.\n' >"$etcd_etc/formed"
 }
 
+# An API server whose etcd has no quorum would wait for it until systemd kills it after 90 s. It keeps no data itself.
 stop_control_plane() {
+	set --
 	for unit in $control_plane; do
-		[ ! -e "$units/$unit" ] || systemctl stop "$unit"
+		[ ! -e "$units/$unit" ] || set -- "$@" "$unit"
 	done
+	if [ $# -eq 0 ] || timeout "$stop_seconds" systemctl stop "$@"; then return 0; fi
+	systemctl kill --signal=KILL "$@" || :
+	systemctl stop "$@"
 }
 
 # start_control_plane SECONDS

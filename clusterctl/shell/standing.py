@@ -22,8 +22,11 @@ PASSING = ("/proc/", "/sys/")
 UNIT_LINKS = ("/run/systemd/units/invocation:", "/etc/systemd/system/multi-user.target.wants/")
 """The links by which systemd keeps that a unit was started, and that it starts at boot."""
 
+MARK = "/etc/clusterctl/cluster"
+"""The file in which a machine of a cluster has the cluster's identity."""
+
 OWNERS = ("/etc/passwd", "/etc/group")
-RUNNING = ("/etc/clusterctl/cluster", "/etc/clusterctl/images/*")
+RUNNING = (MARK, "/etc/clusterctl/images/*")
 PACKAGES = ("/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite-wal")
 """Where dpkg and rpm keep what is installed."""
 

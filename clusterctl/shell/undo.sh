@@ -6,12 +6,6 @@ observe_remains() {
 	remains "$1" | emit_lines remains
 }
 
-# A look leaves nothing behind where nothing is ours: every program has made our state folder.
-observe_leave() {
-	if is_ours || [ -d "$before" ]; then return 0; fi
-	[ -n "$(find "$state" -mindepth 1 -maxdepth 1 ! -name run ! -name lock ! -name noted 2>/dev/null)" ] || rm -rf -- "$state"
-}
-
 # remains NETWORK: 'KIND<tab>NAME<tab>DETAIL' a line. A record alone is of an apply that has not begun, or of a reset that is done.
 remains() {
 	if ! is_ours && [ ! -d "$before" ]; then return 0; fi

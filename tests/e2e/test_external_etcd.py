@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:
         running = cluster.on(name, "systemctl list-units --plain --no-legend --state=running 'etcd*' 'kube*' 'containerd*'")
         assert [line.split()[0] for line in running.splitlines()] == ["etcd.service"]
     assert cluster.on("cp-1", "systemctl is-active etcd", check=False).strip() != "active"
+
+
+def test_a_snapshot_is_restored_onto_machines_of_etcd_alone(cluster: Cluster) -> None:
+    cluster.cli("etcd", "snapshot", "save")
+    path = max((cluster.inventory.parent / ".clusterctl" / cluster.lab.name / "snapshots").glob("*.db"))
+    before = {item["metadata"]["uid"] for item in cluster.json("get", "configmaps,secrets,pods", "-A")["items"]}
+    cluster.kubectl("create", "configmap", "after")
+    started = time.monotonic()
+    cluster.cli("etcd", "snapshot", "restore", str(path), "--yes", "--confirm", cluster.lab.name)
+    print(f"\nrestored onto three machines of etcd alone in {time.monotonic() - started:.0f} s")
+    assert {item["metadata"]["uid"] for item in cluster.json("get", "configmaps,secrets,pods", "-A")["items"]} == before
+    checks.nodes_ready(cluster)
+    until(lambda: cluster.cli("status"), "all of it is well", 60)
+    checks.nothing_to_do(cluster)
 
 
 def test_a_worker_more(cluster: Cluster) -> None:

@@ -77,6 +77,7 @@ def typed(cluster: Cluster, answer: str) -> tuple[int, str]:
 def test_a_machine_that_was_never_ours(machines: Machines) -> None:
     [plan] = [event for event in reset(machines.cluster) if event["event"] == "plan"]
     assert plan["clean"] == ["cp-1", "w-1"] and not plan["changes"]
+    machines.cluster.cli("plan")
     machines.unchanged("cp-1", "w-1")
 
 

@@ -138,10 +138,90 @@ def test_one_of_three_becomes_the_cluster_and_the_others_join(cluster: Cluster) 
     assert uids(cluster) == wanted
     for name in ("cp-2", "cp-3"):
         cluster.lab.reinstall(name)
+    cluster.lab.add(count=2, role="control_plane")
     started = time.monotonic()
     cluster.cli("apply", "--yes")
-    print(f"two machines joined in {time.monotonic() - started:.0f} s")
+    print(f"four machines joined in {time.monotonic() - started:.0f} s")
+    members(cluster, 5, wanted)
+
+
+def members(cluster: Cluster, count: int, wanted: set[str]) -> None:
+    """So many members are well, all nodes are Ready, nothing is to be done, and the objects are these."""
     checks.nodes_ready(cluster)
     checks.nothing_to_do(cluster)
-    until(lambda: cluster.cli("etcd", "members").count("healthy") == 3, "three members", 60)
+    until(lambda: cluster.cli("etcd", "members").count("healthy") == count, f"{count} members", 60)
     assert uids(cluster) == wanted
+
+
+def bind_later_machines(cluster: Cluster) -> None:
+    """Of machines that joined after the snapshot was taken only the API knows nothing: no machine is to be changed."""
+    plan = cluster.plan()
+    assert not plan["changes"] and plan["objects"], plan
+    cluster.cli("apply", "--yes")
+
+
+def test_a_snapshot_of_three_members_is_restored_onto_five(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    path, wanted = saved
+    cluster.kubectl("create", "configmap", "-n", NAMESPACE, "after")
+    started = time.monotonic()
+    cluster.cli(*restore(cluster, path))
+    print(f"\nrestored onto five members in {time.monotonic() - started:.0f} s")
+    bind_later_machines(cluster)
+    members(cluster, 5, wanted)
+
+
+def test_recovery_from_two_of_five(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    """The survivor that goes furthest becomes the cluster; the other one joins it anew together with the machines that replace the lost."""
+    _, wanted = saved
+    lost = ("cp-3", "cp-4", "cp-5")
+    for name in lost:
+        cluster.lab.kill(name)
+    started = time.monotonic()
+    output = cluster.cli(*recover(cluster))
+    print(f"\nrecovered from two of five members in {time.monotonic() - started:.0f} s")
+    assert "leave: " in output
+    assert uids(cluster) == wanted
+    for name in lost:
+        cluster.lab.reinstall(name)
+    started = time.monotonic()
+    cluster.cli("apply", "--yes")
+    print(f"four members joined in {time.monotonic() - started:.0f} s")
+    members(cluster, 5, wanted)
+
+
+def test_all_machines_are_lost_and_one_other_takes_the_snapshot(cluster: Cluster, saved: tuple[Path, set[str]]) -> None:
+    """Nodes of machines that are gone are named until they are removed; then nothing is left to do."""
+    path, wanted = saved
+    lost = list(cluster.lab.machines)
+    for name in lost:
+        cluster.lab.kill(name)
+    [fresh] = cluster.lab.add(role="control_plane")
+    cluster.edit(lambda content: [group["hosts"].pop(name, None) for group in content["all"]["children"].values() for name in lost])
+    started = time.monotonic()
+    cluster.cli("apply", "--yes")
+    applied = time.monotonic()
+    cluster.cli(*restore(cluster, path))
+    print(f"\none machine in {applied - started:.0f} s, restored onto it in {time.monotonic() - applied:.0f} s")
+    assert uids(cluster) == wanted
+    bind_later_machines(cluster)
+    gone = [name for name in lost if name in {node["metadata"]["name"] for node in cluster.json("get", "nodes")["items"]}]
+    assert len(gone) == 4, "those that the snapshot has"
+    output = cluster.cli("status", code=3)
+    for name in gone:
+        assert f"node {name} is not in the inventory: clusterctl node remove {name} --offline" in output
+    cluster.cli("node", "remove", *gone, "--offline", "--yes")
+    checks.nodes_ready(cluster, {fresh.name})
+    checks.nothing_to_do(cluster)
+    until(lambda: cluster.cli("status"), "all of it is well", 120)
+    assert uids(cluster) == wanted
+
+
+def test_one_member_takes_its_own_snapshot(cluster: Cluster) -> None:
+    path, wanted = save(cluster), uids(cluster)
+    cluster.kubectl("create", "configmap", "-n", NAMESPACE, "after")
+    started = time.monotonic()
+    cluster.cli(*restore(cluster, path))
+    print(f"\nrestored onto one member in {time.monotonic() - started:.0f} s")
+    assert uids(cluster) == wanted
+    until(lambda: cluster.cli("status"), "all of it is well", 60)
+    checks.nothing_to_do(cluster)

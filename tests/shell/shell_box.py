@@ -42,11 +42,18 @@ class Box:
         for folder in (self.root, self.state, self.commands, self.etc):
             folder.mkdir()
         self.etcd_etc, self.etcd_data = self.etc / "etcd", path / "etcd"
+        self.cluster, self.mark = "", self.etc / "clusterctl/cluster"
         self._count = 0
         # As long as it takes here until a file is at rest, in seconds: nobody can set the time of a file's last change.
         self.rest = 0
         # A command that runs the shell somewhere else, as in a network namespace.
         self.inside: list[str] = []
+
+    def join(self, cluster: str) -> None:
+        """Make it a machine of a cluster, whose programs look at it."""
+        self.cluster = cluster
+        self.mark.parent.mkdir(exist_ok=True)
+        self.mark.write_text(f"{cluster}\n")
 
     def command(self, name: str, text: str) -> None:
         """A fake command, found before the machine's own."""
@@ -60,7 +67,7 @@ class Box:
         text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
         text = text.replace("/var/lib/containerd/io", f"{self.etc}/containerd/io").replace("/var/lib/dpkg/status", f"{self.etc}/dpkg/status")
         text = text.replace("/etc/etcd/", f"{self.etcd_etc}/").replace("/var/lib/etcd/", f"{self.etcd_data}/")
-        text = text.replace("/run/systemd/units/", f"{self.etc}/")
+        text = text.replace("/run/systemd/units/", f"{self.etc}/").replace("/etc/clusterctl/", f"{self.etc}/clusterctl/")
         text = text.replace("\nrest_seconds=3\n", f"\nrest_seconds={self.rest}\n")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")
 
@@ -101,7 +108,7 @@ class Box:
         return self.run(Program(steps=calls, blobs=blobs or {}))
 
     def look(self, *probes: Probe, verify: bool = False) -> Observation:
-        return self.run(Program(probes=probes, verify=verify)).seen
+        return self.run(Program(probes=probes, verify=verify, cluster=self.cluster)).seen
 
     def diff(self, resource: Resource, *, verify: bool = False) -> Change | None:
         return resource.diff(resource.parse(self.look(*resource.probes(), verify=verify)))

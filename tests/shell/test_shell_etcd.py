@@ -46,10 +46,34 @@ def etcdctl(box: Box, *lines: str) -> None:
 while [ "$1" != member ]; do shift; done
 case $2 in
 list) cat {listed} ;;
-add) echo "added $3" >>{box.path}/added; echo "2, unstarted, , ${{5#--peer-urls=}}, , true" >>{listed} ;;
+add) echo "added $3" >>{box.path}/added
+	if read -r refused <{box.path}/refused; then sed -i 1d {box.path}/refused; echo "$refused" >&2; [ "$refused" = lost ] || exit 1; echo "2, unstarted, , ${{5#--peer-urls=}}, , true" >>{listed}; exit 1; fi
+	echo "2, unstarted, , ${{5#--peer-urls=}}, , true" >>{listed} ;;
 esac
 """)
     path.chmod(0o755)
+    (box.path / "refused").touch()
+
+
+def test_a_learner_that_etcd_refuses_for_now_is_added_later(box: Box) -> None:
+    """A voter that was promoted just now, and then an answer that was lost."""
+    lay(box)
+    etcdctl(box, LISTED)
+    (box.path / "refused").write_text("Error: etcdserver: unhealthy cluster\n" * 2 + "lost\n")
+    result = box.run(Program(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")]))
+    assert result.failure is None, result
+    assert (box.path / "added").read_text().count("added") == 3
+    assert "cp-2=https://10.0.0.2:2380" in (box.etc / "etcd/initial.env").read_text()
+
+
+def test_a_learner_that_etcd_never_adds_does_not_start(box: Box) -> None:
+    etcdctl(box, LISTED)
+    (box.path / "refused").write_text("Error: etcdserver: unhealthy cluster\n" * 9)
+    lay(box)
+    result = box.run(Program(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")],
+                             functions="join_seconds=1"))
+    assert result.failure and "etcd.not-added" in result.failure.output and "unhealthy cluster" in result.failure.output
+    assert not (box.etc / "etcd/initial.env").exists()
 
 
 @pytest.mark.parametrize(("others", "added", "code"), [

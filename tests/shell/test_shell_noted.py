@@ -28,6 +28,7 @@ class Machine:
 
     def __init__(self, box: Box) -> None:
         self.box = box
+        box.join("ours")
         self.config, self.other, self.absent = box.etc / "a 'config'", box.etc / "other", box.etc / "absent"
         self.config.write_text(CONTENT)
         self.other.write_text("other\n")
@@ -53,7 +54,7 @@ class Machine:
     def look(self, *more: Probe, verify: bool = False) -> Observation:
         program = facts.probe_program((*self.probes, *more), verify=verify)
         # Who listens on this machine's ports takes long to find out, and is never noted.
-        return self.box.run(dataclasses.replace(program, functions=f"{program.functions}\nlistening() {{ :; }}\n")).seen
+        return self.box.run(dataclasses.replace(program, cluster="ours", functions=f"{program.functions}\nlistening() {{ :; }}\n")).seen
 
     @property
     def asked(self) -> int:

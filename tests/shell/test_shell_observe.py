@@ -43,6 +43,7 @@ class Containerd:
 
     def __init__(self, box: Box) -> None:
         self.box = box
+        box.join("ours")
         self.folder = box.etc / "containerd"
         self.database = self.folder / "io.containerd.metadata.v1.bolt/meta.db"
         self.database.parent.mkdir(parents=True)

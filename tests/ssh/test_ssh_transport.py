@@ -62,7 +62,7 @@ def test_leftovers_of_dead_programs_go_and_those_of_living_ones_stay(server: Ser
     steps(connect(), ("true",))
     until(server.idle, "the first has ended")
     dead, living = server.state / "run" / "4194304", server.state / "run" / str(server.pid)
-    dead.mkdir()
+    dead.mkdir(parents=True)
     living.mkdir()
     steps(connect(), ("true",))
     assert not dead.exists() and living.exists()

@@ -41,6 +41,12 @@ build*)
   [ -z "$FAKE_SLOW" ] || { touch "$FAKE_SLOW"; sleep 30; }
   while [ "$1" != -o ]; do [ "$1" = -ldflags ] && flags=$2; shift; done
   into=$2; shift 2
+  [ -z "$FAKE_BUILDS" ] || echo "$*" >> "$FAKE_BUILDS"
+  if [ -n "$FAKE_TOGETHER" ] && [ "${1##*/}" != three ]; then
+    touch "$FAKE_TOGETHER/begun-${1##*/}"
+    for _ in $(seq 200); do [ ! -e "$FAKE_TOGETHER/begun-one" ] || [ ! -e "$FAKE_TOGETHER/begun-two" ] || break; sleep 0.05; done
+    [ -e "$FAKE_TOGETHER/begun-one" ] && [ -e "$FAKE_TOGETHER/begun-two" ] || exit 1
+  fi
   for package; do printf '#!/bin/sh\necho "%s"\n' "$flags" > "$into${package##*/}"; chmod 755 "$into${package##*/}"; done ;;
 esac
 """
@@ -117,7 +123,7 @@ def test_the_wrapper_has_what_go_install_refuses(tmp_path: Path, tools: Path, mo
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "go.mod"))
     kubernetes = recipes([known_versions("1.36.4")], "amd64")[0]
     (tmp_path / "work").mkdir()
-    Workshop(kubernetes, tmp_path / "work").build(kubernetes.outputs[0])
+    Workshop(kubernetes, tmp_path / "work").build(kubernetes.outputs[:1])
     lines = (tmp_path / "go.mod").read_text().splitlines()
     assert lines[:5] == ["module example.invalid/programs", "go 1.26.0", "godebug default=go1.26",
                          "require k8s.io/kubernetes v1.36.4", "replace k8s.io/api => k8s.io/api v0.36.4"]
@@ -126,7 +132,7 @@ def test_the_wrapper_has_what_go_install_refuses(tmp_path: Path, tools: Path, mo
 
 def test_stand_ins_are_copied(tmp_path: Path, tools: Path) -> None:
     flannel = next(one for one in recipes([known_versions()], "amd64") if one.module.endswith("/flannel"))
-    Workshop(flannel, tmp_path).build(Output("x", "x", {"flannel": flannel.module}, 1))
+    Workshop(flannel, tmp_path).build([Output("x", "x", {"flannel": flannel.module}, 1)])
     text = (tmp_path / "go.mod").read_text()
     for name, folder in flannel.replaced.items():
         assert f"replace {name} => ./stand-in/{folder}" in text
@@ -147,6 +153,46 @@ def test_one_failure_does_not_hold_up_the_rest(tmp_path: Path, tools: Path) -> N
     assert list(mirror.entries()) == ["example.com/tool"]
     with pytest.raises(Problems):
         fill(mirror, [recipe("refused"), recipe("refused-too")], "amd64", silent, upstream=False)
+
+
+def family(*names: str) -> Recipe:
+    outputs = tuple(Output(f"{name} 1.2.3", f"example.com/{name}", {name: f"example.com/cmd/{name}"}, 10, checks={name: ()}) for name in names)
+    return Recipe("example.com/family", "1.2.3", outputs, stamps={"x.Version": "v1.2.3"}, printed="v1.2.3")
+
+
+def test_the_programs_of_a_module_are_built_by_one_compiler(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_BUILDS", str(tmp_path / "builds"))
+    mirror = Mirror(tmp_path / "mirror")
+    fill(mirror, [family("one", "two")], "amd64", silent, upstream=False)
+    fill(mirror, [family("one", "two", "three", "four")], "amd64", silent, upstream=False)
+    assert sorted(mirror.entries()) == [f"example.com/{name}" for name in ("four", "one", "three", "two")]
+    assert (tmp_path / "builds").read_text().splitlines() == [
+        "example.com/cmd/one example.com/cmd/two", "example.com/cmd/three example.com/cmd/four"]
+
+
+def test_modules_are_built_at_the_same_time(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two builds waits until the other has begun; a third one begins after the first end."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setenv("FAKE_TOGETHER", str(tmp_path))
+    lines: list[str] = []
+    fill(Mirror(tmp_path / "mirror"), [recipe("one"), recipe("two"), recipe("three")], "amd64", lines.append, upstream=False)
+    order = [(line.split()[1], "built in" in line) for line in lines]
+    assert {name for name, _ in order[:2]} == {"one", "two"} and order.index(("three", False)) > 2, lines
+
+
+def test_an_interruption_ends_the_builds(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "building"
+    monkeypatch.setenv("FAKE_SLOW", str(marker))
+
+    def interrupt(line: str) -> None:
+        if "so far" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "Progress", lambda weights, say: Progress(weights, say, interval=0))
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fill(Mirror(tmp_path / "mirror"), [recipe("one"), recipe("two"), recipe("three")], "amd64", interrupt, upstream=False)
+    assert time.monotonic() - started < 20 and not (tmp_path / "mirror/.work").exists()
 
 
 def test_upstream_s_release_is_preferred(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,18 +271,35 @@ def test_the_time_left_follows_the_pace() -> None:
     progress = Progress({"a": 300.0, "b": 300.0}, lines.append, clock=lambda: now)
     progress.begin("a", "building")
     now = 14.0
-    progress.tick()
+    progress.tick("a")
     assert len(lines) == 1
     now = 15.0
-    progress.tick()
+    progress.tick("a")
     assert lines[-1] == "[1/2] a: 15 s so far, about 10 min left"
-    progress.end("built")
+    progress.end("a", "built")
     assert 30 < progress.seconds_left() < 60
     progress.begin("b", "building")
     now = 1000.0
     assert progress.seconds_left() > 0
-    progress.end("built")
+    progress.end("b", "built")
     assert lines[-1] == "[2/2] b: built in 985 s"
+
+
+def test_the_time_left_counts_two_tasks_at_a_time_as_halves_of_the_machine() -> None:
+    now = 0.0
+    lines: list[str] = []
+    progress = Progress({"a": 100.0, "b": 100.0, "c": 100.0}, lines.append, clock=lambda: now)
+    progress.begin("a", "building")
+    progress.begin("b", "building")
+    now = 200.0
+    progress.end("a", "built")
+    assert 100 <= progress.seconds_left() <= 110, lines
+    progress.begin("c", "building")
+    progress.tick("c")
+    assert len(lines) == 4 and lines[3].startswith("[3/3] c: building"), "each task has an interval of its own"
+    now = 210.0
+    progress.end("b", "built")
+    assert 95 <= progress.seconds_left() <= 99, lines
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
