@@ -74,7 +74,7 @@ def answers(host: str, seconds: float = 3.0) -> bool:
 
 
 def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A small file as a whole. ``headers`` go to the first host alone. Raises NotThere, Interrupted."""
+    """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotThere, Interrupted."""
     # A byte now and then, of the headers even, keeps a socket from its time-out: nobody waits for such a thread.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
     try:
@@ -206,14 +206,14 @@ def _reason(error: Exception) -> object:
 
 def _opened(url: str, offset: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({}),
             method: str = "GET") -> Any:
-    """The answer to a request for a file, from ``offset`` on. ``headers`` do not go where the answer redirects."""
+    """The answer to a request for a file, from ``offset`` on. An Authorization does not go where the answer redirects."""
     import urllib.error
     import urllib.request
 
     request = urllib.request.Request(url, method=method, headers={
         "User-Agent": "clusterctl", "Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})})
     for name, value in headers.items():
-        request.add_unredirected_header(name, value)
+        (request.add_unredirected_header if name == "Authorization" else request.add_header)(name, value)
     try:
         return _opener().open(request, timeout=patience.stall)
     except urllib.error.HTTPError as error:

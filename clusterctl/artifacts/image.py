@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,20 +54,27 @@ def write_oci_archive(path: Path, spec: ImageSpec, program: Path, arch: str) -> 
         manifest = _json({
             "schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": _described(config, f"{OCI}.config.v1+json"),
             "layers": [{"mediaType": f"{OCI}.layer.v1.tar+zstd", "digest": _digest(packed), "size": packed.stat().st_size}]})
-        names = {"io.containerd.image.name": spec.reference,
-                 "org.opencontainers.image.ref.name": spec.reference.rsplit(":", 1)[1]}
-        index = _json({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [
-            {**_described(manifest, f"{OCI}.manifest.v1+json"), "annotations": names,
-             "platform": {"architecture": arch, "os": "linux"}}]})
-        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-            add_bytes(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-            add_bytes(tar, "index.json", index)
-            tar.addfile(folder_entry("blobs/"))
-            tar.addfile(folder_entry("blobs/sha256/"))
-            for blob in (manifest, config):
-                add_bytes(tar, _blob(hashlib.sha256(blob).hexdigest()), blob)
-            packed.chmod(0o644)
-            add_file(tar, _blob(_digest(packed).removeprefix("sha256:")), packed)
+        kept = Path(folder) / "config"
+        kept.write_bytes(config)
+        write_layout(path, spec.reference, arch, manifest, f"{OCI}.manifest.v1+json", [
+            (hashlib.sha256(config).hexdigest(), kept), (_digest(packed).removeprefix("sha256:"), packed)])
+
+
+def write_layout(path: Path, reference: str, arch: str, manifest: bytes, media_type: str,
+                 blobs: Sequence[tuple[str, Path]]) -> None:
+    """Write an OCI image layout as one tar. ``blobs``: configuration and layers with their sha256."""
+    names = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference.rsplit(":", 1)[1]}
+    index = _json({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [
+        {**_described(manifest, media_type), "annotations": names, "platform": {"architecture": arch, "os": "linux"}}]})
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        add_bytes(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        add_bytes(tar, "index.json", index)
+        tar.addfile(folder_entry("blobs/"))
+        tar.addfile(folder_entry("blobs/sha256/"))
+        add_bytes(tar, _blob(hashlib.sha256(manifest).hexdigest()), manifest)
+        for sha256, blob in blobs:
+            blob.chmod(0o644)
+            add_file(tar, _blob(sha256), blob)
 
 
 def write_docker_archive(path: Path, spec: ImageSpec, program: Path, arch: str) -> None:

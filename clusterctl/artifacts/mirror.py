@@ -24,6 +24,8 @@ from clusterctl.artifacts.image import write_oci_archive
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.artifacts.progress import Progress, Say
 from clusterctl.artifacts.recipes import Output, Recipe
+from clusterctl.artifacts.registry import pull
+from clusterctl.artifacts.upstream import Upstream
 from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused, Stopped
 from clusterctl.storage import make_folder, write_whole
 
@@ -126,15 +128,15 @@ class Filling:
         self._publishing, self._interrupted = threading.Lock(), threading.Event()
 
     def download(self, work: Path) -> None:
-        """Get what upstream has and our own pins know. What cannot be had is left to be built."""
+        """Get what upstream has, with our own pins or else the checksums that it publishes. What cannot be had is built later."""
         progress = Progress({output.label: float(output.weight) for _, output in self.missing}, self.say)
         for recipe, output in list(self.missing):
-            if output.path not in built_in() or not self._answers(output.path.split("/")[0]):
+            host = (output.image.reference if output.image else output.path).split("/")[0]
+            if not self._answers(host):
                 continue
-            url = f"https://{output.path}"
-            progress.begin(output.label, f"downloading from {url}")
+            progress.begin(output.label, f"downloading from {host}")
             try:
-                self._download(url, output, work, partial(progress.tick, output.label))
+                self._download(output, work, partial(progress.tick, output.label))
             except ClusterctlError as error:
                 progress.give_up(output.label, error.message)
             else:
@@ -148,11 +150,17 @@ class Filling:
             self._answering[host] = answers(host)
         return self._answering[host]
 
-    def _download(self, url: str, output: Output, work: Path, tick: Callable[[], None]) -> None:
+    def _download(self, output: Output, work: Path, tick: Callable[[], None]) -> None:
         part = work / "download"
         part.write_bytes(b"")
-        obtain(url, part, built_in()[output.path], Patience(), lambda done, total: tick())
-        self.mirror.publish(part, output.path, {"downloaded_from": url})
+        if output.image is not None:
+            origin = {"image": output.image.reference, "digest": pull(output.image.reference, self.arch, part, tick)}
+        else:
+            product, _, version = output.label.partition(" ")
+            pin = built_in().get(output.path) or Upstream().find(product, version, self.arch).pin
+            origin = {"downloaded_from": f"https://{pin.url or output.path}"}
+            obtain(origin["downloaded_from"], part, pin, Patience(), lambda done, total: tick())
+        self.mirror.publish(part, output.path, origin)
 
     def build(self, work: Path) -> None:
         """Build all that is still missing, each module once. What fails does not hold up the rest; its errors are kept."""

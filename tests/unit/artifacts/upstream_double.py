@@ -25,7 +25,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-HOSTS = ("dl.k8s.io", "cdn.dl.k8s.io", "github.com", "objects.githubusercontent.com", "api.github.com")
+HOSTS = ("dl.k8s.io", "cdn.dl.k8s.io", "github.com", "objects.githubusercontent.com", "api.github.com", "registry.k8s.io",
+         "europe-west1-docker.pkg.dev")
+REGISTRY = "europe-west1-docker.pkg.dev/v2/k8s-artifacts-prod/images/"
+"""Where registry.k8s.io redirects to."""
 Answer = Callable[[BaseHTTPRequestHandler], None]
 Key = ec.EllipticCurvePrivateKey
 
@@ -35,6 +38,8 @@ class Upstream:
 
     def __init__(self, folder: Path, files: Mapping[str, bytes | Path], newest: str = "1.36.9") -> None:
         self.files, self.newest = dict(files), newest
+        self.images: dict[str, tuple[str, dict[str, bytes]]] = {}
+        """Images by name and tag: the digest of the index, and all blobs by digest."""
         self.lies: dict[str, Answer] = {}
         self.asked: list[str] = []
         self.tokens: list[tuple[str, str]] = []
@@ -100,6 +105,10 @@ class Upstream:
             return lie(handler)
         if host == "api.github.com":
             return self._release(handler, shown)
+        if host == "registry.k8s.io":
+            return reply(handler, 307, b"", Location=f"https://{REGISTRY}{path.removeprefix('v2/')}")
+        if place.startswith(REGISTRY):
+            return self._registry(handler, place.removeprefix(REGISTRY))
         content = self.files.get(known) or self._checksums(known)
         if content is None:
             return reply(handler, 404, b"Not Found")
@@ -141,6 +150,32 @@ class Upstream:
         if not assets:
             return reply(handler, 404, b'{"message": "Not Found"}')
         return reply(handler, 200, json.dumps({"assets": assets}).encode())
+
+    def add_image(self, name: str, tag: str, config: bytes, layer: bytes, arch: str) -> None:
+        """Publish an image of one layer for one architecture, with an index."""
+        blobs: dict[str, bytes] = {}
+
+        def described(content: bytes, kind: str) -> dict[str, object]:
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            blobs[digest] = content
+            return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(content)}
+
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                               "config": described(config, "config.v1+json"), "layers": [described(layer, "layer.v1.tar")]}).encode()
+        entry = {**described(manifest, "manifest.v1+json"), "platform": {"os": "linux", "architecture": arch}}
+        other = {**described(b"{}", "manifest.v1+json"), "platform": {"os": "windows", "architecture": arch}}
+        index = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [other, entry]})
+        self.images[f"{name}:{tag}"] = (str(described(index.encode(), "index.v1+json")["digest"]), blobs)
+
+    def _registry(self, handler: BaseHTTPRequestHandler, path: str) -> None:
+        """Manifests, by tag or digest to clients that accept them, and blobs."""
+        match = re.fullmatch(r"(.+)/(manifests|blobs)/([^/]+)", path)
+        for image, (index, blobs) in self.images.items() if match else ():
+            name, _, tag = image.rpartition(":")
+            found = blobs.get(index if match[3] == tag else match[3]) if match and match[1] == name else None
+            if found is not None and (match[2] == "blobs" or "index" in handler.headers.get("Accept", "")):  # type: ignore[index]
+                return serve(handler, found)
+        return reply(handler, 404, b"{}")
 
     def _tunnels(self, proxy: socket.socket) -> None:
         with contextlib.suppress(OSError):
