@@ -68,8 +68,8 @@ def _stamp_kubernetes(version: str) -> Mapping[str, str]:
             for key, value in fields.items()}
 
 
-KUBERNETES = {"kube-apiserver": 395, "kube-controller-manager": 102, "kubelet": 31, "kube-proxy": 12, "kube-scheduler": 7,
-              "kubectl": 36}
+KUBERNETES = {"kube-apiserver": 199, "kube-controller-manager": 47, "kubelet": 13, "kube-proxy": 6, "kube-scheduler": 4,
+              "kubectl": 17}
 
 
 def _kubernetes(versions: Versions, arch: str) -> Recipe:
@@ -92,7 +92,7 @@ def _etcd(versions: Versions, arch: str) -> Recipe:
     version, base = versions.etcd, "go.etcd.io/etcd"
     packages = {"etcd": f"{base}/server/v3", "etcdctl": f"{base}/etcdctl/v3", "etcdutl": f"{base}/etcdutl/v3"}
     return Recipe(packages["etcd"], version, requires=tuple(f"{packages[name]} v{version}" for name in ("etcdctl", "etcdutl")),
-                  printed=version, outputs=(_archive("etcd", version, arch, packages, 93, checks={
+                  printed=version, outputs=(_archive("etcd", version, arch, packages, 29, checks={
                       "etcd": ("--version",), "etcdctl": ("version",), "etcdutl": ("version",)}),))
 
 
@@ -100,14 +100,14 @@ def _containerd(versions: Versions, arch: str) -> Recipe:
     version, module = versions.containerd, "github.com/containerd/containerd/v2"
     packages = {name: f"{module}/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
     return Recipe(module, version, stamps={f"{module}/version.Version": f"v{version}"}, printed=f"v{version}", tags="no_btrfs",
-                  outputs=(_archive("containerd", version, arch, packages, 174, checks={
+                  outputs=(_archive("containerd", version, arch, packages, 42, checks={
                       "containerd": ("--version",), "ctr": ("--version",), "containerd-shim-runc-v2": ("-v",)}),))
 
 
 def _runc(versions: Versions, arch: str) -> Recipe:
     version, module = versions.runc, "github.com/opencontainers/runc"
     return Recipe(module, version, printed=version, tags="seccomp", cgo=True, outputs=(
-        Output(f"runc {version}", PATHS["runc"].format(version=version, arch=arch), {"runc": module}, 61,
+        Output(f"runc {version}", PATHS["runc"].format(version=version, arch=arch), {"runc": module}, 14,
                checks={"runc": ("--version",)}),))
 
 
@@ -115,7 +115,7 @@ def _cni_plugins(versions: Versions, arch: str) -> Recipe:
     version = versions.cni_plugins
     packages = {path.rsplit("/", 1)[1]: f"{PLUGINS}/plugins/{path}" for path in CNI}
     return Recipe(PLUGINS, version, stamps={CNI_STAMP: f"v{version}"}, printed=f"v{version}", outputs=(
-        _archive("cni-plugins", version, arch, packages, 20, checks={"bridge": (), "portmap": ()},
+        _archive("cni-plugins", version, arch, packages, 9, checks={"bridge": (), "portmap": ()},
                  members={f"./{name}": name for name in sorted(packages)}),))
 
 
@@ -130,7 +130,7 @@ def _flannel_cni(versions: Versions, arch: str) -> Recipe:
 def _crictl(versions: Versions, arch: str) -> Recipe:
     version, module = versions.crictl, "sigs.k8s.io/cri-tools"
     return Recipe(module, version, stamps={f"{module}/pkg/version.Version": version}, printed=version, outputs=(
-        _archive("crictl", version, arch, {"crictl": f"{module}/cmd/crictl"}, 71, checks={"crictl": ("--version",)}),))
+        _archive("crictl", version, arch, {"crictl": f"{module}/cmd/crictl"}, 22, checks={"crictl": ("--version",)}),))
 
 
 def _flannel(versions: Versions, arch: str) -> Recipe:
@@ -139,7 +139,7 @@ def _flannel(versions: Versions, arch: str) -> Recipe:
     return Recipe(module, version, stamps={f"{module}/pkg/version.Version": f"v{version}"}, printed=f"v{version}", cgo=True,
                   replaced={f"{sdk}/common": "tencentcloud/common", f"{sdk}/vpc": "tencentcloud/vpc"},
                   extras={"mk-docker-opts.sh": "dist/mk-docker-opts.sh", "README.md": "README.md"},
-                  outputs=(_archive("flannel", version, arch, {"flanneld": module}, 91, checks={"flanneld": ("--version",)}),))
+                  outputs=(_archive("flannel", version, arch, {"flanneld": module}, 46, checks={"flanneld": ("--version",)}),))
 
 
 def _image(name: str, version: str, arch: str, packages: Mapping[str, str], weight: int, *, checks: Mapping[str, tuple[str, ...]],
@@ -152,7 +152,7 @@ def _coredns(versions: Versions, arch: str) -> Recipe:
     spec = ImageSpec(IMAGES["coredns"].format(version=version), ("/coredns",), user="65532:65532", ports=("53/tcp", "53/udp"),
                      bind_low_ports=True)
     return Recipe(module, version, printed=version, outputs=(
-        _image("coredns", version, arch, {"coredns": module}, 224, checks={"coredns": ("-version",)}, spec=spec),))
+        _image("coredns", version, arch, {"coredns": module}, 81, checks={"coredns": ("-version",)}, spec=spec),))
 
 
 def _metrics_server(versions: Versions, arch: str) -> Recipe:
@@ -160,7 +160,7 @@ def _metrics_server(versions: Versions, arch: str) -> Recipe:
     spec = ImageSpec(IMAGES["metrics-server"].format(version=version), ("/metrics-server",), user="65534:65534")
     stamps = {"k8s.io/client-go/pkg/version.gitVersion": f"v{version}", "k8s.io/client-go/pkg/version.buildDate": "{time}"}
     return Recipe(module, version, stamps=stamps, printed=f"v{version}", outputs=(_image(
-        "metrics-server", version, arch, {"metrics-server": f"{module}/cmd/metrics-server"}, 267,
+        "metrics-server", version, arch, {"metrics-server": f"{module}/cmd/metrics-server"}, 87,
         checks={"metrics-server": ("--version",)}, spec=spec),))
 
 
@@ -169,7 +169,7 @@ def _agnhost(versions: Versions, arch: str) -> Recipe:
     spec = ImageSpec(IMAGES["agnhost"].format(version=AGNHOST), ("/agnhost",), ("pause",),
                      ports=("80/tcp", "8080/tcp", "8081/tcp", "9376/tcp", "5000/tcp"))
     return Recipe("k8s.io/kubernetes", AGNHOST_KUBERNETES, stamps={"main.Version": AGNHOST}, printed=AGNHOST, outputs=(
-        _image("agnhost", AGNHOST, arch, {"agnhost": "k8s.io/kubernetes/test/images/agnhost"}, 8,
+        _image("agnhost", AGNHOST, arch, {"agnhost": "k8s.io/kubernetes/test/images/agnhost"}, 5,
                checks={"agnhost": ("--version",)}, spec=spec),))
 
 
