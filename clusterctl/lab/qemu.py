@@ -122,7 +122,10 @@ class Qemu(Driver):
         """As :meth:`Driver.execute`, with ssh: it needs the machine's network."""
         self.require_leader(machine)
         ssh = ssh_command(machine, "root", ("-oBatchMode=yes",))
-        done = run([*ssh, shlex.join(argv)], stdin=stdin, timeout=timeout, check=check)
+        done = run([*ssh, shlex.join(argv)], stdin=stdin, timeout=timeout, check=False)
+        if check and done.returncode not in (0, SSH_FAILED):
+            raise LabError(f"{machine.name}: `{shlex.join(argv)}` ended with {done.returncode}: {done.stderr.strip()}",
+                           where="lab")
         if done.returncode == SSH_FAILED:
             raise LabError(f"cannot log in to {machine.name}: {done.stderr.strip()}", where="lab", code="lab.no-login",
                            hint=f"its console is in {machine.directory / 'console.log'}")
