@@ -119,4 +119,4 @@ def test_reset_leaves_the_machine_as_it_was(vm: Vm) -> None:
     with timed("reset"):
         vm.cluster.cli("reset", "--yes", "--confirm", vm.cluster.lab.name)
     found = differences(vm.before, picture(vm.cluster, "cp-1"))
-    assert not found, found[:6000]
+    assert not found, found[:20000]
