@@ -4,7 +4,7 @@ CLI := $(VENV)/clusterctl
 # The demo's lab; empty: one of this clone's own.
 LAB :=
 
-.PHONY: demo demo-clean test check mirror bench venv golden
+.PHONY: demo demo-clean test test-vm check mirror bench venv golden
 
 demo:
 	@tools/prepare
@@ -16,6 +16,14 @@ demo-clean:
 test:
 	@tools/prepare
 	@tools/test
+
+# Virtual machines on Debian's own kernel, and Vagrant. TESTS="-m 'not long'": the first part alone.
+TESTS :=
+
+test-vm:
+	@tools/prepare vm
+	tools/fill-mirror
+	$(VENV)/python -m pytest -v -s tests/vm $(TESTS)
 
 check:
 	@tools/prepare check

@@ -56,7 +56,8 @@ HOLD = (
 The nonce marks its answers: a login shell may print lines of its own before them, or between. Each word is answered, so that a
 holder knows where it is still heard. A file that was removed while we waited for it is not the lock. A holder that says x leaves
 nothing behind, also where its channel closes before its last words are answered (``trap``); one that breaks off leaves its name,
-and finds it again where nobody came in between. A reboot takes names away: whoever is the first after one that os-update ordered, and marked, is told so.
+and finds it again where nobody came in between. A reboot takes names away: whoever is the first after one that os-update
+ordered, and marked, is told so.
 """
 
 
