@@ -4,7 +4,7 @@ CLI := $(VENV)/clusterctl
 # The demo's lab; empty: one of this clone's own.
 LAB :=
 
-.PHONY: demo demo-clean test check mirror bench venv golden
+.PHONY: demo demo-clean test test-vm check mirror bench venv golden
 
 demo:
 	@tools/prepare
@@ -17,11 +17,19 @@ test:
 	@tools/prepare
 	@tools/test
 
+# Virtual machines on Debian's own kernel, and Vagrant. TESTS="-m 'not long'": the first part alone.
+TESTS :=
+
+test-vm:
+	@tools/prepare vm
+	tools/fill-mirror
+	$(VENV)/python -m pytest -v -s tests/vm $(TESTS)
+
 check:
 	@tools/prepare check
 	$(VENV)/ruff check clusterctl tests bench
 	$(VENV)/mypy
-	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply vagrant/clusterctl
+	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply vagrant/clusterctl vagrant/make-box
 	$(VENV)/python -m pytest -q -n 2 tests/unit
 
 mirror:

@@ -16,7 +16,7 @@ from clusterctl.errors import InputError
 if TYPE_CHECKING:
     from clusterctl.lab import Lab
 
-app = typer.Typer(help="Throw-away machines on this host (systemd-nspawn). Needs root.", no_args_is_help=True)
+app = typer.Typer(help="Throw-away machines on this host (systemd-nspawn or QEMU). Needs root.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="The lab's name: lower-case letters and digits.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine of the lab, as cp-1.")]
@@ -28,6 +28,13 @@ class Direction(StrEnum):
     BOTH = "both"
     IN = "in"
     OUT = "out"
+
+
+class Driver(StrEnum):
+    """What machines of a lab run on."""
+
+    NSPAWN = "nspawn"
+    QEMU = "qemu"
 
 
 class Role(StrEnum):
@@ -77,10 +84,12 @@ def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int,
 @app.command()
 def up(
     name: Name = "lab",
+    driver: Annotated[Driver, typer.Option(help="Containers of systemd-nspawn, or virtual machines of QEMU.")] = Driver.NSPAWN,
     machines: Annotated[int, typer.Option(help="How many machines in all.")] = 3,
     control_planes: Annotated[int, typer.Option(help="How many of them are control planes.")] = 1,
     etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,
-    memory: Annotated[str, typer.Option(help="Limit of each machine, as 4G; none by default.")] = "",
+    memory: Annotated[str, typer.Option(help="Of each machine, as 4G: a container's limit (by default none), "
+                                             "a virtual machine's size (by default 2G).")] = "",
     user: Annotated[str, typer.Option(help="Who the inventory logs in as: root, or admin, who uses sudo.")] = "root",
     sudo_password: Annotated[bool, typer.Option("--sudo-password", help="sudo asks admin for a (generated) password.")] = False,
     inventory: Annotated[Path | None, typer.Option(help="Write the inventory to this file, too.")] = None,
@@ -93,7 +102,8 @@ def up(
     if like is not None:
         machines, control_planes, etcd, settings = _shape(like, settings)
     spec = LabSpec(name=name, machines=machines, control_planes=control_planes, etcd=etcd, user=user, cluster=settings,
-                   memory=parse_size(memory) if memory else None, sudo_password=sudo_password)
+                   memory=parse_size(memory) if memory else None, sudo_password=sudo_password,
+                   driver=driver.value)
     lab = Lab.up(spec, inventory=inventory, progress=_say)
     if sudo_password:
         _say(f"the sudo password of admin is in {lab.sudo_password_file}")

@@ -1,7 +1,7 @@
 """The base of every machine: a directory tree with a minimal Debian 12, made once and kept in a cache.
 
 It is what a cloud image would be: systemd, sshd, sudo, a user ``admin``; no containerd, no haproxy, no conntrack, no curl.
-What differs from an image is written below, each with its reason.
+What differs from an image is written here and in the recipes of the drivers, each with its reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,47 +19,53 @@ from clusterctl.lab.host import environment, remove_tree, run
 from clusterctl.lab.lock import FileLock
 from clusterctl.lab.sources import RELEASE, write_sources
 
-PACKAGES = ("dbus", "iproute2", "kmod", "openssh-server", "procps", "sudo", "systemd", "systemd-sysv")
-
 USERS = 'chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 admin\n'
 
-# Units that wait for hardware, log people in on a console, or would touch what all machines of a host share.
-MASKED = (
+Files = Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a base is made of.
+
+    ``early`` is a shell script that runs before ``packages`` are installed, with the tree as its argument; ``disk`` is the size
+    in bytes of a disk image that is made of the tree (0: none). ``shares_kernel``: machines run on this host's kernel; the
+    settings that a distribution gives its kernel at boot are left out, as they would change this host's.
+    """
+
+    packages: tuple[str, ...]
+    files: Files
+    links: Mapping[str, str]
+    masked: tuple[str, ...]
+    early: str = ""
+    disk: int = 0
+    shares_kernel: bool = False
+
+    @property
+    def digest(self) -> str:
+        """A short digest of all that goes into a base: another recipe makes another base."""
+        parts = (RELEASE, self.packages, USERS, sorted(self.files.items()), sorted(self.links.items()), self.masked, self.early,
+                 self.disk, self.shares_kernel, repository.FETCH)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+COMMON_PACKAGES = ("dbus", "iproute2", "kmod", "openssh-server", "procps", "sudo", "systemd", "systemd-sysv")
+
+# Units that wait for a console, or that change a machine at times of their own.
+COMMON_MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
     "fstrim.timer", "systemd-tmpfiles-clean.timer", "console-getty.service", "getty@.service", "getty.target",
-    "serial-getty@.service", "container-getty@.service", "systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount",
-    "proc-sys-fs-binfmt_misc.mount", "dev-hugepages.mount", "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount", "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "modprobe@.service",
-    "systemd-networkd.service", "systemd-pstore.service", "systemd-random-seed.service", "systemd-remount-fs.service",
-    "tmp.mount",
+    "serial-getty@.service", "container-getty@.service",
 )
 
-FILES: dict[str, tuple[int, str]] = {
-    "etc/fstab": (0o644, ""),
+COMMON_FILES: Files = {
     "etc/apt/apt.conf.d/90lab": (0o644, 'Acquire::Languages "none";\n'),
     # Nothing answers names in a lab; an empty file is better than a server that is waited for.
     "etc/resolv.conf": (0o644, "# no name service in the lab\noptions timeout:1 attempts:1\n"),
     "etc/sudoers.d/admin": (0o440, "admin ALL=(ALL:ALL) NOPASSWD: ALL\n"),
     "etc/ssh/sshd_config.d/lab.conf": (0o644, "HostKey /etc/ssh/ssh_host_ed25519_key\nPermitRootLogin prohibit-password\n"
                                               "UseDNS no\nMaxSessions 200\nMaxStartups 200\n"),
-    # The console is a file on the host: it tells what went wrong where nobody can log in. /dev/kmsg is the host's.
-    "etc/systemd/journald.conf.d/lab.conf": (0o644, "[Journal]\nReadKMsg=no\nForwardToConsole=yes\nMaxLevelConsole=notice\n"),
-    # Pods whose first process does not heed SIGTERM would hold every reboot up for the usual 90 s.
-    "etc/systemd/system.conf.d/lab.conf": (0o644, "[Manager]\nDefaultTimeoutStopSec=15s\n"),
     "etc/default/locale": (0o644, "LANG=C.UTF-8\n"),
-    # A container finds its cgroups read-only; a machine does not, and a kubelet needs to write them.
-    "etc/systemd/system/lab-cgroups.service": (0o644, "[Unit]\nDescription=Make the control groups writable\n"
-                                               "DefaultDependencies=no\nBefore=sysinit.target\n\n"
-                                               "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
-                                               "ExecStart=/usr/lib/lab/cgroups\n\n[Install]\nWantedBy=sysinit.target\n"),
-    "usr/lib/lab/cgroups": (0o755, "#!/bin/sh\nset -e\nwhile read -r _ point kind _; do\n  case \"$kind\" in\n"
-                            "    cgroup | cgroup2) mount -o remount,bind,rw \"$point\" ;;\n  esac\ndone < /proc/mounts\n"),
-}
-
-LINKS = {
-    "etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target",
-    "etc/systemd/system/sysinit.target.wants/lab-cgroups.service": "/etc/systemd/system/lab-cgroups.service",
-    **{f"etc/systemd/system/{unit}": "/dev/null" for unit in MASKED},
 }
 
 
@@ -68,6 +74,11 @@ class Base:
     """A finished base in the cache."""
 
     directory: Path
+
+    @property
+    def disk(self) -> Path:
+        """The disk image of the tree, where the recipe has one."""
+        return self.directory / "disk.raw"
 
     @property
     def tree(self) -> Path:
@@ -85,20 +96,14 @@ def cache_directory() -> Path:
     return Path(os.environ.get("CLUSTERCTL_CACHE") or "/var/cache/clusterctl") / "lab"
 
 
-def recipe_digest() -> str:
-    """A short digest of all that goes into a base: another recipe makes another base."""
-    recipe = repr((RELEASE, PACKAGES, USERS, sorted(FILES.items()), sorted(LINKS.items()), repository.FETCH))
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
-
-
-def ensure_base(progress: Callable[[str], None]) -> Base:
-    """The base of this recipe, made first if the cache lacks it (a minute or two, with packages from this host's apt).
+def ensure_base(progress: Callable[[str], None], recipe: Recipe) -> Base:
+    """The base of a recipe, made first if the cache lacks it (a minute or two, with packages from this host's apt).
 
     Safe against being killed: it appears under its name only when finished, and what dead builds left is removed.
     Raises :class:`clusterctl.lab.host.LabError` and :class:`clusterctl.errors.ClusterctlError`.
     """
     cache = cache_directory()
-    base = Base(cache / f"base-{recipe_digest()}")
+    base = Base(cache / f"base-{recipe.digest}")
     if base.directory.is_dir():
         return base
     cache.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,7 @@ def ensure_base(progress: Callable[[str], None]) -> Base:
             build = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
             try:
                 build.chmod(0o755)
-                _build(Base(build))
+                _build(Base(build), recipe)
                 os.sync()
                 build.rename(base.directory)
             finally:
@@ -118,38 +123,47 @@ def ensure_base(progress: Callable[[str], None]) -> Base:
     return base
 
 
-def _build(base: Base) -> None:
-    hook = base.directory / "hook"
-    hook.write_text(repository.FETCH + USERS)
+def _build(base: Base, recipe: Recipe) -> None:
+    early, late = base.directory / "early", base.directory / "late"
+    early.write_text(recipe.early)
+    late.write_text(repository.FETCH + USERS)
     sources = write_sources(base.directory)
     # In namespaces of its own and with the parent's death as its own: nothing of it is left behind, no mount either.
     run(["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-         "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-         f"--customize-hook=sh {hook} \"$1\"", RELEASE, str(base.tree), *map(str, sources)],
+         "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(recipe.packages)}",
+         f"--essential-hook=sh {early} \"$1\"", f"--customize-hook=sh {late} \"$1\"", RELEASE, str(base.tree),
+         *map(str, sources)],
         timeout=900, env=environment(LAB_REPOSITORY=str(base.repository)))
     repository.write_index(base.repository)
-    configure(base.tree)
-    for file in (hook, *sources):
+    configure(base.tree, recipe)
+    for file in (early, late, *sources):
         if file.parent == base.directory:
             file.unlink()
+    if recipe.disk:
+        with base.disk.open("xb") as image:
+            image.truncate(recipe.disk)
+        run(["mke2fs", "-q", "-t", "ext4", "-L", "root", "-E", "lazy_itable_init=1,nodiscard", "-d", str(base.tree),
+             str(base.disk)], timeout=600)
 
 
-def configure(tree: Path) -> None:
+def configure(tree: Path, recipe: Recipe) -> None:
     """Turn what mmdebstrap made into the lab's base."""
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     shutil.rmtree(tree / "etc/apt/sources.list.d", ignore_errors=True)
     (tree / "etc/apt/sources.list").unlink(missing_ok=True)
     (tree / "etc/hostname").unlink(missing_ok=True)
-    for name, (mode, content) in FILES.items():
+    for name, (mode, content) in recipe.files.items():
         file = tree / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         file.write_text(content)
         file.chmod(mode)
-    # What a distribution sets of the kernel at boot would change the host's kernel: only the product's values are set.
-    sysctls = {f"etc/sysctl.d/{file.name}": "/dev/null" for file in (tree / "usr/lib/sysctl.d").glob("*.conf")}
-    for name, target in {**LINKS, **sysctls}.items():
+    masks = {f"etc/systemd/system/{unit}": "/dev/null" for unit in recipe.masked}
+    links = {"etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target", **masks, **recipe.links}
+    if recipe.shares_kernel:
+        links |= {f"etc/sysctl.d/{file.name}": "/dev/null" for file in (tree / "usr/lib/sysctl.d").glob("*.conf")}
+    for name, target in links.items():
         link = tree / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)

@@ -23,10 +23,9 @@ PACKAGES = {
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "ssh": "openssh-client",
-    "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
-"""The programs the lab runs on this host, each with the Debian package it comes from."""
+"""The programs that every lab runs on this host, each with the Debian package it comes from."""
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLONE_NEWNET = 0x40000000
@@ -39,14 +38,16 @@ class LabError(ClusterctlError):
     """A step of the lab failed on this host; the message holds the command and what it said."""
 
 
-def check_host() -> None:
-    """Raise :class:`Refused` unless this is root on a host that has every program of :data:`PACKAGES`."""
+def check_host(more: Mapping[str, str] | None = None) -> None:
+    """Raise :class:`Refused` unless this is root on a host that has every program of :data:`PACKAGES`, and of ``more``."""
     if os.geteuid() != 0:
         raise Refused("the lab makes namespaces, mounts and cgroups: it needs root", where="lab",
-                      hint="run the same command with sudo")
-    missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program, path=SEARCH_PATH)})
+                      hint="run the same command with sudo", code="lab.not-root")
+    programs = {**PACKAGES, **(more or {})}
+    missing = sorted({package for program, package in programs.items() if not shutil.which(program, path=SEARCH_PATH)})
     if missing:
-        raise Refused(f"this host lacks {', '.join(missing)}", where="lab", hint=f"apt-get install {' '.join(missing)}")
+        raise Refused(f"this host lacks {', '.join(missing)}", where="lab", hint=f"apt-get install {' '.join(missing)}",
+                      code="lab.program-missing")
 
 
 WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")

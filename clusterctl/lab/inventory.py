@@ -7,15 +7,9 @@ from typing import Any
 
 import yaml
 
+from clusterctl.lab.drivers import driver_of
 from clusterctl.lab.network import namespace_of
 from clusterctl.lab.state import State, write_atomically
-
-SHARED_DISK: dict[str, object] = {
-    "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi",
-                     "nodefs.inodesFree": "1%"},
-    "imageGCHighThresholdPercent": 100,
-}
-"""All machines of a lab lie on one disk, which others fill as well: how full it is in percent says nothing of any of them."""
 
 
 def document(state: State) -> dict[str, object]:
@@ -32,7 +26,7 @@ def document(state: State) -> dict[str, object]:
     }
     if state.spec.user != "root":
         variables["ansible_become"] = True
-    variables["cluster"] = {"name": state.spec.name, **state.spec.cluster, "kubelet": _kubelet(state.spec.cluster.get("kubelet"))}
+    variables["cluster"] = {"name": state.spec.name, **state.spec.cluster, "kubelet": _kubelet(state)}
     etcd: dict[str, dict[str, str]] = by_role["etcd"] or {name: {} for name in by_role["control_plane"]}
     return {"all": {"vars": variables, "children": {
         "control_plane": {"hosts": by_role["control_plane"]},
@@ -41,10 +35,10 @@ def document(state: State) -> dict[str, object]:
     }}}
 
 
-def _kubelet(given: Any) -> dict[str, object]:
-    """A lab's settings for kubelets: what is given for it goes over what all labs have."""
-    given = given or {}
-    return {**given, "config": {**SHARED_DISK, **given.get("config", {})}}
+def _kubelet(state: State) -> dict[str, object]:
+    """A lab's settings for kubelets: what is given for it goes over what all labs of the driver have."""
+    given: Any = state.spec.cluster.get("kubelet") or {}
+    return {**given, "config": {**driver_of(state.spec.driver).kubelet, **given.get("config", {})}}
 
 
 def write_inventory(state: State, *copies: Path) -> Path:

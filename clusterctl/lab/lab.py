@@ -13,13 +13,16 @@ from clusterctl.lab import machine as machines
 from clusterctl.lab import network, repository
 from clusterctl.lab.base import Base, ensure_base
 from clusterctl.lab.cgroup import Cgroup
-from clusterctl.lab.host import LabError, check_host, make_room, remove_tree
+from clusterctl.lab.drivers import check_driver, driver_of
+from clusterctl.lab.host import LabError, check_host, make_room
 from clusterctl.lab.inventory import write_inventory, write_known_hosts
 from clusterctl.lab.removal import exists, remove_lab, remove_parts
 from clusterctl.lab.state import LabSpec, Machine, State, lock_of, write_atomically
 
 Progress = Callable[[str], None]
 DIRECTIONS = ("both", "in", "out")
+REBOOT_SECONDS = 60
+"""For shutting down, beside the driver's seconds for a boot."""
 
 
 def silent(message: str) -> None:
@@ -31,6 +34,7 @@ class Lab:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.driver = driver_of(state.spec.driver)
 
     @property
     def name(self) -> str:
@@ -73,15 +77,15 @@ class Lab:
         return self.directory / "sudo_password"
 
     @classmethod
-    def up(cls, spec: LabSpec, *, inventory: Path | None = None, progress: Progress = silent, deadline: float = 90) -> Lab:
+    def up(cls, spec: LabSpec, *, inventory: Path | None = None, progress: Progress = silent,
+           deadline: float | None = None) -> Lab:
         """Raise a lab and return once every machine lets ``admin`` in with its pinned host key.
 
         ``inventory`` is where a second copy of the inventory goes. What was begun is removed again on failure. Raises
         :class:`InputError` (also where the lab is there already), :class:`Refused`, :class:`LabError`.
         """
-        check_host()
         spec.check()
-        base = ensure_base(progress)
+        base = ensure_base(progress, check_driver(spec.driver).recipe)
         with lock_of(spec.name) as lock:
             if exists(spec.name):
                 raise InputError(f"something of a lab called {spec.name} is there already", where="--name",
@@ -102,7 +106,7 @@ class Lab:
         check_host()
         return cls(State.load(name))
 
-    def _raise(self, base: Base, progress: Progress, deadline: float) -> None:
+    def _raise(self, base: Base, progress: Progress, deadline: float | None) -> None:
         progress(f"raising {len(self.machines)} machines in {self.namespace}")
         make_room()
         write_atomically(self.directory / "base", f"{base.directory}\n", 0o600)
@@ -115,27 +119,27 @@ class Lab:
         self._bring_up(list(self.machines.values()), base, progress, deadline)
         network.wait_for_port(self.namespace, self.gateway, repository.PORT)
 
-    def _bring_up(self, new: Sequence[Machine], base: Base, progress: Progress, deadline: float) -> None:
+    def _bring_up(self, new: Sequence[Machine], base: Base, progress: Progress, deadline: float | None) -> None:
         public = self.key.with_name(f"{self.key.name}.pub").read_text().strip()
 
         def begin(one: Machine) -> None:
-            network.create_machine_network(self.name, one.name, one.address, self.gateway)
+            self.driver.connect(one, self.gateway)
             machines.prepare(one, base, gateway=self.gateway, authorized_key=public, sudo_password=self.state.spec.sudo_password)
-            machines.launch(one, base, memory=self.state.spec.memory)
+            self.driver.install(one, base)
+            self.driver.launch(one, base, self.state.spec)
 
         def finish(one: Machine) -> None:
             self._wait(one, deadline)
             if self.state.spec.sudo_password:
-                machines.execute(one, ["chpasswd"], stdin=f"admin:{self.sudo_password_file.read_text().strip()}\n", check=True)
+                self.driver.execute(one, ["chpasswd"], stdin=f"admin:{self.sudo_password_file.read_text().strip()}\n", check=True)
             progress(f"{one.name} is up at {one.address}")
 
         _each(begin, new)
         write_known_hosts(self.state)
         _each(finish, new)
 
-    def _wait(self, one: Machine, deadline: float, *, not_boot: str = "") -> None:
-        machines.wait_until_ready(one, self.namespace, self.ssh_command(one.name, user="admin", options=("-oBatchMode=yes",)),
-                                  deadline=deadline, not_boot=not_boot)
+    def _wait(self, one: Machine, deadline: float | None, *, not_boot: str = "") -> None:
+        machines.wait_until_ready(one, deadline=deadline or self.driver.deadline, not_boot=not_boot)
 
     def _base(self) -> Base:
         return Base(Path((self.directory / "base").read_text().strip()))
@@ -146,7 +150,8 @@ class Lab:
             raise InputError(f"lab {self.name} has no machine {name}", where="lab", hint=f"it has {', '.join(self.machines)}")
         return self.machines[name]
 
-    def add(self, count: int = 1, role: str = "worker", *, progress: Progress = silent, deadline: float = 90) -> list[Machine]:
+    def add(self, count: int = 1, role: str = "worker", *, progress: Progress = silent,
+            deadline: float | None = None) -> list[Machine]:
         """Raise ``count`` more machines of a role, rewrite the inventory and return them. Raises as :meth:`up`."""
         if count < 1:
             raise InputError("nothing to add", where="--count")
@@ -160,43 +165,38 @@ class Lab:
 
     def ssh_command(self, name: str, *, user: str = "", options: Iterable[str] = ()) -> list[str]:
         """A command line of this host that logs in to a machine over the lab's network with its pinned host key."""
-        one = self.machine(name)
-        return ["nsenter", f"--net={network.NAMESPACES / self.namespace}", "ssh", "-F", "none", "-i", str(self.key),
-                "-oIdentitiesOnly=yes", f"-oUserKnownHostsFile={self.directory / 'known_hosts'}",
-                "-oGlobalKnownHostsFile=/dev/null", "-oStrictHostKeyChecking=yes", "-oConnectTimeout=10", "-oLogLevel=ERROR",
-                *options, f"{user or self.state.spec.user}@{one.address}"]
+        return machines.ssh_command(self.machine(name), user or self.state.spec.user, options)
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: str = "", timeout: float = 60,
              check: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run ``argv`` as root in a machine, not over the network; raises :class:`LabError` if it is down or too slow."""
-        return machines.execute(self.machine(name), argv, stdin=stdin, timeout=timeout, check=check)
+        """Run ``argv`` as root in a machine; raises :class:`LabError` if it is down or too slow."""
+        return self.driver.execute(self.machine(name), argv, stdin=stdin, timeout=timeout, check=check)
 
     def kill(self, name: str) -> None:
         """End every process of a machine at once, as if its power was cut. It stays down until :meth:`start`."""
         Cgroup(self.machine(name).cgroup).kill()
 
-    def start(self, name: str, *, deadline: float = 90) -> None:
+    def start(self, name: str, *, deadline: float | None = None) -> None:
         """Start a machine that is down and wait until it is up; nothing happens where it runs already."""
         one = self.machine(name)
         with lock_of(self.name):
-            if machines.leader(one) is not None:
+            if self.driver.leader(one) is not None:
                 return
             Cgroup(one.cgroup).kill()
-            machines.launch(one, self._base(), memory=self.state.spec.memory)
+            self.driver.launch(one, self._base(), self.state.spec)
             self._wait(one, deadline)
 
-    def reinstall(self, name: str, *, progress: Progress = silent, deadline: float = 90) -> None:
+    def reinstall(self, name: str, *, progress: Progress = silent, deadline: float | None = None) -> None:
         """Give a machine a new disk, and thus a new host key; its name and address stay. The inventory is rewritten."""
         one = self.machine(name)
         with lock_of(self.name):
             Cgroup(one.cgroup).kill()
-            for part in ("upper", "work", "root", "data"):
-                remove_tree(one.directory / part)
+            self.driver.wipe(one)
             network.remove_machine_network(self.name, one.name, one.address)
             self._bring_up([one], self._base(), progress, deadline)
             write_inventory(self.state)
 
-    def reboot(self, name: str, *, deadline: float = 150) -> None:
+    def reboot(self, name: str, *, deadline: float | None = None) -> None:
         """Reboot a machine through its systemd (or start a dead one) and wait until it is up again.
 
         A machine that is cut off reboots, too, but is not waited for. Raises :class:`LabError` after ``deadline`` seconds.
@@ -204,12 +204,12 @@ class Lab:
         one = self.machine(name)
         if Cgroup(one.cgroup).frozen():
             raise InputError(f"{name} is frozen", where="lab", hint=f"clusterctl lab thaw {name} --name {self.name}")
-        before = machines.boot_id(one)
-        if not before:
+        if self.driver.leader(one) is None:
             return self.start(name, deadline=deadline)
-        machines.ask_for_reboot(one)
-        if not network.is_cut(one.namespace):
-            self._wait(one, deadline, not_boot=before)
+        before = self.driver.boot_id(one)
+        self.driver.ask_for_reboot(one)
+        if not network.is_cut(one.namespace, self.driver.rules):
+            self._wait(one, deadline or self.driver.deadline + REBOOT_SECONDS, not_boot=before)
         return None
 
     def freeze(self, name: str) -> None:
@@ -228,17 +228,17 @@ class Lab:
         if direction not in DIRECTIONS:
             raise InputError(f"there is no direction {direction!r}", where="--direction", hint=", ".join(DIRECTIONS))
         other = None if peer is None else self.gateway if peer == "controller" else self.machine(peer).address
-        network.cut(self.machine(name).namespace, direction, other)
+        network.cut(self.machine(name).namespace, self.driver.rules, direction, other)
 
     def heal(self, name: str) -> None:
         """Undo every cut of a machine."""
-        network.heal(self.machine(name).namespace)
+        network.heal(self.machine(name).namespace, self.driver.rules)
 
     def status(self, name: str) -> str:
         """What a machine is: ``running``, ``frozen`` or ``dead``, and ``cut`` beside one of these."""
         one = self.machine(name)
-        word = "dead" if machines.leader(one) is None else "frozen" if Cgroup(one.cgroup).frozen() else "running"
-        return f"{word}, cut" if network.is_cut(one.namespace) else word
+        word = "dead" if self.driver.leader(one) is None else "frozen" if Cgroup(one.cgroup).frozen() else "running"
+        return f"{word}, cut" if network.is_cut(one.namespace, self.driver.rules) else word
 
     def down(self) -> None:
         """Remove the lab with all its machines and their data."""

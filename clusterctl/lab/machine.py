@@ -1,15 +1,13 @@
-"""One machine: the files that make it itself, its start, and commands inside it."""
+"""One machine, whatever it runs on: the files that make it itself, how one logs in, and waiting until it is up."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,15 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from clusterctl.lab import network, repository
 from clusterctl.lab.base import Base
-from clusterctl.lab.cgroup import UNIFIED, Cgroup, hierarchies
+from clusterctl.lab.cgroup import Cgroup, hierarchies
 from clusterctl.lab.host import LabError, environment, run
 from clusterctl.lab.state import Machine
 
 HERE = Path(__file__).parent
-DATA = ("containerd", "etcd", "kubelet")
-REBOOT_SIGNAL = signal.SIGRTMIN + 5  # systemd's: start reboot.target
-IN_MACHINE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",
-              "TERM": "dumb"}
 
 
 def new_key(path: Path, comment: str) -> str:
@@ -40,13 +34,9 @@ def new_key(path: Path, comment: str) -> str:
 
 
 def prepare(machine: Machine, base: Base, *, gateway: str, authorized_key: str, sudo_password: bool) -> None:
-    """Write what makes the machine different from the base: its keys, names and addresses, and where its data goes."""
-    for name in ("upper", "work", "root", "data"):
-        (machine.directory / name).mkdir(parents=True, exist_ok=True)
+    """Write what makes the machine different from the base, its keys, names and addresses, into its directory ``upper``."""
+    (machine.directory / "upper").mkdir(parents=True, exist_ok=True)
     (machine.directory / "upper").chmod(0o755)
-    for name in DATA:
-        (machine.directory / "data" / name).mkdir(exist_ok=True)
-    shutil.copytree(base.tree / "var/log", machine.directory / "data/log", symlinks=True)
     new_key(machine.directory / "host_key", machine.name)
     put = Upper(machine.directory / "upper", base.tree).put
     put("etc/ssh/ssh_host_ed25519_key", (machine.directory / "host_key").read_text(), 0o600)
@@ -90,122 +80,65 @@ class Upper:
             os.chown(directory, owner, owner)
 
 
-def launch(machine: Machine, base: Base, *, memory: int | None) -> None:
-    """Start the machine as a session of its own that outlives this process. It must not be running."""
-    group = Cgroup(machine.cgroup)
-    group.remove()
-    group.create(memory=memory)
-    unified_only = set(hierarchies().values()) == {UNIFIED}
-    if unified_only:  # there a group with processes cannot hand controllers on
-        Cgroup(f"{machine.cgroup}/starter").create()
-    _start("enter", machine.directory / "console.log", LAB_CGROUP=machine.cgroup, LAB_DIRECTORY=str(machine.directory),
-           LAB_TREE=str(base.tree), LAB_MACHINE=machine.name, LAB_NAMESPACE=machine.namespace,
-           LAB_LOOP="starter" if unified_only else ".")
-
-
 def launch_server(lab: str, directory: Path, address: str, base: Base) -> None:
     """Start the lab's package server in the lab's namespace, as a session of its own."""
     group = Cgroup(f"{network.namespace_of(lab)}/server")
     group.create()
-    _start("server", directory / "server.log", LAB_CGROUP=group.path, LAB_TREE=str(base.repository), LAB_ADDRESS=address,
-           LAB_PORT=str(repository.PORT), LAB_NAMESPACE=network.namespace_of(lab), LAB_PYTHON=sys.executable,
-           LAB_SERVER=str(HERE / "server.py"))
+    start("program", directory / "server.log", "nsenter", f"--net={network.NAMESPACES / network.namespace_of(lab)}",
+          sys.executable, "-I", str(HERE / "server.py"), str(base.repository), address, str(repository.PORT),
+          LAB_CGROUP=group.path)
 
 
-def _start(what: str, log: Path, **variables: str) -> None:
+def start(what: str, log: Path, *program: str, **variables: str) -> None:
+    """Run a part of ``start.bash`` as a session of its own. Raises :class:`LabError`."""
     script = (HERE / "start.bash").read_text()
     roots = " ".join(map(str, hierarchies()))
     with log.open("ab") as output:
         # setsid forks and ends: the process has no parent here that would have to reap it.
-        done = subprocess.run(["setsid", "--fork", "bash", "-c", script, "start", what], stdin=subprocess.DEVNULL, stdout=output,
-                              stderr=output, timeout=30, check=False, close_fds=False, cwd="/",
+        done = subprocess.run(["setsid", "--fork", "bash", "-c", script, "start", what, *program], stdin=subprocess.DEVNULL,
+                              stdout=output, stderr=output, timeout=30, check=False, close_fds=False, cwd="/",
                               env=environment(LAB_SCRIPT=script, LAB_HIERARCHIES=roots, **variables))
     if done.returncode != 0:
         raise LabError(f"cannot start {variables['LAB_CGROUP']}: setsid ended with {done.returncode}", where="lab")
 
 
-def leader(machine: Machine) -> int | None:
-    """The process of this host that is process 1 of the machine, or None while it is not running."""
-    depth = len(_namespaced_pids("self"))
-    for pid in sorted(Cgroup(machine.cgroup).pids()):
-        numbers = _namespaced_pids(str(pid))
-        if len(numbers) == depth + 1 and numbers[-1] == 1:
-            return pid
-    return None
+def ssh_command(machine: Machine, user: str, options: Iterable[str] = ()) -> list[str]:
+    """Return a command line of this host that logs in to a machine over the lab's network with its pinned host key."""
+    lab = machine.directory.parent
+    return ["nsenter", f"--net={network.NAMESPACES / network.namespace_of(machine.lab)}", "ssh", "-F", "none",
+            "-i", str(lab / "id_ed25519"), "-oIdentitiesOnly=yes", f"-oUserKnownHostsFile={lab / 'known_hosts'}",
+            "-oGlobalKnownHostsFile=/dev/null", "-oStrictHostKeyChecking=yes", "-oConnectTimeout=10", "-oLogLevel=ERROR",
+            *options, f"{user}@{machine.address}"]
 
 
-def _namespaced_pids(pid: str) -> list[int]:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return [int(word) for word in line.split()[1:]]
-    except OSError:  # it has ended
-        return []
-    return []
-
-
-def inside(machine: Machine, argv: Sequence[str]) -> list[str]:
-    """A command line of this host that runs ``argv`` in the machine as root, as a process of the machine."""
-    pid = leader(machine)
-    if pid is None:
-        raise LabError(f"{machine.name} is not running", where="lab",
-                       hint=f"clusterctl lab start {machine.name} --name {machine.lab}")
-    groups = [_payload(directory) / "cgroup.procs" for directory in Cgroup(machine.cgroup).directories()]
-    join = "".join(f"echo $$ > {file}; " for file in groups)
-    return ["bash", "-c", f'{join}exec "$@"', "bash", "nsenter", f"--target={pid}", "--mount", "--uts", "--ipc", "--net", "--pid",
-            "--cgroup", *argv]
-
-
-def _payload(directory: Path) -> Path:
-    # Where nspawn made a group for what runs inside, the machine sees nothing above that.
-    return directory / "payload" if (directory / "payload").is_dir() else directory
-
-
-def execute(machine: Machine, argv: Sequence[str], *, stdin: str = "", timeout: float = 60,
-            check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run ``argv`` in the machine and return what it said; raises :class:`LabError` if it is down or too slow."""
-    return run(inside(machine, argv), stdin=stdin, timeout=timeout, check=check, env=IN_MACHINE)
-
-
-def boot_id(machine: Machine) -> str:
-    """Which boot of the machine this is; empty while it is not running."""
-    try:
-        return execute(machine, ["cat", "/proc/sys/kernel/random/boot_id"], timeout=10).stdout.strip()
-    except LabError:
-        return ""
-
-
-def ask_for_reboot(machine: Machine) -> None:
-    """Ask the machine's systemd to reboot, as ``systemctl reboot`` would."""
-    pid = leader(machine)
-    if pid is not None:
-        os.kill(pid, REBOOT_SIGNAL)
-
-
-def wait_until_ready(machine: Machine, lab_namespace: str, ssh: Sequence[str], *, deadline: float, not_boot: str = "") -> None:
+def wait_until_ready(machine: Machine, *, deadline: float, not_boot: str = "") -> None:
     """Wait until ``admin`` can log in to it with its pinned key, and it is another boot than ``not_boot``.
 
-    ``ssh`` is the command line that logs in. Raises :class:`LabError` with what was last seen after ``deadline`` seconds.
+    Raises :class:`LabError` with what was last seen after ``deadline`` seconds, or once all processes of the machine have ended.
     """
     end = time.monotonic() + deadline
-    seen = "nothing"
-    while time.monotonic() < end:
-        seen = _look(machine, lab_namespace, ssh, not_boot)
+    seen, started, ended = "nothing", False, False
+    while time.monotonic() < end and not ended:
+        seen = _look(machine, not_boot)
         if not seen:
             return
+        alive = bool(Cgroup(machine.cgroup).pids())
+        started, ended = started or alive, started and not alive
         time.sleep(0.1)
-    raise LabError(f"{machine.name} is not up after {deadline:g} s; last seen: {seen}\n{console_tail(machine)}", where="lab",
+    why = "has ended" if ended else f"is not up after {deadline:g} s"
+    raise LabError(f"{machine.name} {why}; last seen: {seen}\n{console_tail(machine)}", where="lab", code="lab.not-up",
                    hint=f"its console is in {machine.directory / 'console.log'}")
 
 
-def _look(machine: Machine, lab_namespace: str, ssh: Sequence[str], not_boot: str) -> str:
+def _look(machine: Machine, not_boot: str) -> str:
     try:
-        said = network.banner(lab_namespace, machine.address, 22)
+        said = network.banner(network.namespace_of(machine.lab), machine.address, 22)
     except OSError as error:
         return f"port 22: {error}"
     if not said.startswith("SSH-"):
         return f"port 22 says {said!r}"
-    login = run([*ssh, "cat /proc/sys/kernel/random/boot_id"], timeout=30, check=False)
+    ssh = ssh_command(machine, "admin", ("-oBatchMode=yes",))
+    login = run([*ssh, "cat /proc/sys/kernel/random/boot_id"], timeout=60, check=False)
     if login.returncode != 0:
         return f"ssh: {login.stderr.strip()[-300:]}"
     return "still the old boot" if not_boot and login.stdout.strip() == not_boot else ""

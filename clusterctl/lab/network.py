@@ -14,6 +14,7 @@ from clusterctl.lab.host import LabError, in_network, run, unmount
 NAMESPACES = Path("/run/netns")
 PREFIX = "cctl-"
 BRIDGE = "br0"
+TAP = "tap0"
 TABLE = "clusterctl_lab"
 
 
@@ -50,8 +51,8 @@ def create_lab_network(lab: str, gateway: str) -> None:
     no_forwarding(namespace)
 
 
-def create_machine_network(lab: str, machine: str, address: str, gateway: str) -> None:
-    """Make a machine's namespace, with ``eth0`` on the lab's bridge and a default route that leads no further."""
+def create_machine_network(lab: str, machine: str, address: str) -> None:
+    """Make a machine's namespace, with ``eth0`` on the lab's bridge."""
     namespace = namespace_of(lab, machine)
     port = f"v{address.rsplit('.', 1)[1]}"
     run(["ip", "netns", "add", namespace])
@@ -59,13 +60,24 @@ def create_machine_network(lab: str, machine: str, address: str, gateway: str) -
         f"link add {port} type veth peer name eth0 netns {namespace}",
         f"link set {port} master {BRIDGE} up",
     ])
-    _batch(namespace, [
-        "link set lo up",
-        f"addr add {address}/24 dev eth0",
-        "link set eth0 up",
-        f"route add default via {gateway}",
-    ])
+    _batch(namespace, ["link set lo up", "link set eth0 up"])
     no_forwarding(namespace)
+
+
+def address_machine(namespace: str, address: str, gateway: str) -> None:
+    """Give a machine's namespace its address, and a default route that leads no further than the lab."""
+    _batch(namespace, [f"addr add {address}/24 dev eth0", f"route add default via {gateway}"])
+
+
+def add_tap(namespace: str) -> None:
+    """Bridge a machine's namespace to a tap device for a virtual machine; the namespace itself has no address."""
+    def no_ipv6() -> None:
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+
+    if Path("/proc/sys/net/ipv6").exists():
+        in_network(namespace, no_ipv6)
+    _batch(namespace, [f"link add {BRIDGE} type bridge mcast_snooping 0", f"tuntap add dev {TAP} mode tap",
+                       *(f"link set {port} master {BRIDGE} up" for port in ("eth0", TAP)), f"link set {BRIDGE} up"])
 
 
 def remove_machine_network(lab: str, machine: str, address: str) -> None:
@@ -128,28 +140,28 @@ def _ancestors() -> set[int]:
     return pids
 
 
-def cut(namespace: str, direction: str, peer: str | None) -> None:
+def cut(namespace: str, family: str, direction: str, peer: str | None) -> None:
     """Drop what goes ``in``, ``out`` or ``both`` ways at a machine, of everybody or of the address ``peer``."""
     lines = [
-        f"add table inet {TABLE}",
-        f"add chain inet {TABLE} in {{ type filter hook prerouting priority -400; }}",
-        f"add chain inet {TABLE} out {{ type filter hook postrouting priority 400; }}",
+        f"add table {family} {TABLE}",
+        f"add chain {family} {TABLE} in {{ type filter hook prerouting priority -400; }}",
+        f"add chain {family} {TABLE} out {{ type filter hook postrouting priority 400; }}",
     ]
     if direction in ("in", "both"):
-        lines.append(f"add rule inet {TABLE} in iifname eth0 {f'ip saddr {peer} ' if peer else ''}drop")
+        lines.append(f"add rule {family} {TABLE} in iifname eth0 {f'ip saddr {peer} ' if peer else ''}drop")
     if direction in ("out", "both"):
-        lines.append(f"add rule inet {TABLE} out oifname eth0 {f'ip daddr {peer} ' if peer else ''}drop")
+        lines.append(f"add rule {family} {TABLE} out oifname eth0 {f'ip daddr {peer} ' if peer else ''}drop")
     _nft(namespace, "\n".join(lines))
 
 
-def heal(namespace: str) -> None:
+def heal(namespace: str, family: str) -> None:
     """Undo every cut of a machine; nothing happens where there is none."""
-    _nft(namespace, f"add table inet {TABLE}\ndelete table inet {TABLE}")
+    _nft(namespace, f"add table {family} {TABLE}\ndelete table {family} {TABLE}")
 
 
-def is_cut(namespace: str) -> bool:
+def is_cut(namespace: str, family: str) -> bool:
     """Whether a cut is in force."""
-    return run(["nsenter", f"--net={NAMESPACES / namespace}", "nft", "list", "table", "inet", TABLE], check=False).returncode == 0
+    return run(["nsenter", f"--net={NAMESPACES / namespace}", "nft", "list", "table", family, TABLE], check=False).returncode == 0
 
 
 def _nft(namespace: str, ruleset: str) -> None:

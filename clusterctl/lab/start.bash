@@ -1,4 +1,4 @@
-# Starts one process of a lab and stays its parent: `machine` (a machine until it is powered off) or `server`.
+# Starts one process of a lab: `container` (and stays its parent until it is powered off), or `program` (its arguments).
 # Everything comes by environment, LAB_*. The process is in the lab's control groups before it does anything else, so
 # that it is found whenever `lab up` is killed; where the groups are gone already it ends at once.
 set -eu
@@ -46,13 +46,14 @@ machine() {
 }
 
 case "$1" in
-  enter) # start.bash as LAB_SCRIPT, in a mount namespace of its own: its mounts vanish with its processes
+  container) # start.bash as LAB_SCRIPT, in a mount namespace of its own: its mounts vanish with its processes
     join "${LAB_LOOP:-.}"
     close_inherited
     exec unshare --mount --propagation slave bash -c "$LAB_SCRIPT" start machine ;;
   machine) machine ;;
-  server)
+  program)
     join .
     close_inherited
-    exec nsenter --net="/run/netns/$LAB_NAMESPACE" "$LAB_PYTHON" -I "$LAB_SERVER" "$LAB_TREE" "$LAB_ADDRESS" "$LAB_PORT" ;;
+    shift
+    exec "$@" ;;
 esac

@@ -16,6 +16,7 @@ from clusterctl.lab.network import namespace_of
 
 ROLES = {"control_plane": "cp", "etcd": "etcd", "worker": "w"}
 FIRST_OCTET = {"control_plane": 10, "etcd": 30, "worker": 50}
+DRIVERS = ("nspawn", "qemu")
 LAST_OCTET = {"control_plane": 29, "etcd": 49, "worker": 239}
 
 
@@ -44,7 +45,8 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class LabSpec:
-    """What is asked of ``up``. ``machines`` is the number of all of them; ``memory`` a limit per machine in bytes."""
+    """What is asked of ``up``. ``machines`` is the number of all of them; ``memory`` a limit per machine in bytes, or the size of
+    a virtual machine's memory."""
 
     name: str = "lab"
     machines: int = 3
@@ -54,6 +56,7 @@ class LabSpec:
     user: str = "root"
     sudo_password: bool = False
     cluster: dict[str, object] = field(default_factory=dict)
+    driver: str = "nspawn"
 
     def check(self) -> None:
         """Raise :class:`InputError` if it cannot be had."""
@@ -65,6 +68,8 @@ class LabSpec:
                              f"{self.machines} machines", where="--machines")
         if self.user not in ("root", "admin"):
             raise InputError(f"a lab's machines have no user {self.user!r}", where="--user", hint="root or admin")
+        if self.driver not in DRIVERS:
+            raise InputError(f"there is no driver {self.driver!r}", where="--driver", hint=" or ".join(DRIVERS))
         if self.memory is not None and self.memory < 128 << 20:
             raise InputError("a machine needs at least 128M", where="--memory")
 
@@ -88,6 +93,11 @@ class Machine:
     namespace: str
     lab: str
     directory: Path
+
+    @property
+    def gateway(self) -> str:
+        """The controller's address in the lab's network."""
+        return f"{self.address.rpartition('.')[0]}.1"
 
     @property
     def cgroup(self) -> str:

@@ -43,7 +43,7 @@ MOST_READS = 64
 HELD_BY, SOMEBODY = "held by ", "somebody who comes or goes"
 
 HOLD = (
-    "umask 077; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r nonce && IFS= read -r who || exit 1; "
+    "umask 077; trap '' PIPE; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r nonce && IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "m=/var/lib/clusterctl/os-update; if [ \"$last\" = \"$who\" ] || { [ -e $m ] && mkdir $m.locked; } 2>/dev/null; "
     "then answer=again; else answer=held; fi; printf '%s\\t%s\\n' \"$nonce\" $answer; word=.; "
@@ -55,8 +55,9 @@ HOLD = (
 
 The nonce marks its answers: a login shell may print lines of its own before them, or between. Each word is answered, so that a
 holder knows where it is still heard. A file that was removed while we waited for it is not the lock. A holder that says x leaves
-nothing behind; one that breaks off leaves its name, and finds it again where nobody came in between. A reboot takes names away:
-whoever is the first after one that os-update ordered, and marked, is told so.
+nothing behind, also where its channel closes before its last words are answered (``trap``); one that breaks off leaves its name,
+and finds it again where nobody came in between. A reboot takes names away: whoever is the first after one that os-update
+ordered, and marked, is told so.
 """
 
 

@@ -101,13 +101,13 @@ def running(cluster: Cluster, app: str, count: int, seconds: float = 120) -> lis
     return found
 
 
-def pods_everywhere(cluster: Cluster) -> list[dict[str, Any]]:
+def pods_everywhere(cluster: Cluster, seconds: float = 120) -> list[dict[str, Any]]:
     """One pod on each node, the control planes too; they."""
     app = deployment("everywhere", spread=False, tolerations=[{"operator": "Exists"}])
     app["kind"] = "DaemonSet"
     del app["spec"]["replicas"]
     apply_objects(cluster, app, service("everywhere"))
-    pods = running(cluster, "everywhere", len(cluster.json("get", "nodes")["items"]))
+    pods = running(cluster, "everywhere", len(cluster.json("get", "nodes")["items"]), seconds)
     assert len({pod["spec"]["nodeName"] for pod in pods}) == len(pods)
     return pods
 

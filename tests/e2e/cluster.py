@@ -26,11 +26,12 @@ APP = "example/app:1"
 
 @dataclass
 class Cluster:
-    """A lab and the commands of its user. ``env`` is added to every command's environment."""
+    """A lab and the commands of its user. ``env`` is added to every command's environment; ``patience``: seconds for each."""
 
     lab: Lab
     work: Path
     env: dict[str, str] = field(default_factory=dict)
+    patience: float = 600
 
     @classmethod
     def up(cls, spec: LabSpec, work: Path) -> Cluster:
@@ -60,13 +61,13 @@ class Cluster:
             **more,
         )
 
-    def cli(self, *words: str, code: int = 0, timeout: float = 600, **env: str) -> str:
+    def cli(self, *words: str, code: int = 0, timeout: float | None = None, **env: str) -> str:
         """Run clusterctl; what it printed, both streams. Fails on another exit code."""
         done = subprocess.run(
             [*CLI, *words, "-i", str(self.inventory)],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout or self.patience,
             check=False,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self.env, **env},

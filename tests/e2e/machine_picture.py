@@ -13,7 +13,9 @@ NOT_OURS = (
     # What the package manager notes for itself: a copy of its database, and who was installed unasked (that is compared below).
     "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states",
     # The state of the system's own daemons, which change it by themselves.
-    "/run/systemd/*", "/run/log/*", "/run/utmp", "/run/motd.dynamic",
+    "/run/systemd/*", "/run/log/*", "/run/utmp", "/run/motd.dynamic", "/run/udev/*", "/run/sshd.pid", "/tmp/systemd-private-*",
+    # What sudo notes for a user that may use it without a password.
+    "/home/*/.sudo_as_admin_successful",
     # The copies that useradd and userdel make of what they are about to change.
     "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-",
 )

@@ -22,6 +22,7 @@ from interruption import Series, no_leftovers
 
 from clusterctl.lab import LabSpec, network, repository, server
 from clusterctl.lab.base import ensure_base
+from clusterctl.lab.nspawn import Nspawn
 
 pytestmark = pytest.mark.lab
 
@@ -53,7 +54,7 @@ def package(folder: Path, name: str, version: str, conffile: str = "", postinst:
 
 def newer(folder: Path, name: str, version: str) -> None:
     """Make a package of what the lab serves, with its programs and scripts, under another version."""
-    [served] = (ensure_base(print).repository).glob(f"{name}_*.deb")
+    [served] = (ensure_base(print, Nspawn.recipe).repository).glob(f"{name}_*.deb")
     tree = folder.parent / f"{name}-newer"
     subprocess.run(["dpkg-deb", "--raw-extract", str(served), str(tree)], check=True, capture_output=True, timeout=60)
     control = tree / "DEBIAN/control"

@@ -20,6 +20,7 @@ from clusterctl.lab import Lab, LabSpec, remove_lab
 from clusterctl.lab.base import Base, ensure_base
 from clusterctl.lab.host import LabError, in_network
 from clusterctl.lab.network import banner
+from clusterctl.lab.nspawn import Nspawn
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("host")]
 
@@ -320,7 +321,7 @@ def test_down_after_up_was_killed(moment: float) -> None:
 
 def test_what_up_began_is_removed_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     name = own_name("f")
-    monkeypatch.setattr("clusterctl.lab.lab.ensure_base", lambda progress: Base(Path("/nonexistent")))
+    monkeypatch.setattr("clusterctl.lab.lab.ensure_base", lambda progress, recipe: Base(Path("/nonexistent")))
     with pytest.raises((LabError, OSError)):
         Lab.up(LabSpec(name=name, machines=1), deadline=3)
     assert left_over(name) == []
@@ -328,7 +329,7 @@ def test_what_up_began_is_removed_when_it_fails(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_base_is_in_the_cache_once(host: None) -> None:
     messages: list[str] = []
-    assert ensure_base(messages.append).tree.is_dir()
+    assert ensure_base(messages.append, Nspawn.recipe).tree.is_dir()
     assert messages == []
 
 

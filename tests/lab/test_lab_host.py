@@ -10,6 +10,7 @@ import pytest
 from clusterctl.cli.lab import parse_size
 from clusterctl.errors import InputError, Locked, Refused
 from clusterctl.lab import LabSpec, host
+from clusterctl.lab.drivers import check_driver
 from clusterctl.lab.lock import FileLock
 from clusterctl.lab.sources import write_sources
 from clusterctl.lab.state import State
@@ -24,10 +25,12 @@ def test_it_says_that_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(host.shutil, "which", lambda program, path: None if program == "systemd-nspawn" else program)
-    with pytest.raises(Refused, match="systemd-container") as error:
-        host.check_host()
-    assert error.value.hint == "apt-get install systemd-container"
+    monkeypatch.setattr(host.shutil, "which", lambda program, path: None if program in ("systemd-nspawn", "qemu-system-x86_64") else program)
+    host.check_host()
+    for driver, package in (("nspawn", "systemd-container"), ("qemu", "qemu-system-x86")):
+        with pytest.raises(Refused) as error:
+            check_driver(driver)
+        assert (error.value.code, error.value.hint) == ("lab.program-missing", f"apt-get install {package}")
 
 
 def test_a_program_that_hangs_is_given_up() -> None:

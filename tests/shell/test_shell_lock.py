@@ -42,6 +42,18 @@ def test_who_holds_it(shell: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_holder_that_reads_no_more_answers_leaves_nothing_behind(shell: str, tmp_path: Path) -> None:
+    """A slow machine reads the last words after the channel was closed."""
+    holder = Holder(shell, tmp_path, "somebody")
+    assert holder.process.stdin is not None and holder.process.stdout is not None
+    holder.process.stdout.close()
+    holder.process.stdin.write("..x")
+    holder.process.stdin.close()
+    holder.process.wait(10)
+    assert not (tmp_path / "clusterctl.lock").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_one_that_breaks_off_finds_its_name_where_nobody_came_in_between(shell: str, tmp_path: Path) -> None:
     Holder(shell, tmp_path, "somebody").end(".")
     again = Holder(shell, tmp_path, "somebody")

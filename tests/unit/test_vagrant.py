@@ -259,6 +259,15 @@ def test_each_verb_has_the_addresses_of_now(vagrant: Vagrant) -> None:
     assert (vagrant.facts / "calls").read_text().splitlines()[-1] == "vagrant/inventory.yaml status -o json"
 
 
+def test_a_changed_ssh_address_is_reported(vagrant: Vagrant) -> None:
+    assert "has changed" not in vagrant.run("apply") + vagrant.run("apply")
+    config = vagrant.facts / "ssh-config"
+    config.write_text(config.read_text().replace("127.0.0.1", "127.0.0.2", 1))
+    errors = vagrant.run("clusterctl", "status")
+    assert "cp-1: its SSH address has changed (127.0.0.2, before 127.0.0.1)" in errors and "w-1" not in errors
+    assert vagrant.cluster.host("cp-1").ssh.address == "127.0.0.2"
+
+
 def test_machines_of_a_box_with_host_keys_get_their_own(vagrant: Vagrant) -> None:
     for name in ("cp-1", "w-1"):
         facts = vagrant.facts / f"{name}.facts"
