@@ -16,7 +16,7 @@ from clusterctl.errors import InputError
 if TYPE_CHECKING:
     from clusterctl.lab import Lab
 
-app = typer.Typer(help="Throw-away machines on this host (systemd-nspawn or QEMU). Needs root.", no_args_is_help=True)
+app = typer.Typer(help="Throw-away machines on this host, as root.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="The lab's name: lower-case letters and digits.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine of the lab, as cp-1.")]

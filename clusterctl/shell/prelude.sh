@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 # The functions that compiled programs call. POSIX sh: runs in dash, bash and busybox. fd 3 alone reaches the controller.
 set -u
 umask 077

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,30 @@ import pytest
 from artifact_web import IMPATIENT, Web
 
 from clusterctl.artifacts.store import Location, Store
+
+GO = r"""#!/bin/sh
+# Stands in for go: its "programs" print the version that was stamped.
+case "$1 $2" in
+"env GOVERSION") echo "${FAKE_GO:-go1.26.8}" ;;
+"mod download")
+  case "$4" in *refused*) echo '{"Error": "this module is not available"}'; exit 1 ;; esac
+  dir=$(mktemp -d); echo '{"Time":"2026-01-02T03:04:05Z"}' > $dir/info
+  printf 'module x\ngo 1.26.0\ngodebug default=go1.26\nreplace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n' > $dir/mod
+  echo "{\"Info\": \"$dir/info\", \"GoMod\": \"$dir/mod\", \"Dir\": \"$dir\"}" ;;
+"mod tidy") cp go.mod "${FAKE_LOG:-/dev/null}" ;;
+build*)
+  [ -z "$FAKE_SLOW" ] || { touch "$FAKE_SLOW"; sleep 30; }
+  while [ "$1" != -o ]; do [ "$1" = -ldflags ] && flags=$2; shift; done
+  into=$2; shift 2
+  [ -z "$FAKE_BUILDS" ] || echo "$*" >> "$FAKE_BUILDS"
+  if [ -n "$FAKE_TOGETHER" ] && [ "${1##*/}" != three ]; then
+    touch "$FAKE_TOGETHER/begun-${1##*/}"
+    for _ in $(seq 200); do [ ! -e "$FAKE_TOGETHER/begun-one" ] || [ ! -e "$FAKE_TOGETHER/begun-two" ] || break; sleep 0.05; done
+    [ -e "$FAKE_TOGETHER/begun-one" ] && [ -e "$FAKE_TOGETHER/begun-two" ] || exit 1
+  fi
+  for package; do printf '#!/bin/sh\necho "%s"\n' "$flags" > "$into${package##*/}"; chmod 755 "$into${package##*/}"; done ;;
+esac
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +53,14 @@ def web() -> Iterator[Web]:
 @pytest.fixture
 def store(web: Web, tmp_path: Path) -> Store:
     return Store(tmp_path / "cache", Location(url=web.url), patience=IMPATIENT, upstream="http://127.0.0.1:9")
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name, text in {"go": GO, "gcc": '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done; echo program > "$2"\n'}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder

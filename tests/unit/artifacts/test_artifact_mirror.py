@@ -7,74 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
-from upstream_double import Upstream
 
 from clusterctl.artifacts import mirror as module
 from clusterctl.artifacts.build import Workshop, check_tools, run
-from clusterctl.artifacts.catalog import PATHS, Pin
+from clusterctl.artifacts.catalog import Pin
 from clusterctl.artifacts.mirror import Mirror, fill
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.artifacts.progress import Progress
-from clusterctl.artifacts.recipes import KUBERNETES, Output, Recipe, recipes
+from clusterctl.artifacts.recipes import Output, Recipe, recipes
 from clusterctl.cli.mirror import register
 from clusterctl.errors import InputError, IntegrityError, Locked, Problems, Refused, Stopped
 from clusterctl.storage import user_cache
 from clusterctl.versions import known_versions
-
-GO = r"""#!/bin/sh
-# Stands in for go: its "programs" print the version that was stamped.
-case "$1 $2" in
-"env GOVERSION") echo "${FAKE_GO:-go1.26.8}" ;;
-"mod download")
-  case "$4" in *refused*) echo '{"Error": "this module is not available"}'; exit 1 ;; esac
-  dir=$(mktemp -d); echo '{"Time":"2026-01-02T03:04:05Z"}' > $dir/info
-  printf 'module x\ngo 1.26.0\ngodebug default=go1.26\nreplace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n' > $dir/mod
-  echo "{\"Info\": \"$dir/info\", \"GoMod\": \"$dir/mod\", \"Dir\": \"$dir\"}" ;;
-"mod tidy") cp go.mod "${FAKE_LOG:-/dev/null}" ;;
-build*)
-  [ -z "$FAKE_SLOW" ] || { touch "$FAKE_SLOW"; sleep 30; }
-  while [ "$1" != -o ]; do [ "$1" = -ldflags ] && flags=$2; shift; done
-  into=$2; shift 2
-  [ -z "$FAKE_BUILDS" ] || echo "$*" >> "$FAKE_BUILDS"
-  if [ -n "$FAKE_TOGETHER" ] && [ "${1##*/}" != three ]; then
-    touch "$FAKE_TOGETHER/begun-${1##*/}"
-    for _ in $(seq 200); do [ ! -e "$FAKE_TOGETHER/begun-one" ] || [ ! -e "$FAKE_TOGETHER/begun-two" ] || break; sleep 0.05; done
-    [ -e "$FAKE_TOGETHER/begun-one" ] && [ -e "$FAKE_TOGETHER/begun-two" ] || exit 1
-  fi
-  for package; do printf '#!/bin/sh\necho "%s"\n' "$flags" > "$into${package##*/}"; chmod 755 "$into${package##*/}"; done ;;
-esac
-"""
-
-
-@pytest.fixture
-def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
-    """Kubernetes 1.36.7, of which no program has a built-in pin, and pause."""
-    files = {PATHS[name].format(version="1.36.7", arch="amd64"): f"content of {name}".encode() for name in KUBERNETES}
-    double = Upstream(tmp_path, files)
-    double.add_image("pause", "3.10.2", b'{"config": {}}', b"a layer", "amd64")
-    for name, value in double.environment.items():
-        monkeypatch.setenv(name, value)
-    yield double
-    double.close()
-
-
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    for name, text in {"go": GO, "gcc": '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done; echo program > "$2"\n'}.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
 
 
 def test_a_catalog_without_sizes(tmp_path: Path) -> None:
@@ -222,38 +173,6 @@ def test_upstream_s_release_is_preferred(tmp_path: Path, tools: Path, monkeypatc
     fill(mirror, [recipe(), recipe("bad")], "amd64", silent)
     origins = {path: entry.get("downloaded_from", "built") for path, entry in mirror.entries().items()}
     assert origins == {"example.com/tool": "https://example.com/tool", "example.com/bad": "built"}
-
-
-def kubernetes_and_pause() -> list[Recipe]:
-    found = recipes([known_versions("1.36.7")], "amd64")
-    return [one for one in found if one.c_source or (one.module == "k8s.io/kubernetes" and one.version == "1.36.7")]
-
-
-def test_files_are_downloaded_with_the_checksums_that_upstream_publishes(tmp_path: Path, upstream: Upstream) -> None:
-    mirror = Mirror(tmp_path / "mirror")
-    filled = fill(mirror, kubernetes_and_pause(), "amd64", silent)
-    assert len(filled.added) == len(KUBERNETES) + 1
-    for path, content in upstream.files.items():
-        assert (mirror.folder / path).read_bytes() == content and mirror.entries()[path]["downloaded_from"] == f"https://{path}"
-    [path] = [path for path in mirror.entries() if path.startswith("images/")]
-    assert mirror.entries()[path]["image"] == "registry.k8s.io/pause:3.10.2"
-    with tarfile.open(mirror.folder / path) as archive:
-        blobs = [archive.extractfile(member).read() for member in archive if member.isreg()]  # type: ignore[union-attr]
-    assert {b'{"config": {}}', b"a layer"} <= set(blobs)
-
-
-@pytest.mark.parametrize("lie", ["blob", "manifest", "html", "platform"])
-def test_an_image_that_is_not_what_its_digest_says_is_built(tmp_path: Path, tools: Path, upstream: Upstream, lie: str) -> None:
-    index, blobs = upstream.images["pause:3.10.2"]
-    [layer] = [digest for digest, content in blobs.items() if content == b"a layer"]
-    [manifest] = [digest for digest, content in blobs.items() if b'"layers"' in content]
-    changed = {"blob": (layer, b"another"), "manifest": (manifest, blobs[manifest] + b" "), "html": (index, b"<html>log in</html>"),
-               "platform": (index, blobs[index].replace(b'"linux"', b'"plan9"'))}[lie]
-    blobs[changed[0]] = changed[1]
-    mirror = Mirror(tmp_path / "mirror")
-    fill(mirror, [one for one in kubernetes_and_pause() if one.c_source], "amd64", silent)
-    [entry] = mirror.entries().values()
-    assert "built_from" in entry and "digest" not in entry
 
 
 def test_two_do_not_fill_one_mirror(tmp_path: Path, tools: Path) -> None:
