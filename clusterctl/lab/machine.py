@@ -20,6 +20,8 @@ from clusterctl.lab.host import LabError, environment, run
 from clusterctl.lab.state import Machine
 
 HERE = Path(__file__).parent
+BEGINNING = 10
+"""Seconds without any process after which a machine counts as ended: a process of a new one joins its control group at once."""
 
 
 def new_key(path: Path, comment: str) -> str:
@@ -117,15 +119,15 @@ def wait_until_ready(machine: Machine, *, deadline: float, not_boot: str = "") -
     Raises :class:`LabError` with what was last seen after ``deadline`` seconds, or once all processes of the machine have ended.
     """
     end = time.monotonic() + deadline
-    seen, started, ended = "nothing", False, False
-    while time.monotonic() < end and not ended:
+    alive, seen = time.monotonic(), "nothing"
+    while time.monotonic() < min(end, alive + BEGINNING):
         seen = _look(machine, not_boot)
         if not seen:
             return
-        alive = bool(Cgroup(machine.cgroup).pids())
-        started, ended = started or alive, started and not alive
+        if Cgroup(machine.cgroup).pids():
+            alive = time.monotonic()
         time.sleep(0.1)
-    why = "has ended" if ended else f"is not up after {deadline:g} s"
+    why = "has ended" if time.monotonic() < end else f"is not up after {deadline:g} s"
     raise LabError(f"{machine.name} {why}; last seen: {seen}\n{console_tail(machine)}", where="lab", code="lab.not-up",
                    hint=f"its console is in {machine.directory / 'console.log'}")
 

@@ -103,7 +103,7 @@ class Qemu(Driver):
         self._new_group(machine)
         [kernel], [initrd] = (base.tree / "boot").glob("vmlinuz-*"), (base.tree / "boot").glob("initrd.img-*")
         mac = ":".join(("52", "54", *(f"{int(octet):02x}" for octet in machine.address.split("."))))
-        start("program", machine.directory / "qemu.log", "nsenter", f"--net={network.NAMESPACES / machine.namespace}", QEMU,
+        start("program", machine.directory / "console.log", "nsenter", f"--net={network.NAMESPACES / machine.namespace}", QEMU,
               "-name", f"{machine.lab}-{machine.name}", *accelerator(), "-smp", str(min(CPUS, os.cpu_count() or 1)),
               "-m", f"{(spec.memory or MEMORY) >> 20}M", "-nodefaults", "-no-user-config", "-display", "none",
               "-chardev", f"file,id=console,append=on,path={machine.directory / 'console.log'}", "-serial", "chardev:console",

@@ -14,6 +14,7 @@ NOT_OURS = (
     "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states",
     # The state of the system's own daemons, which change it by themselves.
     "/run/systemd/*", "/run/log/*", "/run/utmp", "/run/motd.dynamic", "/run/udev/*", "/run/sshd.pid", "/tmp/systemd-private-*",
+    "/var/lib/systemd/random-seed",
     # What sudo notes for a user that may use it without a password.
     "/home/*/.sudo_as_admin_successful",
     # The copies that useradd and userdel make of what they are about to change.
@@ -43,7 +44,7 @@ SECTIONS: Mapping[str, str] = {
     "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives",
     # The shared kernel's own settings are none of the machine's: those of its network are.
     "settings": "grep -r . /proc/sys/net 2>/dev/null | grep -v 'stat\\|nf_conntrack_count\\|nf_conntrack_max\\|/random\\|nf_conntrack_buckets\\|flush' | sort",
-    "processes": "ps -eo comm= | grep -v '^ps$\\|^sh$\\|^sort$\\|^bash$\\|sshd\\|^grep$\\|systemd\\|sd-pam\\|^xargs$\\|^sudo$' | sort -u",
+    "processes": "ps -eo comm=,args= | awk '$2 !~ /^\\[/ {print $1}' | grep -v '^ps$\\|^awk$\\|^sh$\\|^sort$\\|^bash$\\|sshd\\|^grep$\\|systemd\\|sd-pam\\|^xargs$\\|^sudo$' | sort -u",
     "cgroups": "find /sys/fs/cgroup -type d -name '*kube*'",
 }
 

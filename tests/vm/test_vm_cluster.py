@@ -118,5 +118,10 @@ def test_upgrade_by_a_minor(vm: Vm) -> None:
 def test_reset_leaves_the_machine_as_it_was(vm: Vm) -> None:
     with timed("reset"):
         vm.cluster.cli("reset", "--yes", "--confirm", vm.cluster.lab.name)
+    # Modules that were loaded stay so until the next boot, and with them the settings that they add.
+    after = picture(vm.cluster, "cp-1")
+    found = differences(vm.before, {**after, "settings": vm.before["settings"]})
+    assert not found, found[:20000]
+    vm.cluster.lab.reboot("cp-1")
     found = differences(vm.before, picture(vm.cluster, "cp-1"))
     assert not found, found[:20000]
