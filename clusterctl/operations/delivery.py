@@ -5,7 +5,6 @@ It happens before anything is changed: a file that is missing or wrong ends the 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -105,6 +104,8 @@ class Delivery:
 
     session: Session
     wanted: Mapping[str, Mapping[str, Artifact]]
+    touched: set[str] = field(default_factory=set)
+    """The hosts that may have files already."""
 
     @cached_property
     def hosts(self) -> tuple[Host, ...]:
@@ -153,6 +154,7 @@ class Delivery:
 
     def _fetch(self, host: Host, files: Sequence[File]) -> Fetched:
         """Let one host fetch files. Raises IntegrityError, Unreachable."""
+        self.touched.add(host.name)
         by_name = {file.name: file for file in files}
         found = Fetched()
         program = Commands(probes=[("delivery", file.line) for file in files], functions=functions("delivery"))
@@ -181,6 +183,7 @@ class Delivery:
 
     def _steps(self, host: Host, *steps: tuple[str, ...], parcels: Sequence[Artifact] = ()) -> None:
         """Run calls of delivery.sh on a host. Raises Unreachable with what the machine printed."""
+        self.touched.add(host.name)
         blobs = {_parcel_name(one): one.parcel().path if one.is_packed else one.fetch() for one in parcels}
         try:
             self.session.engine.run(host, steps, more=functions("delivery"), blobs=blobs)
@@ -233,10 +236,9 @@ class Delivery:
 
     def drop(self) -> None:
         """Remove what was brought, as far as machines can be reached."""
-        hosts = {host.name: host for host in (*self.hosts, *([self.relay] if self.relay else []))}
-        with contextlib.suppress(ClusterctlError):
-            fleet.each(list(hosts.values()), lambda host: self._steps(host, ("stop_serving",), ("drop_incoming",)),
-                       limit=self.session.options.forks)
+        program = Commands(probes=[("drop", "all")], functions=functions("delivery"))
+        hosts = [host for host in self.session.cluster.hosts if host.name in self.touched]
+        fleet.each(hosts, lambda host: list(self._stream(host, program)), limit=self.session.options.forks)
 
 
 def own(artifact: Artifact) -> File:

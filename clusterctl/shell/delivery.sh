@@ -34,8 +34,9 @@ keep_incoming() {
 	done
 }
 
-# drop_incoming: leave no trace of files that were not used.
-drop_incoming() {
+# observe_drop: leave no trace of files that were not used. A look, as the machine may belong to no cluster.
+observe_drop() {
+	systemctl stop "$relay" 2>/dev/null || :
 	rm -rf -- "$incoming"
 	rmdir -- "$root" 2>/dev/null || :
 }

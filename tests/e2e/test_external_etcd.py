@@ -45,15 +45,20 @@ def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:
     assert cluster.on("cp-1", "systemctl is-active etcd", check=False).strip() != "active"
 
 
+def written(cluster: Cluster) -> set[str]:
+    """The uids of objects that no controller makes anew after a restart."""
+    return {item["metadata"]["uid"] for item in cluster.json("get", "configmaps,secrets", "-A")["items"]}
+
+
 def test_a_snapshot_is_restored_onto_machines_of_etcd_alone(cluster: Cluster) -> None:
     cluster.cli("etcd", "snapshot", "save")
     path = max((cluster.inventory.parent / ".clusterctl" / cluster.lab.name / "snapshots").glob("*.db"))
-    before = {item["metadata"]["uid"] for item in cluster.json("get", "configmaps,secrets,pods", "-A")["items"]}
+    before = written(cluster)
     cluster.kubectl("create", "configmap", "after")
     started = time.monotonic()
     cluster.cli("etcd", "snapshot", "restore", str(path), "--yes", "--confirm", cluster.lab.name)
     print(f"\nrestored onto three machines of etcd alone in {time.monotonic() - started:.0f} s")
-    assert {item["metadata"]["uid"] for item in cluster.json("get", "configmaps,secrets,pods", "-A")["items"]} == before
+    assert written(cluster) == before
     checks.nodes_ready(cluster)
     until(lambda: cluster.cli("status"), "all of it is well", 60)
     checks.nothing_to_do(cluster)

@@ -146,8 +146,11 @@ def test_one_of_three_becomes_the_cluster_and_the_others_join(cluster: Cluster) 
 
 
 def members(cluster: Cluster, count: int, wanted: set[str]) -> None:
-    """So many members are well, all nodes are Ready, nothing is to be done, and the objects are these."""
-    checks.nodes_ready(cluster)
+    """So many members are well, all nodes are Ready, nothing is to be done, and the objects are these.
+
+    A kubelet whose API server was without etcd reports its node anew.
+    """
+    until(lambda: checks.nodes_ready(cluster) is None, "nodes that are Ready", 60)
     checks.nothing_to_do(cluster)
     until(lambda: cluster.cli("etcd", "members").count("healthy") == count, f"{count} members", 60)
     assert uids(cluster) == wanted
