@@ -117,8 +117,10 @@ def test_a_port_is_reached_or_dropped(two: tuple[Machine, Machine], rules: tuple
 
 
 @pytest.mark.parametrize(("rule", "tcp", "heard"), [
-    ("tcp dport 10250 reject with tcp reset", "refused", True), ("reject with icmpx admin-prohibited", "no-route", False)])
+    ("tcp dport 10250 reject with tcp reset", "refused", True),
+    ("meta l4proto tcp reject with icmpx admin-prohibited; drop", "no-route", False)])
 def test_a_firewall_that_rejects(pair: tuple[Machine, Machine], rule: str, tcp: str, heard: bool) -> None:
+    """Datagrams are dropped without an answer: the kernel sends few ICMP messages in a second."""
     a, b = pair
     b.firewall(rule)
     assert_reached(a, b, tcp, heard)
