@@ -27,7 +27,7 @@ from clusterctl.transport import Cut
 RELAY_PORT = 8473
 """TCP, on the relay alone, while it serves."""
 SILENCE = 90.0
-"""Seconds; a machine that fetches reports several times a second, and each change of a large file's digest takes a few."""
+"""Seconds without a record. A machine that fetches reports several times a second; the digest of a large file takes seconds."""
 
 Brought = dict[str, str]
 """Files on a machine: the artifact's sha256 -> the file's name in INCOMING."""
@@ -189,7 +189,7 @@ class Delivery:
             self.session.engine.run(host, steps, more=functions("delivery"), blobs=blobs)
         except Stopped as error:
             raise Unreachable(error.message, where=error.where, code="artifact.relay-failed",
-                              hint="clusterctl apply without cluster.artifacts.relay") from None
+                              hint="change or remove cluster.artifacts.relay, then run the same command again") from None
 
     def _through(self, relay: Host) -> dict[str, Brought]:
         """Bring all files to the relay, and let the others fetch them there."""

@@ -53,11 +53,11 @@ HOLD = (
 )
 """The command that holds the lock of one machine: the same for everybody; nonce and holder come on standard input, a line each.
 
-The nonce marks its answers: a login shell may print lines of its own before them, or between. Each word is answered, so that a
-holder knows where it is still heard. A file that was removed while we waited for it is not the lock. A holder that says x leaves
-nothing behind, also where its channel closes before its last words are answered (``trap``); one that breaks off leaves its name,
-and finds it again where nobody came in between. A reboot takes names away: whoever is the first after one that os-update
-ordered, and marked, is told so.
+The nonce marks its answers: a login shell may print lines of its own before them, or between. Each word is answered, which
+shows the holder that its connection works. A file that was removed while a process waited for it is not the lock. A holder that
+sends x leaves nothing behind, also where its channel closes before its last words are answered (``trap``). One whose connection
+breaks leaves its name, and takes the lock again where no other holder came in between. A reboot removes names: the first holder
+after a reboot that os-update ordered, and marked, gets an answer that says so.
 """
 
 

@@ -172,8 +172,8 @@ list_images() {
 
 # noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
 # They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of says 'passing'. On machines of other clusters, and of none, nothing is noted. What was noted a week ago is asked anew, and what else is asked has other notes. Notes are read as sh
-# reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
+# no file tells of says 'passing'. On machines of other clusters, and of none, nothing is noted. What was noted a week ago is asked anew,
+# and what else is asked has other notes. Notes are read as sh reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
 noted() {
 	note=$state/noted/$1 noted_at=0 noted_state='' noted_records=''
 	state_of "$1"

@@ -32,10 +32,10 @@ class Holder:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_who_holds_it(shell: str, tmp_path: Path) -> None:
     file = tmp_path / "clusterctl.lock"
-    first = Holder(shell, tmp_path, "somebody")
+    first = Holder(shell, tmp_path, "operator-1")
     assert first.said == "held"
     second = Holder(shell, tmp_path, "another")
-    assert second.said == "busy\tsomebody"
+    assert second.said == "busy\toperator-1"
     second.end()
     first.end("..x")
     assert not file.exists()
@@ -44,7 +44,7 @@ def test_who_holds_it(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_holder_that_reads_no_more_answers_leaves_nothing_behind(shell: str, tmp_path: Path) -> None:
     """A slow machine reads the last words after the channel was closed."""
-    holder = Holder(shell, tmp_path, "somebody")
+    holder = Holder(shell, tmp_path, "operator-1")
     assert holder.process.stdin is not None and holder.process.stdout is not None
     holder.process.stdout.close()
     holder.process.stdin.write("..x")
@@ -55,14 +55,14 @@ def test_a_holder_that_reads_no_more_answers_leaves_nothing_behind(shell: str, t
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_one_that_breaks_off_finds_its_name_where_nobody_came_in_between(shell: str, tmp_path: Path) -> None:
-    Holder(shell, tmp_path, "somebody").end(".")
-    again = Holder(shell, tmp_path, "somebody")
+    Holder(shell, tmp_path, "operator-1").end(".")
+    again = Holder(shell, tmp_path, "operator-1")
     assert again.said == "again"
     again.end()
     other = Holder(shell, tmp_path, "another")
     assert other.said == "held"
     other.end()
-    late = Holder(shell, tmp_path, "somebody")
+    late = Holder(shell, tmp_path, "operator-1")
     assert late.said == "held"
     late.end("x")
 
@@ -78,7 +78,7 @@ def test_the_first_after_a_reboot_is_told_so(shell: str, tmp_path: Path) -> None
 
 
 def test_one_that_is_silent_is_dead(tmp_path: Path) -> None:
-    silent = Holder("dash", tmp_path, "somebody")
+    silent = Holder("dash", tmp_path, "operator-1")
     silent.process.wait(timeout=10)
     other = Holder("dash", tmp_path, "another")
     assert other.said == "held"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import checks
@@ -12,6 +10,7 @@ import pytest
 from cluster import Cluster, until
 from lab_leftovers import left_over, own_name
 from machine_picture import differences, picture
+from timing import timed
 
 from clusterctl.lab import LabSpec
 
@@ -20,13 +19,6 @@ pytestmark = pytest.mark.vm
 PATIENCE = 1800
 """Seconds for a verb, where the processor is emulated and busy."""
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-
-
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    begin = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - begin:.0f} s")
 
 
 class Vm:

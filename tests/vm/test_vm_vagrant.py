@@ -7,9 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import yaml
 from cluster import until
 from lab_leftovers import own_name
 from libvirt_host import LibvirtHost
+from timing import timed
 
 from clusterctl.artifacts.places import default_mirror
 from clusterctl.lab.base import ensure_base
@@ -29,13 +28,6 @@ ROOT = Path(__file__).parent.parent.parent
 BOX = "clusterctl-debian12"
 PATIENCE = 2400
 OTHER_ADDRESS = "192.168.121.77"
-
-
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    begin = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - begin:.0f} s")
 
 
 class Vagrant:
