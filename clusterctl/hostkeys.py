@@ -56,18 +56,21 @@ def known_as(ssh: Ssh) -> str:
 
 
 def expect(client: paramiko.SSHClient, ssh: Ssh, known_hosts: Path | None) -> None:
-    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError.
+    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError."""
+    for kind, key in expected(ssh, known_hosts).items():
+        client.get_host_keys().add(known_as(ssh), kind, key)
 
-    What was accepted for this cluster goes over what the user's own known_hosts has of the machine.
+
+def expected(ssh: Ssh, known_hosts: Path | None) -> Mapping[str, paramiko.PKey]:
+    """Return the keys that are pinned or known of a machine, by their kinds. Raises InputError.
+
+    A key that was accepted for this cluster takes precedence over the user's own known_hosts.
     """
     name = known_as(ssh)
     if ssh.host_key is not None:
-        found = _keys(f"{name} {ssh.host_key}".encode(), name) or {}
-    else:
-        users = Path(os.path.expanduser("~/.ssh/known_hosts"))
-        found = (known_hosts and _known(known_hosts, name, ours=True)) or _known(users, name, ours=False)
-    for kind, key in found.items():
-        client.get_host_keys().add(name, kind, key)
+        return _keys(f"{name} {ssh.host_key}".encode(), name) or {}
+    users = Path(os.path.expanduser("~/.ssh/known_hosts"))
+    return (known_hosts and _known(known_hosts, name, ours=True)) or _known(users, name, ours=False)
 
 
 def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:

@@ -110,6 +110,7 @@ class Host(Model):
     address: ipaddress.IPv4Address
     roles: frozenset[Role]
     ssh: Ssh
+    groups: frozenset[str] = Field(frozenset(), description="the groups of the inventory that the host is in")
     labels: Mapping[str, str] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
 

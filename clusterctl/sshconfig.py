@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ def resolve(ssh: Ssh) -> Way:
     return _resolve(ssh, default=None, seen=())
 
 
+def names_user(ssh: Ssh) -> bool:
+    """Whether the inventory or ssh_config names the user to log in as. Raises InputError."""
+    return "user" in ssh.model_fields_set or "user" in _lookup(ssh)
+
+
 def own_jump(ssh: Ssh) -> str | None:
     """Return the jump hosts that inventory and ssh_config name for a machine. Raises InputError."""
     return _jump_and_proxy(ssh, _lookup(ssh))[0]
@@ -56,7 +62,7 @@ def _resolve(ssh: Ssh, *, default: Way | None, seen: tuple[str, ...]) -> Way:
     if "port" not in given and str(found.get("port", "")).isdigit():
         update["port"] = int(found["port"])
     if "user" not in given:
-        update["user"] = found.get("user") or (default.ssh.user if default else ssh.user)
+        update["user"] = found.get("user") or (default.ssh.user if default else getpass.getuser())
         if update["user"] != ssh.user:
             update["become"] = update["user"] != "root"
     named = () if ssh.private_key else tuple(map(Path, found.get("identityfile", ())))

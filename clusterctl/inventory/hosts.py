@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import re
 import shlex
@@ -111,7 +112,9 @@ class HostReader:
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is not None and not USER.fullmatch(value):
+        if value is None:
+            self.findings.note(f"ansible_user is not set: ssh_config's User logs in, else {getpass.getuser()}, as with ssh")
+        elif not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
         return value if value is not None and USER.fullmatch(value) else "root"
 

@@ -104,7 +104,7 @@ def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tupl
             _refuse_idle(name, tree, place, findings)
         host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
         if host is not None:
-            hosts.append(host)
+            hosts.append(host.model_copy(update={"groups": frozenset(group.name for group in tree.groups_of(name))}))
     return tuple(hosts)
 
 

@@ -52,7 +52,8 @@ _TAINT = {
 _VARIABLES: dict[str, dict[str, Any]] = {
     "ssh_address": _TEXT | {"description": "IPv4 address or DNS name that SSH connects to"},
     "port": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
-    "user": _matching(USER) | {"description": "whom to log in as; root where it is not set, else sudo is used"},
+    "user": _matching(USER) | {"description": "the user to log in as, with sudo where it is not root; "
+                               "by default ssh_config's User, else the login name"},
     "private_key": {"type": "string", "description": "~ is the home, else relative to the inventory's folder"},
     "become": _FLAG,
     **{what: {"enum": list(wanted)} for what, wanted in WAYS.items()},

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterctl.inventory.loader import Inventory
 from clusterctl.model import Host
+from clusterctl.sshconfig import resolve
 
 MOST_NAMES = 5
 """Of ignored variables, that are named in one line."""
@@ -17,7 +18,7 @@ def as_data(inventory: Inventory) -> dict[str, object]:
     """The inventory as values that JSON knows."""
     cluster = inventory.cluster.model_dump(mode="json")
     for host in cluster["hosts"]:
-        host["roles"] = sorted(host["roles"])
+        host["roles"], host["groups"] = sorted(host["roles"]), sorted(host["groups"])
     return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
 
 
@@ -45,7 +46,8 @@ def _row(host: Host) -> tuple[str, ...]:
     labels = [f"{key}={value}" for key, value in host.labels.items()]
     taints = [f"{taint.key}={taint.value}:{taint.effect}" for taint in host.taints]
     roles = sorted(host.roles, key=_ROLE_ORDER.index)
-    ssh = f"{host.ssh.user}@{host.ssh.address}:{host.ssh.port}" + (" sudo" if host.ssh.become else "")
+    way = resolve(host.ssh)
+    ssh = way.name + (" sudo" if way.ssh.become else "")
     return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
 
 

@@ -126,7 +126,7 @@ def test_a_shells_own_pipe_is_read(tmp_path: Path) -> None:
 
 
 def test_notes_come_first_and_long_lists_are_counted(tmp_path: Path) -> None:
-    path = written(tmp_path, host="kube_version: 1, " + ", ".join(f"mine_{number}: 1" for number in range(20)))
+    path = written(tmp_path, host="ansible_user: root, kube_version: 1, " + ", ".join(f"mine_{number}: 1" for number in range(20)))
     (tmp_path / "group_vars").mkdir()
     for name in ("all", "control_plane"):
         (tmp_path / "group_vars" / f"{name}.yml").write_text("{other: 1}")

@@ -179,7 +179,7 @@ def test_ssh_arguments_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_users_own_variables_may_be_anything(tmp_path: Path) -> None:
     own = ", x: {1: [no, 0644, 22:30, 2024-01-01, '{{ y }}']}"
-    own += ", ansible_python_interpreter: /x, ansible_distribution: y, kube_version: v1"
+    own += ", ansible_python_interpreter: /x, ansible_distribution: y, kube_version: v1, ansible_user: root"
     write(tmp_path, {"inventory.yaml": BASE % own})
     found = read(tmp_path / "inventory.yaml")
     assert found.ignored == ("ansible_distribution", "ansible_python_interpreter", "kube_version", "x")

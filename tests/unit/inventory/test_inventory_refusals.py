@@ -222,7 +222,7 @@ def test_number_of_etcd_members(tmp_path: Path) -> None:
 def test_an_even_number_of_members_is_noted(tmp_path: Path, count: int, words: str) -> None:
     """A cluster that runs passes through it; that none is born so is apply's to say."""
     path = tmp_path / "i.yaml"
-    path.write_text(control_planes(count))
+    path.write_text(control_planes(count) + "\nall: {vars: {ansible_user: root}}\n")
     notes = read(path).notes
     assert any(words in note for note in notes) if words else not notes
 
