@@ -166,10 +166,12 @@ class NetworkSettings(Model):
 
 
 class Endpoint(Model):
-    """Where people and machines outside reach the API: a load balancer, a VIP or a DNS name."""
+    """Where the API is reached from outside: a load balancer, a VIP or a DNS name; by default the first control plane."""
 
-    address: DnsName | ipaddress.IPv4Address
+    address: DnsName | ipaddress.IPv4Address | None = None
     port: int = Field(6443, ge=1, le=65535)
+    names: tuple[DnsName | ipaddress.IPv4Address, ...] = Field(
+        (), max_length=64, description="further names and addresses of the API, which its certificates hold")
 
 
 class ArtifactSettings(Model):
@@ -242,7 +244,7 @@ class Settings(Model):
     name: Label = "kubernetes"
     kubernetes: Release | None = None
     versions: Mapping[str, Version] = Field(default_factory=dict, description="versions of other products, by name")
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint = Endpoint()
     network: NetworkSettings = NetworkSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     addons: AddonSettings = AddonSettings()
@@ -308,5 +310,8 @@ class Cluster(Model):
 
     @property
     def endpoint(self) -> Endpoint:
-        """The public endpoint; the first control plane where none is named."""
-        return self.settings.endpoint or Endpoint(address=self.control_planes[0].address)
+        """The public endpoint; its address is the first control plane's where none is named."""
+        named = self.settings.endpoint
+        if named.address is not None:
+            return named
+        return named.model_copy(update={"address": self.control_planes[0].address})

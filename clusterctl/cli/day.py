@@ -112,6 +112,8 @@ def kubeconfig(
         Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="NAME", help="Another name of the API, of endpoint.names.")] = None,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
 ) -> None:
     """Print or merge an administrator's kubeconfig. Its certificate is short-lived; no machine is contacted."""
@@ -122,7 +124,7 @@ def kubeconfig(
     from clusterctl.operations.base import session
 
     with session(gather(inventory, state=state), Events()) as opened:
-        made = operation.make(opened, days=days)
+        made = operation.make(opened, days=days, server=server)
     if merge:
         target = operation.users_own()
         operation.merge(made, target)

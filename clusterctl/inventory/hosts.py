@@ -6,7 +6,7 @@ import getpass
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +16,7 @@ from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
 from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
-from clusterctl.sockets import ssh_options
+from clusterctl.ssh_options import parse
 
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
@@ -79,7 +79,7 @@ class HostReader:
     def _ssh(self, base: Path) -> Ssh | None:
         address = self._ssh_address()
         port, timeout = self.get("port"), self.get("timeout")
-        arguments = [*self._arguments("common_args"), *self._arguments("extra_args")]
+        arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
         if address is None:
             return None
@@ -143,13 +143,21 @@ class HostReader:
     def _arguments(self, what: str) -> list[str]:
         try:
             words = shlex.split(self.text(what) or "")
-            ssh_options(tuple(words))
+            self._note_ignored(what, parse(tuple(words)).ignored)
             return words
         except ValueError as error:
             self.refuse(what, f"cannot be split into arguments: {error}")
         except InputError as error:
             self.refuse(what, f"{error.where}: {error.message}" if error.where else error.message, error.hint)
         return []
+
+    def _note_ignored(self, what: str, ignored: Sequence[str]) -> None:
+        name = names.ALIASES[what][0]
+        if "stricthostkeychecking" in ignored:
+            self.findings.note(f"{name}: StrictHostKeyChecking is ignored: host keys are always checked; clusterctl trust --all "
+                               "accepts unknown ones")
+        if others := sorted(set(ignored) - {"stricthostkeychecking"}):
+            self.findings.note(f"{name}: {', '.join(others)} change nothing here and are ignored")
 
     def _host_key(self) -> str | None:
         value = self.text("host_key")

@@ -26,6 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "become_method": ("ansible_become_method",),
     "become_user": ("ansible_become_user",),
     "connection": ("ansible_connection",),
+    "ssh_args": ("ansible_ssh_args",),
     "common_args": ("ansible_ssh_common_args",),
     "extra_args": ("ansible_ssh_extra_args",),
     "timeout": ("ansible_ssh_timeout", "ansible_timeout"),
@@ -53,7 +54,7 @@ ANSIBLE_IGNORED = frozenset({
     "ansible_paramiko_host_key_checking", "ansible_pipelining", "ansible_playbook_python", "ansible_private_key",
     "ansible_python_interpreter", "ansible_remote_tmp", "ansible_scp_executable", "ansible_scp_extra_args", "ansible_scp_if_ssh",
     "ansible_sftp_batch_mode", "ansible_sftp_executable", "ansible_sftp_extra_args", "ansible_shell_executable",
-    "ansible_shell_type", "ansible_ssh_args", "ansible_ssh_executable", "ansible_ssh_host_key_checking",
+    "ansible_shell_type", "ansible_ssh_executable", "ansible_ssh_host_key_checking",
     "ansible_ssh_pipelining", "ansible_ssh_retries", "ansible_ssh_transfer_method", "ansible_ssh_use_tty",
     "ansible_system_tmpdirs",
 })

@@ -108,16 +108,22 @@ def separate_networks(cluster: Cluster) -> Iterator[Broken]:
 
 
 def _endpoint_address(cluster: Cluster) -> ipaddress.IPv4Address | None:
+    return _as_address(str(cluster.settings.endpoint.address))
+
+
+def _as_address(text: str) -> ipaddress.IPv4Address | None:
     try:
-        return ipaddress.IPv4Address(str(cluster.settings.endpoint.address)) if cluster.settings.endpoint else None
+        return ipaddress.IPv4Address(text)
     except ValueError:
         return None
 
 
 def endpoint_form(cluster: Cluster) -> Iterator[Broken]:
+    """Digits and dots that are no address are a DNS name by their form alone."""
     endpoint = cluster.settings.endpoint
-    if endpoint and set(str(endpoint.address)) <= set("0123456789.") and _endpoint_address(cluster) is None:
-        yield Broken(("endpoint", "address"), f"{endpoint.address} is not an IPv4 address")
+    for about, name in (("address", endpoint.address), *(("names", name) for name in endpoint.names)):
+        if name is not None and set(str(name)) <= set("0123456789.") and _as_address(str(name)) is None:
+            yield Broken(("endpoint", about), f"{name} is not an IPv4 address")
 
 
 def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:

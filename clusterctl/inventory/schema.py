@@ -57,6 +57,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
     "private_key": {"type": "string", "description": "~ is the home, else relative to the inventory's folder"},
     "become": _FLAG,
     **{what: {"enum": list(wanted)} for what, wanted in WAYS.items()},
+    "ssh_args": {"type": "string", "description": "options for ssh; those that change nothing here are noted"},
     "common_args": {"type": "string", "description": "options for ssh, such as -o ProxyJump=ops@bastion"},
     "extra_args": {"type": "string"},
     "timeout": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 300}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},

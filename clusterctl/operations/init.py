@@ -67,7 +67,7 @@ def offers(hosts: Sequence[Host]) -> Mapping[str, HostKey]:
 
     def ask(host: Host) -> HostKey:
         key = offered_key(host)
-        known = expected(resolve(host.ssh).ssh, None)
+        known = expected(resolve(host.ssh), None)
         if known and key not in known.values():
             raise AccessRefused(f"its host key has changed: ~/.ssh/known_hosts has another one than {fingerprint(key)}",
                                 where=host.name, code="ssh.host-key-changed",
@@ -79,7 +79,7 @@ def offers(hosts: Sequence[Host]) -> Mapping[str, HostKey]:
 
 def is_known(host: Host) -> bool:
     """Return whether the user's known_hosts has a key of the machine."""
-    return bool(expected(resolve(host.ssh).ssh, None))
+    return bool(expected(resolve(host.ssh), None))
 
 
 def observe(hosts: Sequence[Host], keys: Mapping[str, HostKey], sudo_password: Callable[[], str | None],

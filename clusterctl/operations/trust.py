@@ -37,7 +37,7 @@ def unknown(state: StateFolder, hosts: Iterable[Host], passphrase: Callable[[], 
     """Ask all machines whose keys are neither pinned nor known for them; return the offers, and why others made none."""
     known_hosts = state.path / "known_hosts"
     asked = {host.name: host for host in hosts
-             if host.ssh.host_key is None and not expected_keys(resolve(host.ssh).ssh, known_hosts)}
+             if host.ssh.host_key is None and not expected_keys(resolve(host.ssh), known_hosts)}
     answers = fleet.each(asked.values(), lambda host: offered(state, host, passphrase), limit=forks)
     return [Offer(asked[name], key) for name, key in answers.results.items()], list(answers.errors.values())
 
