@@ -286,7 +286,7 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
 def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
     """The call that keeps what is there, where something that runs is about to be interrupted."""
     running = [change.resource for change in changes if change.action == "restart"]
-    units = [" ".join((resource.unit, *resource.ready)) for resource in running if isinstance(resource, Service)]
+    units = [" ".join((resource.unit, *resource.ready)) for resource in running if type(resource) is Service]
     paths = (path for change in changes for path in change.resource.paths())
     stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in stale)
     return [("keep", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []

@@ -9,30 +9,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from clusterctl.host_settings import DNS_LABEL as DNS_LABEL
+from clusterctl.host_settings import DNS_NAME as DNS_NAME
+from clusterctl.host_settings import FLAG as FLAG
+from clusterctl.host_settings import ComponentSettings, FlagName, FlagValue, HostSettings, Model
+from clusterctl.host_settings import Taint as Taint
+from clusterctl.machine_settings import full
 
 Role = Literal["control_plane", "etcd", "worker"]
 Network4 = ipaddress.IPv4Network
 
-DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 MINOR = re.compile(r"\d+\.\d+")
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-FLAG = re.compile(r"[a-z][a-z0-9-]*")
-
-
-def _full(pattern: re.Pattern[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if len(value) > 253 or not pattern.fullmatch(value):
-            raise ValueError(f"{value!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-Label = Annotated[str, _full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
-DnsName = Annotated[str, _full(DNS_NAME, "a DNS name (RFC 1123)")]
+Label = Annotated[str, full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
+DnsName = Annotated[str, full(DNS_NAME, "a DNS name (RFC 1123)")]
 def _version(value: str) -> str:
     if VERSION.fullmatch(value.removeprefix("v")) and value.startswith("v"):
         raise ValueError(f"{value!r} is written without v: {value[1:]}")
@@ -47,9 +40,7 @@ def _release(value: str) -> str:
 
 Version = Annotated[str, AfterValidator(_version)]
 Release = Annotated[str, AfterValidator(_release)]
-Sha256 = Annotated[str, _full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
-FlagName = Annotated[str, _full(FLAG, "the name of a flag, without dashes in front")]
-FlagValue = Annotated[str, _full(re.compile(r"[^\x00-\x1f\x7f]*"), "one line of text without control characters")]
+Sha256 = Annotated[str, full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
 
 
 def _at_home(path: Path) -> Path:
@@ -75,12 +66,6 @@ _URL = re.compile(r"(?i)https?://([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-
 File = Annotated[Path, AfterValidator(_at_home)]
 
 
-class Model(BaseModel):
-    """Base of the types: frozen, strict, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
 class Ssh(Model):
     """How a machine is reached. ``port`` 1 to 65535; ``connect_timeout`` in seconds."""
 
@@ -95,14 +80,6 @@ class Ssh(Model):
     network_namespace: Label | None = Field(None, description="Linux network namespace on this machine to connect from (the lab)")
 
 
-class Taint(Model):
-    """A node taint, as ``kubectl taint`` knows it."""
-
-    key: str
-    value: str = ""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
-
-
 class Host(Model):
     """One wanted machine. ``address`` is its address in the cluster's own network (the node's InternalIP)."""
 
@@ -113,6 +90,7 @@ class Host(Model):
     groups: frozenset[str] = Field(frozenset(), description="the groups of the inventory that the host is in")
     labels: Mapping[str, str] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    settings: HostSettings = Field(HostSettings(), description="one object for all hosts that differ in nothing")
 
     @property
     def is_control_plane(self) -> bool:
@@ -197,19 +175,6 @@ class AddonSettings(Model):
     manifests: tuple[File, ...] = ()
 
 
-class ComponentSettings(Model):
-    """Flags added to, or put in place of, a component's own."""
-
-    extra_args: Mapping[FlagName, FlagValue] = Field(default_factory=dict)
-
-
-class KubeletSettings(ComponentSettings):
-    """What differs in the kubelets' configuration."""
-
-    max_pods: int = Field(110, ge=1, le=1000)
-    config: Mapping[str, object] = Field(default_factory=dict, description="KubeletConfiguration fields, merged over ours")
-
-
 class TimeoutSettings(Model):
     """How long things may take, in seconds."""
 
@@ -238,8 +203,8 @@ class ApiServerSettings(ComponentSettings):
     authentication: AuthenticationSettings = AuthenticationSettings()
 
 
-class Settings(Model):
-    """The variable ``cluster:`` of an inventory."""
+class Settings(HostSettings):
+    """The variable ``cluster:`` of all hosts. Groups and hosts may have what is in ``HostSettings``."""
 
     name: Label = "kubernetes"
     kubernetes: Release | None = None
@@ -251,7 +216,6 @@ class Settings(Model):
     api_server: ApiServerSettings = ApiServerSettings()
     controller_manager: ComponentSettings = ComponentSettings()
     scheduler: ComponentSettings = ComponentSettings()
-    kubelet: KubeletSettings = KubeletSettings()
     max_unavailable: str = Field(
         "1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage",
         json_schema_extra={"type": ["string", "integer"], "minimum": 1},

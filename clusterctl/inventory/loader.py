@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from clusterctl.errors import InputError
+from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import rules
 from clusterctl.inventory.document import Node, parse, read_bytes
 from clusterctl.inventory.dynamic import is_program, read_dynamic, read_listing
@@ -15,9 +17,19 @@ from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Tree, Variables, read_groups
 from clusterctl.inventory.hosts import HostReader
 from clusterctl.inventory.names import ROLE_GROUPS
-from clusterctl.inventory.settings import descend, read_settings, read_versions
+from clusterctl.inventory.settings import (
+    descend,
+    merged,
+    read_host_settings,
+    read_settings,
+    read_versions,
+    refuse_cluster_wide,
+)
 from clusterctl.inventory.vars_files import VarsFiles
 from clusterctl.model import Cluster, Host, Role
+
+Sources = Mapping[str, Node | None]
+"""The variable ``cluster`` of each host, merged, with the places of its values."""
 
 _role_meant = cache(lambda group: did_you_mean(group, ROLE_GROUPS))
 
@@ -30,6 +42,7 @@ class Inventory:
     files: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    sources: Sources = field(default_factory=dict)
 
 
 def read(path: Path) -> Inventory:
@@ -39,7 +52,8 @@ def read(path: Path) -> Inventory:
     files = VarsFiles(path.parent, findings)
     cluster_node = _cluster_variable(tree, files, findings)
     settings = read_settings(cluster_node, findings)
-    hosts = _hosts(tree, files, path.parent, findings)
+    sources, own = _host_settings(tree, files, findings)
+    hosts = _hosts(tree, files, own, path.parent, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
     if not tree.host_places and not findings.problems:
         findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers")
@@ -50,11 +64,12 @@ def read(path: Path) -> Inventory:
     if settings.kubernetes and settings.kubernetes != versions.kubernetes:
         findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"
                       " a cluster that runs another patch of it keeps that one")
-    _check_rules(cluster, tree, (cluster_node, start), findings)
+    _check_rules(cluster, tree, (cluster_node, start, sources), findings)
     if note := rules.even_members(len(cluster.etcd_members))[0]:
         findings.note(note)
     findings.raise_problems()
-    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes))
+    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
+                     sources)
 
 
 def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
@@ -73,23 +88,43 @@ def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
 
 
 def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node | None:
-    """The variable ``cluster``, which is one for all hosts: ``group_vars/all`` replaces ``all.vars`` as in Ansible."""
+    """Return the variable ``cluster`` of all hosts. Of other groups and of hosts, cluster-wide settings are refused."""
     for name, group in tree.groups.items():
         if name != "all":
-            _refuse_cluster(group.variables, findings)
-            _refuse_cluster(files.of("group_vars", name), findings)
+            _check_part(group.variables, findings)
+            _check_part(files.of("group_vars", name), findings)
     for host, variables in tree.host_variables.items():
-        _refuse_cluster(variables, findings)
-        _refuse_cluster(files.of("host_vars", host), findings)
-    return files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
+        _check_part(variables, findings)
+        _check_part(files.of("host_vars", host), findings)
+    return merged(_clusters((tree.groups["all"].variables, files.of("group_vars", "all"))))
 
 
-def _refuse_cluster(variables: Variables, findings: Findings) -> None:
+def _check_part(variables: Variables, findings: Findings) -> None:
     if node := variables.get("cluster"):
-        findings.refuse(node.key, f"{node.path}: the settings are for all hosts and belong in all.vars or group_vars/all")
+        refuse_cluster_wide(node, findings)
 
 
-def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tuple[Host, ...]:
+def _clusters(layers: Sequence[Variables]) -> list[Node]:
+    return [variables["cluster"] for variables in layers if "cluster" in variables]
+
+
+def _host_settings(tree: Tree, files: VarsFiles, findings: Findings) -> tuple[Sources, dict[str, HostSettings | None]]:
+    """Return the variable ``cluster`` of each host, merged, and the settings in it: one object for hosts with the same values."""
+    known: dict[tuple[int, ...], tuple[Node | None, HostSettings | None]] = {}
+    sources: dict[str, Node | None] = {}
+    settings: dict[str, HostSettings | None] = {}
+    for host in tree.host_places:
+        nodes = _clusters(_layers(tree, files, host))
+        stack = tuple(map(id, nodes))
+        if stack not in known:
+            node = merged(nodes)
+            known[stack] = node, read_host_settings(node, findings)
+        sources[host], settings[host] = known[stack]
+    return sources, settings
+
+
+def _hosts(tree: Tree, files: VarsFiles, settings: Mapping[str, HostSettings | None], base: Path,
+           findings: Findings) -> tuple[Host, ...]:
     roles = {name: _roles(tree, name) for name in tree.host_places}
     if not any("etcd" in found for found in roles.values()):
         for found in roles.values():
@@ -103,9 +138,20 @@ def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tupl
         if not roles[name]:
             _refuse_idle(name, tree, place, findings)
         host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
-        if host is not None:
-            hosts.append(host.model_copy(update={"groups": frozenset(group.name for group in tree.groups_of(name))}))
+        own = settings[name]
+        if host is not None and own is not None:
+            groups = frozenset(group.name for group in tree.groups_of(name))
+            hosts.append(_with_settings(host.model_copy(update={"groups": groups}), own))
     return tuple(hosts)
+
+
+def _with_settings(host: Host, settings: HostSettings) -> Host:
+    """Return a host with its settings; labels and taints of its own variables win over those of ``cluster.kubelet``."""
+    labels, taints = host.labels, host.taints
+    if host.is_node:
+        labels = {**settings.kubelet.labels, **labels}
+        taints = tuple({(taint.key, taint.effect): taint for taint in (*settings.kubelet.taints, *taints)}.values())
+    return host.model_copy(update={"settings": settings, "labels": labels, "taints": taints})
 
 
 def _roles(tree: Tree, host: str) -> set[Role]:
@@ -121,10 +167,15 @@ def _refuse_idle(host: str, tree: Tree, place: Place, findings: Findings) -> Non
 
 
 def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
-    """One host's variables. From weak to strong, as in Ansible: ``all`` and then its groups in the inventory, ``group_vars/all``,
-    ``group_vars`` of its groups, the host in the inventory, ``host_vars``. A variable is replaced whole, never merged."""
+    """Return one host's variables. All but ``cluster`` are replaced whole, never merged."""
+    return {name: node for variables in _layers(tree, files, host) for name, node in variables.items()}
+
+
+def _layers(tree: Tree, files: VarsFiles, host: str) -> list[Variables]:
+    """Return what a host's variables are made of. From weak to strong, as in Ansible: ``all`` and then its groups in the
+    inventory, ``group_vars/all``, ``group_vars`` of its groups, the host in the inventory, ``host_vars``."""
     groups = tree.groups_of(host)
-    weak_to_strong = [
+    return [
         tree.groups["all"].variables,
         *(group.variables for group in groups),
         files.of("group_vars", "all"),
@@ -132,16 +183,16 @@ def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
         tree.host_variables[host],
         files.of("host_vars", host),
     ]
-    return {name: node for variables in weak_to_strong for name, node in variables.items()}
 
 
-def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place], findings: Findings) -> None:
-    settings_node, start = around
-    for about, message, hint in rules.broken(cluster):
+def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place, Sources], findings: Findings) -> None:
+    settings_node, start, sources = around
+    for about, message, hint, host in rules.broken(cluster):
+        source = sources.get(host) or settings_node
         if isinstance(about, str):
             findings.refuse(tree.host_places[about], message, hint)
-        elif about and settings_node is not None:
-            node, _ = descend(settings_node, about)
+        elif about and source is not None:
+            node, _ = descend(source, about)
             findings.refuse(node.place, f"{node.path}: {message}", hint)
         else:
             findings.refuse(start, message, hint)

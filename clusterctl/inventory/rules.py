@@ -14,11 +14,12 @@ Network = ipaddress.IPv4Network
 
 
 class Broken(NamedTuple):
-    """A rule that does not hold: about which host or which setting."""
+    """A rule that does not hold: about which host or which setting, the latter of which host where it may differ."""
 
     about: str | tuple[str, ...]
     message: str
     hint: str = ""
+    host: str = ""
 
 
 def broken(cluster: Cluster) -> list[Broken]:
@@ -144,9 +145,11 @@ def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:
 def room_for_pods(cluster: Cluster) -> Iterator[Broken]:
     network = cluster.network
     room = 2 ** (32 - network.node_mask) - 3  # network, broadcast and the bridge's own address
-    if network.cni == "flannel" and cluster.settings.kubelet.max_pods > room:
-        yield Broken(("kubelet", "max_pods"), f"{cluster.settings.kubelet.max_pods} pods do not fit into a node's "
-                     f"/{network.node_mask}, which has room for {room}", "lower max_pods or cluster.network.node_mask")
+    for host in cluster.nodes if network.cni == "flannel" else ():
+        pods = host.settings.kubelet.max_pods
+        if pods > room:
+            yield Broken(("kubelet", "max_pods"), f"{pods} pods do not fit into a node's /{network.node_mask}, which "
+                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host.name)
 
 
 def service_size(cluster: Cluster) -> Iterator[Broken]:

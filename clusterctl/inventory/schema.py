@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import names
 from clusterctl.inventory.groups import GROUP_NAME
 from clusterctl.inventory.hosts import HOST_KEY, LABEL_VALUE, USER, WAYS
@@ -22,7 +23,8 @@ _PATTERNS = {
     "NetworkSettings.pods": _NETWORK, "NetworkSettings.services": _NETWORK, "NetworkSettings.domain": f"^{DNS_NAME.pattern}$",
     "Endpoint.address": f"^{DNS_NAME.pattern}$",
 }
-_VALUES = {"Settings.versions": f"^{VERSION.pattern}$", "ArtifactSettings.pins": f"^{SHA256.pattern}$"}
+_VALUES = {"Settings.versions": f"^{VERSION.pattern}$", "ArtifactSettings.pins": f"^{SHA256.pattern}$",
+           "KubeletSettings.labels": f"^{LABEL_VALUE.pattern}$"}
 """Patterns of the values of maps."""
 
 _TEXT = {"type": "string", "minLength": 1}
@@ -75,14 +77,20 @@ def json_schema() -> dict[str, object]:
     """The schema, draft 2020-12."""
     settings = Settings.model_json_schema()
     definitions = settings.pop("$defs", {})
-    host = _host_variables()
-    settings["description"] = "The cluster's settings."
-    everywhere = {**host, "properties": {**host["properties"], "cluster": {"$ref": "#/$defs/Settings"}}}
+    some = HostSettings.model_json_schema()
+    definitions |= some.pop("$defs", {})
+    settings["description"], some["description"] = "The cluster's settings.", "Settings of a group or host."
+    variables = _host_variables()
+    host, everywhere = ({**variables, "properties": {**variables["properties"], "cluster": {"$ref": f"#/$defs/{name}"}}}
+                        for name in ("HostSettings", "Settings"))
     definitions |= {
-        "Settings": settings, "Taint": _TAINT, "Variables": host, "AllVariables": everywhere, "Group": _group("Variables"),
+        "Settings": settings, "HostSettings": some, "Taint": _TAINT,
+        "Variables": host, "AllVariables": everywhere, "Group": _group("Variables"),
         "All": _group("AllVariables"),
     }
+    definitions["KubeletSettings"]["properties"]["taints"] = dict(_TAINTS)
     texts = _texts()
+    texts |= {"HostSettings": texts["Settings"], "Variables": texts["AllVariables"]}
     for name, definition in definitions.items():
         _describe(name, definition, texts.get(name, {}))
     return {

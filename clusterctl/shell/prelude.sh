@@ -136,8 +136,13 @@ observe_unit() {
 
 observe_module() {
 	for pair; do
-		if [ -d "/sys/module/${pair%%=*}" ] || [ -e "${pair#*=}" ]; then emit module "$pair" loaded; fi
+		if [ -d "/sys/module/${pair%%=*}" ] || [ -e "${pair#*=}" ] || is_builtin "${pair#*=}"; then emit module "$pair" loaded; fi
 	done
+}
+
+# is_builtin PATTERN: whether the kernel has a module of this name built in; such a one need not have a folder in /sys/module.
+is_builtin() {
+	case $1 in builtin:*) grep -qE "/${1#builtin:}[.]ko" "/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null ;; *) return 1 ;; esac
 }
 
 observe_package() {

@@ -71,11 +71,15 @@ put_packages() {
 	if command -v apt-get >/dev/null 2>&1; then
 		quiet_apt "$@"
 	elif command -v dnf >/dev/null 2>&1; then
-		dnf -y install "$@"
-		installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
+		dnf_install "$@"
 	else
 		die "no package manager that clusterctl knows (apt-get, dnf): install by hand: $*"
 	fi
+}
+
+dnf_install() {
+	dnf -y install "$@"
+	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
 
 installed_packages() {
@@ -133,11 +137,15 @@ lock_holder() {
 	[ -z "$pid" ] || printf '%s is held by %s (pid %s). ' "$1" "$(cat "/proc/$pid/comm" 2>/dev/null)" "$pid"
 }
 
-quiet_apt() {
+prepare_apt() {
 	# A machine that never fetched the lists would fail first and fetch them then.
 	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || fetch_lists
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
+}
+
+quiet_apt() {
+	prepare_apt
 	policy=/usr/sbin/policy-rc.d
 	# One of ours was left by a machine that died midway.
 	if [ ! -e "$policy" ] || [ "$(cat "$policy")" = "$no_services" ]; then

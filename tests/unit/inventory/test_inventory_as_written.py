@@ -61,7 +61,7 @@ def test_the_output_of_ansible_inventory_is_read(tmp_path: Path) -> None:
 
 
 def test_settings_that_differ_between_hosts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problems, match="for all hosts"):
+    with pytest.raises(Problems, match=r"\[inventory.cluster-wide\]"):
         load(listing(tmp_path, b="test"))
 
 

@@ -94,7 +94,7 @@ WRONG_FILES = [
     ("syntax",      "group_vars/site.yaml",     "a: b: c",                    "group_vars/site.yaml:1:5: is not YAML"),
     ("not a map",   "group_vars/site.yaml",     "[1]",                        "site.yaml:1:1: a map of variables"),
     ("vault", "group_vars/site.yaml", "$ANSIBLE_VAULT;1.1;AES256\n1", "is encrypted with ansible-vault"),
-    ("cluster of a group", "group_vars/site.yaml", "cluster: {}", "belong in all.vars"),
+    ("cluster of a group", "group_vars/site.yaml", "cluster: {name: x}", "one for the whole cluster"),
     ("wrong value", "host_vars/cp-1.yaml",      "ansible_user: no",           'host_vars/cp-1.yaml:1:15: ansible_user'),
     ("secret",      "group_vars/control_plane", "ansible_sudo_pass: hunter2", "group_vars/control_plane:1:1"),
 ]
@@ -109,14 +109,14 @@ def test_wrong_files(tmp_path: Path, name: str, content: str, words: str) -> Non
     assert "hunter2" not in str(caught.value)
 
 
-def test_cluster_in_group_vars_replaces_the_one_in_the_inventory(tmp_path: Path) -> None:
+def test_cluster_in_group_vars_is_merged_over_the_one_in_the_inventory(tmp_path: Path) -> None:
     write(tmp_path, {
         "inventory.yaml": "all: {vars: {cluster: {name: one, certificate_days: 3}}}\n"
                           "control_plane: {hosts: {a: {ip: 192.0.2.1}}}\n",
         "group_vars/all/cluster.yaml": "cluster: {name: two}",
     })
     found = read(tmp_path / "inventory.yaml")
-    assert (found.cluster.name, found.cluster.settings.certificate_days) == ("two", 365)
+    assert (found.cluster.name, found.cluster.settings.certificate_days) == ("two", 3)
     assert found.files[1].endswith("group_vars/all/cluster.yaml")
 
 

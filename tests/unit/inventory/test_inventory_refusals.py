@@ -152,7 +152,7 @@ HOST = [
     ("namespace",           "clusterctl_network_namespace: ../x",               "is not a namespace's name"),
     ("newline",             'ansible_user: "a\\nb"',                            "one line of printable text"),
     ("bidi escape",         'x: "\\u202e"',                                     "U+202E is not allowed"),
-    ("cluster of a host",   "cluster: {}",                                      "belong in all.vars"),
+    ("cluster of a host",   "cluster: {name: x}",                               "one for the whole cluster"),
     ("anchor",              "x: &a 1",                                          "&a: anchors and aliases are refused"),
     ("alias",               "x: *a",                                            "*a: anchors and aliases are refused"),
     ("merge key",           "<<: {a: b}",                                       "merge keys (<<) are refused"),
