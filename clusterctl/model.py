@@ -106,7 +106,7 @@ class Taint(Model):
 class Host(Model):
     """One wanted machine. ``address`` is its address in the cluster's own network (the node's InternalIP)."""
 
-    name: Label
+    name: DnsName
     address: ipaddress.IPv4Address
     roles: frozenset[Role]
     ssh: Ssh

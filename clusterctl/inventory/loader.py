@@ -2,74 +2,68 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.errors import InputError
 from clusterctl.inventory import rules
-from clusterctl.inventory.document import Node, parse, read_bytes
-from clusterctl.inventory.dynamic import is_program, read_dynamic, read_listing
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
-from clusterctl.inventory.groups import Tree, Variables, read_groups
+from clusterctl.inventory.document import Node
+from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.formats import read_tree
+from clusterctl.inventory.groups import Tree, Variables
 from clusterctl.inventory.hosts import HostReader
-from clusterctl.inventory.names import ROLE_GROUPS
+from clusterctl.inventory.names import near_cluster
+from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.settings import descend, read_settings, read_versions
+from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
-from clusterctl.model import Cluster, Host, Role
-
-_role_meant = cache(lambda group: did_you_mean(group, ROLE_GROUPS))
+from clusterctl.model import Cluster, Host
+from clusterctl.secrets import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks."""
+    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
+
+    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host.
+    """
 
     cluster: Cluster
     files: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    written: Mapping[str, str] = field(default_factory=dict)
+    sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
 
 
-def read(path: Path) -> Inventory:
+def read(given: Path | Sources) -> Inventory:
     """Read an inventory whole; raises InputError, or Problems made of them."""
-    findings = Findings(files=[str(path)])
-    tree, start = _read_tree(path, findings)
-    files = VarsFiles(path.parent, findings)
+    sources = Sources.of(given)
+    findings = Findings(passwords=sources.passwords)
+    tree, start = read_tree(sources, findings)
+    files = VarsFiles(sources.folders, findings)
     cluster_node = _cluster_variable(tree, files, findings)
     settings = read_settings(cluster_node, findings)
-    hosts = _hosts(tree, files, path.parent, findings)
+    hosts, written, passwords = _hosts(tree, files, start, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
     if not tree.host_places and not findings.problems:
-        findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers")
+        findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers", code="inventory.no-hosts")
     findings.raise_problems()
     if settings is None or versions is None:
-        raise InputError("the settings cannot be used", where=str(path))
-    cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=path.parent.absolute())
+        raise InputError("the settings cannot be used", where=str(sources))
+    cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=sources.folders[0].absolute())
     if settings.kubernetes and settings.kubernetes != versions.kubernetes:
         findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"
                       " a cluster that runs another patch of it keeps that one")
-    _check_rules(cluster, tree, (cluster_node, start), findings)
+    places = {name: tree.host_places[host] for name, host in written.items()}
+    _check_rules(cluster, places, (cluster_node, start), findings)
     if note := rules.even_members(len(cluster.etcd_members))[0]:
         findings.note(note)
+    if findings.sealed:
+        findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
-    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes))
-
-
-def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
-    if os.path.isdir(path):
-        found = [name for name in ("hosts.yaml", "hosts.yml", "inventory.yaml") if os.path.isfile(path / name)]
-        raise InputError("is a directory; one inventory file is wanted", where=str(path), code="inventory.folder",
-                         hint=" or ".join(f"-i {path / name}" for name in found) or "name the file in it")
-    if is_program(path):
-        return read_dynamic(path, findings)
-    root = parse(read_bytes(path), str(path), findings)
-    if root is None:
-        raise InputError("is empty", where=str(path), hint="see inventories/single.yaml for the smallest inventory")
-    if isinstance(root.value, dict) and "_meta" in root.value:
-        return read_listing(root, root.value, findings), root.place
-    return read_groups(root, findings), root.place
+    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes), written, passwords)
 
 
 def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node | None:
@@ -81,7 +75,17 @@ def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node 
     for host, variables in tree.host_variables.items():
         _refuse_cluster(variables, findings)
         _refuse_cluster(files.of("host_vars", host), findings)
-    return files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
+    found = files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
+    if found is None:
+        _refuse_misspelt_cluster({**tree.groups["all"].variables, **files.of("group_vars", "all")}, findings)
+    return found
+
+
+def _refuse_misspelt_cluster(variables: Variables, findings: Findings) -> None:
+    for name, node in variables.items():
+        if near_cluster(name) and isinstance(node.value, dict):
+            findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)", "rename it, or add cluster: {}",
+                            code="inventory.cluster-misspelt")
 
 
 def _refuse_cluster(variables: Variables, findings: Findings) -> None:
@@ -89,35 +93,20 @@ def _refuse_cluster(variables: Variables, findings: Findings) -> None:
         findings.refuse(node.key, f"{node.path}: the settings are for all hosts and belong in all.vars or group_vars/all")
 
 
-def _hosts(tree: Tree, files: VarsFiles, base: Path, findings: Findings) -> tuple[Host, ...]:
-    roles = {name: _roles(tree, name) for name in tree.host_places}
-    if not any("etcd" in found for found in roles.values()):
-        for found in roles.values():
-            if "control_plane" in found:
-                found.add("etcd")
-    hosts = []
-    for name, place in tree.host_places.items():
-        if [group.name for group in tree.groups_of(name)] == ["bastion"]:
-            findings.note(f"{name} is kubespray's bastion and is ignored; here it is named in ansible_ssh_common_args: -J HOST")
-            continue
-        if not roles[name]:
-            _refuse_idle(name, tree, place, findings)
-        host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
-        if host is not None:
-            hosts.append(host)
-    return tuple(hosts)
-
-
-def _roles(tree: Tree, host: str) -> set[Role]:
-    return {ROLE_GROUPS[group.name] for group in tree.groups_of(host) if group.name in ROLE_GROUPS}
-
-
-def _refuse_idle(host: str, tree: Tree, place: Place, findings: Findings) -> None:
-    groups = [group.name for group in tree.groups_of(host)]
-    meant = next(filter(None, map(_role_meant, groups)), "")
-    where = f"only in {', '.join(groups)}" if groups else "in no group"
-    findings.refuse(place, f"host {host} is {where}{meant}, and thus has nothing to do",
-                    "put it in control_plane, etcd or workers, or take it out of the inventory")
+def _hosts(tree: Tree, files: VarsFiles, start: Place,
+           findings: Findings) -> tuple[tuple[Host, ...], dict[str, str], dict[str, Secret]]:
+    """The hosts that have a role; their names in the inventory, and their sudo passwords, by name."""
+    roles = assign(tree, start, findings)
+    hosts, written, passwords = [], {}, {}
+    for host, name in node_names(tree, roles, findings).items():
+        reader = HostReader((host, name), tree.host_places[host], host_variables(tree, files, host), findings)
+        found = reader.host(roles[host], files.folders[0])
+        written[name] = host
+        if (password := reader.sudo_password()) is not None:
+            passwords[name] = password
+        if found is not None:
+            hosts.append(found)
+    return tuple(hosts), written, passwords
 
 
 def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
@@ -128,20 +117,20 @@ def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
         tree.groups["all"].variables,
         *(group.variables for group in groups),
         files.of("group_vars", "all"),
-        *(files.of("group_vars", group.name) for group in groups),
+        *files.of_groups([group.name for group in groups]),
         tree.host_variables[host],
         files.of("host_vars", host),
     ]
     return {name: node for variables in weak_to_strong for name, node in variables.items()}
 
 
-def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place], findings: Findings) -> None:
+def _check_rules(cluster: Cluster, places: Mapping[str, Place], around: tuple[Node | None, Place], findings: Findings) -> None:
     settings_node, start = around
-    for about, message, hint in rules.broken(cluster):
+    for about, message, hint, code in rules.broken(cluster):
         if isinstance(about, str):
-            findings.refuse(tree.host_places[about], message, hint)
+            findings.refuse(places[about], message, hint, code=code)
         elif about and settings_node is not None:
             node, _ = descend(settings_node, about)
-            findings.refuse(node.place, f"{node.path}: {message}", hint)
+            findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
         else:
-            findings.refuse(start, message, hint)
+            findings.refuse(start, message, hint, code=code)

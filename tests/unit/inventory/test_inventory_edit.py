@@ -186,19 +186,16 @@ def test_all_other_bytes_stay(tmp_path: Path, text: str) -> None:
 FLOW = inventory("workers:\n  hosts: {w-1: {ansible_host: 192.0.2.21}, w-2: {ansible_host: 192.0.2.22}}\n")
 ONLY = "all:\n  children:\n    control_plane:\n      hosts:\n        w-2:\n          ansible_host: 192.0.2.22\n"
 NAMED_TWICE = inventory("workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n    w-2: {ansible_host: 192.0.2.22}\nrack:\n  hosts: {w-2: {}}\n")
-BY_A_RANGE_TOO = inventory(
-    "workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n    w-2: {ansible_host: 192.0.2.22}\nrack:\n  hosts:\n    w-[1:2]:\n")
 ETCD_IS_EMPTY = inventory("etcd:\n  hosts:\n    w-2: {ansible_host: 192.0.2.22}\n")
 
 
 @pytest.mark.parametrize(("text", "words", "kind"), [
     (FLOW, "stands in a line with others", Refused),
     (NAMED_TWICE, "stands in a line with others", Refused),
-    (BY_A_RANGE_TOO, "it is no inventory any more", Refused),
     (ETCD_IS_EMPTY, "does not take out w-2 alone", Refused),
     (ONLY, "no inventory any more", Refused),
     ("a: [\n", "is not YAML", InputError),
-], ids=["flow style", "flow style in a second group", "a range in a second group", "others would become members of etcd", "the last host of all", "no YAML"])
+], ids=["flow style", "flow style in a second group", "others would become members of etcd", "the last host of all", "no YAML"])
 def test_refusals_change_nothing(tmp_path: Path, text: str, words: str, kind: type[ClusterctlError]) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
