@@ -122,7 +122,8 @@ def read_bytes(path: Path, *, listing: bool = False) -> bytes:
 
 
 def too_large(where: str, most: int) -> InputError:
-    return InputError(f"is larger than {most // 2**20} MiB, and thus no inventory", where=where, code="inventory.too-large")
+    return InputError(f"is larger than {most // 2**20} MiB, and thus no inventory", where=where, code="inventory.too-large",
+                      hint="the JSON of ansible-inventory --list may have 64 MiB" if most == MOST_BYTES else "")
 
 
 def parse(content: bytes, file: str, findings: Findings, root: str = "", *, secret: bool = False) -> Node | None:

@@ -11,7 +11,7 @@ from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.inventory.dynamic import is_program
 from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import read
-from clusterctl.inventory.sources import STDIN, Sources
+from clusterctl.inventory.sources import STDIN, Sources, shown
 from clusterctl.model import Cluster
 from clusterctl.storage import write_whole
 
@@ -49,8 +49,8 @@ def without_host(given: Path | Sources, name: str) -> dict[Path, bytes]:
 
 
 def _not_a_file(path: Path, name: str) -> Refused:
-    what = "stdin" if path == STDIN else "a program"
-    return Refused(f"is {what}: it cannot be edited", where=str(path), hint=f"let it no longer print {name}",
+    what = "no file" if path == STDIN else "a program"
+    return Refused(f"is {what}: it cannot be edited", where=shown(path), hint=f"let it no longer print {name}",
                    code="inventory.edit-not-a-file")
 
 

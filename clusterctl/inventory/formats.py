@@ -12,26 +12,26 @@ from clusterctl.inventory.findings import Findings, Place
 from clusterctl.inventory.groups import Tree, read_groups, settle
 from clusterctl.inventory.ini import looks_like_ini, read_ini
 from clusterctl.inventory.json_listing import read_large
-from clusterctl.inventory.sources import STDIN, Sources
+from clusterctl.inventory.sources import STDIN, Sources, shown
 
-_LARGE = 256 * 1024
+_LARGE = 64 * 1024
 """Bytes from which on a listing is read without the place of each variable."""
 
 
 def read_tree(sources: Sources, findings: Findings) -> tuple[Tree, Place]:
     """Return the groups of all sources, and where the first one begins. Raises InputError."""
     files = sources.files()
-    start = Place(str(files[0]))
+    start = Place(shown(files[0]))
     tree = Tree()
     for name in ("all", "ungrouped"):
         tree.group(name, start)
     empty = []
     for path in files:
-        findings.files.append("stdin" if path == STDIN else str(path))
+        findings.files.append(shown(path))
         if not _read(path, sources, tree, findings):
             empty.append(path)
     if empty == files:
-        raise InputError("is empty", where=str(empty[0]), hint="see inventories/single.yaml for the smallest inventory",
+        raise InputError("is empty", where=start.file, hint="see inventories/single.yaml for the smallest inventory",
                          code="inventory.empty")
     settle(tree, findings)
     return tree, start
@@ -39,7 +39,7 @@ def read_tree(sources: Sources, findings: Findings) -> tuple[Tree, Place]:
 
 def _read(path: Path, sources: Sources, tree: Tree, findings: Findings) -> bool:
     """Read one file; False where nothing is in it."""
-    name = "stdin" if path == STDIN else str(path)
+    name = shown(path)
     if path != STDIN and path not in sources.instead and is_program(path):
         name = f"{path} --list"
         content = run_program(path)
@@ -66,7 +66,7 @@ def _content(path: Path, sources: Sources) -> bytes:
         content = sources.stdin if path == STDIN else read_bytes(path, listing=True)
     most = MOST_OF_A_LISTING if content.lstrip()[:1] == b"{" and b'"_meta"' in content else MOST_BYTES
     if len(content) > most:
-        raise too_large(str(path), most)
+        raise too_large(shown(path), most)
     return content
 
 

@@ -22,6 +22,8 @@ def read_large(tree: Tree, content: bytes, name: str, findings: Findings) -> Non
     reader = _Reader(decode(content, name), name, findings)
     try:
         root = reader.entries(0, "", ("_meta", "hostvars"))
+        if rest := reader.text[reader.position:].strip():
+            raise json.JSONDecodeError(f"{rest[:1]!r} follows the end", "", len(reader.text) - len(rest))
     except RecursionError:
         raise InputError("is nested too deep", where=name, code="inventory.too-deep") from None
     except (ValueError, IndexError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from clusterctl.inventory.findings import distance
 from clusterctl.model import Role
@@ -91,11 +92,13 @@ KUBESPRAY = {
 }
 
 
+@lru_cache(10_000)
 def is_read(name: str) -> bool:
     """Whether a variable of that name is looked at, if only to say that it means nothing."""
     return name.startswith(("ansible_", "clusterctl_")) or name in USED or name in KUBESPRAY or near_cluster(name)
 
 
+@lru_cache(10_000)
 def near_cluster(name: str) -> bool:
     """Whether a variable is called ``cluster`` or nearly so."""
     return distance(name, "cluster") <= 2

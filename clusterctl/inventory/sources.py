@@ -21,6 +21,11 @@ _IGNORED = re.compile(r"\..*|host_vars|group_vars|vars_plugins|clusterctl\.lock|
                       r".*(\.pyc|\.pyo|\.swp|\.bak|~|\.rpm|\.md|\.txt|\.rst|\.orig|\.cfg|\.retry)", re.DOTALL)
 
 
+def shown(path: Path) -> str:
+    """How messages name a source."""
+    return "stdin" if path == STDIN else str(path)
+
+
 @dataclass(frozen=True)
 class Sources:
     """Inventories that are read as one. ``passwords``: those of ansible-vault; ``instead``: contents in place of files'."""
@@ -34,7 +39,7 @@ class Sources:
         return given if isinstance(given, Sources) else cls((given,))
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.paths))
+        return ", ".join(map(shown, self.paths))
 
     @property
     def folders(self) -> tuple[Path, ...]:
