@@ -83,7 +83,7 @@ class Ssh(Model):
 class Host(Model):
     """One wanted machine. ``address`` is its address in the cluster's own network (the node's InternalIP)."""
 
-    name: Label
+    name: DnsName
     address: ipaddress.IPv4Address
     roles: frozenset[Role]
     ssh: Ssh

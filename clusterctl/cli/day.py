@@ -13,15 +13,16 @@ import typer
 
 from clusterctl.cli import words
 from clusterctl.cli.options import (
-    InventoryOption,
     Invocation,
     LimitOption,
     Output,
     OutputOption,
     StateOption,
     gather,
+    reads_inventory,
     verb,
 )
+from clusterctl.inventory.sources import Sources
 from clusterctl.text import printable
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Shape(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("status")(status)
-    app.command("kubeconfig")(kubeconfig)
+    app.command("kubeconfig")(reads_inventory(kubeconfig))
     app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(execute)
-    app.command("trust")(trust)
+    app.command("trust")(reads_inventory(trust))
     app.command("version")(version)
     image = typer.Typer(help="Images on the nodes.", no_args_is_help=True, rich_markup_mode=None)
     image.command("load")(image_load)
@@ -106,7 +107,7 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
 
 
 def kubeconfig(
-    inventory: InventoryOption,
+    inventory: Sources,
     state: StateOption = None,
     output: Annotated[
         Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
@@ -181,7 +182,7 @@ def image_load(
 
 
 def trust(
-    inventory: InventoryOption,
+    inventory: Sources,
     host: Annotated[str | None, typer.Argument(
         metavar="[HOST]", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")] = None,
     state: StateOption = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli.options import AskOption, CommandOption, FdOption, gather
+from clusterctl.inventory.sources import Sources
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def init(
         raise InputError("is there already", where=str(output), code="init.file-exists", hint="name another file: --output FILE")
     named = operation.parse(hosts)
     count = operation.control_plane_count(len(named), control_planes)
-    given = gather(output, ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    given = gather(Sources.of(output), ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
     keys = operation.offers(named)
     rows = [(host.name, host.ssh.address, keys[host.name].get_name(), fingerprint(keys[host.name])) for host in named
             if not operation.is_known(host)]

@@ -20,8 +20,10 @@ from clusterctl.cli import words
 from clusterctl.cli.inventory import InventoryOption as InventoryOption
 from clusterctl.cli.inventory import Output as Output
 from clusterctl.cli.inventory import OutputOption as OutputOption
+from clusterctl.cli.inventory import reads_inventory as reads_inventory
 from clusterctl.cli.steps import asking
 from clusterctl.errors import ClusterctlError, InputError
+from clusterctl.inventory.sources import Sources
 
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
@@ -215,7 +217,7 @@ def _with(function: Callable[..., None], shared: Sequence[tuple[str, Any, Any]])
 
     run.__signature__ = Signature(sorted([*own, *common], key=lambda one: one.default is not Parameter.empty))  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    return run
+    return reads_inventory(run)
 
 
 def _verb() -> str:
@@ -264,7 +266,7 @@ DRAIN: tuple[tuple[str, Any, Any], ...] = (
 
 
 def gather(
-    inventory: Path,
+    inventory: Sources,
     *,
     state: Path | None = None,
     limit: str | None = None,

@@ -41,12 +41,13 @@ def versions(incomplete: str) -> list[str]:
 def _hosts(context: typer.Context) -> tuple[Host, ...]:
     """The hosts of the inventory on the command line or in CLUSTERCTL_INVENTORY; none where it cannot be read."""
     from clusterctl.inventory import load
+    from clusterctl.inventory.sources import STDIN, Sources
 
-    path = context.params.get("inventory")
-    if path is None:
+    paths = context.params.get("inventory")
+    if not paths or STDIN in paths:
         return ()
     with suppress(ClusterctlError):
-        return load(path).hosts
+        return load(Sources(tuple(paths))).hosts
     return ()
 
 

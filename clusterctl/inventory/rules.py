@@ -19,6 +19,7 @@ class Broken(NamedTuple):
     about: str | tuple[str, ...]
     message: str
     hint: str = ""
+    code: str = ""
     host: str = ""
 
 
@@ -42,7 +43,8 @@ def even_members(count: int) -> tuple[str, str]:
 def role_counts(cluster: Cluster) -> Iterator[Broken]:
     """Somebody must be the control plane, and etcd's members are few."""
     if not cluster.control_planes:
-        yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it")
+        yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it",
+                     "inventory.no-control-plane")
     count = len(cluster.etcd_members)
     if count > 6:
         yield Broken((), f"{count} etcd members: each write waits for {count // 2 + 1} machines; at most 5 are supported",
@@ -149,7 +151,7 @@ def room_for_pods(cluster: Cluster) -> Iterator[Broken]:
         pods = host.settings.kubelet.max_pods
         if pods > room:
             yield Broken(("kubelet", "max_pods"), f"{pods} pods do not fit into a node's /{network.node_mask}, which "
-                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host.name)
+                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host=host.name)
 
 
 def service_size(cluster: Cluster) -> Iterator[Broken]:

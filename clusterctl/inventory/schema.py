@@ -10,13 +10,12 @@ import yaml
 
 from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import names
-from clusterctl.inventory.groups import GROUP_NAME
 from clusterctl.inventory.hosts import HOST_KEY, LABEL_VALUE, USER, WAYS
 from clusterctl.model import DNS_LABEL, DNS_NAME, FLAG, MINOR, SHA256, VERSION, Settings
 
 ID = "https://clusterctl.dev/inventory.schema.json"
-HOST_NAMES = r"^([a-z0-9-]|\[[0-9A-Za-z]*:[0-9A-Za-z]+(:[0-9]+)?\])+$"
-"""DNS labels, also with ranges such as w-[1:5]."""
+HOST_NAMES = r"^([A-Za-z0-9._-]|\[[0-9A-Za-z]*:[0-9A-Za-z]+(:[0-9]+)?\])+(:[0-9]+)?$"
+"""DNS names and addresses, also with ranges such as w-[1:5], and with a port."""
 _NETWORK = r"^\d{1,3}(\.\d{1,3}){3}/(\d{1,2}|\d{1,3}(\.\d{1,3}){3})$"
 _PATTERNS = {
     "Settings.name": f"^{DNS_LABEL.pattern}$", "Settings.kubernetes": f"^({MINOR.pattern}|{VERSION.pattern})$",
@@ -101,7 +100,6 @@ def json_schema() -> dict[str, object]:
         "type": "object",
         "properties": {"all": {"$ref": "#/$defs/All", "description": "all hosts; its vars hold the cluster's settings"}},
         "additionalProperties": {"$ref": "#/$defs/Group"},
-        "propertyNames": {"pattern": f"^{GROUP_NAME.pattern}$"},
         "minProperties": 1,
         "$defs": definitions,
     }
@@ -148,7 +146,7 @@ def _group(variables: str) -> dict[str, Any]:
                       "propertyNames": {"pattern": HOST_NAMES}, "description": texts["hosts"]},
             "vars": {"$ref": f"#/$defs/{variables}", "description": texts["vars"]},
             "children": {"type": ["object", "null", "string"], "additionalProperties": {"$ref": "#/$defs/Group"},
-                         "propertyNames": {"pattern": f"^{GROUP_NAME.pattern}$"}, "description": texts["children"]},
+                         "description": texts["children"]},
         },
         "additionalProperties": False,
     }

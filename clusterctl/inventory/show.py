@@ -80,7 +80,7 @@ def flat(value: object, path: str = "cluster") -> Iterator[str]:
 def explain(inventory: Inventory, host: Host) -> str:
     """Return the settings that apply to a host as YAML, each value with the place that it comes from."""
     settings = inventory.cluster.settings.model_dump(mode="json") | host.settings.model_dump(mode="json")
-    return "\n".join((f"# {host.name}", "cluster:", *_explained(settings, inventory.sources.get(host.name), "  ")))
+    return "\n".join((f"# {host.name}", "cluster:", *_explained(settings, inventory.provenance.get(host.name), "  ")))
 
 
 def _explained(value: dict[str, object], node: Node | None, indent: str) -> Iterator[str]:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from clusterctl import fleet
 from clusterctl.errors import ClusterctlError, Locked
-from clusterctl.inventory import load
+from clusterctl.inventory import read
 from clusterctl.inventory.patterns import select
 from clusterctl.model import Cluster, Host
 from clusterctl.sockets import is_straight, open_socket
 from clusterctl.storage import StateFolder
 
 if TYPE_CHECKING:
+    from clusterctl.inventory.sources import Sources
     from clusterctl.kube import Api
     from clusterctl.login import Login
     from clusterctl.look import Look
@@ -41,7 +42,7 @@ class Options:
     from upstream; ``operation``: the verb.
     """
 
-    inventory: Path
+    inventory: Path | Sources
     state: Path | None = None
     forks: int = 20
     limit: tuple[str, ...] = ()
@@ -68,7 +69,8 @@ class Opening:
     """The cluster of an inventory, its state folder and a transport to each machine. Raises InputError; nothing is contacted."""
 
     def __init__(self, options: Options) -> None:
-        self.cluster = load(options.inventory)
+        found = read(options.inventory)
+        self.cluster, self.notes, self._sudo_passwords = found.cluster, found.notes, found.sudo_passwords
         if options.limit:
             names = (host.name for host in select(self.cluster, ",".join(options.limit), "--limit"))
             options = replace(options, limit=tuple(names))
@@ -108,8 +110,13 @@ class Opening:
         from clusterctl.transport import Transport
 
         options, login, cluster = self.options, self.login, self.state.identity
-        return {host.name: Transport(host, login=login, sudo_password=options.sudo_password, operation=options.operation,
+        return {host.name: Transport(host, login=login, sudo_password=self._sudo_password(host.name), operation=options.operation,
                                      cluster=cluster, begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
+
+    def _sudo_password(self, name: str) -> Callable[[], str | None]:
+        """The password that was given to this program, else the host's own in the inventory."""
+        own = self._sudo_passwords.get(name)
+        return lambda: self.options.sudo_password() or (own.reveal() if own else None)
 
     @cached_property
     def login(self) -> Login:
