@@ -343,4 +343,4 @@ def _implicit_tag(text: str) -> str:
 
 def quoted(node: Node) -> str:
     """The value in quotes, as it should be written."""
-    return json.dumps(node.written, ensure_ascii=False)
+    return '"..."' if node.secret else json.dumps(node.written, ensure_ascii=False)

@@ -80,7 +80,8 @@ def read_versions(settings: Settings, node: Node | None, findings: Findings) -> 
     except ValueError as error:
         at = descend(node, ("kubernetes",))[0] if node else None
         place = at.place if at else Place("cluster")
-        findings.refuse(place, f"{at.path if at else 'cluster'}: {_first_line(error)}")
+        why = "the decrypted value does not fit" if at and at.secret else _first_line(error)
+        findings.refuse(place, f"{at.path if at else 'cluster'}: {why}")
         return None
 
 

@@ -178,6 +178,23 @@ def test_a_decrypted_setting_that_is_wrong_is_not_shown(tmp_path: Path, password
     assert "hunter2" not in str(caught.value) + json.dumps(caught.value.as_dict())
 
 
+@pytest.mark.parametrize("content", [
+    "ansible_user: 771177", "ansible_port: 771177", "ansible_host: 77.1177", "clusterctl_labels: {a: '771177 x'}", "clusterctl_labels: {a: 771177.5}",
+    "clusterctl_taints: ['771177=b:NoExecute', '771177=c:NoExecute']", "clusterctl_taints: [771177]", "ansible_become: 771177", "ansible_user: 0o771177",
+    "ansible_connection: '771177'", "ansible_ssh_common_args: -o Port=771177", "ansible_ssh_common_args: \"'771177\"", "ip: '771177::1'",
+    "{ansible_host: '771177', ansible_ssh_host: '8'}", "ansible_user: '{{ a771177 }}'", "x: [1, 771177", "x: '\\\\u771177", "x: 7\n771177",
+    "ansible_user: 771177:30", "ansible_timeout: 771177", "cluster: {kubernetes: 1.771177}", "cluster: {kubernetes: '1.771177.0'}", "cluster: {name: 771177}",
+    "cluster: {network: {pods: 77.1.1.77/8}}", "cluster: {network: {cni: '771177'}}", "cluster: {network: {node_mask: 771177}}", "cluster: 771177",
+    "cluster: {certificate_days: 0x771177}", "cluster: {api_server: {extra_args: {v: 771177}}}", "cluster: {artifacts: {pins: {a: '771177'}}}",
+])
+def test_wrong_content_of_a_decrypted_file_is_not_shown(tmp_path: Path, password: str, content: str) -> None:
+    name = "group_vars__all__vault.yml" if "cluster" in content.partition(":")[0] else "host_vars__a"
+    with pytest.raises((InputError, Problems)) as caught:
+        loaded(written(tmp_path, **{name: encrypted(content)}), password)
+    shown = str(caught.value) + json.dumps(caught.value.as_dict())
+    assert "771177" not in shown and "77.1" not in shown, shown
+
+
 def test_options_of_the_command_line(tmp_path: Path, password: str) -> None:
     path = written(tmp_path, f"    ansible_port: {inline('2222')}    ansible_become_password: {inline('hunter2')}")
     words = [sys.executable, "-m", "clusterctl", "inventory", "-i", str(path), "-o", "json"]
