@@ -54,9 +54,13 @@ def reads_inventory(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**given: Any) -> None:
+        from clusterctl.cli.steps import asking
+
         files, ids, ask = (given.pop(name) for name, _, _ in VAULT)
         if given["inventory"]:
             given["inventory"] = Sources(tuple(given["inventory"]), Passwords(files or (), ids or (), ask=ask))
+            with asking():
+                given["inventory"].passwords.ask()
         function(**given)
 
     shared = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*parameters, *more)]

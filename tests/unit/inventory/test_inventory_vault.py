@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +211,23 @@ def test_options_of_the_command_line(tmp_path: Path, password: str) -> None:
     for done, code in ((run(), "inventory.vaulted"), (run("--ask-vault-pass"), "inventory.vault-no-terminal"),
                        (run("--vault-password-file", str(tmp_path / "none")), "inventory.unreadable")):
         assert done.returncode == 2 and f"[{code}]" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("words", "typed", "code", "shown"), [
+    (["--ask-vault-pass"], b"correct horse\n", 0, ":2222"), (["--vault-id", "dev@prompt"], b"correct horse\n", 0, ":2222"),
+    (["--ask-vault-pass"], b"wrong\n", 2, "[inventory.vault-wrong-password]"), (["--ask-vault-pass"], b"\x04", 3, "was not answered"),
+    (["--ask-vault-pass"], b"\x03", 3, "was not answered")])
+def test_a_password_is_asked_for_on_a_terminal(tmp_path: Path, words: list[str], typed: bytes, code: int, shown: str) -> None:
+    path = written(tmp_path, f"    ansible_port: {inline('2222')}")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "clusterctl", "inventory", "-i", str(path), *words])
+    output = b""
+    while b"vault password (" not in output:
+        output += os.read(terminal, 1000)
+    os.write(terminal, typed)
+    with contextlib.suppress(OSError):  # The terminal's end.
+        while block := os.read(terminal, 1000):
+            output += block
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code and shown.encode() in output, output
+    assert b"horse" not in output and b"wrong\r" not in output
