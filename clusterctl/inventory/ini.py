@@ -14,7 +14,7 @@ from clusterctl.inventory.groups import Group, Tree, Variables, add_child, add_h
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _ANY_SECTION = re.compile(r"\[[^\[\]]*\]\s*([#;].*)?")
 _GROUP = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
-_YAML = re.compile(r"""[{\[&*!|>%@`?]|-(\s|$|--)|("[^"]*"|'[^']*'|[^\s#"'\[=][^#\[=]*?)\s*:(\s|$)""")
+_YAML = re.compile(r"""[{\[&*!|>%@`?]|-(\s|$|--)|("[^"]*"|'[^']*'|[^\s"']+|[^\s"'\[=][^#\[=]*?)\s*:(\s|$)""")
 _LONGEST = 32 * 1024
 _KINDS = ("hosts", "children", "vars")
 

@@ -24,10 +24,10 @@ PROMPT = "prompt"
 class Passwords:
     """The passwords that are given, by label; files are read when something encrypted is met."""
 
-    def __init__(self, files: Iterable[str] = (), ids: Iterable[str] = (), *, ask: bool = False) -> None:
+    def __init__(self, files: Iterable[str | Path] = (), ids: Iterable[str] = (), *, ask: bool = False) -> None:
         named = [label.rpartition("@") for label in ids]
         self._given: list[tuple[str, str | bytes]] = [(label or "default", source) for label, _, source in named]
-        self._given += [*(("default", file) for file in files), *[("default", PROMPT)] * ask]
+        self._given += [*(("default", str(file)) for file in files), *[("default", PROMPT)] * ask]
         self._known: dict[bytes, bytes] = {}
 
     def __bool__(self) -> bool:

@@ -122,6 +122,7 @@ REFUSED = [
     ("refused/colon.ini",              "2:1",    "inventory.ini-host",              True),
     ("refused/cycle.ini",              "2:1",    "inventory.group-cycle",           True),
     ("refused/list.yml",               "1:1",    "inventory.value",                 True),
+    ("refused/aws_ec2.yml",            "1:1",    "inventory.plugin",                True),
     ("refused/clustr.yml",             "1:14",   "inventory.cluster-misspelt",      False),
     ("refused/beside-vars.yml",        "1:7",    "inventory.cluster-misplaced",     False),
     ("refused/top.yml",                "1:1",    "inventory.cluster-misplaced",     False),

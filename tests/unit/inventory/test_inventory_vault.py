@@ -50,8 +50,8 @@ def loaded(path: Path, *files: str, ids: tuple[str, ...] = ()) -> Inventory:
 
 @pytest.fixture
 def password(tmp_path: Path) -> str:
-    (tmp_path / ".password").write_bytes(PASSWORD + b"\n")
-    return str(tmp_path / ".password")
+    (tmp_path / "vault password").write_bytes(PASSWORD + b"\n")
+    return str(tmp_path / "vault password")
 
 
 def test_what_is_not_used_is_only_counted(tmp_path: Path) -> None:
