@@ -164,7 +164,7 @@ def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
 def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
     wanted = _WANTED.get(kind, "another type of value")
     if wanted == "text" and isinstance(node.value, bool | int | float):
-        return f"text is wanted, but YAML reads {node.shown} as {node.kind}", f"quote it: {quoted(node)}"
+        return f"text is wanted, but {node.shown} is read as {node.kind}", f"quote it: {quoted(node)}"
     if isinstance(node.value, str):
         return f"{wanted} is wanted, not {node.shown}", ""
     return f"{wanted} is wanted, not {node.kind}", "" if node.value is not None else "give a value or remove the key"
