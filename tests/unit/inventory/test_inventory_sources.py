@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from clusterctl.errors import InputError, Problems
+from clusterctl.errors import InputError, Problems, Refused
 from clusterctl.inventory import read
+from clusterctl.inventory.edit import remove_host
 from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import Inventory
 from clusterctl.inventory.sources import Sources
@@ -40,6 +41,18 @@ def test_stdin_is_an_inventory(tmp_path: Path, text: str) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["files"][0] == "stdin" and found["cluster"]["hosts"][0]["ssh"]["port"] == 2222
+
+
+def test_a_pipe_is_read_once() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, INI.encode())
+    os.close(writer)
+    sources = Sources((Path(f"/dev/fd/{reader}"),))
+    assert read(sources).cluster == read(sources).cluster
+    with pytest.raises(Refused) as caught:
+        remove_host(sources, "cp-1")
+    assert caught.value.code == "inventory.edit-not-a-file"
+    os.close(reader)
 
 
 def test_stdin_is_read_once_by_a_verb_that_reads_the_inventory_again(tmp_path: Path) -> None:
