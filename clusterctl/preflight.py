@@ -74,7 +74,7 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         yield _refused(host, "name-length",
                        f"its name has {len(host.name)} characters, and its certificate has place for {LONGEST_NAME}",
                        "give it a shorter name, on the machine and in the inventory")
-    if facts["hostname"] != host.name:
+    if facts["hostname"].lower() != host.name:  # The kubelet lowers it as well.
         yield _refused(host, "hostname", f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
                        f"on the machine: hostnamectl set-hostname {host.name}" if not facts["cluster"] else
                        "a machine that serves a cluster keeps the name of its Node object, in the inventory and on the machine "

@@ -39,7 +39,7 @@ class InventoryOutput(StrEnum):
 InventoryOption = Annotated[list[Path], typer.Option(
     "-i", "--inventory", envvar="CLUSTERCTL_INVENTORY", metavar="FILE",
     help="Ansible's inventory: INI, YAML, JSON, a program, a folder of them, or - for stdin; given again, a later one wins.")]
-VaultFileOption = Annotated[list[str] | None, typer.Option(
+VaultFileOption = Annotated[list[Path] | None, typer.Option(
     "--vault-password-file", envvar="ANSIBLE_VAULT_PASSWORD_FILE", metavar="FILE",
     help="A file, or a program, with a password of ansible-vault.")]
 VaultIdOption = Annotated[list[str] | None, typer.Option(
@@ -63,10 +63,14 @@ def reads_inventory(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**given: Any) -> None:
+        from clusterctl.cli.steps import asking
+
         files, ids, ask = (given.pop(name) for name, _, _ in VAULT)
-        if given["inventory"]:
-            given["inventory"] = Sources(tuple(given["inventory"]), Passwords(files or (), ids or (), ask=ask))
-        function(**given)
+        passwords = Passwords(files or (), ids or (), ask=ask)
+        with asking():
+            passwords.ask()
+        paths = given.pop("inventory")
+        function(inventory=Sources(tuple(paths), passwords) if paths else None, **given)
 
     shared = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*parameters, *more)]
     shared.sort(key=lambda one: one.default is not Parameter.empty)

@@ -46,7 +46,7 @@ def lock(
     if unknown := [one for one in chosen if one not in ARCHITECTURES]:
         raise InputError(f"{unknown[0]!r} is no architecture of Kubernetes' releases that clusterctl knows", where="--arch",
                          code="lock.unknown-architecture", hint=f"known: {', '.join(ARCHITECTURES)}")
-    if inventory is None or not inventory.paths:
+    if inventory is None:
         raise InputError("is missing", where="-i", code="cli.no-inventory", hint="clusterctl lock -i cluster.yaml")
     changes = pinning.lock(load(inventory), kubernetes or (), update or (), chosen)
     if output is Output.json:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -46,7 +47,8 @@ Scalar = str | int | float | bool | None
 class Node:
     """A value, where it stands, and its path in words.
 
-    ``odd``: YAML 1.1 takes the text for something else; ``sealed``: encrypted, and not known; ``secret``: it was decrypted.
+    ``odd``: YAML 1.1 takes the text for something else; ``sealed``: encrypted, and not known; ``secret``: it was decrypted;
+    ``word``: it stands in a line of INI that is split into words, which loses quotes.
     """
 
     value: Scalar | list[Node] | dict[str, Node]
@@ -57,6 +59,7 @@ class Node:
     odd: bool = False
     sealed: bool = False
     secret: bool = False
+    word: bool = False
 
     @property
     def shown(self) -> str:
@@ -343,4 +346,5 @@ def _implicit_tag(text: str) -> str:
 
 def quoted(node: Node) -> str:
     """The value in quotes, as it should be written."""
-    return json.dumps(node.written, ensure_ascii=False)
+    text = "..." if node.secret else node.written
+    return shlex.quote(json.dumps(text, ensure_ascii=False)) if node.word else json.dumps(text, ensure_ascii=False)

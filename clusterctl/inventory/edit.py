@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.inventory.dynamic import is_program
 from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import read
-from clusterctl.inventory.sources import STDIN, Sources, shown
+from clusterctl.inventory.sources import Sources, is_pipe, shown
 from clusterctl.model import Cluster
 from clusterctl.storage import write_whole
 
@@ -32,7 +33,7 @@ def without_host(given: Path | Sources, name: str) -> dict[Path, bytes]:
     """
     sources = Sources.of(given)
     files = sources.files()
-    fixed = [path for path in files if path == STDIN or is_program(path)]
+    fixed = [path for path in files if is_pipe(path) or is_program(path)]
     if len(fixed) == len(files):
         raise _not_a_file(fixed[0], name)
     before = read(sources)
@@ -49,7 +50,7 @@ def without_host(given: Path | Sources, name: str) -> dict[Path, bytes]:
 
 
 def _not_a_file(path: Path, name: str) -> Refused:
-    what = "no file" if path == STDIN else "a program"
+    what = "no file" if is_pipe(path) else "a program"
     return Refused(f"is {what}: it cannot be edited", where=shown(path), hint=f"let it no longer print {name}",
                    code="inventory.edit-not-a-file")
 
@@ -127,7 +128,7 @@ def _end(key: yaml.Node, value: yaml.Node) -> int:
 def _check(sources: Sources, before: Cluster, texts: Mapping[Path, bytes], name: str) -> None:
     where = ", ".join(map(str, texts))
     try:
-        after = read(sources.edited(texts)).cluster
+        after = read(replace(sources, instead=texts)).cluster
     except ClusterctlError as error:
         raise Refused(f"without {name} it is no inventory any more: {error.message}", where=where,
                       hint=f"take {name} out by hand", code="inventory.edit-breaks") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -12,7 +13,7 @@ from clusterctl.inventory.findings import Findings, Place
 from clusterctl.inventory.groups import Tree, read_groups, settle
 from clusterctl.inventory.ini import looks_like_ini, read_ini
 from clusterctl.inventory.json_listing import read_large
-from clusterctl.inventory.sources import STDIN, Sources, shown
+from clusterctl.inventory.sources import STDIN, Sources, is_pipe, shown
 
 _LARGE = 64 * 1024
 """Bytes from which on a listing is read without the place of each variable."""
@@ -61,9 +62,11 @@ def _read(path: Path, sources: Sources, tree: Tree, findings: Findings) -> bool:
 
 def _content(path: Path, sources: Sources) -> bytes:
     """Return a file's content, of at most 1 MiB; 64 MiB where it is a listing."""
-    content = sources.instead.get(path)
+    content = sources.instead.get(path, sources.once.get(path))
     if content is None:
-        content = sources.stdin if path == STDIN else read_bytes(path, listing=True)
+        content = sys.stdin.buffer.read(MOST_OF_A_LISTING + 1) if path == STDIN else read_bytes(path, listing=True)
+        if is_pipe(path):
+            sources.once[path] = content
     most = MOST_OF_A_LISTING if content.lstrip()[:1] == b"{" and b'"_meta"' in content else MOST_BYTES
     if len(content) > most:
         raise too_large(shown(path), most)

@@ -79,6 +79,10 @@ class Tree:
 def read_groups(tree: Tree, root: Node, findings: Findings) -> None:
     """Add the groups of an inventory in YAML to a tree; top-level keys are groups."""
     for name, node in _map(root, findings).items():
+        if name == "plugin" and isinstance(node.value, str):
+            findings.refuse(node.key, f"is for Ansible's inventory plugin {node.shown}, which clusterctl does not run",
+                            "ansible-inventory -i FILE --list > inventory.json", code="inventory.plugin")
+            return
         if name == "cluster" and isinstance(node.value, dict) and not set(node.value) <= set(GROUP_KEYS):
             _refuse_misplaced(node, findings)
         else:

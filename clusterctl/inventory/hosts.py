@@ -213,7 +213,7 @@ class HostReader:
             if not is_label_key(key):
                 self.findings.refuse(item.key, f"{item.path}: {key!r} is not a label's name")
             elif value is not None and not LABEL_VALUE.fullmatch(value):
-                self.findings.refuse(item.place, f"{item.path}: {value!r} is not a label's value"
+                self.findings.refuse(item.place, f"{item.path}: {item.shown} is not a label's value"
                                      " (letters, digits, '-', '_' and '.', at most 63)")
             elif value is not None:
                 found[key] = value
@@ -230,7 +230,8 @@ class HostReader:
         for item in node.value:
             taint = read_taint(item, self.findings)
             if taint is not None and found.setdefault((taint.key, taint.effect), taint) is not taint:
-                self.findings.refuse(item.place, f"{item.path}: a second taint {taint.key} with the effect {taint.effect}",
+                what = "taint" if item.secret else f"taint {taint.key} with the effect {taint.effect}"
+                self.findings.refuse(item.place, f"{item.path}: a second {what}",
                                      "a node has one of each key and effect: leave one out")
         return tuple(found.values())
 

@@ -14,7 +14,7 @@ from clusterctl.inventory.groups import Group, Tree, Variables, add_child, add_h
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _ANY_SECTION = re.compile(r"\[[^\[\]]*\]\s*([#;].*)?")
 _GROUP = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
-_YAML = re.compile(r"""[{\[&*!|>%@`?]|-(\s|$|--)|("[^"]*"|'[^']*'|[^\s#"'\[=][^#\[=]*?)\s*:(\s|$)""")
+_YAML = re.compile(r"""[{\[&*!|>%@`?]|-(\s|$|--)|("[^"]*"|'[^']*'|[^\s"']+|[^\s"'\[=][^#\[=]*?)\s*:(\s|$)""")
 _LONGEST = 32 * 1024
 _KINDS = ("hosts", "children", "vars")
 
@@ -125,6 +125,7 @@ class _Reader:
             key = Place(self.file, place.line, place.column + position)
             at = Place(self.file, place.line, key.column + len(name) + 1)
             variables[name] = self._value(value, at, f"{self.group.name}.hosts.{words[0][:253]}.{name}", key)
+            variables[name].word = True
         if self.group.name:
             add_hosts(self.tree, self.group, words[0], (place, variables), self.findings)
 

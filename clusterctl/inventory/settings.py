@@ -128,7 +128,8 @@ def read_versions(settings: Settings, node: Node | None, findings: Findings) -> 
     except ValueError as error:
         at = descend(node, ("kubernetes",))[0] if node else None
         place = at.place if at else Place("cluster")
-        findings.refuse(place, f"{at.path if at else 'cluster'}: {_first_line(error)}")
+        why = "the decrypted value does not fit" if at and at.secret else _first_line(error)
+        findings.refuse(place, f"{at.path if at else 'cluster'}: {why}")
         return None
 
 
@@ -216,7 +217,7 @@ def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
 def _wrong_type(kind: str, node: Node) -> tuple[str, str]:
     wanted = _WANTED.get(kind, "another type of value")
     if wanted == "text" and isinstance(node.value, bool | int | float):
-        return f"text is wanted, but YAML reads {node.shown} as {node.kind}", f"quote it: {quoted(node)}"
+        return f"text is wanted, but {node.shown} is read as {node.kind}", f"quote it: {quoted(node)}"
     if isinstance(node.value, str):
         return f"{wanted} is wanted, not {node.shown}", ""
     return f"{wanted} is wanted, not {node.kind}", "" if node.value is not None else "give a value or remove the key"

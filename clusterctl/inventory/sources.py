@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -26,13 +24,22 @@ def shown(path: Path) -> str:
     return "stdin" if path == STDIN else str(path)
 
 
+def is_pipe(path: Path) -> bool:
+    """Whether a source can be read once: stdin, or what a shell gives by ``<(...)``."""
+    return path == STDIN or (os.path.exists(path) and not os.path.isfile(path))
+
+
 @dataclass(frozen=True)
 class Sources:
-    """Inventories that are read as one. ``passwords``: those of ansible-vault; ``instead``: contents in place of files'."""
+    """Inventories that are read as one.
+
+    ``passwords``: those of ansible-vault; ``instead``: contents in place of files'; ``once``: those of stdin and pipes.
+    """
 
     paths: tuple[Path, ...]
     passwords: Passwords = field(default_factory=Passwords)
     instead: Mapping[Path, bytes] = field(default_factory=dict)
+    once: dict[Path, bytes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Path | Sources) -> Sources:
@@ -45,20 +52,6 @@ class Sources:
     def folders(self) -> tuple[Path, ...]:
         """The folder of each source: its group_vars and host_vars are there, and of the first one also the state folder."""
         return tuple(Path() if path == STDIN else path if os.path.isdir(path) else path.parent for path in self.paths)
-
-    @cached_property
-    def stdin(self) -> bytes:
-        """What stdin holds; it can be read once. No more than one byte more than an inventory may have."""
-        from clusterctl.inventory.document import MOST_OF_A_LISTING
-
-        return sys.stdin.buffer.read(MOST_OF_A_LISTING + 1)
-
-    def edited(self, instead: Mapping[Path, bytes]) -> Sources:
-        """Return these sources with other contents of some files."""
-        made = replace(self, instead=instead)
-        if "stdin" in self.__dict__:
-            made.__dict__["stdin"] = self.stdin
-        return made
 
     def files(self) -> list[Path]:
         """Return all files, those of folders in the order of their names. Raises InputError."""

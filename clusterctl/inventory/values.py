@@ -32,7 +32,7 @@ def text(node: Node, findings: Findings) -> str | None:
         findings.refuse(node.place, f"{node.path}: text is wanted, not {node.kind}")
         return None
     if node.odd or not isinstance(node.value, str):
-        findings.refuse(node.place, f"{node.path}: text is wanted, but YAML reads {node.shown} as {node.kind}",
+        findings.refuse(node.place, f"{node.path}: text is wanted, but {node.shown} is read as {node.kind}",
                         f"quote it: {quoted(node)}")
         return None
     if is_template(node.value):

@@ -22,20 +22,24 @@ PROMPT = "prompt"
 
 
 class Passwords:
-    """The passwords that are given, by label; each is asked for or read when something encrypted is met."""
+    """The passwords that are given, by label; files are read when something encrypted is met."""
 
-    def __init__(self, files: Iterable[str] = (), ids: Iterable[str] = (), *, ask: bool = False) -> None:
+    def __init__(self, files: Iterable[str | Path] = (), ids: Iterable[str] = (), *, ask: bool = False) -> None:
         named = [label.rpartition("@") for label in ids]
-        self._given = [(label or "default", source) for label, _, source in named]
-        self._given += [("default", file) for file in files] + [("default", PROMPT)] * ask
+        self._given: list[tuple[str, str | bytes]] = [(label or "default", source) for label, _, source in named]
+        self._given += [*(("default", str(file)) for file in files), *[("default", PROMPT)] * ask]
         self._known: dict[bytes, bytes] = {}
 
     def __bool__(self) -> bool:
         return bool(self._given)
 
+    def ask(self) -> None:
+        """Ask for those that are to be asked for. Raises InputError where there is no terminal, EOFError."""
+        self._given = [(label, _ask(label) if source == PROMPT else source) for label, source in self._given]
+
     @cached_property
     def _passwords(self) -> list[tuple[str, bytes]]:
-        return [(label, _ask(label) if source == PROMPT else _read(Path(source).expanduser(), label))
+        return [(label, _read(Path(source).expanduser(), label) if isinstance(source, str) else source)
                 for label, source in self._given]
 
     def decrypt(self, content: bytes, where: str) -> bytes:
@@ -103,6 +107,6 @@ def _ask(label: str) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
             return getpass.getpass(f"vault password ({label}): ").encode()
-    except (getpass.GetPassWarning, OSError, EOFError):
+    except (getpass.GetPassWarning, OSError):
         raise InputError("there is no terminal to ask on", where="vault password", code="inventory.vault-no-terminal",
                          hint="give --vault-password-file FILE") from None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 from ssh_server import PASSWORD, SUDOERS, USER, Server, name_of, until
 
 from clusterctl.errors import Unreachable
+from clusterctl.inventory.sources import Sources
+from clusterctl.inventory.vault import Passwords
+from clusterctl.operations.opening import Opening, Options
 from clusterctl.shell import Program
 from clusterctl.transport import Transport
 
@@ -37,6 +42,21 @@ def test_a_wrong_password_is_tried_once(server: Server, as_operator: Callable[..
 def test_no_password_where_one_is_needed(server: Server, as_operator: Callable[..., Transport]) -> None:
     with pytest.raises(Unreachable, match="password is required"):
         list(as_operator(None).stream(WHO))
+
+
+def test_the_password_that_ansible_vault_keeps_in_the_inventory(tmp_path: Path, server: Server) -> None:
+    content = VaultLib().encrypt(f"ansible_become_password: {PASSWORD}".encode(), secret=VaultSecret(b"vault"))
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/a").write_bytes(content)
+    (tmp_path / "password").write_text("vault\n")
+    (tmp_path / "hosts.ini").write_text(
+        f"[control_plane]\na ansible_host=127.0.0.1 ansible_port={server.port} ansible_user={USER} ansible_ssh_private_key_file={server.key} "
+        f"clusterctl_host_key='{server.public}' clusterctl_address=192.0.2.1\n")
+    opening = Opening(Options(inventory=Sources((tmp_path / "hosts.ini",), Passwords([tmp_path / "password"]))))
+    with contextlib.closing(opening.transports["a"]) as transport:
+        assert list(transport.stream(WHO)) == [["who", "0"]]
+    opening.login.close()
+    opening.close()
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, systemd=""), "systemd is missing"),
     (facts(W, kmsg="missing"), "/dev/kmsg is missing"),
     (facts(W, hostname="localhost"), "its hostname is 'localhost'"),
+    (facts(W, hostname="W_1"), "its hostname is 'W_1'"),
     (facts(W, addresses="10.0.0.1"), "it does not have the address 192.0.2.2 (it has 10.0.0.1)"),
     (facts(W, cluster=IDENTITY, node_ip="192.0.2.9"), "its node has the address 192.0.2.9, and the inventory gives it 192.0.2.2"),
     (facts(W, cluster="theirs"), "it belongs to another cluster"),
@@ -104,7 +105,7 @@ def test_unfit(odd: Facts, said: str) -> None:
 
 
 @pytest.mark.parametrize("odd", [
-    facts(W, arch="aarch64"), facts(W, systemd="245"), facts(W, cluster=IDENTITY), facts(W, skew=4.9),
+    facts(W, arch="aarch64"), facts(W, hostname="W-1"), facts(W, systemd="245"), facts(W, cluster=IDENTITY), facts(W, skew=4.9),
     facts(W, cluster=IDENTITY, space={"/opt": Space(51, 1_000_000, True)}), facts(W, space={"/opt": Space(1500, None, True)}),
     facts(W, ports={2379: NOBODY, 22: NOBODY}), facts(W, resolv_conf="1", resolved="there"),
     facts(W, cluster=IDENTITY, kubelet_client="there"), facts(W, etcd="begun"), facts(W, kernel="5.13"), facts(W, kernel="6.0.0"),

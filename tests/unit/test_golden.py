@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from cryptography import x509
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact, Catalog, Pin
@@ -15,6 +18,7 @@ from clusterctl.facts import Facts
 from clusterctl.inventory import load
 from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
+from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File
 from clusterctl.shell import LOOKS
 
@@ -86,3 +90,22 @@ def test_whatever_is_looked_at_may_be_looked_at_again(inventory: str, which: str
     wanted = planner.wanted(stages(context.cluster), context)
     kinds = {kind for stage in wanted.values() for resource in stage for kind, _ in resource.probes()}
     assert kinds <= LOOKS and (not formed or which == "last worker" or inventory == "single" or "etcd_role" in kinds or not context.host.is_etcd)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_nodes_that_are_called_by_dns_names(tmp_path: Path, number: int) -> None:
+    """As on AWS, where a machine's own name is its private DNS name."""
+    names = [f"ip-10-0-1-{last}.eu-west-1.compute.internal" for last in (11, 21)]
+    (tmp_path / "hosts.ini").write_text("[control_plane]\n{} ansible_host=10.0.1.11\n[workers]\n{} ansible_host=10.0.1.21\n".format(*names))
+    cluster = load(tmp_path / "hosts.ini")
+    context = Context(cluster=cluster, host=cluster.hosts[number], facts=VM, pki=Pki.create(), catalog=Catalog(Pins(), nothing), etcd_formed=frozenset())
+    resources = [one for stage in planner.wanted(stages(cluster), context).values() for one in stage]
+    certificates = [one for one in resources if isinstance(one, Certificate)]
+    made = {one.path: one.content.decode() for one in resources if isinstance(one, File)}
+    assert f"CN=system:node:{names[number]}/O=system:nodes" in {one.spec.subject for one in certificates}
+    for one in certificates:
+        x509.load_pem_x509_certificate(one.issue()[0])
+    assert f'"hostnameOverride": "{names[number]}"' in json.dumps(yaml.safe_load(made["/var/lib/kube-proxy/config.yaml"]))
+    assert names[number] in made["/etc/systemd/system/flanneld.service"]
+    place = "/etc/systemd/system/etcd.service" if number == 0 else next(path for path in made if path.endswith("haproxy.cfg"))
+    assert (names[0] if number == 0 else f"server {names[0]} 10.0.1.11:6443") in made[place]

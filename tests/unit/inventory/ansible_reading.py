@@ -84,3 +84,11 @@ def _bare(node: Node) -> Any:
     if isinstance(node.value, list):
         return [_bare(item) for item in node.value]
     return _plain(yaml.safe_load(node.written)) if node.odd else node.value
+
+
+def listing(paths: list[Path]) -> dict[str, Any]:
+    """What ``ansible-inventory --list`` prints."""
+    found = by_ansible(paths)
+    groups = sorted({group for names, _ in found.values() for group in names})
+    return {"_meta": {"hostvars": {host: variables for host, (_, variables) in found.items()}}, "all": {"children": groups},
+            **{group: {"hosts": [host for host, (names, _) in found.items() if group in names]} for group in groups}}

@@ -136,3 +136,23 @@ def test_notes_come_first_and_long_lists_are_counted(tmp_path: Path) -> None:
     assert "2 more files" in lines[0] and "group_vars" not in short and lines[1].startswith("note: metallb_enabled")
     assert "21 variables" in lines[2] and "mine_7" not in short and max(map(len, lines)) < 200
     assert "mine_7" in whole and "group_vars/all.yml" in whole
+
+
+@pytest.mark.parametrize("form", ["[control_plane]\na ansible_host=192.0.2.1 ansible_user={}\n", "[control_plane]\na ansible_host=192.0.2.1\n[all:vars]\nansible_user={}\n"])
+def test_the_hint_for_a_number_in_ini_works(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(form.format("1000"))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    path.write_text(form.format(caught.value.hint.removeprefix("quote it: ")))
+    with pytest.raises(InputError, match="is not a user's name"):
+        load(path)
+
+
+def test_values_of_ini_have_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("[control_plane]\n  a ip=192.0.2.1 ansible_port='x' \"ansible_timeout=0\" ansible_usr=1\n\n[all:vars]\n ansible_connection = local\n"
+                    "cluster={'nam': 1}\nansible_become_user=\"bob\"\n")
+    with pytest.raises(Problems) as caught:
+        load(path)
+    assert [error.where.removeprefix(f"{path}:") for error in caught.value.errors] == ["2:31", "2:52", "2:55", "5:23", "6:9", "7:21"]

@@ -12,12 +12,14 @@ from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import load
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "inventories").glob("*.yaml"))
-CONTENTS = [path.read_bytes() for path in EXAMPLES]
+REAL = [path for path in sorted((Path(__file__).with_name("real")).rglob("*")) if path.is_file() and path.parent.name[-5:] != "_vars"]
+CONTENTS = [path.read_bytes() for path in (*EXAMPLES, *REAL)]
 TOKENS = [
     b'{', b'}', b'[', b']', b':', b': ', b'- ', b'? ', b'&a ', b'*a', b'!x ', b'!!set ', b'|\n', b'>\n', b"'", b'"', b'#',
     b'\t', b'\n', b'\x00', b'\xff', b'<<', b'null', b'1.36', b'0x1', b'1_0', b'22:30', b'.inf', b'.nan', b'2024-01-01',
     b'%YAML 2.0\n', b'---\n', b'...\n', b'{{ x }}', b'[1:3]', b'$(id)', b'\xe2\x80\xae', b"9" * 5000, b'-1', b'1e999',
-    b'true', b'@', b'`', b'=', b'\xed\xa0\x80',
+    b'true', b'@', b'`', b'=', b'\xed\xa0\x80', b'[a]\n', b'[a:children]\n', b'[all:vars]\n', b'\\', b';', b'x=1', b'$ANSIBLE_VAULT;1.1;AES256\n',
+    b'{"_meta":', b'!vault |\n', b'*a', b'<<: *a',
 ]
 # `deadline` off: the machine that runs this may be busy.
 QUIET = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))

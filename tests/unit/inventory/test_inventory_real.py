@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleError
-from ansible_reading import by_ansible, by_clusterctl
+from ansible_reading import by_ansible, by_clusterctl, listing
 
 from clusterctl.errors import InputError, Problems
-from clusterctl.inventory import read
+from clusterctl.inventory import formats, read
 from clusterctl.inventory.loader import Inventory
 from clusterctl.inventory.sources import Sources
 
@@ -72,6 +73,34 @@ def test_an_inventory_is_read_as_ansible_reads_it(names: str, control_planes: st
     assert found == [sorted(control_planes.split()), sorted(members.split()), sorted(workers.split())]
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("names", [row[0] for row in READ])
+def test_what_ansible_lists_is_the_same_cluster(names: str, large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:
+        monkeypatch.setattr(formats, "_LARGE", 0)
+    path = tmp_path / "listing.json"
+    path.write_text(json.dumps(listing(paths(names)), indent=4))
+    hosts, listed = ({host.name: host for host in found.cluster.hosts} for found in (loaded(names), read(path)))
+    # A listing does not say where its keys are relative to.
+    assert {name: (host.model_copy(update={"ssh": host.ssh.model_copy(update={"private_key": None})})) for name, host in hosts.items()} == {
+        name: host.model_copy(update={"ssh": host.ssh.model_copy(update={"private_key": None})}) for name, host in listed.items()}
+
+
+LISTINGS = [("listing/i.json", "node1", "node1", "node1 node2"), ("terraform-openstack/terraform.json", "demo-k8s-master-1", "demo-k8s-master-1",
+                                                                  "demo-k8s-node-1")]
+
+
+@pytest.mark.parametrize(("name", "control_planes", "members", "workers"), LISTINGS, ids=[row[0] for row in LISTINGS])
+def test_a_listing_is_read_as_ansible_reads_a_programs(tmp_path: Path, name: str, control_planes: str, members: str, workers: str) -> None:
+    program = tmp_path / "program.sh"
+    program.write_text(f"#!/bin/sh\ncat {REAL / name}\n")
+    program.chmod(0o755)
+    assert by_clusterctl([REAL / name]) == by_clusterctl([program]) == by_ansible([program])
+    cluster = loaded(name).cluster
+    found = [sorted(host.name for host in cluster.with_role(role)) for role in ("control_plane", "etcd", "worker")]
+    assert found == [sorted(control_planes.split()), sorted(members.split()), sorted(workers.split())]
+
+
 REFUSED = [
     # file                             place     code                               Ansible refuses it, too
     ("kubespray-local/hosts.ini",      "1:1 1:26", "inventory.value",               False),
@@ -94,6 +123,7 @@ REFUSED = [
     ("refused/colon.ini",              "2:1",    "inventory.ini-host",              True),
     ("refused/cycle.ini",              "2:1",    "inventory.group-cycle",           True),
     ("refused/list.yml",               "1:1",    "inventory.value",                 True),
+    ("refused/aws_ec2.yml",            "1:1",    "inventory.plugin",                True),
     ("refused/clustr.yml",             "1:14",   "inventory.cluster-misspelt",      False),
     ("refused/beside-vars.yml",        "1:7",    "inventory.cluster-misplaced",     False),
     ("refused/top.yml",                "1:1",    "inventory.cluster-misplaced",     False),

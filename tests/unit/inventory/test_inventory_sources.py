@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from clusterctl.errors import InputError, Problems
+from clusterctl.errors import InputError, Problems, Refused
 from clusterctl.inventory import read
+from clusterctl.inventory.edit import remove_host
+from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import Inventory
 from clusterctl.inventory.sources import Sources
 from clusterctl.storage import StateFolder
@@ -39,6 +41,18 @@ def test_stdin_is_an_inventory(tmp_path: Path, text: str) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["files"][0] == "stdin" and found["cluster"]["hosts"][0]["ssh"]["port"] == 2222
+
+
+def test_a_pipe_is_read_once() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, INI.encode())
+    os.close(writer)
+    sources = Sources((Path(f"/dev/fd/{reader}"),))
+    assert read(sources).cluster == read(sources).cluster
+    with pytest.raises(Refused) as caught:
+        remove_host(sources, "cp-1")
+    assert caught.value.code == "inventory.edit-not-a-file"
+    os.close(reader)
 
 
 def test_stdin_is_read_once_by_a_verb_that_reads_the_inventory_again(tmp_path: Path) -> None:
@@ -203,3 +217,18 @@ def test_a_listing_beyond_the_limit(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         loaded(path)
     assert caught.value.code == "inventory.too-large"
+
+
+INI_LINES = ["[a]", " [a]  # c", "[a b]", "h1", "h1 x=1", "192.0.2.1:22 x=1", "; c", "h1 motd='a: b'", "h[1:3] x=1", "h1 # c: d", "- h1"[2:], "-h1", "[a:vars]"]
+YAML_LINES = ["all:", "all: {}", "all : {}", "'w-[1:3]': x", '"a b": c', "---", "--- # c", "{all: }", "- a", "? a", "%YAML 1.1", "&a all:", "os_flavor=4: {}", "w-[1:3]: x",
+              "key with blanks: x", "!!map", "*a : b", "<<: {}", "[[a]]", "[a, b"]
+
+
+@pytest.mark.parametrize(("line", "ini"), [*((line, True) for line in INI_LINES), *((line, False) for line in YAML_LINES)])
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n# all:\n\n", "# c\r\n"])
+def test_the_first_line_says_what_a_file_is(line: str, ini: bool, before: str) -> None:
+    assert looks_like_ini(f"{before}{line}\n[x]\n") is ini
+
+
+def test_an_empty_file_is_neither() -> None:
+    assert not looks_like_ini("") and not looks_like_ini("# [a]\n\n")

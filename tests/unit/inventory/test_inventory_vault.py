@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +50,8 @@ def loaded(path: Path, *files: str, ids: tuple[str, ...] = ()) -> Inventory:
 
 @pytest.fixture
 def password(tmp_path: Path) -> str:
-    (tmp_path / ".password").write_bytes(PASSWORD + b"\n")
-    return str(tmp_path / ".password")
+    (tmp_path / "vault password").write_bytes(PASSWORD + b"\n")
+    return str(tmp_path / "vault password")
 
 
 def test_what_is_not_used_is_only_counted(tmp_path: Path) -> None:
@@ -178,6 +180,23 @@ def test_a_decrypted_setting_that_is_wrong_is_not_shown(tmp_path: Path, password
     assert "hunter2" not in str(caught.value) + json.dumps(caught.value.as_dict())
 
 
+@pytest.mark.parametrize("content", [
+    "ansible_user: 771177", "ansible_port: 771177", "ansible_host: 77.1177", "clusterctl_labels: {a: '771177 x'}", "clusterctl_labels: {a: 771177.5}",
+    "clusterctl_taints: ['771177=b:NoExecute', '771177=c:NoExecute']", "clusterctl_taints: [771177]", "ansible_become: 771177", "ansible_user: 0o771177",
+    "ansible_connection: '771177'", "ansible_ssh_common_args: -o Port=771177", "ansible_ssh_common_args: \"'771177\"", "ip: '771177::1'",
+    "{ansible_host: '771177', ansible_ssh_host: '8'}", "ansible_user: '{{ a771177 }}'", "x: [1, 771177", "x: '\\\\u771177", "x: 7\n771177",
+    "ansible_user: 771177:30", "ansible_timeout: 771177", "cluster: {kubernetes: 1.771177}", "cluster: {kubernetes: '1.771177.0'}", "cluster: {name: 771177}",
+    "cluster: {network: {pods: 77.1.1.77/8}}", "cluster: {network: {cni: '771177'}}", "cluster: {network: {node_mask: 771177}}", "cluster: 771177",
+    "cluster: {certificate_days: 0x771177}", "cluster: {api_server: {extra_args: {v: 771177}}}", "cluster: {artifacts: {pins: {a: '771177'}}}",
+])
+def test_wrong_content_of_a_decrypted_file_is_not_shown(tmp_path: Path, password: str, content: str) -> None:
+    name = "group_vars__all__vault.yml" if "cluster" in content.partition(":")[0] else "host_vars__a"
+    with pytest.raises((InputError, Problems)) as caught:
+        loaded(written(tmp_path, **{name: encrypted(content)}), password)
+    shown = str(caught.value) + json.dumps(caught.value.as_dict())
+    assert "771177" not in shown and "77.1" not in shown, shown
+
+
 def test_options_of_the_command_line(tmp_path: Path, password: str) -> None:
     path = written(tmp_path, f"    ansible_port: {inline('2222')}    ansible_become_password: {inline('hunter2')}")
     words = [sys.executable, "-m", "clusterctl", "inventory", "-i", str(path), "-o", "json"]
@@ -192,3 +211,23 @@ def test_options_of_the_command_line(tmp_path: Path, password: str) -> None:
     for done, code in ((run(), "inventory.vaulted"), (run("--ask-vault-pass"), "inventory.vault-no-terminal"),
                        (run("--vault-password-file", str(tmp_path / "none")), "inventory.unreadable")):
         assert done.returncode == 2 and f"[{code}]" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("words", "typed", "code", "shown"), [
+    (["--ask-vault-pass"], b"correct horse\n", 0, ":2222"), (["--vault-id", "dev@prompt"], b"correct horse\n", 0, ":2222"),
+    (["--ask-vault-pass"], b"wrong\n", 2, "[inventory.vault-wrong-password]"), (["--ask-vault-pass"], b"\x04", 3, "was not answered"),
+    (["--ask-vault-pass"], b"\x03", 3, "was not answered")])
+def test_a_password_is_asked_for_on_a_terminal(tmp_path: Path, words: list[str], typed: bytes, code: int, shown: str) -> None:
+    path = written(tmp_path, f"    ansible_port: {inline('2222')}")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "clusterctl", "inventory", "-i", str(path), *words])
+    output = b""
+    while b"vault password (" not in output:
+        output += os.read(terminal, 1000)
+    os.write(terminal, typed)
+    with contextlib.suppress(OSError):  # The terminal's end.
+        while block := os.read(terminal, 1000):
+            output += block
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code and shown.encode() in output, output
+    assert b"horse" not in output and b"wrong\r" not in output
