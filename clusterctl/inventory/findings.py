@@ -36,7 +36,7 @@ class Findings:
     unaddressed: list[tuple[Place, str]] = field(default_factory=list)
     """Hosts without an IPv4 address, which are reported together."""
 
-    def refuse(self, place: Place, message: str, hint: str = "", code: str = "") -> None:
+    def refuse(self, place: Place, message: str, hint: str = "", *, code: str = "") -> None:
         problem = InputError(message, where=str(place), hint=hint, code=code)
         if all(str(problem) != str(known) for _, known in self.problems[-MOST_PROBLEMS:]):
             self.problems.append((place, problem))

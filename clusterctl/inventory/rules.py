@@ -143,7 +143,7 @@ def room_for_pods(cluster: Cluster) -> Iterator[Broken]:
         pods = host.settings.kubelet.max_pods
         if pods > room:
             yield Broken(("kubelet", "max_pods"), f"{pods} pods do not fit into a node's /{network.node_mask}, which "
-                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host.name)
+                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host=host.name)
 
 
 def service_size(cluster: Cluster) -> Iterator[Broken]:
