@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
+from clusterctl.access_settings import Proxy, Registry, RegistryName, kind_of
 from clusterctl.machine_settings import Files, Hooks, ModuleName, PackageName, SysctlKey, SysctlValue, full
 from clusterctl.machine_settings import Model as Model
 
@@ -57,13 +58,9 @@ class ComponentSettings(Model):
     extra_args: Mapping[FlagName, FlagValue] = Field(default_factory=dict)
 
 
-def _kind(value: object) -> str:
-    return "map" if isinstance(value, Mapping) else "word"
-
-
 Reserved = Mapping[Literal["cpu", "memory", "ephemeral-storage"], Quantity]
 Reserves = Annotated[
-    Annotated[Literal["auto", "none"], Tag("word")] | Annotated[Reserved, Tag("map")], Discriminator(_kind)]
+    Annotated[Literal["auto", "none"], Tag("word")] | Annotated[Reserved, Tag("map")], Discriminator(kind_of)]
 
 
 class KubeletSettings(ComponentSettings):
@@ -81,6 +78,8 @@ class HostSettings(Model):
     """The part of the variable ``cluster:`` that any group and host may have."""
 
     kubelet: KubeletSettings = KubeletSettings()
+    proxy: Proxy = Proxy()
+    registries: Mapping[RegistryName, Registry] = Field(default_factory=dict)
     packages: tuple[PackageName, ...] = ()
     modules: tuple[ModuleName, ...] = ()
     sysctls: Mapping[SysctlKey, int | SysctlValue] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from clusterctl.access_settings import URL, ImageRegistry
 from clusterctl.host_settings import DNS_LABEL as DNS_LABEL
 from clusterctl.host_settings import DNS_NAME as DNS_NAME
 from clusterctl.host_settings import FLAG as FLAG
@@ -57,12 +58,11 @@ def _mirror(text: str) -> str:
         _at_home(Path(text))
     elif "@" in text.split("/", 3)[2]:
         raise ValueError("a URL with a user or password in it would end up in messages and files; use one without, or a folder")
-    elif not _URL.fullmatch(text) or urlsplit(text).port == 0:
+    elif not URL.fullmatch(text) or urlsplit(text).port == 0:
         raise ValueError("is neither a folder nor an http(s) URL; write it as https://mirror.example")
     return text
 
 
-_URL = re.compile(r"(?i)https?://([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[!\"$->@-~]*)?")
 File = Annotated[Path, AfterValidator(_at_home)]
 
 
@@ -212,6 +212,8 @@ class Settings(HostSettings):
     endpoint: Endpoint = Endpoint()
     network: NetworkSettings = NetworkSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
+    image_registry: ImageRegistry | None = Field(
+        None, description="registry and path in place of registry.k8s.io for pause, CoreDNS and metrics-server")
     addons: AddonSettings = AddonSettings()
     api_server: ApiServerSettings = ApiServerSettings()
     controller_manager: ComponentSettings = ComponentSettings()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
 from clusterctl.errors import InputError
 from clusterctl.machine_settings import Hook, MachineFile, StageName
@@ -24,11 +25,18 @@ def packages(context: Context, ours: tuple[str, ...]) -> Iterator[Resource]:
         yield GivenPackages(names=names)
 
 
+def access(context: Context) -> Iterator[Resource]:
+    """Yield the files that are needed to fetch anything, and the removal of files that left the inventory."""
+    cluster, host = context.cluster, context.host
+    ours = [*proxy_file(cluster, host), *(registry_files(cluster, host) if host.is_node else ())]
+    yield Leaving(kind="file", names=(*(one.path for one in ours), *(one.path for one in host.settings.files)))
+    yield from ours
+
+
 def files(context: Context) -> Iterator[Resource]:
     """Yield the files of the inventory, and the units of the operating system that they restart."""
     given = [GivenFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
                        owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
-    yield Leaving(kind="file", names=tuple(one.path for one in given))
     yield from given
     units = dict.fromkeys(one.restarts for one in given if one.restarts and one.restarts not in OUR_UNITS)
     yield Leaving(kind="restart", names=tuple(units))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from clusterctl.artifacts.catalog import IMAGES
+from clusterctl.artifacts.catalog import image_reference
 from clusterctl.components.common import NODE_IDENTITIES, node_user
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.errors import InputError
@@ -59,17 +59,17 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     ``forward``: whether names outside the cluster are asked of the nodes' own name servers.
     """
     wanted: list[Object] = []
-    settings, versions = cluster.settings.addons, cluster.versions
+    settings, versions, registry = cluster.settings.addons, cluster.versions, cluster.settings.image_registry
     if settings.coredns:
         wanted += _ours(
             "coredns", domain=cluster.network.domain, address=str(cluster.network.dns_address),
-            replicas=min(2, len(cluster.nodes)), forward=forward, image=IMAGES["coredns"].format(version=versions.coredns))
+            replicas=min(2, len(cluster.nodes)), forward=forward, image=image_reference("coredns", versions.coredns, registry))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(METRICS_SECRET)
         wanted += _ours(
             "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
-            image=IMAGES["metrics-server"].format(version=versions.metrics_server))
+            image=image_reference("metrics-server", versions.metrics_server, registry))
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:

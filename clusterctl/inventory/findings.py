@@ -47,7 +47,7 @@ class Findings:
         """Return what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
         return self.passwords.decrypt(content, where) if self.passwords else None
 
-    def refuse(self, place: Place, message: str, hint: str = "", code: str = "") -> None:
+    def refuse(self, place: Place, message: str, hint: str = "", *, code: str = "") -> None:
         """Add a problem, once. ``code``: ``inventory.value`` where none is given."""
         problem = InputError(message, where=str(place), hint=hint, code=code or "inventory.value")
         if all(str(problem) != str(known) for _, known in self.problems[-MOST_PROBLEMS:]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from clusterctl.host_settings import HostSettings
 from clusterctl.inventory.document import Node, bare
 from clusterctl.inventory.findings import Findings
 from clusterctl.inventory.values import is_template
@@ -30,19 +31,19 @@ class Translation:
     required: bool = False
 
 
-def translate(variables: Variables, explicit: Node | None, findings: Findings) -> Node | None:
+def translate(variables: Variables, explicit: Node | None, findings: Findings, *, of_host: bool = False) -> Node | None:
     """Return the variable ``cluster`` that kubespray's variables of a host mean; None where there are none.
 
-    ``explicit``: the inventory's own variable ``cluster``. A variable that differs from it is noted with both values; one that
-    cannot be followed is refused (``kubespray.unsupported``) where the run would differ in what cannot be changed later, unless
-    ``explicit`` decides.
+    ``of_host``: only settings that may differ between hosts. ``explicit``: the inventory's own variable ``cluster``. A variable
+    that differs from it is noted with both values; one that cannot be followed is refused (``kubespray.unsupported``) where the
+    cluster would differ in what cannot be changed later, unless ``explicit`` decides.
     """
     root: Node | None = None
     for name, node in variables.items():
-        if name in TOLD and node.value not in (None, False, "", 0):
+        if name in TOLD and not of_host and node.value not in (None, False, "", 0):
             findings.note(f"{name}: {_shown(node)}: {TOLD[name]}")
         rule = TRANSLATIONS.get(name)
-        if rule is None or node.value is None or node.value == "" or _is_default_template(node):
+        if rule is None or _says_nothing(node) or (of_host and rule.path.split(".")[0] not in HostSettings.model_fields):
             continue
         decided = _find(explicit, rule.path)
         try:
@@ -50,11 +51,10 @@ def translate(variables: Variables, explicit: Node | None, findings: Findings) -
         except Untranslatable as error:
             _report(name, node, rule, str(error), decided, findings)
             continue
-        if decided is not None:
-            if _text(bare(decided)) != _text(value):
-                findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
-        elif value is not None:
+        if decided is None and value is not None:
             root = _put(root, rule.path.split("."), value, node)
+        elif decided is not None and _text(bare(decided)) != _text(value):
+            findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
     return root
 
 
@@ -68,9 +68,9 @@ def _report(name: str, node: Node, rule: Translation, why: str, decided: Node | 
         findings.note(f"{name}: {_shown(node)} is not followed: {why}")
 
 
-def _is_default_template(node: Node) -> bool:
-    """Whether the value is the sample's ``dns_domain: "{{ cluster_name }}"``, which says nothing of its own."""
-    return isinstance(node.value, str) and node.value.replace(" ", "") == "{{cluster_name}}"
+def _says_nothing(node: Node) -> bool:
+    """Whether a value is empty or the sample's ``dns_domain: "{{ cluster_name }}"``."""
+    return node.value in (None, "") or (isinstance(node.value, str) and node.value.replace(" ", "") == "{{cluster_name}}")
 
 
 def _find(root: Node | None, path: str) -> Node | None:
@@ -195,6 +195,31 @@ def _unless(default: str, why: str) -> Callable[[Node], None]:
     return value
 
 
+def _words(node: Node) -> list[str]:
+    """A list, or words with commas between, as ``no_proxy`` has them."""
+    return [word.strip() for text in _names(node) for word in text.split(",") if word.strip()]
+
+
+def _mirrors(node: Node) -> dict[str, object]:
+    """``containerd_registries_mirrors``: a list of a prefix and its mirrors (kubespray's docs/CRI/containerd.md)."""
+    registries: dict[str, object] = {}
+    for entry in node.value if isinstance(node.value, list) else []:
+        if not isinstance(entry.value, dict) or not isinstance(mirrors := entry.value.get("mirrors", node).value, list):
+            raise Untranslatable("a list of prefix and mirrors is expected")
+        found = [_mirror(mirror.value) for mirror in mirrors if isinstance(mirror.value, dict)]
+        registries[_written(entry.value["prefix"])] = {"mirrors": found}
+    return registries
+
+
+def _mirror(parts: Variables) -> dict[str, object]:
+    unverified = "skip_verify" in parts and _flag(parts["skip_verify"])
+    return {"url": _written(parts["host"]), **({"skip_verify": True} if unverified else {})}
+
+
+def _image_registry(node: Node) -> str | None:
+    return None if _written(node) == "registry.k8s.io" else _written(node)
+
+
 def _dns(node: Node) -> bool:
     word = _written(node)
     if word not in ("coredns", "none"):
@@ -229,6 +254,12 @@ TRANSLATIONS: Mapping[str, Translation] = {
     "kube_apiserver_port": Translation("api_server.port", _unless("6443", "API servers listen on 6443")),
     "container_manager": Translation("containerd", _unless("containerd", "containerd is the container runtime")),
     "etcd_deployment_type": Translation("etcd", _unless("host", "etcd is a systemd unit")),
+    "http_proxy": Translation("proxy.http", _written),
+    "https_proxy": Translation("proxy.https", _written),
+    "no_proxy": Translation("proxy.no_proxy", _words),
+    "additional_no_proxy": Translation("proxy.no_proxy", _words),
+    "containerd_registries_mirrors": Translation("registries", _mirrors),
+    "kube_image_repo": Translation("image_registry", _image_registry),
 }
 """Variables that have a setting of ours."""
 

@@ -123,7 +123,7 @@ class _Reader:
         stack = tuple(map(id, (*nodes, *translated)))
         if stack not in self._known:
             explicit = merged(nodes)
-            below = kubespray.translate(variables, explicit, self.findings)
+            below = kubespray.translate(variables, explicit, self.findings, of_host=True)
             node = merged([*([below] if below else []), *nodes])
             self._known[stack] = _Own(node, read_host_settings(node, self.findings))
         return self._known[stack]

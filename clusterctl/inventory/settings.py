@@ -185,7 +185,8 @@ def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings
     else:
         is_key = loc[-1:] == ("[key]",)
         message, hint = ("the decrypted value does not fit", "") if node.secret else _words(kind, node, entry)
-        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint, kind if _is_ours(kind) else "")
+        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint,
+                         code=kind if _is_ours(kind) else "")
 
 
 def _is_ours(kind: str) -> bool:

@@ -40,6 +40,18 @@ lock_machine() {
 	if [ -n "$2" ] || [ -s "$state/lock" ]; then printf '%s' "${2:+$2$newline}" >"$state/lock" || :; fi
 }
 
+# use_proxy: from here on the environment names the machine's proxy, as it was sent with this program or is on the machine.
+use_proxy() {
+	for proxy in "$work/blobs/proxy" /etc/clusterctl/proxy.env; do
+		[ -r "$proxy" ] || continue
+		set -a
+		# shellcheck disable=SC1090 # made by clusterctl
+		. "$proxy"
+		set +a
+		return 0
+	done
+}
+
 # Each line of stdin becomes a record of the given kind, the last one too where it does not end.
 emit_lines() {
 	lines "$1"

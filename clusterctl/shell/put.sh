@@ -78,6 +78,7 @@ put_packages() {
 }
 
 dnf_install() {
+	use_proxy
 	dnf -y install "$@"
 	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
@@ -110,6 +111,7 @@ begin_waiting() {
 # fetch_lists: apt waits for dpkg's lock alone, and not for that of the lists, which timers of the machine take at its first boot.
 fetch_lists() {
 	begin_waiting
+	use_proxy
 	until timeout 300 apt-get -q -o APT::Color=0 update >"$work/lists" 2>&1; do
 		if ! is_locked_out "$work/lists" || [ "$(date +%s)" -ge "$lock_until" ]; then
 			cat "$work/lists"
@@ -164,6 +166,7 @@ quiet_apt() {
 # install_or_refresh NAME...: lists that are too old name packages which the mirror no longer has.
 install_or_refresh() {
 	begin_waiting
+	use_proxy
 	if ! install_packages "$@" >"$work/apt" 2>&1; then
 		if is_locked_out "$work/apt"; then
 			# apt has waited for it already.

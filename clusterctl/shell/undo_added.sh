@@ -47,6 +47,8 @@ undo_one_sysctl() {
 undo_one_file() {
 	rm -f -- "$1"
 	[ "$2" != kept ] || mv -- "/etc/clusterctl/before$1" "$1"
+	# containerd takes a folder without hosts.toml for another kind of configuration.
+	case $1 in /etc/containerd/certs.d/*) rmdir -- "${1%/*}" 2>/dev/null || : ;; esac
 }
 
 undo_one_restart() {

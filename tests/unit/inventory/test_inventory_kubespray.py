@@ -46,6 +46,12 @@ FOLLOWED = [
     ({"kube_kubeadm_apiserver_extra_args": {"event-ttl": "2h"}},        {"api_server": {"extra_args": {"event-ttl": "2h"}}}),
     ({"kube_feature_gates": ["A=true", "B=false"]},                     {"api_server": {"extra_args": {"feature-gates": "A=true,B=false"}}}),
     ({"metrics_server_enabled": False, "dns_mode": "none"},             {"addons": {"metrics_server": False, "coredns": False}}),
+    ({"http_proxy": "http://proxy:3128", "no_proxy": "a.example,10.9.0.0/16"},
+     {"proxy": {"http": "http://proxy:3128", "no_proxy": ["a.example", "10.9.0.0/16"]}}),
+    ({"containerd_registries_mirrors": [{"prefix": "docker.io", "mirrors": [{"host": "https://m.example", "skip_verify": True}]}]},
+     {"registries": {"docker.io": {"mirrors": [{"url": "https://m.example", "skip_verify": True}]}}}),
+    ({"kube_image_repo": "m.example/k8s"},                              {"image_registry": "m.example/k8s"}),
+    ({"kube_image_repo": "registry.k8s.io"},                            {}),
     ({"kube_encrypt_secret_data": True, "kubernetes_audit": True, "kube_apiserver_port": 6443, "container_manager": "containerd"}, {}),
 ]
 
