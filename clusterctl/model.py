@@ -77,6 +77,7 @@ class Ssh(Model):
     host_key: str | None = Field(None, description="pinned fingerprint (SHA256:...) or public key (ssh-ed25519 AAAA...)")
     common_args: tuple[str, ...] = ()
     connect_timeout: float = Field(10.0, gt=0, le=300)
+    local: bool = Field(False, description="the host is this computer itself: programs run here without SSH")
     network_namespace: Label | None = Field(None, description="Linux network namespace on this machine to connect from (the lab)")
 
 

@@ -24,7 +24,8 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 HOST_KEY = re.compile(
     r"SHA256:[A-Za-z0-9+/]{43}=?|(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]{40,}( .*)?")
-WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh"), "become_method": ("sudo", "ansible.builtin.sudo"),
+LOCAL = ("local", "ansible.builtin.local")
+WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh", *LOCAL), "become_method": ("sudo", "ansible.builtin.sudo"),
         "become_user": ("root",)}
 _REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _EFFECTS = get_args(Taint.model_fields["effect"].annotation)
@@ -87,7 +88,7 @@ class HostReader:
         return None
 
     def _check_ways(self) -> None:
-        """Only SSH, and only sudo to root."""
+        """Only SSH, or this computer itself, and only sudo to root."""
         for what, wanted in WAYS.items():
             if node := self.get(what):
                 values.one_of(node, self.findings, *wanted)
@@ -100,8 +101,10 @@ class HostReader:
         if address is None:
             return None
         # What the inventory does not set may be set by ssh_config.
+        connection = self.get("connection")
+        local = connection is not None and connection.value in LOCAL
         given = {"port": (values.integer(port, self.findings, 1, 65535) if port else None) or None,
-                 "user": user if self.get("user") else None}
+                 "user": user if self.get("user") and not local else None, "local": local or None}
         return Ssh(
             **{name: value for name, value in given.items() if value is not None},
             address=address,

@@ -68,6 +68,14 @@ def distinct_addresses(cluster: Cluster) -> Iterator[Broken]:
         host.ssh.address, host.ssh.port, host.ssh.network_namespace, host.ssh.common_args))
 
 
+def one_local_host(cluster: Cluster) -> Iterator[Broken]:
+    """This computer is one machine."""
+    local = [host.name for host in cluster.hosts if host.ssh.local]
+    if len(local) > 1:
+        yield Broken(local[1], f"{local[0]} and {local[1]} are both local, and this computer is one machine",
+                     "ansible_connection: local is for the host that is this computer", code="inventory.local-twice")
+
+
 def _twice(hosts: Sequence[Host], what: str, of: Callable[[Host], object]) -> Iterator[Broken]:
     seen: dict[object, Host] = {}
     for host in hosts:
@@ -161,6 +169,7 @@ def service_size(cluster: Cluster) -> Iterator[Broken]:
 
 
 RULES: tuple[Callable[[Cluster], Iterator[Broken]], ...] = (
-    role_counts, delivery, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes, room_for_pods,
+    role_counts, delivery, one_local_host, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes,
+    room_for_pods,
     service_size,
 )

@@ -211,6 +211,8 @@ def make_plan(cluster: Cluster, hosts: Sequence[Host], machines: Mapping[str, Ma
     for host in hosts:
         machine = machines[host.name]
         reboot, why = reboot_of(mode, machine, ended=ended)
+        if host.ssh.local and reboot != NO:
+            reboot, why = NO, "clusterctl runs on it: reboot it by hand"
         resumed = host.is_node and drain.cordoned_for(nodes[host.name]) == OPERATION
         parts.append(MachinePlan(host=host, machine=machine, reboot=reboot, why=why, resumed=resumed,
                                  safe=safety(cluster, host, at_once)))

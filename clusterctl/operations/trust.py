@@ -21,6 +21,8 @@ def find(cluster: Cluster, name: str) -> Host:
     known = {host.name: host for host in (*bastions_of(cluster), *cluster.hosts)}
     if name not in known:
         raise InputError(f"the inventory has no host or bastion {name!r}", hint=f"it has {', '.join(known)}")
+    if known[name].ssh.local:
+        raise InputError("is this computer itself: no SSH, no host key", where=name, code="trust.local", hint="leave it out")
     return known[name]
 
 
@@ -37,7 +39,7 @@ def unknown(state: StateFolder, hosts: Iterable[Host], passphrase: Callable[[], 
     """Ask all machines whose keys are neither pinned nor known for them; return the offers, and why others made none."""
     known_hosts = state.path / "known_hosts"
     asked = {host.name: host for host in hosts
-             if host.ssh.host_key is None and not expected_keys(resolve(host.ssh), known_hosts)}
+             if host.ssh.host_key is None and not host.ssh.local and not expected_keys(resolve(host.ssh), known_hosts)}
     answers = fleet.each(asked.values(), lambda host: offered(state, host, passphrase), limit=forks)
     return [Offer(asked[name], key) for name, key in answers.results.items()], list(answers.errors.values())
 

@@ -121,7 +121,7 @@ HOST = [
     ("port",                "ansible_port: 70000",                              "from 1 to 65535"),
     ("octal port",          "ansible_port: 022",                                "from 1 to 65535"),
     ("port as a flag",      "ansible_port: yes",                                "from 1 to 65535"),
-    ("connection",          "ansible_connection: local",                        "only ssh"),
+    ("connection",          "ansible_connection: docker",                       "only ssh"),
     ("become method",       "ansible_become_method: su",                        "only sudo"),
     ("become user",         "ansible_become_user: bob",                         "only root"),
     ("no become",           "ansible_user: bob, ansible_become: false",         "needs root"),
