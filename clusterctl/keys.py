@@ -25,19 +25,39 @@ _MAGIC = b"openssh-key-v1\0"
 
 
 class Keys:
-    """Logs in with a public key. ``named``: key files, which come first; then ssh-agent's, and without any the user's own.
+    """Logs in with a public key, or else with a password where one is given.
 
+    ``named``: key files, which come first; then ssh-agent's, and without any the user's own.
     ``certificates``: files that certify one of the keys (CertificateFile of ssh_config), beside KEY-cert.pub.
     """
 
     def __init__(self, name: str, user: str, named: Sequence[Path], passphrase: Callable[[], str | None],
-                 certificates: Sequence[Path] = ()) -> None:
+                 certificates: Sequence[Path] = (), password: Callable[[], str | None] = lambda: None) -> None:
         self.name, self.user, self.named, self.certificates = name, user, named, certificates
-        self._passphrase = passphrase
+        self._passphrase, self._password = passphrase, password
         self._locked: list[Path] = []
 
     def authenticate(self, transport: paramiko.Transport) -> list[str]:
-        """Offer one key after the other. Raises AuthenticationException, AccessRefused."""
+        """Offer one key after the other, then the password. Raises AuthenticationException, AccessRefused."""
+        password = self._password()
+        try:
+            offered = self._offer_keys(transport)
+        except paramiko.BadAuthenticationType:
+            if password is None:
+                raise
+            offered = []
+        if offered is None:
+            return []
+        if password is not None and transport.is_active():
+            # Also by keyboard-interactive, where sshd asks for a password that way (PAM).
+            transport.auth_password(self.user, password)
+            return []
+        if self._locked:
+            raise paramiko.PasswordRequiredException(f"{self._locked[0]} needs a passphrase")
+        raise paramiko.AuthenticationException(f"refused {', '.join(offered)}" if offered else "there is no key to offer")
+
+    def _offer_keys(self, transport: paramiko.Transport) -> list[str] | None:
+        """Return the keys that were refused; None where one was accepted."""
         offered = []
         with contextlib.closing(_Agent()) as agent:
             for where, key in self._sources(agent.keys):
@@ -54,10 +74,8 @@ class Keys:
                         break
                 else:
                     log.debug("%s: %s as %s: accepted", self.name, shown, self.user)
-                    return []
-        if self._locked:
-            raise paramiko.PasswordRequiredException(f"{self._locked[0]} needs a passphrase")
-        raise paramiko.AuthenticationException(f"refused {', '.join(offered)}" if offered else "there is no key to offer")
+                    return None
+        return offered
 
     def _sources(self, agents: Sequence[paramiko.PKey]) -> Iterator[tuple[str, paramiko.PKey]]:
         left = {key.asbytes(): key for key in agents}

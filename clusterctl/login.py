@@ -27,6 +27,9 @@ log = logging.getLogger("clusterctl.ssh")
 PAUSES = (0.3, 0.8, 2.0)
 """Seconds before a first connection that was reset is tried again; half as much more by chance, so that not all come at once."""
 
+BASTION = "bastion "
+"""What the name of a bastion begins with."""
+
 PROHIBITED = 1
 """SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1): sshd does not allow it; 2 is a connection that failed."""
 
@@ -80,8 +83,10 @@ def reason(error: Exception) -> str:
 class Login:
     """Logs in to machines and to the bastions before them. A connection to a bastion is shared by all machines behind it."""
 
-    def __init__(self, known_hosts: Path | None, passphrase: Callable[[], str | None]) -> None:
-        self._known_hosts, self._passphrase = known_hosts, passphrase
+    def __init__(self, known_hosts: Path | None, passphrase: Callable[[], str | None],
+                 password: Callable[[], str | None] = lambda: None) -> None:
+        """``password``: of the machines; bastions are not given it."""
+        self._known_hosts, self._passphrase, self._password = known_hosts, passphrase, password
         self._bastions: dict[tuple[tuple[Way, ...], str | None], Future[paramiko.SSHClient]] = {}
         self._changing = threading.Lock()
 
@@ -120,7 +125,8 @@ class Login:
 
     def _log_in(self, client: paramiko.SSHClient, name: str, way: Way, sock: Any) -> None:
         ssh, timeout = way.ssh, way.ssh.connect_timeout
-        keys: Any = Keys(name, ssh.user, way.keys, self._passphrase, way.certificates)
+        password = (lambda: None) if name.startswith(BASTION) else self._password
+        keys: Any = Keys(name, ssh.user, way.keys, self._passphrase, way.certificates, password)
         client.connect(hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
                        auth_timeout=timeout, sock=sock, transport_factory=_make_transport,
                        auth_strategy=keys)
@@ -167,7 +173,7 @@ class Login:
         assert found is not None
         if mine:
             try:
-                found.set_result(self.connect(f"bastion {last.ssh.address}", chain, last.ssh.host_key))
+                found.set_result(self.connect(f"{BASTION}{last.ssh.address}", chain, last.ssh.host_key))
             except BaseException as error:
                 found.set_exception(error)
         return found.result()

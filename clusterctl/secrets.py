@@ -60,6 +60,11 @@ def sudo_password(source: Source | None = None) -> Secret | None:
     return _obtain(source or Source(), "CLUSTERCTL_SUDO_PASSWORD", "sudo password")
 
 
+def ssh_password(source: Source | None = None) -> Secret | None:
+    """Return the password for SSH logins, or None where none is given."""
+    return _obtain(source or Source(), "CLUSTERCTL_SSH_PASSWORD", "SSH password")
+
+
 def key_passphrase(source: Source | None = None) -> Secret | None:
     """The passphrase of the SSH key, or None where none is given."""
     return _obtain(source or Source(), "CLUSTERCTL_KEY_PASSPHRASE", "passphrase of the SSH key")

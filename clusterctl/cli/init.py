@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterctl.cli.options import AskOption, CommandOption, FdOption, gather
+from clusterctl.cli.options import AskOption, AskSshOption, CommandOption, FdOption, SshCommandOption, SshFdOption, gather
 from clusterctl.inventory.sources import Sources
 
 
@@ -32,6 +32,9 @@ def init(
     ask_sudo_password: AskOption = False,
     sudo_password_fd: FdOption = None,
     sudo_password_command: CommandOption = None,
+    ask_ssh_password: AskSshOption = False,
+    ssh_password_fd: SshFdOption = None,
+    ssh_password_command: SshCommandOption = None,
 ) -> None:
     """Look at machines and write an inventory of them. Nothing on them is changed."""
     from clusterctl.cli.steps import confirm
@@ -46,14 +49,15 @@ def init(
         raise InputError("is there already", where=str(output), code="init.file-exists", hint="name another file: --output FILE")
     named = operation.parse(hosts)
     count = operation.control_plane_count(len(named), control_planes)
-    given = gather(Sources.of(output), ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    passwords = {name: value for name, value in locals().items() if "_password" in name}
+    given = gather(Sources.of(output), given=passwords)
     keys = operation.offers(named)
     rows = [(host.name, host.ssh.address, keys[host.name].get_name(), fingerprint(keys[host.name])) for host in named
             if not operation.is_known(host)]
     if rows:
         typer.echo("\n".join(table((("HOST", "ADDRESS", "KIND", "FINGERPRINT"), *rows))), err=True)
         confirm(yes, "Are they those on the consoles?", "--yes accepts them")
-    text = operation.propose(operation.observe(named, keys, given.sudo_password, given.passphrase), count)
+    text = operation.propose(operation.observe(named, keys, given), count)
     if not to_file:
         typer.echo(text, nl=False)
         return

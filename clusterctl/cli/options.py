@@ -12,6 +12,7 @@ from functools import cached_property, wraps
 from inspect import Parameter, Signature, signature
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -60,6 +61,24 @@ FdOption = Annotated[
 CommandOption = Annotated[
     str | None, typer.Option("--sudo-password-command", metavar="CMD", help="A command that prints the sudo password.")
 ]
+AskSshOption = Annotated[
+    bool, typer.Option("--ask-ssh-password", help="Ask for the password of SSH logins. Scripts: CLUSTERCTL_SSH_PASSWORD.")
+]
+SshFdOption = Annotated[
+    int | None, typer.Option("--ssh-password-fd", metavar="N", help="Read the SSH password from this file descriptor.")
+]
+SshCommandOption = Annotated[
+    str | None, typer.Option("--ssh-password-command", metavar="CMD", help="A command that prints the SSH password.")
+]
+PASSWORDS: tuple[tuple[str, Any, Any], ...] = (
+    ("ask_sudo_password", AskOption, False),
+    ("sudo_password_fd", FdOption, None),
+    ("sudo_password_command", CommandOption, None),
+    ("ask_ssh_password", AskSshOption, False),
+    ("ssh_password_fd", SshFdOption, None),
+    ("ssh_password_command", SshCommandOption, None),
+)
+"""Name, type and default of the options that give passwords of machines."""
 
 
 TimeoutOption = Annotated[float, typer.Option("--drain-timeout", min=1, help="Seconds that each node's drain may take.")]
@@ -236,9 +255,7 @@ def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocati
         limit=given.get("limit"),
         locked=bool(given.get("locked")),
         forks=values["forks"],
-        ask=values["ask_sudo_password"],
-        fd=values["sudo_password_fd"],
-        command=values["sudo_password_command"],
+        given=values,
     )
     output = values.get("output", Output.text)
     return Invocation(options, output if isinstance(output, Output) else Output.text, bool(values.get("verbose")), values)
@@ -250,9 +267,7 @@ COMMON: tuple[tuple[str, Any, Any], ...] = (
     ("state", StateOption, None),
     ("forks", ForksOption, 20),
     ("verbose", VerboseOption, False),
-    ("ask_sudo_password", AskOption, False),
-    ("sudo_password_fd", FdOption, None),
-    ("sudo_password_command", CommandOption, None),
+    *PASSWORDS,
 )
 """Name, type and default of the options of every verb that talks to machines."""
 
@@ -272,19 +287,22 @@ def gather(
     limit: str | None = None,
     locked: bool = False,
     forks: int = 20,
-    ask: bool = False,
-    fd: int | None = None,
-    command: str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> Options:
-    """The options as operations know them. Secrets are asked for when they are first needed, once. Raises InputError, Refused."""
+    """Return the options as operations know them. ``given``: the values of ``PASSWORDS``. Raises InputError, Refused."""
     from clusterctl import secrets
     from clusterctl.operations.opening import Options
+
+    def source(what: str) -> secrets.Source:
+        return secrets.Source(fd=given.get(f"{what}_password_fd"), command=given.get(f"{what}_password_command"),
+                              ask=bool(given.get(f"ask_{what}_password")))
 
     names = tuple(name for name in (limit or "").split(",") if name)
     if limit is not None and not names:
         raise InputError("names no host", where="--limit", hint="leave it out for all hosts")
     with asking():
-        password = secrets.sudo_password(secrets.Source(fd=fd, command=command, ask=ask))
+        ssh_password = secrets.ssh_password(source("ssh"))
+        password = secrets.sudo_password(source("sudo"))
     passphrase = secrets.key_passphrase(secrets.Source())
     return Options(
         inventory=inventory,
@@ -294,6 +312,7 @@ def gather(
         locked=locked,
         sudo_password=_reveal(password),
         passphrase=_reveal(passphrase),
+        ssh_password=_reveal(ssh_password),
         operation=_verb(),
     )
 

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterctl import fleet
@@ -14,8 +14,10 @@ from clusterctl.errors import AccessRefused, InputError
 from clusterctl.facts import Facts
 from clusterctl.hostkeys import expected, fingerprint
 from clusterctl.inventory.rules import even_members
+from clusterctl.login import Login
 from clusterctl.look import look
 from clusterctl.model import DNS_LABEL, Host, Ssh
+from clusterctl.operations.opening import Options
 from clusterctl.sockets import hops
 from clusterctl.sshconfig import resolve
 from clusterctl.transport import HostKey, Transport, offered_key
@@ -82,18 +84,19 @@ def is_known(host: Host) -> bool:
     return bool(expected(resolve(host.ssh), None))
 
 
-def observe(hosts: Sequence[Host], keys: Mapping[str, HostKey], sudo_password: Callable[[], str | None],
-            passphrase: Callable[[], str | None]) -> list[Candidate]:
+def observe(hosts: Sequence[Host], keys: Mapping[str, HostKey], options: Options) -> list[Candidate]:
     """Log in to each machine, pinned to its key, and ask for its facts. Raises Unreachable, AccessRefused."""
 
     def ask(host: Host) -> Candidate:
         key = keys[host.name]
         pinned = _with_ssh(host, host_key=f"{key.get_name()} {key.get_base64()}")
-        transport = Transport(pinned, sudo_password=sudo_password, passphrase=passphrase, operation="init")
+        login = Login(None, options.passphrase, options.ssh_password)
+        transport = Transport(pinned, sudo_password=options.sudo_password, login=login, operation="init")
         try:
             facts = look(transport, forwarding=False).facts
         finally:
             transport.close()
+            login.close()
         return Candidate(pinned.model_copy(update={"address": _address(transport.way.ssh.address, facts)}), key, facts)
 
     found = fleet.each(hosts, ask, limit=20).or_raise()

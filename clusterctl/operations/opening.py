@@ -50,6 +50,7 @@ class Options:
     operation: str = ""
     sudo_password: Callable[[], str | None] = lambda: None
     passphrase: Callable[[], str | None] = lambda: None
+    ssh_password: Callable[[], str | None] = lambda: None
 
     def chosen(self, cluster: Cluster) -> tuple[Host, ...]:
         """The hosts that ``--limit`` leaves."""
@@ -123,7 +124,7 @@ class Opening:
         """What logs in, with one connection to each bastion for all machines behind it."""
         from clusterctl.login import Login
 
-        return Login(self.state.path / "known_hosts", self.options.passphrase)
+        return Login(self.state.path / "known_hosts", self.options.passphrase, self.options.ssh_password)
 
     @cached_property
     def kept(self) -> dict[str, Kept]:
