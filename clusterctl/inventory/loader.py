@@ -14,7 +14,7 @@ from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables
 from clusterctl.inventory.hosts import HostReader
 from clusterctl.inventory.names import near_cluster
-from clusterctl.inventory.roles import assign, node_names
+from clusterctl.inventory.roles import Roles, assign, node_names
 from clusterctl.inventory.settings import descend, read_settings, read_versions
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
@@ -43,9 +43,10 @@ def read(given: Path | Sources) -> Inventory:
     findings = Findings(passwords=sources.passwords)
     tree, start = read_tree(sources, findings)
     files = VarsFiles(sources.folders, findings)
-    cluster_node = _cluster_variable(tree, files, findings)
+    roles = assign(tree, start, findings)
+    cluster_node = _cluster_variable(tree, roles, files, findings)
     settings = read_settings(cluster_node, findings)
-    hosts, written, passwords = _hosts(tree, files, start, findings)
+    hosts, written, passwords = _hosts(tree, roles, files, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
     if not tree.host_places and not findings.problems:
         findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers", code="inventory.no-hosts")
@@ -66,14 +67,13 @@ def read(given: Path | Sources) -> Inventory:
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes), written, passwords)
 
 
-def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node | None:
+def _cluster_variable(tree: Tree, roles: Roles, files: VarsFiles, findings: Findings) -> Node | None:
     """The variable ``cluster``, which is one for all hosts: ``group_vars/all`` replaces ``all.vars`` as in Ansible."""
-    for name, group in tree.groups.items():
-        if name != "all":
-            _refuse_cluster(group.variables, findings)
-            _refuse_cluster(files.of("group_vars", name), findings)
-    for host, variables in tree.host_variables.items():
-        _refuse_cluster(variables, findings)
+    for group in {group.name: group for host in roles for group in tree.groups_of(host)}.values():
+        _refuse_cluster(group.variables, findings)
+        _refuse_cluster(files.of("group_vars", group.name), findings)
+    for host in roles:
+        _refuse_cluster(tree.host_variables[host], findings)
         _refuse_cluster(files.of("host_vars", host), findings)
     found = files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
     if found is None:
@@ -93,10 +93,9 @@ def _refuse_cluster(variables: Variables, findings: Findings) -> None:
         findings.refuse(node.key, f"{node.path}: the settings are for all hosts and belong in all.vars or group_vars/all")
 
 
-def _hosts(tree: Tree, files: VarsFiles, start: Place,
+def _hosts(tree: Tree, roles: Roles, files: VarsFiles,
            findings: Findings) -> tuple[tuple[Host, ...], dict[str, str], dict[str, Secret]]:
     """The hosts that have a role; their names in the inventory, and their sudo passwords, by name."""
-    roles = assign(tree, start, findings)
     hosts, written, passwords = [], {}, {}
     for host, name in node_names(tree, roles, findings).items():
         reader = HostReader((host, name), tree.host_places[host], host_variables(tree, files, host), findings)
