@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import paramiko
 
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
+from clusterctl.local import LocalChannel
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
 from clusterctl.shell import Malformed, Program, Records
@@ -59,7 +60,7 @@ class Limits:
 class Conversation:
     """A command in a session channel. ``ssh``: how the machine was reached; ``drop``: ends a connection that is of no use."""
 
-    def __init__(self, host: Host, ssh: Ssh, channel: paramiko.Channel, *, sudo_password: Callable[[], str | None],
+    def __init__(self, host: Host, ssh: Ssh, channel: paramiko.Channel | LocalChannel, *, sudo_password: Callable[[], str | None],
                  drop: Callable[[], None] = lambda: None) -> None:
         self.host, self.ssh, self.channel = host, ssh, channel
         self._sudo_password, self._drop = sudo_password, drop

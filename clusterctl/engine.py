@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clusterctl import fleet, planner
-from clusterctl.errors import AccessRefused, ClusterctlError, Problems, Refused, Stopped, Unreachable
+from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.look import Look, look
@@ -188,10 +188,7 @@ class Engine:
     def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
         by_name = {part.host.name: part for part in parts}
         hosts = [part.host for part in parts]
-        outcome = fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks)
-        errors: list[ClusterctlError] = list(outcome.errors.values())
-        if errors:
-            raise errors[0] if len(errors) == 1 else Problems(errors)
+        fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks).or_raise()
 
     def _carry_out(self, stage: str, part: HostChanges) -> None:
         changes: Sequence[Change] = part.changes
@@ -289,7 +286,7 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
 def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
     """The call that keeps what is there, where something that runs is about to be interrupted."""
     running = [change.resource for change in changes if change.action == "restart"]
-    units = [" ".join((resource.unit, *resource.ready)) for resource in running if isinstance(resource, Service)]
+    units = [" ".join((resource.unit, *resource.ready)) for resource in running if type(resource) is Service]
     paths = (path for change in changes for path in change.resource.paths())
     stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in stale)
     return [("keep", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []

@@ -9,30 +9,24 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from clusterctl.access_settings import URL, ImageRegistry
+from clusterctl.host_settings import DNS_LABEL as DNS_LABEL
+from clusterctl.host_settings import DNS_NAME as DNS_NAME
+from clusterctl.host_settings import FLAG as FLAG
+from clusterctl.host_settings import ComponentSettings, FlagName, FlagValue, HostSettings, Model
+from clusterctl.host_settings import Taint as Taint
+from clusterctl.machine_settings import full
 
 Role = Literal["control_plane", "etcd", "worker"]
 Network4 = ipaddress.IPv4Network
 
-DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 MINOR = re.compile(r"\d+\.\d+")
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-FLAG = re.compile(r"[a-z][a-z0-9-]*")
-
-
-def _full(pattern: re.Pattern[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if len(value) > 253 or not pattern.fullmatch(value):
-            raise ValueError(f"{value!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-Label = Annotated[str, _full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
-DnsName = Annotated[str, _full(DNS_NAME, "a DNS name (RFC 1123)")]
+Label = Annotated[str, full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
+DnsName = Annotated[str, full(DNS_NAME, "a DNS name (RFC 1123)")]
 def _version(value: str) -> str:
     if VERSION.fullmatch(value.removeprefix("v")) and value.startswith("v"):
         raise ValueError(f"{value!r} is written without v: {value[1:]}")
@@ -47,9 +41,7 @@ def _release(value: str) -> str:
 
 Version = Annotated[str, AfterValidator(_version)]
 Release = Annotated[str, AfterValidator(_release)]
-Sha256 = Annotated[str, _full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
-FlagName = Annotated[str, _full(FLAG, "the name of a flag, without dashes in front")]
-FlagValue = Annotated[str, _full(re.compile(r"[^\x00-\x1f\x7f]*"), "one line of text without control characters")]
+Sha256 = Annotated[str, full(SHA256, "a sha256 of 64 lower case hexadecimal digits")]
 
 
 def _at_home(path: Path) -> Path:
@@ -66,19 +58,12 @@ def _mirror(text: str) -> str:
         _at_home(Path(text))
     elif "@" in text.split("/", 3)[2]:
         raise ValueError("a URL with a user or password in it would end up in messages and files; use one without, or a folder")
-    elif not _URL.fullmatch(text) or urlsplit(text).port == 0:
+    elif not URL.fullmatch(text) or urlsplit(text).port == 0:
         raise ValueError("is neither a folder nor an http(s) URL; write it as https://mirror.example")
     return text
 
 
-_URL = re.compile(r"(?i)https?://([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[!\"$->@-~]*)?")
 File = Annotated[Path, AfterValidator(_at_home)]
-
-
-class Model(BaseModel):
-    """Base of the types: frozen, strict, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Ssh(Model):
@@ -92,15 +77,8 @@ class Ssh(Model):
     host_key: str | None = Field(None, description="pinned fingerprint (SHA256:...) or public key (ssh-ed25519 AAAA...)")
     common_args: tuple[str, ...] = ()
     connect_timeout: float = Field(10.0, gt=0, le=300)
+    local: bool = Field(False, description="the host is this computer itself: programs run here without SSH")
     network_namespace: Label | None = Field(None, description="Linux network namespace on this machine to connect from (the lab)")
-
-
-class Taint(Model):
-    """A node taint, as ``kubectl taint`` knows it."""
-
-    key: str
-    value: str = ""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
 class Host(Model):
@@ -110,8 +88,10 @@ class Host(Model):
     address: ipaddress.IPv4Address
     roles: frozenset[Role]
     ssh: Ssh
+    groups: frozenset[str] = Field(frozenset(), description="the groups of the inventory that the host is in")
     labels: Mapping[str, str] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    settings: HostSettings = Field(HostSettings(), description="one object for all hosts that differ in nothing")
 
     @property
     def is_control_plane(self) -> bool:
@@ -165,10 +145,12 @@ class NetworkSettings(Model):
 
 
 class Endpoint(Model):
-    """Where people and machines outside reach the API: a load balancer, a VIP or a DNS name."""
+    """Where the API is reached from outside: a load balancer, a VIP or a DNS name; by default the first control plane."""
 
-    address: DnsName | ipaddress.IPv4Address
+    address: DnsName | ipaddress.IPv4Address | None = None
     port: int = Field(6443, ge=1, le=65535)
+    names: tuple[DnsName | ipaddress.IPv4Address, ...] = Field(
+        (), max_length=64, description="further names and addresses of the API, which its certificates hold")
 
 
 class ArtifactSettings(Model):
@@ -192,19 +174,6 @@ class AddonSettings(Model):
     coredns: bool = True
     metrics_server: bool = True
     manifests: tuple[File, ...] = ()
-
-
-class ComponentSettings(Model):
-    """Flags added to, or put in place of, a component's own."""
-
-    extra_args: Mapping[FlagName, FlagValue] = Field(default_factory=dict)
-
-
-class KubeletSettings(ComponentSettings):
-    """What differs in the kubelets' configuration."""
-
-    max_pods: int = Field(110, ge=1, le=1000)
-    config: Mapping[str, object] = Field(default_factory=dict, description="KubeletConfiguration fields, merged over ours")
 
 
 class TimeoutSettings(Model):
@@ -235,20 +204,21 @@ class ApiServerSettings(ComponentSettings):
     authentication: AuthenticationSettings = AuthenticationSettings()
 
 
-class Settings(Model):
-    """The variable ``cluster:`` of an inventory."""
+class Settings(HostSettings):
+    """The variable ``cluster:`` of all hosts. Groups and hosts may have what is in ``HostSettings``."""
 
     name: Label = "kubernetes"
     kubernetes: Release | None = None
     versions: Mapping[str, Version] = Field(default_factory=dict, description="versions of other products, by name")
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint = Endpoint()
     network: NetworkSettings = NetworkSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
+    image_registry: ImageRegistry | None = Field(
+        None, description="registry and path in place of registry.k8s.io for pause, CoreDNS and metrics-server")
     addons: AddonSettings = AddonSettings()
     api_server: ApiServerSettings = ApiServerSettings()
     controller_manager: ComponentSettings = ComponentSettings()
     scheduler: ComponentSettings = ComponentSettings()
-    kubelet: KubeletSettings = KubeletSettings()
     max_unavailable: str = Field(
         "1", pattern=r"^[1-9]\d*%?$", description="workers that may be disrupted at once: a number or a percentage",
         json_schema_extra={"type": ["string", "integer"], "minimum": 1},
@@ -307,5 +277,8 @@ class Cluster(Model):
 
     @property
     def endpoint(self) -> Endpoint:
-        """The public endpoint; the first control plane where none is named."""
-        return self.settings.endpoint or Endpoint(address=self.control_planes[0].address)
+        """The public endpoint; its address is the first control plane's where none is named."""
+        named = self.settings.endpoint
+        if named.address is not None:
+            return named
+        return named.model_copy(update={"address": self.control_planes[0].address})

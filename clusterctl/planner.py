@@ -12,6 +12,7 @@ from clusterctl.components.base import Component, Context
 from clusterctl.model import Host
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.resources.file import File
+from clusterctl.resources.given import Command, GivenFile
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation, Probe
 
@@ -141,13 +142,31 @@ def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resourc
             dataclasses.replace(resource, limit=max(context.cluster.settings.timeouts.start, resource.deadline))
             if isinstance(resource, Service) else resource for resource in resources)
         if stage.together:
-            resources = tuple(sorted(resources, key=lambda resource: isinstance(resource, Service)))
+            resources = tuple(sorted(resources, key=_order))
         for resource in resources:
             if resource.id in ids:
                 raise ValueError(f"{resource.id} is wanted twice on {context.host.name}")
             ids.add(resource.id)
         found[stage.name] = resources
-    return found
+    return _with_restarts(found)
+
+
+def _order(resource: Resource) -> int:
+    """Return where a resource comes in a stage whose services come together, after the rest of it."""
+    if isinstance(resource, Command):
+        return 2 if resource.hook.after else -1
+    return int(isinstance(resource, Service))
+
+
+def _with_restarts(found: Mapping[str, tuple[Resource, ...]]) -> dict[str, tuple[Resource, ...]]:
+    """Return the same with the files of the inventory among the inputs of the services that they restart."""
+    files: dict[str, tuple[str, ...]] = {}
+    for resource in (one for resources in found.values() for one in resources):
+        if isinstance(resource, GivenFile) and resource.restarts:
+            files[resource.restarts] = (*files.get(resource.restarts, ()), resource.id)
+    return {stage: tuple(
+        dataclasses.replace(one, inputs=(*one.inputs, *files[one.unit])) if type(one) is Service and one.unit in files else one
+        for one in resources) for stage, resources in found.items()}
 
 
 def probes(resources: Iterable[Resource]) -> tuple[Probe, ...]:

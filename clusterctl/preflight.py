@@ -167,7 +167,7 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
         oldest = ".".join(map(str, NFTABLES_KERNEL))
         yield _refused(host, "kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
                        "cluster.network.proxy_mode: iptables, or a newer kernel")
-    if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in cluster.settings.kubelet.config:
+    if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in host.settings.kubelet.config:
         servers = facts["nameservers"].strip()
         yield _refused(host, "resolv-conf",
                        f"its name servers ({servers}) answer on the machine alone, and pods cannot reach them",

@@ -10,8 +10,11 @@ import shlex
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
+from clusterctl.access_settings import Reference
 from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
 
@@ -62,6 +65,29 @@ def key_passphrase(source: Source | None = None) -> Secret | None:
     return _obtain(source or Source(), "CLUSTERCTL_KEY_PASSPHRASE", "passphrase of the SSH key")
 
 
+@cache
+def reveal(reference: Reference, base: Path) -> str:
+    """Return a secret that an inventory names. A variable leaves the environment, and each is asked for once.
+
+    ``base``: folder of the inventory. Raises InputError.
+    """
+    if reference.env is not None:
+        found = os.environ.pop(reference.env, "").encode("utf-8", "surrogateescape")
+        if not found:
+            raise InputError("is not set", where=f"variable {reference.env}", hint="the inventory names it for a secret",
+                             code="inventory.secret-missing")
+        return _checked(found, f"variable {reference.env}").reveal()
+    if reference.file is not None:
+        path = base / Path(reference.file).expanduser()
+        try:
+            with path.open("rb") as file:
+                return _checked(file.read(MOST_BYTES + 1), str(path)).reveal()
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="the inventory names it for a secret",
+                             code="inventory.secret-missing") from None
+    return _checked(_run_command(reference.command or "", "secret of the inventory", base), "command for a secret").reveal()
+
+
 def _obtain(source: Source, variable: str, what: str) -> Secret | None:
     """Look in the one place that is named. The variable leaves the environment in any case: children must not inherit it."""
     from_environment = os.environ.pop(variable, "")
@@ -106,14 +132,14 @@ def _read_descriptor(fd: int, what: str) -> bytes:
     return bytes(content)
 
 
-def _run_command(command: str, what: str) -> bytes:
+def _run_command(command: str, what: str, cwd: Path | None = None) -> bytes:
     try:
         arguments = shlex.split(command)
     except ValueError as error:
         raise InputError(f"the command cannot be split into arguments: {error}", where=what) from None
     if not arguments:
         raise InputError("the command is empty", where=what)
-    return run(arguments, what=f"command for the {what}", deadline=DEADLINE, most_bytes=65536)
+    return run(arguments, what=f"command for the {what}", deadline=DEADLINE, most_bytes=65536, cwd=cwd)
 
 
 def _prompt(what: str, variable: str) -> str:

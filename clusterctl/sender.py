@@ -9,6 +9,7 @@ import time
 import paramiko
 
 from clusterctl.errors import ClusterctlError, Stopped
+from clusterctl.local import LocalChannel
 from clusterctl.shell import Program
 
 
@@ -27,7 +28,7 @@ class Sender(threading.Thread):
     ``moved``: when the machine last took bytes; ``sent``: how many it took; ``error``: why it cannot be sent.
     """
 
-    def __init__(self, channel: paramiko.Channel, program: Program, statistics: Statistics) -> None:
+    def __init__(self, channel: paramiko.Channel | LocalChannel, program: Program, statistics: Statistics) -> None:
         super().__init__(daemon=True)
         self._channel, self._program, self._statistics = channel, program, statistics
         self.moved = time.monotonic()

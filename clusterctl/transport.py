@@ -25,12 +25,13 @@ from clusterctl.forward import Forward
 from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import fingerprint as fingerprint
 from clusterctl.keys import refuse_unreadable
+from clusterctl.local import LocalChannel
 from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Statistics
 from clusterctl.shell import BOOTSTRAP, Program
 from clusterctl.sockets import has_ended, hops
-from clusterctl.sshconfig import Way, own_jump, resolve
+from clusterctl.sshconfig import Way, names_user, own_jump, resolve
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
@@ -52,9 +53,9 @@ class Transport:
         self._login = login or self._own_login or Login(known_hosts, passphrase)
         self._connection: fabric.Connection | None = None
         self._lock_connection: fabric.Connection | None = None
-        self._held: paramiko.Channel | None = None
+        self._held: paramiko.Channel | LocalChannel | None = None
         self._forwards: dict[tuple[str, int], Forward] = {}
-        self._spare: dict[tuple[str, int], paramiko.Channel] = {}
+        self._spare: dict[tuple[str, int], paramiko.Channel | socket.socket] = {}
         self._connecting = threading.RLock()
         self._forwarding = threading.Lock()
         self._refusal: AccessRefused | None = None
@@ -67,6 +68,8 @@ class Transport:
 
     @property
     def connected(self) -> bool:
+        if self.host.ssh.local:
+            return True
         return self._connection is not None and self._connection.is_connected and not has_ended(self._connection.transport.sock)
 
     def connect(self) -> None:
@@ -74,6 +77,8 @@ class Transport:
 
         A thread that waited for the attempt of another one gets its outcome: a silent machine costs each run one timeout.
         """
+        if self.host.ssh.local:
+            return
         asked = time.monotonic()
         with self._connecting:
             if self._refusal is not None:
@@ -131,11 +136,13 @@ class Transport:
         """Return what others report that wait for a program of this run."""
         return f"{operator()}, {self._operation or 'clusterctl'}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
-    def _open_session(self) -> paramiko.Channel:
+    def _open_session(self) -> paramiko.Channel | LocalChannel:
         """Open a session; where sshd refuses one more (MaxSessions), leave this connection to the lock and take another.
 
         A session that just ended may still count for a moment. Raises Unreachable, OSError, EOFError, SSHException.
         """
+        if self.host.ssh.local:
+            return LocalChannel()
         deadline = time.monotonic() + self.way.ssh.connect_timeout
         while True:
             self.connect()
@@ -163,7 +170,7 @@ class Transport:
         return Unreachable("sshd refuses another session on its connection (MaxSessions)", where=self.host.name,
                            hint="MaxSessions 10, which is the default, in its sshd_config", code="ssh.max-sessions")
 
-    def _conversation(self, channel: paramiko.Channel) -> Conversation:
+    def _conversation(self, channel: paramiko.Channel | LocalChannel) -> Conversation:
         return Conversation(self.host, self.way.ssh, channel, sudo_password=self._sudo_password, drop=self._drop)
 
     @contextlib.contextmanager
@@ -188,9 +195,9 @@ class Transport:
         """
         self.connect()
 
-        def open_channel() -> paramiko.Channel:
+        def open_channel() -> paramiko.Channel | socket.socket:
             spare = self._spare.pop((address, port), None)
-            if spare is not None and not (spare.closed or spare.eof_received):
+            if spare is not None and not (has_ended(spare) or getattr(spare, "eof_received", False)):
                 return spare
             try:
                 return self._direct(address, port)
@@ -203,8 +210,10 @@ class Transport:
             self._forwards[address, port] = found = self._forwards.get((address, port)) or Forward(open_channel)
             return found
 
-    def _direct(self, address: str, port: int) -> paramiko.Channel:
+    def _direct(self, address: str, port: int) -> paramiko.Channel | socket.socket:
         """Open a connection from the machine to an address. Raises Refused where sshd allows none, Unreachable, OSError."""
+        if self.host.ssh.local:
+            return socket.create_connection((address, port), self.host.ssh.connect_timeout)
         self.connect()
         assert self._connection is not None
         transport: paramiko.Transport = self._connection.transport
@@ -243,7 +252,6 @@ class Transport:
         connection, it gets one of its own.
         """
         self.connect()
-        assert self._connection is not None
         try:
             held = self._conversation(self._session_to_hold())
             with self._remembering():
@@ -256,7 +264,9 @@ class Transport:
         self._held = held.channel
         return held
 
-    def _session_to_hold(self) -> paramiko.Channel:
+    def _session_to_hold(self) -> paramiko.Channel | LocalChannel:
+        if self.host.ssh.local:
+            return LocalChannel()
         assert self._connection is not None
         timeout = self.way.ssh.connect_timeout
         try:
@@ -295,7 +305,7 @@ def bastions(host: Host) -> Iterator[Host]:
     for jump, bastion in zip((jumps or "").split(","), hops(jumps) if jumps else (), strict=False):
         way = resolve(host.ssh).before
         named = {name: getattr(bastion, name) for name in bastion.model_fields_set}
-        user = {} if "user" in named or resolve(bastion).ssh.user != "root" else {"user": way[0].ssh.user}
+        user = {} if names_user(bastion) else {"user": way[0].ssh.user}
         ssh = Ssh(**{"private_key": host.ssh.private_key, "connect_timeout": host.ssh.connect_timeout,
                      "network_namespace": host.ssh.network_namespace, "common_args": ("-J", ",".join(before)) if before else (),
                      **named, **user})

@@ -50,6 +50,13 @@ IMAGES: Mapping[str, str] = {
     "agnhost": "registry.k8s.io/e2e-test-images/agnhost:{version}",
 }
 """Images by reference, as manifests name them. A mirror may hold each as ``images/NAME-VERSION-ARCH.tar``."""
+_UPSTREAM = "registry.k8s.io"
+
+
+def image_reference(name: str, version: str, registry: str | None) -> str:
+    """Return the reference of an image. ``registry``: host and path in place of upstream's registry."""
+    reference = IMAGES[name].format(version=version)
+    return reference.replace(_UPSTREAM, registry, 1) if registry else reference
 
 
 @dataclass(frozen=True, slots=True)

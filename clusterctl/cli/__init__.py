@@ -32,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
+PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
 """The modules with verbs, in the order of the help."""
 
 OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day"}

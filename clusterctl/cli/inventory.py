@@ -18,6 +18,7 @@ from clusterctl.inventory.vault import Passwords
 
 if TYPE_CHECKING:
     from clusterctl.inventory.loader import Inventory
+    from clusterctl.model import Host
 
 
 class Output(StrEnum):
@@ -25,6 +26,14 @@ class Output(StrEnum):
 
     text = "text"
     json = "json"
+
+
+class InventoryOutput(StrEnum):
+    """How an inventory is printed."""
+
+    text = "text"
+    json = "json"
+    yaml = "yaml"
 
 
 InventoryOption = Annotated[list[Path], typer.Option(
@@ -79,15 +88,44 @@ def register(app: typer.Typer) -> None:
 
 def inventory(
     inventory: Sources,
-    output: OutputOption = Output.text,
+    output: Annotated[InventoryOutput, typer.Option("-o", "--output", help="Print text, or JSON or YAML for programs.")] =
+        InventoryOutput.text,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name all files and ignored variables.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Print an inventory without other tools' variables.")] = False,
+    explain: Annotated[str | None, typer.Option("--explain", metavar="HOST", help="Print the settings of this host, and where "
+                                                "each comes from (-o yaml).")] = None,
 ) -> None:
     """Show what was understood of an inventory. Nothing is contacted."""
-    from clusterctl.inventory import read
-    from clusterctl.inventory.show import as_data, as_text
+    from clusterctl.inventory import read, show
 
     found: Inventory = read(inventory)
-    typer.echo(json.dumps(as_data(found), indent=2) if output is Output.json else as_text(found, verbose=verbose))
+    if convert:
+        from clusterctl.inventory.conversion import convert as converted
+
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(converted(found.cluster), nl=False)
+    elif explain is not None:
+        typer.echo(show.explain(found, _host(found, explain, output)))
+    elif output is InventoryOutput.yaml:
+        import yaml
+
+        typer.echo(yaml.safe_dump(json.loads(json.dumps(show.as_data(found))), sort_keys=False), nl=False)
+    else:
+        as_json = output is InventoryOutput.json
+        typer.echo(json.dumps(show.as_data(found), indent=2) if as_json else show.as_text(found, verbose=verbose))
+
+
+def _host(found: Inventory, name: str, output: InventoryOutput) -> Host:
+    from clusterctl.errors import InputError
+
+    if output is not InventoryOutput.yaml:
+        raise InputError("is printed as YAML", where="--explain", hint="add -o yaml", code="inventory.explain-output")
+    try:
+        return found.cluster.host(name)
+    except KeyError:
+        raise InputError(f"no host is called {name!r}", where="--explain", code="inventory.unknown-host",
+                         hint=f"hosts: {', '.join(host.name for host in found.cluster.hosts)}") from None
 
 
 def schema(

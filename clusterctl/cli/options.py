@@ -45,8 +45,8 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", parser=_folder,
                               help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
 ]
-LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", autocompletion=words.host_lists,
-                                                    help="Only these hosts.")]
+LimitOption = Annotated[str | None, typer.Option("--limit", metavar="PATTERN", autocompletion=words.host_patterns,
+                                                    help="Only these hosts: names, groups, globs, !, & as in Ansible.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")]
@@ -86,12 +86,17 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
             raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
 
 
-def refuse_minors(option: str, given: Iterable[str]) -> None:
-    """Raises InputError for what is no version, and for a version of Kubernetes that is not supported."""
+def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) -> None:
+    """Raise InputError for text that is not a version of Kubernetes and for one that is not supported.
+
+    ``minors``: a minor such as 1.36 is a version, too.
+    """
+    from clusterctl.model import MINOR
     from clusterctl.versions import SUPPORTED_MINORS, minor
 
     for version in given:
-        refuse_versions(option, [version])
+        if not minors or not MINOR.fullmatch(version):
+            refuse_versions(option, [version])
         if minor(version) not in SUPPORTED_MINORS:
             raise InputError(f"Kubernetes {version} is not supported", where=option, code="version.unsupported",
                              hint=f"supported are {', '.join(SUPPORTED_MINORS)}")
@@ -160,7 +165,7 @@ class Invocation:
     def _announcement(self) -> Announcement:
         from clusterctl.cli.waiting import Announcement
 
-        return Announcement(self.options.chosen(self.opening.cluster), self.opening.transports)
+        return Announcement(self.opening.options.chosen(self.opening.cluster), self.opening.transports)
 
     @cached_property
     def opening(self) -> Opening:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
+from clusterctl.components import given
 from clusterctl.components.base import Component, Context, everywhere
 from clusterctl.model import Host
 from clusterctl.reach import ports
@@ -12,6 +14,7 @@ from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.firewall import Firewall
 from clusterctl.resources.footprint import Before, FirewallBefore
+from clusterctl.resources.given import GivenModule, GivenSysctl, Leaving
 from clusterctl.resources.system import Module, Packages, Sysctl
 
 MODULES = {
@@ -56,15 +59,39 @@ def in_container(context: Context) -> bool:
 
 
 def _kernel(context: Context) -> list[Resource]:
-    settings = NETWORK_SETTINGS if in_container(context) else NETWORK_SETTINGS | KERNEL_SETTINGS
-    modules = [*MODULES, *(["vxlan"] if context.cluster.network.backend == "vxlan" else [])]
-    return [
-        File(path="/etc/modules-load.d/clusterctl.conf", content=render("host/modules.conf.j2", modules=modules)),
-        *(Module(name=name, evidence=evidence) for name, evidence in MODULES.items() if not in_container(context)),
-        # The last of all names: Debian's 99-sysctl.conf, which is /etc/sysctl.conf, would win over it at boot.
-        File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)),
-        *(Sysctl(key=key, value=value) for key, value in settings.items()),
+    """Return kernel modules and settings: those of clusterctl on nodes, and those of the inventory, which win."""
+    added, names = context.host.settings, list(MODULES) if context.host.is_node else []
+    ours = dict(NETWORK_SETTINGS if in_container(context) else NETWORK_SETTINGS | KERNEL_SETTINGS) if context.host.is_node else {}
+    more = {key: str(value) for key, value in added.sysctls.items()}
+    settings = ours | more
+    boot = [*names, *(["vxlan"] if names and context.cluster.network.backend == "vxlan" else [])]
+    modules = [name for name in dict.fromkeys(name.replace("-", "_") for name in added.modules) if name not in boot]
+    found: list[Resource] = [
+        Leaving(kind="module", names=tuple(modules), ours=tuple(boot)),
+        Leaving(kind="sysctl", names=tuple(more), ours=tuple(ours)),
     ]
+    if boot or modules:
+        content = render("host/modules.conf.j2", modules=[*boot, *modules])
+        found.append(File(path="/etc/modules-load.d/clusterctl.conf", content=content))
+    if not in_container(context):
+        found += [Module(name=name, evidence=MODULES[name]) for name in names]
+        found += [GivenModule(name=name, evidence=f"builtin:{name.replace('_', '[-_]')}") for name in modules]
+    if settings:
+        # The last of all names: Debian's 99-sysctl.conf, which is /etc/sysctl.conf, would win over it at boot.
+        found.append(File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)))
+    found += [(GivenSysctl if key in more else Sysctl)(key=key, value=value) for key, value in settings.items()]
+    return found
+
+
+def replaced_settings(hosts: Iterable[Host]) -> Iterator[str]:
+    """Yield a warning for each kernel setting of clusterctl's that the inventory replaces."""
+    ours, names = NETWORK_SETTINGS | KERNEL_SETTINGS, defaultdict[tuple[str, str], list[str]](list)
+    for host in hosts:
+        for key, value in host.settings.sysctls.items() if host.is_node else ():
+            if key in ours and ours[key] != str(value):
+                names[key, str(value)].append(host.name)
+    for (key, value), found in names.items():
+        yield f"cluster.sysctls: {key} = {value} replaces {ours[key]}, which clusterctl sets for Kubernetes: {', '.join(found)}"
 
 
 def firewall(context: Context) -> Firewall:
@@ -92,14 +119,16 @@ def resources(context: Context) -> Sequence[Resource]:
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
+    wanted += given.access(context)
     wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:
         wanted.append(FirewallBefore())
-        wanted += _kernel(context)
+    wanted += given.packages(context, packages(context.host))
+    wanted += _kernel(context)
     wanted.append(firewall(context))
     if context.facts["resolv_conf"] == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
-    return wanted
+    return [*wanted, *given.files(context)]
 
 
 HOST = Component(name="host", on=everywhere, resources=resources)

@@ -20,6 +20,7 @@ from clusterctl.components.common import (
 )
 from clusterctl.components.host import in_container
 from clusterctl.components.objects import node_taints
+from clusterctl.components.reserves import reserved
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -56,7 +57,7 @@ API_PROXY = Component(name="api-proxy", on=workers_only, resources=_api_proxy)
 
 def kubelet_config(context: Context) -> dict[str, object]:
     """The KubeletConfiguration, with the user's fields merged over ours."""
-    cluster, facts = context.cluster, context.facts
+    cluster, facts, settings = context.cluster, context.facts, context.host.settings.kubelet
     config: dict[str, object] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -81,7 +82,7 @@ def kubelet_config(context: Context) -> dict[str, object]:
         "makeIPTablesUtilChains": True,
         "seccompDefault": True,
         "podPidsLimit": 4096,
-        "maxPods": cluster.settings.kubelet.max_pods,
+        "maxPods": settings.max_pods,
         "eventRecordQPS": 50,
         "streamingConnectionIdleTimeout": "5m0s",
         "failSwapOn": False,
@@ -97,10 +98,12 @@ def kubelet_config(context: Context) -> dict[str, object]:
         config["failCgroupV1"] = False
     if not facts.lowers_oom_score:
         config["oomScoreAdj"] = 0
+    if quantities := reserved(settings, facts):
+        config["kubeReserved"] = dict(quantities)
     if taints := node_taints(cluster, context.host):
         # From its first moment on: a pod that was placed before the taint would stay.
         config["registerWithTaints"] = taints
-    return _merge(config, cluster.settings.kubelet.config)
+    return _merge(config, settings.config)
 
 
 def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
@@ -129,7 +132,7 @@ def _kubelet(context: Context) -> Sequence[Resource]:
     program = product(context, "kubelet", cluster.versions.kubernetes)
     switch = links(program, "kubelet")
     arguments = with_extra(
-        {"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2}, cluster.settings.kubelet.extra_args
+        {"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2}, host.settings.kubelet.extra_args
     )
     service = unit("kubelet", "kubelet/kubelet.service.j2", arguments=arguments)
     return [

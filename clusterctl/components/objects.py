@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from clusterctl.artifacts.catalog import IMAGES
+from clusterctl.artifacts.catalog import image_reference
 from clusterctl.components.common import NODE_IDENTITIES, node_user
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.errors import InputError
@@ -28,7 +28,7 @@ METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kuberne
 INVENTORY = "clusterctl.dev/inventory"
 """Label of objects from ``addons.manifests``, with the cluster's name: what leaves the manifests is removed while it bears it."""
 GIVEN = "clusterctl.dev/given"
-"""Annotation of a node: which labels and taints it has from the inventory, so that they go when the inventory drops them."""
+"""Annotation of a node: its labels, annotations and taints of the inventory, which are removed once they leave it."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
@@ -59,17 +59,17 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     ``forward``: whether names outside the cluster are asked of the nodes' own name servers.
     """
     wanted: list[Object] = []
-    settings, versions = cluster.settings.addons, cluster.versions
+    settings, versions, registry = cluster.settings.addons, cluster.versions, cluster.settings.image_registry
     if settings.coredns:
         wanted += _ours(
             "coredns", domain=cluster.network.domain, address=str(cluster.network.dns_address),
-            replicas=min(2, len(cluster.nodes)), forward=forward, image=IMAGES["coredns"].format(version=versions.coredns))
+            replicas=min(2, len(cluster.nodes)), forward=forward, image=image_reference("coredns", versions.coredns, registry))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(METRICS_SECRET)
         wanted += _ours(
             "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
-            image=IMAGES["metrics-server"].format(version=versions.metrics_server))
+            image=image_reference("metrics-server", versions.metrics_server, registry))
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:
@@ -172,9 +172,9 @@ def node_taints(cluster: Cluster, host: Host) -> list[dict[str, str]]:
 
 
 def node_changes(cluster: Cluster, nodes: dict[str, Object]) -> Iterator[tuple[str, Object, tuple[str, ...]]]:
-    """Yield (node, patch, fields) for each node whose labels or taints are not as wanted.
+    """Yield (node, patch, fields) for each node whose labels, annotations or taints are not as wanted.
 
-    What the inventory gave a node before and gives it no longer is removed; labels and taints of others stay.
+    What the inventory gave a node before and gives it no longer is removed; those of others stay.
     """
     for host in cluster.nodes:
         node = nodes.get(host.name)
@@ -193,12 +193,18 @@ def _node_change(cluster: Cluster, host: Host, node: Object) -> tuple[Object, tu
     stale = [taint for taint in taints if _place(taint) not in places and (
         ":".join(_place(taint)) in before["taints"] or (not _dedicated(cluster, host) and _same(CONTROL_PLANE_TAINT, taint)))]
     forgotten = cordoned_for(node)
-    if not (labels or missing or stale or forgotten or before != now):
+    notes, noted = host.settings.kubelet.annotations, meta.get("annotations") or {}
+    annotations: dict[str, str | None] = {key: value for key, value in notes.items() if noted.get(key) != value}
+    annotations |= {key: None for key in before["annotations"] if key not in notes and key in noted}
+    fields = [*sorted(key if value is not None else f"{key} removed" for key, value in (labels | annotations).items()),
+              *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if stale else []),
+              *([f"uncordoned: {forgotten}, which did not end, had cordoned it"] if forgotten else [])]
+    if not (labels or annotations or missing or stale or forgotten or before != now):
         return None
     patch: dict[str, dict[str, object]] = {"metadata": {"labels": labels}}
-    annotations: dict[str, str | None] = {}
     if before != now:
-        annotations[GIVEN] = json.dumps(now, separators=(",", ":")) if any(now.values()) else None
+        recorded = {kind: words for kind, words in now.items() if words or kind != "annotations"}
+        annotations[GIVEN] = json.dumps(recorded, separators=(",", ":")) if any(now.values()) else None
     if missing or stale:
         # Others may be changing the taints: the list is replaced only in the version that was read.
         patch["metadata"]["resourceVersion"] = meta["resourceVersion"]
@@ -210,24 +216,22 @@ def _node_change(cluster: Cluster, host: Host, node: Object) -> tuple[Object, tu
         patch.setdefault("spec", {})["unschedulable"] = None
     if annotations:
         patch["metadata"]["annotations"] = annotations
-    fields = [*sorted(key if value is not None else f"{key} removed" for key, value in labels.items()),
-              *(f"taint {taint['key']}" for taint in missing), *(["taint removed"] if stale else []),
-              *([f"uncordoned: {forgotten}, which did not end, had cordoned it"] if forgotten else [])]
     return patch, tuple(fields or ["record of labels and taints"])
 
 
 def _gives(host: Host) -> dict[str, list[str]]:
-    """The keys of the labels, and the keys and effects of the taints, that the inventory gives a node."""
-    return {"labels": sorted(host.labels), "taints": sorted(f"{taint.key}:{taint.effect}" for taint in host.taints)}
+    """Return the keys of labels and annotations, and the keys and effects of taints, that the inventory gives a node."""
+    return {"labels": sorted(host.labels), "taints": sorted(f"{taint.key}:{taint.effect}" for taint in host.taints),
+            "annotations": sorted(host.settings.kubelet.annotations)}
 
 
 def _given(meta: Object) -> dict[str, list[str]]:
     """What the inventory gave a node before, as its annotation records it; nothing where others made it unreadable."""
     try:
         found = json.loads((meta.get("annotations") or {}).get(GIVEN, "{}"))
-        return {kind: [str(word) for word in found.get(kind, [])] for kind in ("labels", "taints")}
+        return {kind: [str(word) for word in found.get(kind, [])] for kind in ("labels", "taints", "annotations")}
     except (ValueError, AttributeError, TypeError):
-        return {"labels": [], "taints": []}
+        return {"labels": [], "annotations": [], "taints": []}
 
 
 def _dedicated(cluster: Cluster, host: Host) -> bool:

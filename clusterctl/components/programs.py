@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clusterctl.artifacts.catalog import CNI_PLUGINS, IMAGES
+from clusterctl.artifacts.catalog import CNI_PLUGINS, IMAGES, image_reference
+from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
 from clusterctl.components.base import Component, Context, everywhere, nodes
 from clusterctl.components.common import ids, links, product, unit
 from clusterctl.model import Cluster
@@ -53,7 +54,7 @@ PROGRAMS = Component(name="programs", on=everywhere, resources=_programs)
 
 def _containerd(context: Context) -> Sequence[Resource]:
     versions = context.cluster.versions
-    pause = f"registry.k8s.io/pause:{versions.pause}"
+    pause = image_reference("pause", versions.pause, context.cluster.settings.image_registry)
     containerd, runc = product(context, "containerd", versions.containerd), product(context, "runc", versions.runc)
     plugins, crictl = product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)
     oom = context.facts.lowers_oom_score
@@ -61,7 +62,9 @@ def _containerd(context: Context) -> Sequence[Resource]:
         path="/etc/containerd/config.toml",
         content=render("containerd/config.toml.j2", pause=pause, oom=oom, systemd_cgroup=not context.facts.cgroup_v1),
     )
-    service = unit("containerd", "containerd/containerd.service.j2", oom=oom)
+    proxy = proxy_digest(context.cluster, context.host)
+    service = unit("containerd", "containerd/containerd.service.j2", oom=oom, proxy=proxy, proxy_file=PROXY_FILE)
+    logins = [one for one in registry_files(context.cluster, context.host) if one.path == CREDENTIALS]
     daemon = [
         *links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"),
         Link(path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc"),
@@ -70,12 +73,12 @@ def _containerd(context: Context) -> Sequence[Resource]:
         *daemon,
         *links(crictl, "crictl"),
         Link(path="/usr/local/bin/crictl", target=f"{ROOT}/bin/crictl"),
-        Folder(path="/etc/containerd/certs.d"),
+        Folder(path=CERTIFICATES),
         File(path="/etc/crictl.yaml", content=render("containerd/crictl.yaml.j2")),
         *(Link(path=f"/opt/cni/bin/{name}", target=f"{plugins.folder}/{name}") for name in CNI_PLUGINS),
         config,
         service,
-        Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service), deadline=60),
+        Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service, *logins), deadline=60),
     ]
     return [*wanted, *_images(context, pause=versions.pause), *_notes(pause=versions.pause)]
 
@@ -87,8 +90,13 @@ def _notes(**named: str) -> list[Resource]:
 
 
 def _images(context: Context, **named: str) -> list[Resource]:
-    """The images that a mirror holds, by name and version; the others containerd pulls by itself."""
+    """The images that a mirror holds, by name and version; the others containerd pulls by itself.
+
+    An archive names its image as upstream does: with another registry containerd pulls all of them.
+    """
     found: list[Resource] = []
+    if context.cluster.settings.image_registry:
+        return found
     for name, version in named.items():
         archive = context.catalog.image(name, version, context.facts.arch)
         if archive is not None:

@@ -64,6 +64,10 @@ class Tree:
             self._groups_of[host] = sorted(chosen, key=lambda group: (group.depth, group.priority, group.name))
         return self._groups_of[host]
 
+    def forget_groups(self) -> None:
+        """Forget the groups of hosts: groups were added."""
+        self._groups_of.clear()
+
     def count(self, mentions: int, place: Place) -> None:
         """A range is a few bytes and thousands of hosts: what all groups hold together is bounded, too."""
         self.mentions += mentions
@@ -221,3 +225,15 @@ def settle(tree: Tree, findings: Findings) -> None:
     for name in order:
         if above := tree.parents.get(name):
             tree.groups[name].depth = 1 + max(tree.groups[parent].depth for parent in above)
+
+
+def add_dynamic_groups(tree: Tree, findings: Findings) -> None:
+    """Put kubespray's groups into ``k8s_cluster`` where an inventory does not.
+
+    Its playbooks do so at run time (roles/dynamic_groups), so that group_vars/k8s_cluster counts without the group, too.
+    """
+    members = [tree.groups[name] for name in ("kube_control_plane", "kube_node", "calico_rr") if name in tree.groups]
+    if members and "k8s_cluster" not in tree.groups:
+        tree.group("k8s_cluster", members[0].place).children = {group.name: group.place for group in members}
+        tree.forget_groups()
+        settle(tree, findings)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from clusterctl.errors import InputError
-from clusterctl.inventory import names, values
+from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
 from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.secrets import Secret
-from clusterctl.sockets import ssh_options
+from clusterctl.ssh_options import parse
 
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 HOST_KEY = re.compile(
     r"SHA256:[A-Za-z0-9+/]{43}=?|(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]{40,}( .*)?")
-WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh"), "become_method": ("sudo", "ansible.builtin.sudo"),
+LOCAL = ("local", "ansible.builtin.local")
+WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh", *LOCAL), "become_method": ("sudo", "ansible.builtin.sudo"),
         "become_user": ("root",)}
 _REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _EFFECTS = get_args(Taint.model_fields["effect"].annotation)
@@ -86,7 +88,7 @@ class HostReader:
         return None
 
     def _check_ways(self) -> None:
-        """Only SSH, and only sudo to root."""
+        """Only SSH, or this computer itself, and only sudo to root."""
         for what, wanted in WAYS.items():
             if node := self.get(what):
                 values.one_of(node, self.findings, *wanted)
@@ -94,13 +96,15 @@ class HostReader:
     def _ssh(self, base: Path) -> Ssh | None:
         address = self._ssh_address()
         port, timeout = self.get("port"), self.get("timeout")
-        arguments = [*self._arguments("common_args"), *self._arguments("extra_args")]
+        arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
         if address is None:
             return None
         # What the inventory does not set may be set by ssh_config.
+        connection = self.get("connection")
+        local = connection is not None and connection.value in LOCAL
         given = {"port": (values.integer(port, self.findings, 1, 65535) if port else None) or None,
-                 "user": user if self.get("user") else None}
+                 "user": user if self.get("user") and not local else None, "local": local or None}
         return Ssh(
             **{name: value for name, value in given.items() if value is not None},
             address=address,
@@ -127,7 +131,9 @@ class HostReader:
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is not None and not USER.fullmatch(value):
+        if value is None:
+            self.findings.note(f"ansible_user is not set: ssh_config's User logs in, else {getpass.getuser()}, as with ssh")
+        elif not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
         return value if value is not None and USER.fullmatch(value) else "root"
 
@@ -156,13 +162,21 @@ class HostReader:
     def _arguments(self, what: str) -> list[str]:
         try:
             words = shlex.split(self.text(what) or "")
-            ssh_options(tuple(words))
+            self._note_ignored(what, parse(tuple(words)).ignored)
             return words
         except ValueError as error:
             self.refuse(what, f"cannot be split into arguments: {error}")
         except InputError as error:
             self.refuse(what, f"{error.where}: {error.message}" if error.where else error.message, error.hint)
         return []
+
+    def _note_ignored(self, what: str, ignored: Sequence[str]) -> None:
+        name = names.ALIASES[what][0]
+        if "stricthostkeychecking" in ignored:
+            self.findings.note(f"{name}: StrictHostKeyChecking is ignored: host keys are always checked; clusterctl trust --all "
+                               "accepts unknown ones")
+        if others := sorted(set(ignored) - {"stricthostkeychecking"}):
+            self.findings.note(f"{name}: {', '.join(others)} change nothing here and are ignored")
 
     def _host_key(self) -> str | None:
         value = self.text("host_key")
@@ -257,7 +271,7 @@ def is_label_key(key: str) -> bool:
 def check_names(variables: Variables, findings: Findings) -> None:
     """Refuse secrets and misspelt names; remember which names mean nothing here."""
     for name, node in variables.items():
-        if name in names.USED or name == "cluster":
+        if name in names.USED or name in kubespray.NAMES or name == "cluster":
             continue
         if name in names.SECRETS:
             meant = _meant(name, variables)
@@ -272,8 +286,6 @@ def check_names(variables: Variables, findings: Findings) -> None:
             findings.refuse(node.key, f"{node.path}: unknown variable{did_you_mean(name, names.ANSIBLE_KNOWN)}")
         else:
             findings.ignored.add(name)
-            if name in names.KUBESPRAY:
-                findings.note(f"{name} is kubespray's and is ignored; here it is {names.KUBESPRAY[name]}")
 
 
 def _meant(name: str, variables: Variables) -> Node | None:

@@ -1,25 +1,37 @@
-"""Reading an inventory: the file and what lies beside it, to a ``Cluster``."""
+"""Reading an inventory: the files and what lies beside them, to a ``Cluster``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from clusterctl.errors import InputError
-from clusterctl.inventory import rules
+from clusterctl.host_settings import HostSettings
+from clusterctl.inventory import kubespray, rules
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place
 from clusterctl.inventory.formats import read_tree
-from clusterctl.inventory.groups import Tree, Variables
+from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
 from clusterctl.inventory.names import near_cluster
-from clusterctl.inventory.roles import Roles, assign, node_names
-from clusterctl.inventory.settings import descend, read_settings, read_versions
+from clusterctl.inventory.roles import assign, node_names
+from clusterctl.inventory.settings import (
+    descend,
+    merged,
+    read_host_settings,
+    read_settings,
+    read_versions,
+    refuse_cluster_wide,
+)
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
 from clusterctl.model import Cluster, Host
 from clusterctl.secrets import Secret
+
+Provenance = Mapping[str, Node | None]
+"""The variable ``cluster`` of each host, merged, with the places of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,7 @@ class Inventory:
     files: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    provenance: Provenance = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
     sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
 
@@ -42,77 +55,147 @@ def read(given: Path | Sources) -> Inventory:
     sources = Sources.of(given)
     findings = Findings(passwords=sources.passwords)
     tree, start = read_tree(sources, findings)
-    files = VarsFiles(sources.folders, findings)
-    roles = assign(tree, start, findings)
-    cluster_node = _cluster_variable(tree, roles, files, findings)
+    add_dynamic_groups(tree, findings)
+    reader = _Reader(tree, VarsFiles(sources.folders, findings), findings)
+    hosts = reader.hosts(start)
+    cluster_node = reader.cluster_variable()
     settings = read_settings(cluster_node, findings)
-    hosts, written, passwords = _hosts(tree, roles, files, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
     if not tree.host_places and not findings.problems:
         findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers", code="inventory.no-hosts")
     findings.raise_problems()
     if settings is None or versions is None:
         raise InputError("the settings cannot be used", where=str(sources))
-    cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=sources.folders[0].absolute())
+    cluster = Cluster(hosts=tuple(hosts), versions=versions, settings=settings, base=sources.folders[0].absolute())
     if settings.kubernetes and settings.kubernetes != versions.kubernetes:
         findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"
                       " a cluster that runs another patch of it keeps that one")
-    places = {name: tree.host_places[host] for name, host in written.items()}
-    _check_rules(cluster, places, (cluster_node, start), findings)
+    reader.check_rules(cluster, cluster_node, start)
     if note := rules.even_members(len(cluster.etcd_members))[0]:
         findings.note(note)
     if findings.sealed:
         findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
-    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes), written, passwords)
+    return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
+                     reader.provenance, reader.written, reader.passwords)
 
 
-def _cluster_variable(tree: Tree, roles: Roles, files: VarsFiles, findings: Findings) -> Node | None:
-    """The variable ``cluster``, which is one for all hosts: ``group_vars/all`` replaces ``all.vars`` as in Ansible."""
-    for group in {group.name: group for host in roles for group in tree.groups_of(host)}.values():
-        _refuse_cluster(group.variables, findings)
-        _refuse_cluster(files.of("group_vars", group.name), findings)
-    for host in roles:
-        _refuse_cluster(tree.host_variables[host], findings)
-        _refuse_cluster(files.of("host_vars", host), findings)
-    found = files.of("group_vars", "all").get("cluster") or tree.groups["all"].variables.get("cluster")
-    if found is None:
-        _refuse_misspelt_cluster({**tree.groups["all"].variables, **files.of("group_vars", "all")}, findings)
-    return found
+class _Own(NamedTuple):
+    """The settings of a host and the variable ``cluster`` that they were read from; no settings where something is wrong."""
+
+    node: Node | None
+    settings: HostSettings | None
 
 
-def _refuse_misspelt_cluster(variables: Variables, findings: Findings) -> None:
-    for name, node in variables.items():
-        if near_cluster(name) and isinstance(node.value, dict):
-            findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)", "rename it, or add cluster: {}",
-                            code="inventory.cluster-misspelt")
+class _Reader:
+    """Reads the hosts and settings of a tree of groups and the files beside it."""
+
+    def __init__(self, tree: Tree, files: VarsFiles, findings: Findings) -> None:
+        self.tree, self.files, self.findings = tree, files, findings
+        self.provenance: dict[str, Node | None] = {}
+        self.written: dict[str, str] = {}
+        self.passwords: dict[str, Secret] = {}
+        self._first = ""
+        self._known: dict[tuple[int, ...], _Own] = {}
+
+    def hosts(self, start: Place) -> list[Host]:
+        """Return the hosts that have a role, and remember their names in the inventory and their sudo passwords."""
+        roles = assign(self.tree, start, self.findings)
+        self._first = next((host for host in roles if "control_plane" in roles[host]), next(iter(roles), ""))
+        hosts = []
+        for host, name in node_names(self.tree, roles, self.findings).items():
+            variables = host_variables(self.tree, self.files, host)
+            reader = HostReader((host, name), self.tree.host_places[host], variables, self.findings)
+            found = reader.host(roles[host], self.files.folders[0])
+            own = self._settings(host, variables)
+            self.written[name], self.provenance[name] = host, own.node
+            if (password := reader.sudo_password()) is not None:
+                self.passwords[name] = password
+            if found is not None and own.settings is not None:
+                groups = frozenset(group.name for group in self.tree.groups_of(host))
+                hosts.append(_with_settings(found.model_copy(update={"groups": groups}), own.settings))
+        return hosts
+
+    def _settings(self, host: str, variables: Variables) -> _Own:
+        """Return a host's settings: one object for all hosts with the same values."""
+        nodes = _clusters(host_layers(self.tree, self.files, host))
+        translated = [variables[name] for name in kubespray.TRANSLATIONS if name in variables]
+        stack = tuple(map(id, (*nodes, *translated)))
+        if stack not in self._known:
+            explicit = merged(nodes)
+            below = kubespray.translate(variables, explicit, self.findings, of_host=True)
+            node = merged([*([below] if below else []), *nodes])
+            self._known[stack] = _Own(node, read_host_settings(node, self.findings))
+        return self._known[stack]
+
+    def cluster_variable(self) -> Node | None:
+        """Return the variable ``cluster`` of all hosts. Of other groups and of hosts, cluster-wide settings are refused.
+
+        kubespray's variables count as the first control plane has them: a cluster has one network.
+        """
+        hosts = self.written.values()  # Files of machines that are left alone are not read.
+        for group in {group.name: group for host in hosts for group in self.tree.groups_of(host)}.values():
+            self._check_part(group.variables)
+            self._check_part(self.files.of("group_vars", group.name))
+        for host in hosts:
+            self._check_part(self.tree.host_variables[host])
+            self._check_part(self.files.of("host_vars", host))
+        layers = (self.tree.groups["all"].variables, self.files.of("group_vars", "all"))
+        nodes = _clusters(layers)
+        if not nodes:
+            self._refuse_misspelt({**layers[0], **layers[1]})
+        variables = host_variables(self.tree, self.files, self._first) if self._first else {}
+        below = kubespray.translate(variables, merged(nodes), self.findings)
+        return merged([*([below] if below else []), *nodes])
+
+    def _check_part(self, variables: Variables) -> None:
+        if node := variables.get("cluster"):
+            refuse_cluster_wide(node, self.findings)
+
+    def _refuse_misspelt(self, variables: Variables) -> None:
+        for name, node in variables.items():
+            if near_cluster(name) and isinstance(node.value, dict):
+                self.findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)",
+                                     "rename it, or add cluster: {}", code="inventory.cluster-misspelt")
+
+    def check_rules(self, cluster: Cluster, settings_node: Node | None, start: Place) -> None:
+        for about, message, hint, code, host in rules.broken(cluster):
+            source = self.provenance.get(host) or settings_node
+            if isinstance(about, str):
+                self.findings.refuse(self.tree.host_places[self.written[about]], message, hint, code=code)
+            elif about and source is not None:
+                node, _ = descend(source, about)
+                self.findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
+            else:
+                self.findings.refuse(start, message, hint, code=code)
 
 
-def _refuse_cluster(variables: Variables, findings: Findings) -> None:
-    if node := variables.get("cluster"):
-        findings.refuse(node.key, f"{node.path}: the settings are for all hosts and belong in all.vars or group_vars/all")
+def _clusters(layers: Sequence[Variables]) -> list[Node]:
+    return [variables["cluster"] for variables in layers if "cluster" in variables]
 
 
-def _hosts(tree: Tree, roles: Roles, files: VarsFiles,
-           findings: Findings) -> tuple[tuple[Host, ...], dict[str, str], dict[str, Secret]]:
-    """The hosts that have a role; their names in the inventory, and their sudo passwords, by name."""
-    hosts, written, passwords = [], {}, {}
-    for host, name in node_names(tree, roles, findings).items():
-        reader = HostReader((host, name), tree.host_places[host], host_variables(tree, files, host), findings)
-        found = reader.host(roles[host], files.folders[0])
-        written[name] = host
-        if (password := reader.sudo_password()) is not None:
-            passwords[name] = password
-        if found is not None:
-            hosts.append(found)
-    return tuple(hosts), written, passwords
+def _with_settings(host: Host, settings: HostSettings) -> Host:
+    """Return a host with its settings; labels and taints of its own variables win over those of ``cluster.kubelet``."""
+    labels, taints = host.labels, host.taints
+    if host.is_node:
+        labels = {**settings.kubelet.labels, **labels}
+        taints = tuple({(taint.key, taint.effect): taint for taint in (*settings.kubelet.taints, *taints)}.values())
+    return host.model_copy(update={"settings": settings, "labels": labels, "taints": taints})
 
 
 def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
-    """One host's variables. From weak to strong, as in Ansible: ``all`` and then its groups in the inventory, ``group_vars/all``,
-    ``group_vars`` of its groups, the host in the inventory, ``host_vars``. A variable is replaced whole, never merged."""
+    """Return one host's variables. All but ``cluster`` are replaced whole, never merged."""
+    return {name: node for variables in host_layers(tree, files, host) for name, node in variables.items()}
+
+
+def host_layers(tree: Tree, files: VarsFiles, host: str) -> list[Variables]:
+    """Return what a host's variables are made of, from weak to strong, as in Ansible.
+
+    ``all`` and then its groups in the inventory, ``group_vars/all``, ``group_vars`` of its groups, the host in the inventory,
+    ``host_vars``. A variable is replaced whole; only ``cluster`` is merged.
+    """
     groups = tree.groups_of(host)
-    weak_to_strong = [
+    return [
         tree.groups["all"].variables,
         *(group.variables for group in groups),
         files.of("group_vars", "all"),
@@ -120,16 +203,3 @@ def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
         tree.host_variables[host],
         files.of("host_vars", host),
     ]
-    return {name: node for variables in weak_to_strong for name, node in variables.items()}
-
-
-def _check_rules(cluster: Cluster, places: Mapping[str, Place], around: tuple[Node | None, Place], findings: Findings) -> None:
-    settings_node, start = around
-    for about, message, hint, code in rules.broken(cluster):
-        if isinstance(about, str):
-            findings.refuse(places[about], message, hint, code=code)
-        elif about and settings_node is not None:
-            node, _ = descend(settings_node, about)
-            findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
-        else:
-            findings.refuse(start, message, hint, code=code)

@@ -14,12 +14,13 @@ Network = ipaddress.IPv4Network
 
 
 class Broken(NamedTuple):
-    """A rule that does not hold: about which host or which setting."""
+    """A rule that does not hold: about which host or which setting, the latter of which host where it may differ."""
 
     about: str | tuple[str, ...]
     message: str
     hint: str = ""
     code: str = ""
+    host: str = ""
 
 
 def broken(cluster: Cluster) -> list[Broken]:
@@ -67,6 +68,14 @@ def distinct_addresses(cluster: Cluster) -> Iterator[Broken]:
         host.ssh.address, host.ssh.port, host.ssh.network_namespace, host.ssh.common_args))
 
 
+def one_local_host(cluster: Cluster) -> Iterator[Broken]:
+    """This computer is one machine."""
+    local = [host.name for host in cluster.hosts if host.ssh.local]
+    if len(local) > 1:
+        yield Broken(local[1], f"{local[0]} and {local[1]} are both local, and this computer is one machine",
+                     "ansible_connection: local is for the host that is this computer", code="inventory.local-twice")
+
+
 def _twice(hosts: Sequence[Host], what: str, of: Callable[[Host], object]) -> Iterator[Broken]:
     seen: dict[object, Host] = {}
     for host in hosts:
@@ -110,16 +119,22 @@ def separate_networks(cluster: Cluster) -> Iterator[Broken]:
 
 
 def _endpoint_address(cluster: Cluster) -> ipaddress.IPv4Address | None:
+    return _as_address(str(cluster.settings.endpoint.address))
+
+
+def _as_address(text: str) -> ipaddress.IPv4Address | None:
     try:
-        return ipaddress.IPv4Address(str(cluster.settings.endpoint.address)) if cluster.settings.endpoint else None
+        return ipaddress.IPv4Address(text)
     except ValueError:
         return None
 
 
 def endpoint_form(cluster: Cluster) -> Iterator[Broken]:
+    """Digits and dots that are no address are a DNS name by their form alone."""
     endpoint = cluster.settings.endpoint
-    if endpoint and set(str(endpoint.address)) <= set("0123456789.") and _endpoint_address(cluster) is None:
-        yield Broken(("endpoint", "address"), f"{endpoint.address} is not an IPv4 address")
+    for about, name in (("address", endpoint.address), *(("names", name) for name in endpoint.names)):
+        if name is not None and set(str(name)) <= set("0123456789.") and _as_address(str(name)) is None:
+            yield Broken(("endpoint", about), f"{name} is not an IPv4 address")
 
 
 def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:
@@ -140,9 +155,11 @@ def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:
 def room_for_pods(cluster: Cluster) -> Iterator[Broken]:
     network = cluster.network
     room = 2 ** (32 - network.node_mask) - 3  # network, broadcast and the bridge's own address
-    if network.cni == "flannel" and cluster.settings.kubelet.max_pods > room:
-        yield Broken(("kubelet", "max_pods"), f"{cluster.settings.kubelet.max_pods} pods do not fit into a node's "
-                     f"/{network.node_mask}, which has room for {room}", "lower max_pods or cluster.network.node_mask")
+    for host in cluster.nodes if network.cni == "flannel" else ():
+        pods = host.settings.kubelet.max_pods
+        if pods > room:
+            yield Broken(("kubelet", "max_pods"), f"{pods} pods do not fit into a node's /{network.node_mask}, which "
+                         f"has room for {room}", "lower max_pods or cluster.network.node_mask", host=host.name)
 
 
 def service_size(cluster: Cluster) -> Iterator[Broken]:
@@ -152,6 +169,7 @@ def service_size(cluster: Cluster) -> Iterator[Broken]:
 
 
 RULES: tuple[Callable[[Cluster], Iterator[Broken]], ...] = (
-    role_counts, delivery, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes, room_for_pods,
+    role_counts, delivery, one_local_host, distinct_addresses, usable_addresses, separate_networks, endpoint_form, room_for_nodes,
+    room_for_pods,
     service_size,
 )

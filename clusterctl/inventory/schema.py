@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import names
 from clusterctl.inventory.hosts import HOST_KEY, LABEL_VALUE, USER, WAYS
 from clusterctl.model import DNS_LABEL, DNS_NAME, FLAG, MINOR, SHA256, VERSION, Settings
@@ -21,7 +22,8 @@ _PATTERNS = {
     "NetworkSettings.pods": _NETWORK, "NetworkSettings.services": _NETWORK, "NetworkSettings.domain": f"^{DNS_NAME.pattern}$",
     "Endpoint.address": f"^{DNS_NAME.pattern}$",
 }
-_VALUES = {"Settings.versions": f"^{VERSION.pattern}$", "ArtifactSettings.pins": f"^{SHA256.pattern}$"}
+_VALUES = {"Settings.versions": f"^{VERSION.pattern}$", "ArtifactSettings.pins": f"^{SHA256.pattern}$",
+           "KubeletSettings.labels": f"^{LABEL_VALUE.pattern}$"}
 """Patterns of the values of maps."""
 
 _TEXT = {"type": "string", "minLength": 1}
@@ -51,10 +53,12 @@ _TAINT = {
 _VARIABLES: dict[str, dict[str, Any]] = {
     "ssh_address": _TEXT | {"description": "IPv4 address or DNS name that SSH connects to"},
     "port": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
-    "user": _matching(USER) | {"description": "whom to log in as; root where it is not set, else sudo is used"},
+    "user": _matching(USER) | {"description": "the user to log in as, with sudo where it is not root; "
+                               "by default ssh_config's User, else the login name"},
     "private_key": {"type": "string", "description": "~ is the home, else relative to the inventory's folder"},
     "become": _FLAG,
     **{what: {"enum": list(wanted)} for what, wanted in WAYS.items()},
+    "ssh_args": {"type": "string", "description": "options for ssh; those that change nothing here are noted"},
     "common_args": {"type": "string", "description": "options for ssh, such as -o ProxyJump=ops@bastion"},
     "extra_args": {"type": "string"},
     "timeout": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 300}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
@@ -72,14 +76,20 @@ def json_schema() -> dict[str, object]:
     """The schema, draft 2020-12."""
     settings = Settings.model_json_schema()
     definitions = settings.pop("$defs", {})
-    host = _host_variables()
-    settings["description"] = "The cluster's settings."
-    everywhere = {**host, "properties": {**host["properties"], "cluster": {"$ref": "#/$defs/Settings"}}}
+    some = HostSettings.model_json_schema()
+    definitions |= some.pop("$defs", {})
+    settings["description"], some["description"] = "The cluster's settings.", "Settings of a group or host."
+    variables = _host_variables()
+    host, everywhere = ({**variables, "properties": {**variables["properties"], "cluster": {"$ref": f"#/$defs/{name}"}}}
+                        for name in ("HostSettings", "Settings"))
     definitions |= {
-        "Settings": settings, "Taint": _TAINT, "Variables": host, "AllVariables": everywhere, "Group": _group("Variables"),
+        "Settings": settings, "HostSettings": some, "Taint": _TAINT,
+        "Variables": host, "AllVariables": everywhere, "Group": _group("Variables"),
         "All": _group("AllVariables"),
     }
+    definitions["KubeletSettings"]["properties"]["taints"] = dict(_TAINTS)
     texts = _texts()
+    texts |= {"HostSettings": texts["Settings"], "Variables": texts["AllVariables"]}
     for name, definition in definitions.items():
         _describe(name, definition, texts.get(name, {}))
     return {

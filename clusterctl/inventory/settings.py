@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from clusterctl.host_settings import HostSettings
 from clusterctl.inventory.document import Node, quoted
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
@@ -23,6 +26,7 @@ _WANTED = {
     "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
     "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
 }
+T = TypeVar("T", bound=BaseModel)
 _KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
 
@@ -30,25 +34,69 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     """The settings, all defaults where there are none; None where something is wrong."""
     if node is None:
         return Settings.model_validate({})
-    before = len(findings.problems)
     if node.sealed:
         refuse_sealed(node, findings)
         return None
     at_once = descend(node, ("max_unavailable",))[0]
     if type(at_once.value) is int:  # A number or a part, and thus text; whoever means a number does not quote it.
         at_once.value = str(at_once.value)
+    return _read(Settings, node, findings)
+
+
+def read_host_settings(node: Node | None, findings: Findings) -> HostSettings | None:
+    """Return the settings of one host from all of its variable ``cluster``; None where something is wrong."""
+    if node is None:
+        return HostSettings.model_validate({})
+    if not isinstance(node.value, dict):
+        return None
+    own = {key: item for key, item in node.value.items() if key in HostSettings.model_fields}
+    return _read(HostSettings, replace(node, value=own), findings)
+
+
+def _read(model: type[T], node: Node, findings: Findings) -> T | None:
+    before = len(findings.problems)
     try:
-        settings = Settings.model_validate(plain(node, findings))
+        settings = model.model_validate(plain(node, findings))
     except ValidationError as error:
         told: set[int] = set()  # a union has an error for each of its types; the first one is enough
         for entry in error.errors(include_url=False):
             place, _ = descend(node, entry["loc"])
             if id(place) not in told or entry["type"] in ("missing", "extra_forbidden"):
-                _tell(entry["type"], entry["loc"], entry, (node, findings))
+                _tell(model, entry, node, findings)
             told.add(id(place))
         return None
     _refuse_coerced(node, settings.model_dump(mode="json"), findings)
     return settings if len(findings.problems) == before else None
+
+
+def merged(nodes: Sequence[Node]) -> Node | None:
+    """Return one tree of several, from weak to strong: maps are merged key by key, all else is replaced."""
+    return reduce(_over, nodes) if nodes else None
+
+
+def _over(weak: Node, strong: Node) -> Node:
+    if not (isinstance(weak.value, dict) and isinstance(strong.value, dict)):
+        return strong
+    below = weak.value
+    return replace(strong, value=below | {
+        key: _over(below[key], item) if key in below else item for key, item in strong.value.items()})
+
+
+def refuse_cluster_wide(node: Node, findings: Findings) -> None:
+    """Refuse settings of a group or host that are one for the whole cluster, or none at all."""
+    if not isinstance(node.value, dict):
+        findings.refuse(node.place, f"{node.path}: a map is wanted, not {node.kind}")
+        return
+    for key, item in node.value.items():
+        if key in HostSettings.model_fields:
+            continue
+        if key in Settings.model_fields:
+            findings.refuse(item.key, f"{item.path}: this setting is one for the whole cluster; of a group or host may be set "
+                            f"{', '.join(HostSettings.model_fields)}", "move it to all.vars or group_vars/all",
+                            code="inventory.cluster-wide")
+        else:
+            findings.refuse(item.key, f"{item.path}: unknown key{did_you_mean(key, HostSettings.model_fields)}; known are "
+                            f"{', '.join(HostSettings.model_fields)}")
 
 
 def _refuse_coerced(node: Node, taken: Any, findings: Findings) -> None:
@@ -59,7 +107,7 @@ def _refuse_coerced(node: Node, taken: Any, findings: Findings) -> None:
     elif isinstance(node.value, list):
         for item, inner in zip(node.value, taken, strict=True):
             _refuse_coerced(item, inner, findings)
-    elif type(taken) is not type(node.value) and not node.odd:
+    elif type(taken) is not type(node.value) and type(taken) in _KINDS and not node.odd:
         message, hint = _wrong_type(_KINDS[type(taken)], node)
         findings.refuse(node.place, f"{node.path}: {message}", hint)
 
@@ -106,14 +154,12 @@ def plain(node: Node, findings: Findings) -> object:
 
 
 def descend(node: Node, loc: Iterable[str | int]) -> tuple[Node, list[str | int]]:
-    """The deepest node on a way, and the steps that led to it; pydantic adds steps of its own for unions."""
+    """Return the deepest node on a way, and the steps that led to it; the steps that pydantic adds for unions are left out."""
     steps: list[str | int] = []
     for step in loc:
-        inner = _inner(node, step)
-        if inner is None:
-            break
-        node = inner
-        steps.append(step)
+        if inner := _inner(node, step):
+            node = inner
+            steps.append(step)
     return node, steps
 
 
@@ -125,13 +171,13 @@ def _inner(node: Node, step: str | int) -> Node | None:
     return None
 
 
-def _tell(kind: str, loc: tuple[int | str, ...], entry: Mapping[str, Any], around: tuple[Node, Findings]) -> None:
-    root, findings = around
+def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings: Findings) -> None:
+    kind, loc = entry["type"], entry["loc"]
     node, steps = descend(root, loc)
     if node.odd or node.sealed:
         return  # told already
     if kind == "extra_forbidden":
-        known = _fields(Settings, steps[:-1])
+        known = _fields(model, steps[:-1])
         message = f"unknown key{did_you_mean(str(steps[-1]), known)}" + (f"; known are {', '.join(known)}" if known else "")
         findings.refuse(node.key, f"{node.path}: {message}")
     elif kind == "missing":
@@ -139,12 +185,20 @@ def _tell(kind: str, loc: tuple[int | str, ...], entry: Mapping[str, Any], aroun
     else:
         is_key = loc[-1:] == ("[key]",)
         message, hint = ("the decrypted value does not fit", "") if node.secret else _words(kind, node, entry)
-        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint)
+        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint,
+                         code=kind if _is_ours(kind) else "")
+
+
+def _is_ours(kind: str) -> bool:
+    """Return whether a kind of error is a code of clusterctl's own validators."""
+    return kind.startswith("inventory.")
 
 
 def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
     """What is wrong, and what to do, for one of pydantic's kinds of error."""
     context = entry.get("ctx", {})
+    if _is_ours(kind):
+        return entry["msg"], ""
     if kind == "ip_v4_network" and isinstance(node.value, str):
         return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if kind == "value_error":
@@ -179,14 +233,20 @@ def _network_meant(value: str) -> str:
 
 def _fields(model: type[BaseModel], steps: Iterable[str | int]) -> list[str]:
     """The keys that are known at a place in the settings."""
-    current: type[BaseModel] | None = model
+    current: Any = model
     for step in steps:
-        field = current.model_fields.get(str(step)) if current else None
-        current = _model_in(field.annotation) if field else None
-    return list(current.model_fields) if current else []
+        if inner := _model_in(current):
+            field = inner.model_fields.get(str(step))
+            current = field.annotation if field else None
+        else:  # The values of a map, the items of a list.
+            current = next((one for one in reversed(get_args(current)) if one is not Ellipsis), None)
+    found = _model_in(current)
+    return list(found.model_fields) if found else []
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) is Annotated:
+        return _model_in(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return next(filter(None, map(_model_in, get_args(annotation))), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 
+import yaml
+
+from clusterctl.host_settings import HostSettings
+from clusterctl.inventory.document import Node
 from clusterctl.inventory.loader import Inventory
 from clusterctl.model import Host
+from clusterctl.sshconfig import resolve
 
 MOST_NAMES = 5
 """Of ignored variables, that are named in one line."""
 _HEADINGS = ("HOST", "ADDRESS", "SSH", "ROLES", "LABELS AND TAINTS")
 _ROLE_ORDER = ("control_plane", "etcd", "worker")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+"""Keys that YAML needs no quotes for, unless it reads them as something else than text, such as ``on``."""
 
 
 def as_data(inventory: Inventory) -> dict[str, object]:
     """The inventory as values that JSON knows."""
     cluster = inventory.cluster.model_dump(mode="json")
     for host in cluster["hosts"]:
-        host["roles"] = sorted(host["roles"])
+        host["roles"], host["groups"] = sorted(host["roles"]), sorted(host["groups"])
     return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
 
 
@@ -36,6 +45,9 @@ def as_text(inventory: Inventory, *, verbose: bool = False) -> str:
     lines += ["", f"networks: pods {cluster.network.pods}, services {cluster.network.services}",
               f"endpoint: {cluster.endpoint.address}:{cluster.endpoint.port}" if cluster.control_planes else ""]
     lines += ["", "settings that differ from the defaults:", *(f"  {line}" for line in flat(settings))] if settings else []
+    differ = [host.name for host in cluster.hosts if any(
+        getattr(host.settings, name) != getattr(cluster.settings, name) for name in HostSettings.model_fields)]
+    lines += ["", f"settings of their own: {', '.join(differ)} (-o yaml --explain HOST)"] if differ else []
     versions = cluster.versions.model_dump()
     lines += ["", "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "kubernetes")]
     return "\n".join(lines)
@@ -45,7 +57,8 @@ def _row(host: Host) -> tuple[str, ...]:
     labels = [f"{key}={value}" for key, value in host.labels.items()]
     taints = [f"{taint.key}={taint.value}:{taint.effect}" for taint in host.taints]
     roles = sorted(host.roles, key=_ROLE_ORDER.index)
-    ssh = f"{host.ssh.user}@{host.ssh.address}:{host.ssh.port}" + (" sudo" if host.ssh.become else "")
+    way = resolve(host.ssh)
+    ssh = way.name + (" sudo" if way.ssh.become else "")
     return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
 
 
@@ -62,3 +75,27 @@ def flat(value: object, path: str = "cluster") -> Iterator[str]:
             yield from flat(inner, f"{path}.{key}")
     else:
         yield f"{path}: {value}"
+
+
+def explain(inventory: Inventory, host: Host) -> str:
+    """Return the settings that apply to a host as YAML, each value with the place that it comes from."""
+    settings = inventory.cluster.settings.model_dump(mode="json") | host.settings.model_dump(mode="json")
+    return "\n".join((f"# {host.name}", "cluster:", *_explained(settings, inventory.provenance.get(host.name), "  ")))
+
+
+def _explained(value: dict[str, object], node: Node | None, indent: str) -> Iterator[str]:
+    entries = node.value if node and isinstance(node.value, dict) else {}
+    for key, item in value.items():
+        inner, name = entries.get(key), key if _PLAIN.fullmatch(key) and isinstance(yaml.safe_load(key), str) else json.dumps(key)
+        if isinstance(item, dict) and item:
+            yield f"{indent}{name}:"
+            yield from _explained(item, inner, f"{indent}  ")
+        elif isinstance(item, list) and item and inner and isinstance(inner.value, list):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}- {json.dumps(one)}  # {_place(at)}" for one, at in zip(item, inner.value, strict=True))
+        else:
+            yield f"{indent}{name}: {json.dumps(item)}  # {_place(inner)}"
+
+
+def _place(node: Node | None) -> str:
+    return f"{node.place.file}:{node.place.line}" if node else "default"

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from clusterctl import planner
 from clusterctl.components import objects
+from clusterctl.components.host import replaced_settings
 from clusterctl.engine import Gates
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.facts import Facts
@@ -23,7 +24,7 @@ from clusterctl.kube import (
     wait_for,
 )
 from clusterctl.model import Host
-from clusterctl.operations import api_state, api_write, members, reachability, running
+from clusterctl.operations import api_state, api_write, hooks, members, reachability, running
 from clusterctl.operations.base import Session, refuse_other_cluster
 from clusterctl.operations.desired import foreign_pins, formed, stages, wanted
 from clusterctl.operations.foresight import Foresight, foresee, probes_of, remember
@@ -84,7 +85,7 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
         asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
         facts, warnings = gather(session, guess, verify=verify)
         why, _ = even_members(len(session.cluster.etcd_members))
-        warnings += [why] if why else []
+        warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
         session.cluster = running.settle(session.cluster, facts)
         running.refuse_differences(session.cluster, facts)
         require(session)
@@ -202,7 +203,8 @@ class Apply:
         """What must hold around each batch."""
         serving = self.serving
         return Gates(
-            before={"etcd": serving.before_etcd, "control-plane": serving.before_control_plane, "nodes": self._before_nodes},
+            before={**hooks.gates(self.session), "etcd": serving.before_etcd, "control-plane": serving.before_control_plane,
+                    "nodes": self._before_nodes},
             after={"prepare": reachability.gate(self.session, self.plan.facts, self.plan.closed), "etcd": serving.after_etcd,
                    "control-plane": serving.after_control_plane, "nodes": self._after_nodes},
         )

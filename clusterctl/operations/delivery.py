@@ -14,6 +14,7 @@ from clusterctl import fleet
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.artifacts.download import digest
 from clusterctl.artifacts.store import prefetch
+from clusterctl.components.access import proxy_environment
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
@@ -157,7 +158,9 @@ class Delivery:
         self.touched.add(host.name)
         by_name = {file.name: file for file in files}
         found = Fetched()
-        program = Commands(probes=[("delivery", file.line) for file in files], functions=functions("delivery"))
+        # The machine may have another proxy's environment still.
+        program = Commands(probes=[("delivery", file.line) for file in files], functions=functions("delivery"),
+                           blobs={"proxy": proxy_environment(self.session.cluster, host)})
         events = self.session.engine.events
         for kind, *words in self._stream(host, program):
             file = by_name.get(words[0]) if words else None

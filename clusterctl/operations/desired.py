@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
+from clusterctl.components.given import hooks
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
 from clusterctl.facts import Facts
+from clusterctl.machine_settings import StageName
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session
 from clusterctl.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
+
+BEFORE, AFTER = "before ", "after "
+"""How the names of stages begin whose commands run on the controller."""
 
 ByHost = Mapping[str, Mapping[str, tuple[Resource, ...]]]
 """Resources by host and stage."""
@@ -35,7 +42,7 @@ def max_unavailable(cluster: Cluster, given: str = "") -> int:
 
 def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
     """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
-    return (
+    order = (
         Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
         Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
         Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
@@ -47,6 +54,18 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
         ),
         Stage(name="images", components=(ADDON_IMAGES, ADDON_VERSIONS)),
     )
+    hooked = {str(hook.where) for host in cluster.hosts for hook in host.settings.hooks}
+    return tuple(stage for one in order for stage in _with_hooks(one, hooked)) if hooked else order
+
+
+def _with_hooks(stage: Stage, where: set[str]) -> Iterator[Stage]:
+    """Yield a stage with its commands on hosts, between those of the controller, which are stages of their own."""
+    name = cast(StageName, stage.name)
+    if "controller" in where:
+        yield Stage(name=BEFORE + name, components=(hooks(name, controller=True),))
+    yield replace(stage, components=(hooks(name), *stage.components, hooks(name, after=True)))
+    if "controller" in where:
+        yield Stage(name=AFTER + name, components=(hooks(name, after=True, controller=True),))
 
 
 def wanted(

@@ -10,14 +10,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterctl import fleet
-from clusterctl.errors import ClusterctlError, InputError, Locked
+from clusterctl.errors import ClusterctlError, Locked
 from clusterctl.inventory import read
+from clusterctl.inventory.patterns import select
 from clusterctl.model import Cluster, Host
 from clusterctl.sockets import is_straight, open_socket
 from clusterctl.storage import StateFolder
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 class Options:
     """What people gave on the command line.
 
-    ``forks``: machines at a time; ``locked``: take no checksum from upstream; ``operation``: the verb.
+    ``forks``: machines at a time; ``limit``: host patterns, which an opening resolves to names; ``locked``: take no checksum
+    from upstream; ``operation``: the verb.
     """
 
     inventory: Path | Sources
@@ -68,11 +70,10 @@ class Opening:
 
     def __init__(self, options: Options) -> None:
         found = read(options.inventory)
-        self.cluster, self._sudo_passwords = found.cluster, found.sudo_passwords
-        known = {host.name for host in self.cluster.hosts}
-        if unknown := [name for name in options.limit if name not in known]:
-            raise InputError(f"the inventory has no host {unknown[0]!r}", where="--limit",
-                             hint=f"it has {', '.join(host.name for host in self.cluster.hosts)}")
+        self.cluster, self.notes, self._sudo_passwords = found.cluster, found.notes, found.sudo_passwords
+        if options.limit:
+            names = (host.name for host in select(self.cluster, ",".join(options.limit), "--limit"))
+            options = replace(options, limit=tuple(names))
         self.options = options
         self.state = StateFolder.of(self.cluster.base, self.cluster.name, options.state)
         self._sockets: dict[str, Future[socket.socket]] = {}

@@ -179,7 +179,7 @@ def _host(
     ends = []
     for resource in resources:
         state = resource.parse(seen)
-        if isinstance(resource, Service):
+        if type(resource) is Service:
             services[resource.unit.removesuffix(".service")] = (state or {}).get("active", "absent")
             if resource.unit == "etcd.service" and data_state(seen, host.name) == "lost":
                 services["etcd"] = "lost"

@@ -90,10 +90,14 @@ def removed(cluster: Cluster, versions: Versions) -> Iterator[Refused]:
     if "kubernetes" not in versions:
         return
     settings = cluster.settings
-    flags = {name: getattr(settings, name).extra_args for name in ("api_server", "controller_manager", "scheduler", "kubelet")}
-    gates = [entry.partition("=")[0] for extra in flags.values() for entry in extra.get("feature-gates", "").split(",") if entry]
-    configured = settings.kubelet.config.get("featureGates")
-    gates += list(configured) if isinstance(configured, Mapping) else []
+    kubelets = {id(host.settings): host.settings.kubelet for host in cluster.nodes}.values()
+    flags = {name: getattr(settings, name).extra_args for name in ("api_server", "controller_manager", "scheduler")}
+    flags["kubelet"] = {name: value for kubelet in kubelets for name, value in kubelet.extra_args.items()}
+    extras = [*flags.values(), *(kubelet.extra_args for kubelet in kubelets)]
+    gates = [entry.partition("=")[0] for extra in extras for entry in extra.get("feature-gates", "").split(",") if entry]
+    for kubelet in kubelets:
+        configured = kubelet.config.get("featureGates")
+        gates += list(configured) if isinstance(configured, Mapping) else []
     before, after = versions["kubernetes"]
     for text in skew.removed_in_use(before.split(", ")[0], after, flags, gates):
         yield Refused(text, where="cluster settings", hint="take it out of the inventory and apply, then upgrade")
@@ -244,7 +248,7 @@ def _flag_calls(context: Context) -> Iterator[Call]:
         "kube-apiserver": api_arguments,
         "kube-controller-manager": manager_arguments,
         "kube-scheduler": scheduler_arguments,
-        "kubelet": lambda one: one.cluster.settings.kubelet.extra_args,
+        "kubelet": lambda one: one.host.settings.kubelet.extra_args,
     }
     for name, make in arguments.items():
         if context.facts.running.get(name, context.cluster.versions.kubernetes) != context.cluster.versions.kubernetes:

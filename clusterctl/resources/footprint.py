@@ -108,6 +108,7 @@ KINDS: Mapping[str, Action] = {
     "mounts": "remove",
     "network": "remove",
     "firewall": "remove",
+    "added": "remove",
     "packages": "remove",
     "files": "remove",
     "users": "remove",

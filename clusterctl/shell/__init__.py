@@ -42,13 +42,13 @@ another program's ``mkdir -p`` runs at that moment, it is repeated. Exit 73: the
 made; 75: another program holds the lock.
 """
 
-PRELUDE = ("prelude", "http", "put", "service", "etcd")
+PRELUDE = ("prelude", "http", "put", "service", "etcd", "added")
 """The files of functions, in the order that programs have them."""
 
 LOOKS = standing.KINDS | {"facts", "firewall", "module", "image", "etcd_role", "etcd_data"}
 """The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
 
-UNDOING = ("footprint", "firewall", "undo", "undo_system")
+UNDOING = ("footprint", "firewall", "undo", "undo_system", "undo_added")
 """Those of the few programs that note what was there before us, or take away what is ours."""
 
 

@@ -24,6 +24,7 @@ observe_delivery() {
 }
 
 end_fetch() {
+	use_proxy
 	[ -z "$child" ] || kill "$child" 2>/dev/null || :
 }
 
@@ -98,6 +99,7 @@ fetch_watched() {
 
 # fetch URL FILE: with the first program of these that the machine has; every Debian has apt's own.
 fetch() {
+	use_proxy
 	helper=/usr/lib/apt/apt-helper
 	if command -v curl >/dev/null 2>&1; then
 		exec curl -fsSL --connect-timeout 10 --max-redirs 10 -o "$2" -- "$1"

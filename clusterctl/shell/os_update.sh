@@ -8,6 +8,7 @@ reboot_required=/run/reboot-required
 
 # The name of the machine's package manager into 'manager'.
 take_manager() {
+	use_proxy
 	manager=none
 	for name in apt-get dnf; do
 		if [ "$manager" = none ] && command -v "$name" >/dev/null 2>&1; then manager=$name; fi

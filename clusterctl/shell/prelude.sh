@@ -40,6 +40,18 @@ lock_machine() {
 	if [ -n "$2" ] || [ -s "$state/lock" ]; then printf '%s' "${2:+$2$newline}" >"$state/lock" || :; fi
 }
 
+# use_proxy: from here on the environment names the machine's proxy, as it was sent with this program or is on the machine.
+use_proxy() {
+	for proxy in "$work/blobs/proxy" /etc/clusterctl/proxy.env; do
+		[ -r "$proxy" ] || continue
+		set -a
+		# shellcheck disable=SC1090 # made by clusterctl
+		. "$proxy"
+		set +a
+		return 0
+	done
+}
+
 # Each line of stdin becomes a record of the given kind, the last one too where it does not end.
 emit_lines() {
 	lines "$1"
@@ -136,8 +148,13 @@ observe_unit() {
 
 observe_module() {
 	for pair; do
-		if [ -d "/sys/module/${pair%%=*}" ] || [ -e "${pair#*=}" ]; then emit module "$pair" loaded; fi
+		if [ -d "/sys/module/${pair%%=*}" ] || [ -e "${pair#*=}" ] || is_builtin "${pair#*=}"; then emit module "$pair" loaded; fi
 	done
+}
+
+# is_builtin PATTERN: whether the kernel has a module of this name built in; such a one need not have a folder in /sys/module.
+is_builtin() {
+	case $1 in builtin:*) grep -qE "/${1#builtin:}[.]ko" "/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null ;; *) return 1 ;; esac
 }
 
 observe_package() {

@@ -71,11 +71,16 @@ put_packages() {
 	if command -v apt-get >/dev/null 2>&1; then
 		quiet_apt "$@"
 	elif command -v dnf >/dev/null 2>&1; then
-		dnf -y install "$@"
-		installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
+		dnf_install "$@"
 	else
 		die "no package manager that clusterctl knows (apt-get, dnf): install by hand: $*"
 	fi
+}
+
+dnf_install() {
+	use_proxy
+	dnf -y install "$@"
+	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
 
 installed_packages() {
@@ -106,6 +111,7 @@ begin_waiting() {
 # fetch_lists: apt waits for dpkg's lock alone, and not for that of the lists, which timers of the machine take at its first boot.
 fetch_lists() {
 	begin_waiting
+	use_proxy
 	until timeout 300 apt-get -q -o APT::Color=0 update >"$work/lists" 2>&1; do
 		if ! is_locked_out "$work/lists" || [ "$(date +%s)" -ge "$lock_until" ]; then
 			cat "$work/lists"
@@ -133,11 +139,15 @@ lock_holder() {
 	[ -z "$pid" ] || printf '%s is held by %s (pid %s). ' "$1" "$(cat "/proc/$pid/comm" 2>/dev/null)" "$pid"
 }
 
-quiet_apt() {
+prepare_apt() {
 	# A machine that never fetched the lists would fail first and fetch them then.
 	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || fetch_lists
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
+}
+
+quiet_apt() {
+	prepare_apt
 	policy=/usr/sbin/policy-rc.d
 	# One of ours was left by a machine that died midway.
 	if [ ! -e "$policy" ] || [ "$(cat "$policy")" = "$no_services" ]; then
@@ -156,6 +166,7 @@ quiet_apt() {
 # install_or_refresh NAME...: lists that are too old name packages which the mirror no longer has.
 install_or_refresh() {
 	begin_waiting
+	use_proxy
 	if ! install_packages "$@" >"$work/apt" 2>&1; then
 		if is_locked_out "$work/apt"; then
 			# apt has waited for it already.

@@ -18,6 +18,7 @@ remains() {
 	our_mounts | tagged mounts
 	remaining_network "$1" | tagged network
 	remaining_firewall | tagged firewall
+	remaining_added | tagged added
 	remaining_packages
 	remaining_files | tagged files
 	remaining_users | tagged users

@@ -81,13 +81,17 @@ undo_packages() {
 		esac
 	done
 	going=$(printf '%s\n' $going | grep -v / || :)
-	if [ -n "$going" ] && command -v apt-get >/dev/null 2>&1; then
-		DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o APT::Get::AutomaticRemove=false purge -- $going
-	elif [ -n "$going" ]; then
-		rpm -e -- $going
-	fi
+	[ -z "$going" ] || purge_packages $going
 	if fetched_lists; then
 		for path in /var/lib/apt/lists/*; do recorded lists "${path##*/}" || rm -rf -- "$path"; done
+	fi
+}
+
+purge_packages() {
+	if command -v apt-get >/dev/null 2>&1; then
+		DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o APT::Get::AutomaticRemove=false purge -- "$@"
+	else
+		rpm -e -- "$@"
 	fi
 }
 

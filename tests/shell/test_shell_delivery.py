@@ -49,12 +49,13 @@ def server(answer: Answer) -> Iterator[str]:
         made.shutdown()
 
 
-def fetch(box: Box, *lines: str, without: tuple[str, ...] = ()) -> Result:
-    """Fetch under the programs that the machine has. ``without``: those that it lacks."""
+def fetch(box: Box, *lines: str, without: tuple[str, ...] = (), proxy: str | None = None) -> Result:
+    """Fetch under the programs that the machine has. ``without``: those that it lacks; ``proxy``: the environment of a proxy."""
     text = functions("delivery").replace("stall_seconds=60", "stall_seconds=2")
     for name in without:
         text = text.replace(f"command -v {name}", "command -v no-such-program")
-    return box.run(Program(probes=[("delivery", line) for line in lines], functions=text))
+    blobs = {} if proxy is None else {"proxy": proxy.encode()}
+    return box.run(Program(probes=[("delivery", line) for line in lines], functions=text, blobs=blobs))
 
 
 def kinds(result: Result) -> list[str]:
@@ -63,6 +64,38 @@ def kinds(result: Result) -> list[str]:
 
 def line(url: str, name: str = SHA256) -> str:
     return f"{name} {SHA256} {url}/file"
+
+
+@pytest.mark.parametrize("without", [(), ("curl",), ("curl", "wget"), ("curl", "wget", "python3")], ids=len)
+def test_a_file_comes_through_the_proxy_of_the_machine(dash: Box, without: tuple[str, ...]) -> None:
+    asked = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append((handler.path, handler.headers.get("Proxy-Authorization")))
+        send(handler, CONTENT)
+
+    with server(answer) as url:
+        environment = f"http_proxy='{url.replace('//', '//user:secret@')}'\nHTTP_PROXY='{url}'\nno_proxy='192.0.2.1'\n"
+        result = fetch(dash, line("http://mirror.invalid"), without=without, proxy=environment)
+        assert kinds(result) == ["brought"], (result.records, result.errors)
+        assert asked[-1] == ("http://mirror.invalid/file", "Basic dXNlcjpzZWNyZXQ=")
+        assert kinds(fetch(dash, line(f"{url}", "other"), proxy=environment.replace("192.0.2.1", "127.0.0.1"))) == ["brought"]
+        assert asked[-1][0] == "/file"
+
+
+def test_a_proxy_that_was_written_to_the_machine_is_used_unless_another_is_sent(dash: Box) -> None:
+    paths = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        paths.append(handler.path)
+        send(handler, CONTENT)
+
+    with server(answer) as url:
+        (dash.etc / "clusterctl").mkdir()
+        (dash.etc / "clusterctl/proxy.env").write_text(f"http_proxy='{url}'\n")
+        assert kinds(fetch(dash, line("http://mirror.invalid"))) == ["brought"]
+        assert kinds(fetch(dash, line(url, "other"), proxy="")) == ["brought"]
+        assert paths == ["http://mirror.invalid/file", "/file"]
 
 
 @pytest.mark.parametrize("without", [(), ("curl",), ("curl", "wget"), ("curl", "wget", "python3")], ids=len)

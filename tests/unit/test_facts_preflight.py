@@ -131,7 +131,8 @@ def test_data_of_another_etcd() -> None:
 
 def test_what_the_inventory_chose_is_what_must_fit() -> None:
     settings = Settings.model_validate({"network": {"proxy_mode": "iptables"}, "kubelet": {"config": {"resolvConf": "/etc/x"}}})
-    chosen = Cluster.model_construct(hosts=HOSTS, versions=Versions.model_construct(), settings=settings)
+    hosts = tuple(host.model_copy(update={"settings": settings}) for host in HOSTS)
+    chosen = Cluster.model_construct(hosts=hosts, versions=Versions.model_construct(), settings=settings)
     assert preflight.check(chosen, {"w-1": facts(W, kernel="5.4.0", resolv_conf="2")}, IDENTITY) == []
 
 

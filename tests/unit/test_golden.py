@@ -25,8 +25,10 @@ from clusterctl.shell import LOOKS
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
-VM = Facts(values={"arch": "x86_64", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "container": "none", "resolv_conf": "1", "nameservers": "10.0.0.2"})
-CONTAINER = Facts(values={"arch": "x86_64", "cgroup": "tmpfs", "oom_score_adj": "fixed", "container": "systemd-nspawn", "resolv_conf": "missing"})
+VM = Facts(values={"arch": "x86_64", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "container": "none", "resolv_conf": "1", "nameservers": "10.0.0.2",
+                   "MemTotal": "8131000 kB", "Cpus_allowed_list": "0-3"})
+CONTAINER = Facts(values={"arch": "x86_64", "cgroup": "tmpfs", "oom_score_adj": "fixed", "container": "systemd-nspawn", "resolv_conf": "missing",
+                          "MemTotal": "16301000 kB", "Cpus_allowed_list": "0-1"})
 
 CASES = [
     # inventory           host      facts

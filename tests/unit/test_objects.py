@@ -45,6 +45,19 @@ def merged(node: dict[str, Any], patch: Any) -> dict[str, Any]:
     return node
 
 
+def test_annotations_that_leave_the_inventory_leave_the_node(tmp_path: Path) -> None:
+    node: dict[str, Any] = {"metadata": {"annotations": {"team": "red"}, "resourceVersion": "1"}, "spec": {}}
+    given = cluster(tmp_path, settings="kubelet: {annotations: {a/b: '1', c: '2'}, labels: {zone: east}}")
+    [(_, patch, _)] = node_changes(given, {"a": node})
+    merged(node, patch)
+    assert node["metadata"]["annotations"].items() >= {"a/b": "1", "c": "2", "team": "red"}.items()
+    assert node["metadata"]["labels"]["zone"] == "east" and not list(node_changes(given, {"a": node}))
+    [(_, patch, fields)] = node_changes(cluster(tmp_path, settings="kubelet: {annotations: {c: '3'}}"), {"a": node})
+    assert fields == ("a/b removed", "c", "zone removed")
+    merged(node, patch)
+    assert node["metadata"]["annotations"].items() >= {"c": "3", "team": "red"}.items() and "a/b" not in node["metadata"]["annotations"]
+
+
 def test_labels_and_taints_that_leave_the_inventory_leave_the_node(tmp_path: Path) -> None:
     others = {"key": "team", "value": "red", "effect": "NoSchedule"}
     node: dict[str, Any] = {"metadata": {"labels": {"team": "red"}, "resourceVersion": "1"}, "spec": {"taints": [others]}}

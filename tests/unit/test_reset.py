@@ -249,7 +249,7 @@ def test_the_record_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_kind_has_a_function() -> None:
-    text = functions("undo", "undo_system")
+    text = functions("undo", "undo_system", "undo_added")
     for kind in KINDS:
         change = Remains(kind=kind, pods="10.244.0.0/16").diff({"x": "y"})
         assert change is not None and change.disruptive is (kind in ("units", "processes"))

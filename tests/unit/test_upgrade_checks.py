@@ -42,7 +42,9 @@ def host(name: str) -> Host:
 
 
 def cluster(**settings: Any) -> Cluster:
-    return Cluster(hosts=(host("a"), host("b")), versions=known_versions(), settings=Settings.model_validate(settings), base=Path("/"))
+    wanted = Settings.model_validate(settings)
+    hosts = tuple(host(name).model_copy(update={"settings": wanted}) for name in ("a", "b"))
+    return Cluster(hosts=hosts, versions=known_versions(), settings=wanted, base=Path("/"))
 
 
 def facts(mib: int | None = None, running: str = "") -> Facts:

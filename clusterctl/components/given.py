@@ -1,0 +1,90 @@
+"""What the inventory adds to machines beside Kubernetes: packages, files and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from clusterctl.components.access import proxy_file, registry_files
+from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
+from clusterctl.errors import InputError
+from clusterctl.machine_settings import Hook, MachineFile, StageName
+from clusterctl.resources.base import Resource
+from clusterctl.resources.given import Command, GivenFile, GivenPackages, Leaving, Restart
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+_ON = {"prepare": everywhere, "etcd": etcd_members, "control-plane": control_planes, "nodes": nodes, "images": nodes}
+
+
+def packages(context: Context, ours: tuple[str, ...]) -> Iterator[Resource]:
+    """Yield the packages of the inventory. ``ours``: those that clusterctl installs for itself."""
+    names = tuple(name for name in dict.fromkeys(context.host.settings.packages) if name not in ours)
+    yield Leaving(kind="package", names=names, ours=ours)
+    if names:
+        yield GivenPackages(names=names)
+
+
+def access(context: Context) -> Iterator[Resource]:
+    """Yield the files that are needed to fetch anything, and the removal of files that left the inventory."""
+    cluster, host = context.cluster, context.host
+    ours = [*proxy_file(cluster, host), *(registry_files(cluster, host) if host.is_node else ())]
+    yield Leaving(kind="file", names=(*(one.path for one in ours), *(one.path for one in host.settings.files)))
+    yield from ours
+
+
+def files(context: Context) -> Iterator[Resource]:
+    """Yield the files of the inventory, and the units of the operating system that they restart."""
+    given = [GivenFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
+                       owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
+    yield from given
+    units = dict.fromkeys(one.restarts for one in given if one.restarts and one.restarts not in OUR_UNITS)
+    yield Leaving(kind="restart", names=tuple(units))
+    yield from (Restart(unit=unit, inputs=tuple(one.id for one in given if one.restarts == unit)) for unit in units)
+    yield Leaving(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
+
+
+OUR_UNITS = frozenset(f"{name}.service" for name in (
+    "kubelet", "kube-proxy", "flanneld", "api-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd",
+    "containerd"))
+"""Units that components of clusterctl have: the planner adds the files that restart them to their inputs."""
+
+
+def _content(context: Context, file: MachineFile) -> bytes:
+    """Return the content of a file. Raises InputError."""
+    if file.content is not None:
+        return file.content.encode()
+    name = file.source or file.template or ""
+    path = context.cluster.base / Path(name).expanduser()
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="inventory.file-unreadable",
+                         hint=f"it is named by cluster.files for {file.path}") from None
+    return found if file.template is None else _rendered(context, path, found)
+
+
+def _rendered(context: Context, path: Path, template: bytes) -> bytes:
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)
+    try:
+        return environment.from_string(template.decode()).render(host=context.host, cluster=context.cluster).encode()
+    except (TemplateError, UnicodeDecodeError, TypeError, AttributeError, ValueError, ArithmeticError, LookupError) as error:
+        line = getattr(error, "lineno", None)
+        raise InputError(f"cannot be rendered: {error}", where=f"{path}:{line}" if line else str(path),
+                         code="inventory.file-template") from None
+
+
+def hooks(stage: StageName, *, after: bool = False, controller: bool = False) -> Component:
+    """Return the commands that run before or after a stage on its hosts."""
+    def resources(context: Context) -> list[Resource]:
+        return [Command(hook=hook) for hook in context.host.settings.hooks if _belongs(hook, stage, after, controller)]
+
+    return Component(name="hooks", on=_ON[stage], resources=resources)
+
+
+def _belongs(hook: Hook, stage: StageName, after: bool, controller: bool) -> bool:
+    return (hook.after if after else hook.before) == stage and (hook.where == "controller") == controller

@@ -1,0 +1,62 @@
+# shellcheck shell=sh disable=SC2154
+# How additions of the inventory are undone. Runs after undo_system.
+
+remaining_added() {
+	[ ! -e "$added" ] || awk -F "$tab" '{print $1 " " $2}' "$added"
+}
+
+# undo_added [KIND NAME...]: take these away, or all, and put back what was there before.
+undo_added() {
+	[ -e "$added" ] || return 0
+	wanted_kind=${1:-}
+	[ $# -eq 0 ] || shift
+	cp -- "$added" "$work/added"
+	while IFS=$tab read -r kind name said; do
+		if [ -n "$wanted_kind" ]; then
+			[ "$kind" = "$wanted_kind" ] || continue
+			is_among "$name" "$@" || continue
+		fi
+		"undo_one_$kind" "$name" "$said" </dev/null
+		forget_added "$kind" "$name"
+	done <"$work/added"
+}
+
+is_among() {
+	sought=$1
+	shift
+	for word; do
+		[ "$word" != "$sought" ] || return 0
+	done
+	return 1
+}
+
+# A package that was there before stays, and so does one that others need by now.
+undo_one_package() {
+	if [ "$2" = installed ] || ! installed_packages | grep -qxF -- "$1" || takes_others " $1" "$1"; then return 0; fi
+	purge_packages "$1"
+}
+
+undo_one_module() {
+	[ "$2" = loaded ] || modprobe -r -- "$1" 2>/dev/null || :
+}
+
+undo_one_sysctl() {
+	[ ! -e "/proc/sys/$(printf %s "$1" | tr . /)" ] || put_sysctl "$1" "$2"
+}
+
+undo_one_file() {
+	rm -f -- "$1"
+	[ "$2" != kept ] || mv -- "/etc/clusterctl/before$1" "$1"
+	# containerd takes a folder without hosts.toml for another kind of configuration.
+	case $1 in /etc/containerd/certs.d/*) rmdir -- "${1%/*}" 2>/dev/null || : ;; esac
+}
+
+undo_one_restart() {
+	rm -f -- "$state/stamps/$1" "$state/stamps/$1.old"
+	systemctl daemon-reload
+	systemctl try-restart -- "$1" 2>/dev/null || :
+}
+
+undo_one_hook() {
+	rm -f -- "$hooks/$1"
+}

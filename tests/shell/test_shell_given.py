@@ -1,0 +1,158 @@
+"""What an inventory adds to a machine: noted with what was there before, and taken away again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell_box import Box
+
+from clusterctl.machine_settings import Hook
+from clusterctl.resources.given import Command, GivenFile, GivenPackages
+from clusterctl.shell import Call
+
+
+class Given(Box):
+    """A machine of a cluster, with pretended programs for packages, modules and units."""
+
+    def __init__(self, path: Path, shell: str) -> None:
+        super().__init__(path, shell)
+        self.join("abc")
+        self.notes = self.etc / "clusterctl/added"
+        self.installed, self.log = path / "installed", path / "log"
+        self.installed.write_text("libc6\ncurl\n")
+        self.log.write_text("")
+        self.command("dpkg-query", f"""case "$*" in
+            -L*) exit 1 ;;
+            *Abbrev*Package*) sed 's/^/ii  /' {self.installed} ;;
+            *) for name; do grep -qx -e "$name" {self.installed} && echo "$name ii "; done ;;
+        esac""")
+        self.command("apt-get", f"""echo "apt-get $*" >>{self.log}
+            for word; do last=$word; done
+            case "$*" in
+            *-s*purge*) echo "Purg $last [1]"; [ ! -e {path}/needed ] || echo "Purg other [1]" ;;
+            *purge*) grep -vx -e "$last" {self.installed} >{path}/rest; mv {path}/rest {self.installed} ;;
+            *install*) echo "$last" >>{self.installed} ;;
+            esac""")
+        self.command("systemctl", f'echo "systemctl $*" >>{self.log}')
+        self.command("modprobe", f'echo "modprobe $*" >>{self.log}')
+
+    def done(self, *calls: Call) -> None:
+        result = self.steps(*calls)
+        assert result.failure is None, result.failure
+
+    @property
+    def lines(self) -> list[str]:
+        return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    @property
+    def logged(self) -> list[str]:
+        lines = self.log.read_text().splitlines()
+        self.log.write_text("")
+        return lines
+
+
+@pytest.fixture(params=["dash", "bash", "busybox"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
+    return Given(tmp_path, request.param)
+
+
+def test_a_file_leaves_what_was_there_before(machine: Given) -> None:
+    old = machine.etc / "app/old.conf"
+    old.parent.mkdir()
+    old.write_text("before")
+    old.chmod(0o640)
+    files = [GivenFile(path=str(path), content=b"given", owner="daemon:daemon", mode="600") for path in (old, machine.etc / "app/sub/new.conf")]
+    machine.settle(*files)
+    assert old.read_text() == "given" and old.owner() == "daemon" and len(machine.lines) == 2
+    # What is noted is what was there before the first change.
+    machine.settle(*(GivenFile(path=file.path, content=b"other", owner=file.owner, mode=file.mode) for file in files))
+    machine.done(("undo_added", "file", *(file.path for file in files)))
+    assert old.read_text() == "before" and old.stat().st_mode & 0o777 == 0o640 and old.owner() == "root"
+    assert not (machine.etc / "app/sub/new.conf").exists() and machine.lines == []
+
+
+def test_packages_go_unless_they_were_there_or_others_need_them(machine: Given) -> None:
+    change = machine.diff(GivenPackages(names=("curl", "htop")))
+    assert change is not None and change.fields == ("htop",)
+    machine.settle(GivenPackages(names=("htop",)))
+    assert machine.lines == ["package\thtop\t"]
+    assert not any("disable" in line for line in machine.logged), "its services start"
+    machine.done(("note_added", "package", "curl"))
+    machine.done(("undo_added", "package", "curl", "htop"))
+    assert machine.installed.read_text() == "libc6\ncurl\n" and machine.lines == []
+    machine.settle(GivenPackages(names=("htop",)))
+    (machine.path / "needed").touch()
+    machine.done(("undo_added", "package", "htop"))
+    assert "htop" in machine.installed.read_text() and machine.lines == []
+
+
+def test_modules_and_units(tmp_path: Path) -> None:
+    machine = Given(tmp_path, "dash")  # busybox has a modprobe of its own
+    machine.done(("note_added", "module", "dummy_of_ours"), ("put_module", "dummy_of_ours"), ("note_added", "restart", "app.service"),
+                 ("put_restart", "app.service", "a" * 64))
+    assert machine.logged == ["modprobe -- dummy_of_ours", "systemctl daemon-reload", "systemctl restart -- app.service"]
+    assert (machine.state / "stamps/app.service").read_text().startswith("a" * 64)
+    machine.done(("undo_added", "module", "dummy_of_ours"))
+    assert machine.lines == ["restart\tapp.service\t"] and machine.logged == ["modprobe -r -- dummy_of_ours"]
+    machine.done(("undo_added",))
+    assert machine.lines == [] and "systemctl try-restart -- app.service" in machine.logged
+    assert not (machine.state / "stamps/app.service").exists()
+
+
+def test_a_setting_returns_to_its_value(machine: Given) -> None:
+    path = Path("/proc/sys/net/core/optmem_max")
+    before = path.read_text()
+    machine.done(("note_added", "sysctl", "net.core.optmem_max"))
+    assert machine.lines == [f"sysctl\tnet.core.optmem_max\t{before.strip()}"]
+    machine.done(("undo_added", "sysctl", "net.core.optmem_max"))
+    assert path.read_text() == before and machine.lines == []
+
+
+def test_what_is_forgotten_stays(machine: Given) -> None:
+    machine.settle(GivenPackages(names=("htop",)))
+    machine.done(("forget_added", "package", "htop"))
+    assert machine.lines == [] and "htop" in machine.installed.read_text()
+
+
+def hook(name: str = "tune", **values: object) -> Command:
+    return Command(hook=Hook.model_validate({"name": name, "before": "nodes", **values}))
+
+
+def records(machine: Given) -> dict[str, str]:
+    return {path.name: path.read_text().strip() for path in (machine.etc / "clusterctl/hooks").glob("*")}
+
+
+def test_a_hook_is_recorded_once_it_has_run(machine: Given) -> None:
+    one = hook(run=f"echo 'one' >>{machine.path}/ran\numask >>{machine.path}/ran")
+    machine.done(*one.apply(one.diff(None)))  # type: ignore[arg-type]
+    assert (machine.path / "ran").read_text() == "one\n0022\n"
+    assert records(machine) == {"tune": one.wanted()["definition"]} and machine.lines == ["hook\ttune\t"]
+    machine.done(("undo_added", "hook", "tune"))
+    assert records(machine) == {} and machine.lines == []
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({"run": "echo broken; exit 3"}, "exit code 3"), ({"run": "sleep 5", "timeout": 1}, "within 1 s"), ({"run": "("}, "exit code"),
+])
+def test_a_hook_that_fails_is_not_recorded(machine: Given, values: dict[str, object], said: str) -> None:
+    one = hook(**values)
+    result = machine.steps(*one.apply(one.diff(None)))  # type: ignore[arg-type]
+    assert result.failure is not None and said in result.failure.output
+    assert records(machine) == {}
+
+
+def test_a_hook_whose_condition_fails_is_recorded_and_not_run(machine: Given) -> None:
+    one = hook(run=f"touch {machine.path}/ran", when="false")
+    machine.done(*one.apply(one.diff(None)))  # type: ignore[arg-type]
+    assert not (machine.path / "ran").exists() and records(machine) == {"tune": one.wanted()["definition"]}
+
+
+def test_reset_takes_away_all_additions(machine: Given) -> None:
+    file, package = GivenFile(path=str(machine.etc / "x/app.conf"), content=b"x"), GivenPackages(names=("htop",))
+    machine.settle(file, package)
+    seen = machine.look(("remains", "10.244.0.0/16")).get("remains", "added")
+    assert seen is not None and len(seen) == 2
+    machine.done(("undo_added",))
+    assert machine.look(("remains", "10.244.0.0/16")).get("remains", "added") is None
+    assert not Path(file.path).exists() and "htop" not in machine.installed.read_text()
