@@ -133,12 +133,12 @@ class _Reader:
 
         kubespray's variables count as the first control plane has them: a cluster has one network.
         """
-        for name, group in self.tree.groups.items():
-            if name != "all":
-                self._check_part(group.variables)
-                self._check_part(self.files.of("group_vars", name))
-        for host, variables in self.tree.host_variables.items():
-            self._check_part(variables)
+        hosts = self.written.values()  # Files of machines that are left alone are not read.
+        for group in {group.name: group for host in hosts for group in self.tree.groups_of(host)}.values():
+            self._check_part(group.variables)
+            self._check_part(self.files.of("group_vars", group.name))
+        for host in hosts:
+            self._check_part(self.tree.host_variables[host])
             self._check_part(self.files.of("host_vars", host))
         layers = (self.tree.groups["all"].variables, self.files.of("group_vars", "all"))
         nodes = _clusters(layers)

@@ -10,6 +10,8 @@ from clusterctl.inventory.groups import Tree
 from clusterctl.inventory.names import FOREIGN_GROUPS, FORMER_GROUPS, ROLE_GROUPS
 from clusterctl.model import DNS_NAME, Role
 
+Roles = Mapping[str, set[Role]]
+"""The roles of each host that has one, by its name in the inventory."""
 _MOST_NAMES = 20
 _GROUPS_OF: dict[Role, str] = {"control_plane": "control_plane", "etcd": "etcd", "worker": "workers"}
 """The name of each role's group."""
@@ -18,7 +20,7 @@ _OTHERS = frozenset((*_CERTAIN, *FOREIGN_GROUPS, "all", "ungrouped", "k8s_cluste
                      "calico-rr", "bastion"))
 
 
-def assign(tree: Tree, start: Place, findings: Findings) -> dict[str, set[Role]]:
+def assign(tree: Tree, start: Place, findings: Findings) -> Roles:
     """Return the roles of each host that has one; the others are left alone, with a note."""
     members: dict[str, list[str]] = {}
     for host in tree.host_places:
@@ -56,7 +58,7 @@ def _role_groups(members: Mapping[str, Iterable[str]], findings: Findings) -> di
     return used
 
 
-def _refuse_near_misses(tree: Tree, members: Mapping[str, list[str]], found: Mapping[str, set[Role]], findings: Findings) -> None:
+def _refuse_near_misses(tree: Tree, members: Mapping[str, list[str]], found: Roles, findings: Findings) -> None:
     """Refuse a group that is nearly called as a role's, unless its hosts have the role anyway."""
     for name, hosts in members.items():
         meant = _meant(name)
@@ -81,7 +83,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").removesuffix("s")
 
 
-def _note_others(tree: Tree, found: Mapping[str, set[Role]], start: Place, findings: Findings) -> None:
+def _note_others(tree: Tree, found: Roles, start: Place, findings: Findings) -> None:
     others = [host for host in tree.host_places if host not in found]
     bastions = [host for host in others if [group.name for group in tree.groups_of(host)] == ["bastion"]]
     for name in bastions:

@@ -26,7 +26,7 @@ def shown(path: Path) -> str:
 
 def is_pipe(path: Path) -> bool:
     """Whether a source can be read once: stdin, or what a shell gives by ``<(...)``."""
-    return path == STDIN or (os.path.exists(path) and not os.path.isfile(path))
+    return path == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sources:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folder of each source: its group_vars and host_vars are there, and of the first one also the state folder."""
-        return tuple(Path() if path == STDIN else path if os.path.isdir(path) else path.parent for path in self.paths)
+        return tuple(Path() if is_pipe(path) else path if os.path.isdir(path) else path.parent for path in self.paths)
 
     def files(self) -> list[Path]:
         """Return all files, those of folders in the order of their names. Raises InputError."""

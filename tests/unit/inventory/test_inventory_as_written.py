@@ -151,7 +151,7 @@ def test_the_hint_for_a_number_in_ini_works(tmp_path: Path, form: str) -> None:
 
 def test_values_of_ini_have_their_places(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
-    path.write_text("[control_plane]\n  a ip=192.0.2.1 ansible_port='x' \"ansible_timeout=0\" ansible_usr=1\n\n[all:vars]\n ansible_connection = local\n"
+    path.write_text("[control_plane]\n  a ip=192.0.2.1 ansible_port='x' \"ansible_timeout=0\" ansible_usr=1\n\n[all:vars]\n ansible_connection = winrm\n"
                     "cluster={'nam': 1}\nansible_become_user=\"bob\"\n")
     with pytest.raises(Problems) as caught:
         load(path)

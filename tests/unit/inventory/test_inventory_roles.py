@@ -91,9 +91,16 @@ def test_a_part_of_a_roles_group_may_be_called_nearly_so(tmp_path: Path) -> None
 
 
 def test_hosts_in_no_group_of_the_cluster_are_left_alone_with_one_note(tmp_path: Path) -> None:
-    found = loaded(tmp_path, "localhost ansible_connection=local\n[lb]\nlb-1 ansible_password=x\nlb-2 ip=nonsense\n" + ini(control_plane="a"))
-    assert [host.name for host in found.cluster.hosts] == ["a"] or roles(found) == "a=c+e"
+    found = loaded(tmp_path, "localhost ansible_connection=local\n" + ini(control_plane="a") + "[lb]\nlb-1 ansible_password=x\nlb-2 ip=nonsense\n")
+    assert roles(found) == "a=c+e"
     assert [note for note in found.notes if "lb-1" in note and "lb-2" in note and "localhost" in note] and len(others(found.notes)) == 1
+
+
+def test_files_of_machines_that_are_left_alone_are_not_read(tmp_path: Path) -> None:
+    for name in ("group_vars/lb.yml", "host_vars/lb-1.yml"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x: !include y\ncluster: {}\n: [\n")
+    assert roles(loaded(tmp_path, ini(control_plane="a") + "[lb]\nlb-1 cluster={}\n")) == "a=c+e"
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1\n", "[lb]\na ansible_host=192.0.2.1\n", "[k3s_cluster]\na\n", "[bastion]\na\n"])

@@ -48,7 +48,7 @@ def test_a_pipe_is_read_once() -> None:
     os.write(writer, INI.encode())
     os.close(writer)
     sources = Sources((Path(f"/dev/fd/{reader}"),))
-    assert read(sources).cluster == read(sources).cluster
+    assert read(sources).cluster == read(sources).cluster and read(sources).cluster.base == Path.cwd()
     with pytest.raises(Refused) as caught:
         remove_host(sources, "cp-1")
     assert caught.value.code == "inventory.edit-not-a-file"
