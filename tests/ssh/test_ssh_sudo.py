@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
-from ssh_server import PASSWORD, SUDOERS, USER, Server, name_of, until
+from ssh_server import NOPASSWD, PASSWORD, SUDOERS, USER, Server, name_of, until
 
-from clusterctl.errors import Unreachable
+from clusterctl.errors import AccessRefused, Unreachable
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
+from clusterctl.login import Login
 from clusterctl.operations.opening import Opening, Options
 from clusterctl.shell import Program
 from clusterctl.transport import Transport
@@ -122,4 +123,22 @@ def test_pretended_sudo(tmp_path: Path, connect: Callable[..., Transport], sudo:
                 list(transport.stream(WHO))
     finally:
         transport.close()
+        server.stop()
+
+
+@pytest.mark.parametrize("kind", ["PasswordAuthentication yes", "PasswordAuthentication no\nKbdInteractiveAuthentication yes\nUsePAM yes"])
+def test_a_login_by_password(tmp_path: Path, kind: str) -> None:
+    """Also where sshd asks for it by keyboard-interactive. A wrong one is refused, and never shown."""
+    if "UsePAM" in kind and not Path("/etc/pam.d/sshd").exists():
+        pytest.fail("/etc/pam.d/sshd is missing: apt-get install openssh-server")
+    server = Server(tmp_path, sudoers=NOPASSWD, more=kind)
+    try:
+        host = server.host(user=USER, become=True, private_key=None)
+        with contextlib.closing(Login(None, lambda: None, lambda: PASSWORD)) as login, contextlib.closing(Transport(host, login=login)) as way:
+            assert list(way.stream(Program(steps=[("true",)]))) == [["ok", "0"]]
+        with contextlib.closing(Login(None, lambda: None, lambda: "wrong-canary")) as login, \
+                contextlib.closing(Transport(host, login=login)) as way, pytest.raises(AccessRefused) as raised:
+            way.connect()
+        assert raised.value.code == "ssh.authentication-failed" and "canary" not in str(raised.value)
+    finally:
         server.stop()

@@ -139,9 +139,9 @@ WRONG = [
     ("no source",        "proxy: {http: {}}",                                                "inventory.secret-reference"),
     ("no user",          "registries: {a.example: {password: {env: A}}}",                    "inventory.registry-credentials"),
     ("half a pair",      "registries: {a.example: {mirrors: [{url: 'https://b', client_key: k}]}}", "inventory.client-certificate"),
-    ("not a url",        "proxy: {http: proxy.example}",                                     ""),
-    ("mirror's user",    "registries: {a.example: {mirrors: [{url: 'https://u:hunter2@b'}]}}", ""),
-    ("name",             "registries: {'../x': {}}",                                         ""),
+    ("not a url",        "proxy: {http: proxy.example}",                                     "inventory.value"),
+    ("mirror's user",    "registries: {a.example: {mirrors: [{url: 'https://u:hunter2@b'}]}}", "inventory.value"),
+    ("name",             "registries: {'../x': {}}",                                         "inventory.value"),
     ("cluster-wide",     "image_registry: a.example",                                        "inventory.cluster-wide"),
 ]
 

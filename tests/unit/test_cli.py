@@ -128,7 +128,7 @@ def test_no_answer_at_the_password(monkeypatch: pytest.MonkeyPatch, error: type[
 
     monkeypatch.setattr(secrets.getpass, "getpass", asked)
     with pytest.raises(Refused, match="was not answered"):
-        options.gather(Path("cluster.yaml"), ask=True)
+        options.gather(Path("cluster.yaml"), given={"ask_sudo_password": True})
 
 
 class Deaf(Report):
