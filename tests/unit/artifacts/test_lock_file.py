@@ -16,9 +16,10 @@ from upstream_double import Answer, Upstream, reply
 
 from clusterctl.artifacts.catalog import PATHS, built_in
 from clusterctl.artifacts.lock_file import LockFile
+from clusterctl.artifacts.store import open_catalog
 from clusterctl.artifacts.upstream import parse_checksums
 from clusterctl.components.programs import products
-from clusterctl.errors import IntegrityError
+from clusterctl.errors import InputError, IntegrityError
 from clusterctl.inventory import load
 from clusterctl.model import Cluster
 
@@ -87,6 +88,20 @@ def test_a_product_is_locked_anew_with_what_changed(upstream: Upstream, inventor
     done = run(upstream, "lock", "-i", str(inventory), "--arch", "amd64", "--update", "kube-apiserver")
     assert f"- {before}  {APISERVER}" in done.stdout and f"+ {upstream.digest(APISERVER)}  {APISERVER}" in done.stdout
     assert run(upstream, "lock", "-i", str(inventory), "--update", "nothing").returncode == 2
+
+
+def test_pins_of_another_architecture_do_not_count(upstream: Upstream, inventory: Path) -> None:
+    """A machine with arm64 is refused the files of amd64; locking for it adds what is missing."""
+    run(upstream, "lock", "-i", str(inventory), "--arch", "amd64")
+    settings = load(inventory).settings.artifacts
+    catalog = open_catalog(settings, inventory.parent)
+    assert catalog.artifact("kube-apiserver", "1.36.4", "amd64").arch == "amd64"
+    with pytest.raises(InputError) as caught:
+        catalog.artifact("kube-apiserver", "1.36.4", "arm64")
+    assert caught.value.code == "artifact.not-pinned"
+    run(upstream, "lock", "-i", str(inventory), "--arch", "arm64")
+    path = PATHS["kube-apiserver"].format(version="1.36.4", arch="arm64")
+    assert open_catalog(settings, inventory.parent).artifact("kube-apiserver", "1.36.4", "arm64").sha256 == upstream.digest(path)
 
 
 def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> None:
