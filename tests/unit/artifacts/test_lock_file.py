@@ -93,15 +93,16 @@ def test_a_product_is_locked_anew_with_what_changed(upstream: Upstream, inventor
 def test_pins_of_another_architecture_do_not_count(upstream: Upstream, inventory: Path) -> None:
     """A machine with arm64 is refused the files of amd64; locking for it adds what is missing."""
     run(upstream, "lock", "-i", str(inventory), "--arch", "amd64")
-    settings = load(inventory).settings.artifacts
+    cluster = load(inventory)
+    settings, version = cluster.settings.artifacts, cluster.versions.kubernetes
     catalog = open_catalog(settings, inventory.parent)
-    assert catalog.artifact("kube-apiserver", "1.36.4", "amd64").arch == "amd64"
+    assert catalog.artifact("kube-apiserver", version, "amd64").arch == "amd64"
     with pytest.raises(InputError) as caught:
-        catalog.artifact("kube-apiserver", "1.36.4", "arm64")
+        catalog.artifact("kube-apiserver", version, "arm64")
     assert caught.value.code == "artifact.not-pinned"
     run(upstream, "lock", "-i", str(inventory), "--arch", "arm64")
-    path = PATHS["kube-apiserver"].format(version="1.36.4", arch="arm64")
-    assert open_catalog(settings, inventory.parent).artifact("kube-apiserver", "1.36.4", "arm64").sha256 == upstream.digest(path)
+    path = PATHS["kube-apiserver"].format(version=version, arch="arm64")
+    assert open_catalog(settings, inventory.parent).artifact("kube-apiserver", version, "arm64").sha256 == upstream.digest(path)
 
 
 def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> None:
