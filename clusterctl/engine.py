@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clusterctl import fleet, planner
-from clusterctl.errors import AccessRefused, ClusterctlError, Problems, Refused, Stopped, Unreachable
+from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.facts import Facts
 from clusterctl.fleet import Outcome
 from clusterctl.look import Look, look
@@ -188,10 +188,7 @@ class Engine:
     def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
         by_name = {part.host.name: part for part in parts}
         hosts = [part.host for part in parts]
-        outcome = fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks)
-        errors: list[ClusterctlError] = list(outcome.errors.values())
-        if errors:
-            raise errors[0] if len(errors) == 1 else Problems(errors)
+        fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks).or_raise()
 
     def _carry_out(self, stage: str, part: HostChanges) -> None:
         changes: Sequence[Change] = part.changes

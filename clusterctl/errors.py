@@ -95,6 +95,12 @@ class Problems(ClusterctlError):
         return {"error": "Problems", "exit_code": self.exit_code, "errors": [error.as_dict() for error in self.errors]}
 
 
+def raise_all(errors: Sequence[ClusterctlError]) -> None:
+    """Raise the one error, or all of them as Problems; return where there is none."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else Problems(errors)
+
+
 MOST_LINES, MOST_NAMES = 5, 20
 """Of one cause: errors whose messages differ, and hosts that are named."""
 

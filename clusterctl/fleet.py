@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from clusterctl.errors import ClusterctlError, Problems
+from clusterctl.errors import ClusterctlError, raise_all
 from clusterctl.model import Host
 
 Result = TypeVar("Result")
@@ -22,10 +22,7 @@ class Outcome(Generic[Result]):
 
     def or_raise(self) -> Mapping[str, Result]:
         """The results; raises all errors together where there are any."""
-        if len(self.errors) == 1:
-            raise next(iter(self.errors.values()))
-        if self.errors:
-            raise Problems([self.errors[name] for name in sorted(self.errors)])
+        raise_all([self.errors[name] for name in sorted(self.errors)])
         return self.results
 
 

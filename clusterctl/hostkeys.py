@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import paramiko
 
 from clusterctl.errors import AccessRefused, InputError
 from clusterctl.model import Ssh
+from clusterctl.sshconfig import Way
 
 HostKey = paramiko.PKey
 
@@ -55,19 +55,24 @@ def known_as(ssh: Ssh) -> str:
     return ssh.address if ssh.port == 22 else f"[{ssh.address}]:{ssh.port}"
 
 
-def expect(client: paramiko.SSHClient, ssh: Ssh, known_hosts: Path | None) -> None:
-    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError.
+def expect(client: paramiko.SSHClient, way: Way, known_hosts: Path | None) -> None:
+    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError."""
+    for kind, key in expected(way, known_hosts).items():
+        client.get_host_keys().add(known_as(way.ssh), kind, key)
 
-    What was accepted for this cluster goes over what the user's own known_hosts has of the machine.
+
+def expected(way: Way, known_hosts: Path | None) -> Mapping[str, paramiko.PKey]:
+    """Return the keys that are pinned or known of a machine, by their kinds. Raises InputError.
+
+    A key that was accepted for this cluster takes precedence over the user's own files, of which the first that has one counts.
     """
-    name = known_as(ssh)
-    if ssh.host_key is not None:
-        found = _keys(f"{name} {ssh.host_key}".encode(), name) or {}
-    else:
-        users = Path(os.path.expanduser("~/.ssh/known_hosts"))
-        found = (known_hosts and _known(known_hosts, name, ours=True)) or _known(users, name, ours=False)
-    for kind, key in found.items():
-        client.get_host_keys().add(name, kind, key)
+    name = known_as(way.ssh)
+    if way.ssh.host_key is not None:
+        return _keys(f"{name} {way.ssh.host_key}".encode(), name) or {}
+    if known_hosts and (found := _known(known_hosts, name, ours=True)):
+        return found
+    users = (_known(path, way.host_key_alias or name, ours=False) for path in way.known_hosts)
+    return next(filter(None, users), {})
 
 
 def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:

@@ -25,10 +25,14 @@ _MAGIC = b"openssh-key-v1\0"
 
 
 class Keys:
-    """Logs in with a public key. ``named``: key files, which come first; then ssh-agent's, and without any the user's own."""
+    """Logs in with a public key. ``named``: key files, which come first; then ssh-agent's, and without any the user's own.
 
-    def __init__(self, name: str, user: str, named: Sequence[Path], passphrase: Callable[[], str | None]) -> None:
-        self.name, self.user, self.named = name, user, named
+    ``certificates``: files that certify one of the keys (CertificateFile of ssh_config), beside KEY-cert.pub.
+    """
+
+    def __init__(self, name: str, user: str, named: Sequence[Path], passphrase: Callable[[], str | None],
+                 certificates: Sequence[Path] = ()) -> None:
+        self.name, self.user, self.named, self.certificates = name, user, named, certificates
         self._passphrase = passphrase
         self._locked: list[Path] = []
 
@@ -78,10 +82,23 @@ class Keys:
         for kind in _KINDS:
             with contextlib.suppress(Exception):  # A key of another kind makes paramiko raise nearly anything.
                 key: Any = kind.from_private_key_file(str(path), password=self._passphrase())
-                if Path(f"{path}-cert.pub").is_file():
-                    key.load_certificate(f"{path}-cert.pub")
+                for certificate in (Path(f"{path}-cert.pub"), *self.certificates):
+                    if certificate.is_file() and _certifies(certificate, key):
+                        key.load_certificate(str(certificate))
+                        break
                 return key  # type: ignore[no-any-return]
         return None
+
+
+def _certifies(certificate: Path, key: paramiko.PKey) -> bool:
+    """Whether a certificate is of a key: after its type and a nonce it has the key's fields (PROTOCOL.certkeys of OpenSSH)."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        rest = base64.b64decode(certificate.read_text(encoding="ascii").split()[1])
+        for _ in range(2):
+            rest = rest[4 + int.from_bytes(rest[:4], "big"):]
+        own = key.asbytes()
+        return rest.startswith(own[4 + int.from_bytes(own[:4], "big"):])
+    return False
 
 
 class _Agent:

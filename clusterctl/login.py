@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Login:
         for pause in (*PAUSES, None):
             client = paramiko.SSHClient()
             client.set_missing_host_key_policy(Pinned(name, pin))
-            expect(client, way.ssh, self._known_hosts)
+            expect(client, way, self._known_hosts)
             sock: Any = None
             try:
                 sock = begun.result() if begun is not None else self.open(way)
@@ -119,7 +120,7 @@ class Login:
 
     def _log_in(self, client: paramiko.SSHClient, name: str, way: Way, sock: Any) -> None:
         ssh, timeout = way.ssh, way.ssh.connect_timeout
-        keys: Any = Keys(name, ssh.user, way.keys, self._passphrase)
+        keys: Any = Keys(name, ssh.user, way.keys, self._passphrase, way.certificates)
         client.connect(hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
                        auth_timeout=timeout, sock=sock, transport_factory=_make_transport,
                        auth_strategy=keys)
@@ -156,7 +157,7 @@ class Login:
     def _bastion(self, way: Way) -> paramiko.SSHClient:
         """Return the one connection to the last bastion of a way. A refusal is not tried again. Raises as ``connect``."""
         *before, last = way.before
-        chain = Way(last.ssh, last.keys, before=tuple(before), proxy=way.proxy)
+        chain = replace(last, before=tuple(before), proxy=way.proxy)
         key = (way.before, way.proxy)
         with self._changing:
             found = self._bastions.get(key)

@@ -83,10 +83,11 @@ class Ssh(Model):
 class Host(Model):
     """One wanted machine. ``address`` is its address in the cluster's own network (the node's InternalIP)."""
 
-    name: Label
+    name: DnsName
     address: ipaddress.IPv4Address
     roles: frozenset[Role]
     ssh: Ssh
+    groups: frozenset[str] = Field(frozenset(), description="the groups of the inventory that the host is in")
     labels: Mapping[str, str] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     settings: HostSettings = Field(HostSettings(), description="one object for all hosts that differ in nothing")
@@ -143,10 +144,12 @@ class NetworkSettings(Model):
 
 
 class Endpoint(Model):
-    """Where people and machines outside reach the API: a load balancer, a VIP or a DNS name."""
+    """Where the API is reached from outside: a load balancer, a VIP or a DNS name; by default the first control plane."""
 
-    address: DnsName | ipaddress.IPv4Address
+    address: DnsName | ipaddress.IPv4Address | None = None
     port: int = Field(6443, ge=1, le=65535)
+    names: tuple[DnsName | ipaddress.IPv4Address, ...] = Field(
+        (), max_length=64, description="further names and addresses of the API, which its certificates hold")
 
 
 class ArtifactSettings(Model):
@@ -206,7 +209,7 @@ class Settings(HostSettings):
     name: Label = "kubernetes"
     kubernetes: Release | None = None
     versions: Mapping[str, Version] = Field(default_factory=dict, description="versions of other products, by name")
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint = Endpoint()
     network: NetworkSettings = NetworkSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     image_registry: ImageRegistry | None = Field(
@@ -273,5 +276,8 @@ class Cluster(Model):
 
     @property
     def endpoint(self) -> Endpoint:
-        """The public endpoint; the first control plane where none is named."""
-        return self.settings.endpoint or Endpoint(address=self.control_planes[0].address)
+        """The public endpoint; its address is the first control plane's where none is named."""
+        named = self.settings.endpoint
+        if named.address is not None:
+            return named
+        return named.model_copy(update={"address": self.control_planes[0].address})

@@ -30,6 +30,9 @@ class Printable(Protocol):
     def as_dict(self) -> dict[str, object]: ...
 
 
+MOST_NOTES = 8
+"""On the inventory that are printed above a plan."""
+
 SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": ">", "stop": "x"}
 
 
@@ -114,6 +117,11 @@ class Report(Events):
         """What a restore of etcd's data would do."""
         self._tell("restore-plan", **plan.as_dict())
 
+    def inventory_notes(self, notes: Sequence[str]) -> None:
+        """Report what an inventory says that means something else here."""
+        if notes:
+            self.emit("inventory-notes", count=len(notes), notes=list(notes))
+
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
 
@@ -190,6 +198,13 @@ class TextReport(Report):
     def _show_note(self, fields: dict[str, Any]) -> None:
         if self.verbose:
             self._line(f"{self._clock()}    {fields['text']}", "dim")
+
+    def _show_inventory_notes(self, fields: dict[str, Any]) -> None:
+        notes = fields["notes"]
+        for note in notes[:MOST_NOTES]:
+            self._line(f"note: {note}", "dim")
+        if len(notes) > MOST_NOTES:
+            self._line(f"note: {len(notes) - MOST_NOTES} more notes on the inventory: clusterctl inventory", "dim")
 
     def _show_progress(self, fields: dict[str, Any]) -> None:
         self._line(f"{self._clock()}    {fields['text']}")

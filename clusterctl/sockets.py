@@ -20,8 +20,6 @@ from clusterctl.errors import InputError
 from clusterctl.model import Ssh
 
 _CLONE_NEWNET = 0x40000000
-_OPTION = re.compile(r"\s*(\w+)\s*[=\s]\s*(.*?)\s*", re.DOTALL)
-_KNOWN = {"proxyjump", "proxycommand"}
 _HOP = re.compile(r"(?:(.+)@)?([^@:/\[\]\s]+)(?::([0-9]{1,5}))?")
 _LEADS_ELSEWHERE = ("proxy", "include", "hostname", "port")
 _SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
@@ -148,23 +146,3 @@ def _may_name_a_way(pattern: str) -> bool:
 def _quiet(function: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
         function()
-
-
-def ssh_options(words: tuple[str, ...]) -> dict[str, str]:
-    """What ``ansible_ssh_common_args`` asks for: ProxyJump (-J, -o) and ProxyCommand. Raises InputError, ValueError."""
-    found: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        option, value = word[:2], word[2:] or (rest.pop(0) if rest else "")
-        match = _OPTION.fullmatch(f"ProxyJump={value}" if option == "-J" else value)
-        if option not in ("-J", "-o") or match is None or match[1].lower() not in _KNOWN or not match[2]:
-            raise InputError(f"{' '.join((option, value)).strip()!r} is not supported",
-                             hint="supported are -J HOST and -o ProxyJump=... or ProxyCommand=...")
-        if match[1].lower() == "proxycommand":
-            shlex.split(match[2])
-        elif match[2] != "none":
-            hops(match[2])
-        # As in ssh, the first of several holds.
-        found.setdefault(match[1].lower(), match[2])
-    return found

@@ -30,7 +30,7 @@ from clusterctl.model import Host, Ssh
 from clusterctl.sender import Statistics
 from clusterctl.shell import BOOTSTRAP, Program
 from clusterctl.sockets import has_ended, hops
-from clusterctl.sshconfig import Way, own_jump, resolve
+from clusterctl.sshconfig import Way, names_user, own_jump, resolve
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
@@ -295,7 +295,7 @@ def bastions(host: Host) -> Iterator[Host]:
     for jump, bastion in zip((jumps or "").split(","), hops(jumps) if jumps else (), strict=False):
         way = resolve(host.ssh).before
         named = {name: getattr(bastion, name) for name in bastion.model_fields_set}
-        user = {} if "user" in named or resolve(bastion).ssh.user != "root" else {"user": way[0].ssh.user}
+        user = {} if names_user(bastion) else {"user": way[0].ssh.user}
         ssh = Ssh(**{"private_key": host.ssh.private_key, "connect_timeout": host.ssh.connect_timeout,
                      "network_namespace": host.ssh.network_namespace, "common_args": ("-J", ",".join(before)) if before else (),
                      **named, **user})

@@ -26,7 +26,7 @@ from clusterctl.artifacts.progress import Progress, Say
 from clusterctl.artifacts.recipes import Output, Recipe
 from clusterctl.artifacts.registry import pull
 from clusterctl.artifacts.upstream import Upstream
-from clusterctl.errors import ClusterctlError, InputError, Locked, Problems, Refused, Stopped
+from clusterctl.errors import ClusterctlError, InputError, Locked, Refused, Stopped, raise_all
 from clusterctl.storage import make_folder, write_whole
 
 AT_A_TIME = 2
@@ -249,8 +249,5 @@ def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say, *, upst
         if upstream:
             filling.download(work)
         filling.build(work)
-    if len(filling.filled.errors) == 1:
-        raise filling.filled.errors[0]
-    if filling.filled.errors:
-        raise Problems(filling.filled.errors)
+    raise_all(filling.filled.errors)
     return filling.filled

@@ -18,7 +18,7 @@ from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, P
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
-from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Unreachable
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable, raise_all
 from clusterctl.model import ArtifactSettings
 from clusterctl.storage import make_folder, user_cache, write_whole
 
@@ -236,10 +236,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     finally:
         # After an interrupt nobody waits for downloads: what is half there is resumed.
         pool.shutdown(wait=False, cancel_futures=True)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise Problems(sorted(errors, key=lambda error: -error.exit_code))
+    raise_all(sorted(errors, key=lambda error: -error.exit_code))
 
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,

@@ -32,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
+PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
 """The modules with verbs, in the order of the help."""
 
 OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day"}
@@ -63,18 +63,6 @@ def _app(words: Sequence[str] = ()) -> Any:
     return name_values(typer.main.get_command(app))
 
 
-def refuse_repeated(words: Sequence[str]) -> None:
-    """Raises InputError where an inventory is given twice: the library would drop the first."""
-    from clusterctl.errors import InputError
-
-    own = words[: words.index("--")] if "--" in words else words
-    given = [word for word in own if word in ("-i", "--inventory") or word.startswith(("-i=", "--inventory="))
-             or (word.startswith("-i") and not word.startswith("--"))]
-    if len(given) > 1:
-        raise InputError("was given more than once; one inventory file is read", where="--inventory", code="inventory.repeated",
-                         hint="merge the files, or leave one out")
-
-
 def main() -> NoReturn:
     """The console script. Exit codes are those of ``errors``; an interrupt stops midway like anything else."""
     from clusterctl.errors import ClusterctlError
@@ -88,7 +76,6 @@ def main() -> NoReturn:
     _furnish()
     code = 0
     try:
-        refuse_repeated(sys.argv[1:])
         code = _app(sys.argv[1:]).main(standalone_mode=False) or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

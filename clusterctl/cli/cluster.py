@@ -83,6 +83,7 @@ def apply(
 def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
     from clusterctl.operations.difference import with_differences
 
+    report.inventory_notes(opened.opening.notes)
     named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes
     if named and named != meant:
         report.progress(f"Kubernetes {named} in the inventory means {meant}")

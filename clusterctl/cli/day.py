@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,19 +13,23 @@ import typer
 
 from clusterctl.cli import words
 from clusterctl.cli.options import (
-    InventoryOption,
     Invocation,
     LimitOption,
     Output,
     OutputOption,
     StateOption,
     gather,
+    reads_inventory,
     verb,
 )
+from clusterctl.inventory.sources import Sources
 from clusterctl.text import printable
 
 if TYPE_CHECKING:
+    from clusterctl.errors import ClusterctlError
+    from clusterctl.model import Cluster
     from clusterctl.operations.status import ClusterStatus
+    from clusterctl.storage import StateFolder
 
 UNWELL = 3
 
@@ -40,9 +45,9 @@ class Shape(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("status")(status)
-    app.command("kubeconfig")(kubeconfig)
+    app.command("kubeconfig")(reads_inventory(kubeconfig))
     app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(execute)
-    app.command("trust")(trust)
+    app.command("trust")(reads_inventory(trust))
     app.command("version")(version)
     image = typer.Typer(help="Images on the nodes.", no_args_is_help=True, rich_markup_mode=None)
     image.command("load")(image_load)
@@ -102,12 +107,14 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
 
 
 def kubeconfig(
-    inventory: InventoryOption,
+    inventory: Sources,
     state: StateOption = None,
     output: Annotated[
         Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="NAME", help="Another name of the API, of endpoint.names.")] = None,
     days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
 ) -> None:
     """Print or merge an administrator's kubeconfig. Its certificate is short-lived; no machine is contacted."""
@@ -118,7 +125,7 @@ def kubeconfig(
     from clusterctl.operations.base import session
 
     with session(gather(inventory, state=state), Events()) as opened:
-        made = operation.make(opened, days=days)
+        made = operation.make(opened, days=days, server=server)
     if merge:
         target = operation.users_own()
         operation.merge(made, target)
@@ -135,19 +142,20 @@ def execute(
     call: Invocation,
     context: typer.Context,
     hosts: Annotated[str, typer.Argument(
-        metavar="HOSTS", autocompletion=words.host_patterns, help="Names, groups, globs, with commas between.")],
+        metavar="HOSTS", autocompletion=words.host_patterns, help="A pattern as Ansible has them: names, groups, globs, !, &.")],
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root. Exits with the highest of their exit codes."""
     from clusterctl.engine import Events
     from clusterctl.errors import InputError
+    from clusterctl.inventory.patterns import select
     from clusterctl.operations import execute as operation
 
     if not context.args:
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
     with call.session(Events()) as opened:
-        answers = operation.execute(opened, operation.choose(opened.cluster, hosts), command, silence=timeout)
+        answers = operation.execute(opened, select(opened.cluster, hosts, "HOSTS"), command, silence=timeout)
     for name, answer in answers.items():
         if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))
@@ -174,24 +182,32 @@ def image_load(
 
 
 def trust(
-    host: Annotated[str, typer.Argument(
-        metavar="HOST", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")],
-    inventory: InventoryOption,
+    inventory: Sources,
+    host: Annotated[str | None, typer.Argument(
+        metavar="[HOST]", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")] = None,
     state: StateOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="All hosts and bastions whose keys are not known yet.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask; only in a network that you control.")] = False,
     expected: Annotated[
         str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")
     ] = None,
 ) -> None:
-    """Accept a machine's host key. Compare it with the one on its console first."""
+    """Accept host keys. Compare them with those on the machines' consoles first."""
     from clusterctl.cli.steps import confirm
+    from clusterctl.errors import InputError
     from clusterctl.inventory import load
     from clusterctl.operations import trust as operation
     from clusterctl.storage import StateFolder
     from clusterctl.transport import fingerprint
 
+    if everything == (host is not None) or (everything and expected is not None):
+        raise InputError("needs one host, or --all without a host and a fingerprint", where="trust", code="trust.one-or-all")
     passphrase = gather(inventory, state=state).passphrase  # And no program on the way gets it, or another secret.
     cluster = load(inventory)
     folder = StateFolder.of(cluster.base, cluster.name, state)
+    if host is None:
+        _trust_all(cluster, folder, passphrase, yes=yes)
+        return
     found = operation.find(cluster, host)
     if expected is not None:
         operation.refuse_malformed(expected)
@@ -201,6 +217,30 @@ def trust(
         confirm(False, "Is it the one on its console?", f"say: clusterctl trust {host} --fingerprint {fingerprint(key)}")
     operation.accept(folder, found, key, expected)
     typer.echo(f"{host}: accepted {fingerprint(key)}")
+
+
+def _trust_all(cluster: Cluster, folder: StateFolder, passphrase: Callable[[], str | None], *, yes: bool) -> None:
+    """Show all unknown keys in one table and accept them after one question; before that each bastion's, which come first."""
+    from clusterctl.cli.steps import confirm
+    from clusterctl.errors import raise_all
+    from clusterctl.inventory.show import table
+    from clusterctl.operations import trust as operation
+    from clusterctl.transport import fingerprint
+
+    errors: list[ClusterctlError] = []
+    accepted = 0
+    for hosts in (*([bastion] for bastion in operation.bastions_of(cluster)), cluster.hosts):
+        offers, failed = operation.unknown(folder, hosts, passphrase, forks=20)
+        errors += failed
+        if offers:
+            rows = [(one.host.name, one.host.ssh.address, one.key.get_name(), fingerprint(one.key)) for one in offers]
+            typer.echo("\n".join(table((("HOST", "ADDRESS", "KIND", "FINGERPRINT"), *rows))))
+            confirm(yes, "Are they those on the consoles?", "--yes accepts all, trust HOST --fingerprint SHA256:... one")
+        for one in offers:
+            operation.accept(folder, one.host, one.key, None)
+        accepted += len(offers)
+    typer.echo(f"accepted {accepted} host keys" if accepted else "all host keys are known")
+    raise_all(errors)
 
 
 def version(output: OutputOption = Output.text) -> None:

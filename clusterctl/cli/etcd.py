@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from clusterctl.cli.options import InventoryOption, Invocation, LimitOption, Output, OutputOption, StateOption, gather, verb
+from clusterctl.cli.options import Invocation, LimitOption, Output, OutputOption, StateOption, gather, reads_inventory, verb
 from clusterctl.cli.restore import recover, restore
 from clusterctl.cli.steps import begin_journal
+from clusterctl.inventory.sources import Sources
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
     etcd.command("recover")(recover)
     snapshot = typer.Typer(help="Snapshots of etcd.", no_args_is_help=True, rich_markup_mode=None)
     snapshot.command("save")(save)
-    snapshot.command("list")(list_saved)
+    snapshot.command("list")(reads_inventory(list_saved))
     snapshot.command("verify")(verify)
     snapshot.command("restore")(restore)
     etcd.add_typer(snapshot, name="snapshot")
@@ -87,7 +88,7 @@ def save(call: Invocation) -> None:
         typer.echo("  next: copy it elsewhere together with the state folder: without its keys it cannot be read")
 
 
-def list_saved(inventory: InventoryOption, output: OutputOption = Output.text, state: StateOption = None) -> None:
+def list_saved(inventory: Sources, output: OutputOption = Output.text, state: StateOption = None) -> None:
     """Show the snapshots that are kept. No machine is contacted."""
     from dataclasses import asdict
 

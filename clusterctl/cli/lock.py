@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.inventory import InventoryOption, Output, OutputOption
+from clusterctl.cli.inventory import Output, OutputOption, reads_inventory
+from clusterctl.inventory.sources import Sources
 
-INVENTORY = get_args(InventoryOption)[1]
 KubernetesOption = Annotated[list[str] | None, typer.Option(
     metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; may be given again.")]
 UpdateOption = Annotated[list[str] | None, typer.Option(metavar="PRODUCT", help="Take its checksums anew; may be given again.")]
@@ -22,14 +21,14 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     group = typer.Typer(help="Lock the checksums of programs in clusterctl.lock.", invoke_without_command=True,
                         rich_markup_mode=None)
-    group.callback()(lock)
-    group.command("verify")(verify)
+    group.callback()(reads_inventory(lock))
+    group.command("verify")(reads_inventory(verify))
     app.add_typer(group, name="lock")
 
 
 def lock(
     context: typer.Context,
-    inventory: Annotated[Path | None, INVENTORY] = None,
+    inventory: Sources | None = None,
     kubernetes: KubernetesOption = None,
     update: UpdateOption = None,
     arch: ArchOption = "amd64,arm64",
@@ -47,7 +46,7 @@ def lock(
     if unknown := [one for one in chosen if one not in ARCHITECTURES]:
         raise InputError(f"{unknown[0]!r} is no architecture of Kubernetes' releases that clusterctl knows", where="--arch",
                          code="lock.unknown-architecture", hint=f"known: {', '.join(ARCHITECTURES)}")
-    if inventory is None:
+    if inventory is None or not inventory.paths:
         raise InputError("is missing", where="-i", code="cli.no-inventory", hint="clusterctl lock -i cluster.yaml")
     changes = pinning.lock(load(inventory), kubernetes or (), update or (), chosen)
     if output is Output.json:
@@ -60,7 +59,7 @@ def lock(
     typer.echo(f"{len(changes)} checksums written to {NAME}" if changes else "every program is pinned; nothing is changed")
 
 
-def verify(inventory: InventoryOption) -> None:
+def verify(inventory: Sources) -> None:
     """Download every file of clusterctl.lock and compare it."""
     from clusterctl.inventory import load
     from clusterctl.operations import pinning

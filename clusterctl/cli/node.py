@@ -159,9 +159,8 @@ def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
 def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
     from clusterctl.inventory.edit import remove_host
 
-    path = opened.options.inventory
     for name in names:
-        if remove_host(path, name):
+        for path in remove_host(opened.options.inventory, name):
             report.progress(f"{path}: {name} is taken out")
     return True
 

@@ -20,8 +20,10 @@ from clusterctl.cli import words
 from clusterctl.cli.inventory import InventoryOption as InventoryOption
 from clusterctl.cli.inventory import Output as Output
 from clusterctl.cli.inventory import OutputOption as OutputOption
+from clusterctl.cli.inventory import reads_inventory as reads_inventory
 from clusterctl.cli.steps import asking
 from clusterctl.errors import ClusterctlError, InputError
+from clusterctl.inventory.sources import Sources
 
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
@@ -43,8 +45,8 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", parser=_folder,
                               help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
 ]
-LimitOption = Annotated[str | None, typer.Option("--limit", metavar="HOST,...", autocompletion=words.host_lists,
-                                                    help="Only these hosts.")]
+LimitOption = Annotated[str | None, typer.Option("--limit", metavar="PATTERN", autocompletion=words.host_patterns,
+                                                    help="Only these hosts: names, groups, globs, !, & as in Ansible.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")]
@@ -84,12 +86,17 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
             raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
 
 
-def refuse_minors(option: str, given: Iterable[str]) -> None:
-    """Raises InputError for what is no version, and for a version of Kubernetes that is not supported."""
+def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) -> None:
+    """Raise InputError for text that is not a version of Kubernetes and for one that is not supported.
+
+    ``minors``: a minor such as 1.36 is a version, too.
+    """
+    from clusterctl.model import MINOR
     from clusterctl.versions import SUPPORTED_MINORS, minor
 
     for version in given:
-        refuse_versions(option, [version])
+        if not minors or not MINOR.fullmatch(version):
+            refuse_versions(option, [version])
         if minor(version) not in SUPPORTED_MINORS:
             raise InputError(f"Kubernetes {version} is not supported", where=option, code="version.unsupported",
                              hint=f"supported are {', '.join(SUPPORTED_MINORS)}")
@@ -158,7 +165,7 @@ class Invocation:
     def _announcement(self) -> Announcement:
         from clusterctl.cli.waiting import Announcement
 
-        return Announcement(self.options.chosen(self.opening.cluster), self.opening.transports)
+        return Announcement(self.opening.options.chosen(self.opening.cluster), self.opening.transports)
 
     @cached_property
     def opening(self) -> Opening:
@@ -210,7 +217,7 @@ def _with(function: Callable[..., None], shared: Sequence[tuple[str, Any, Any]])
 
     run.__signature__ = Signature(sorted([*own, *common], key=lambda one: one.default is not Parameter.empty))  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    return run
+    return reads_inventory(run)
 
 
 def _verb() -> str:
@@ -259,7 +266,7 @@ DRAIN: tuple[tuple[str, Any, Any], ...] = (
 
 
 def gather(
-    inventory: Path,
+    inventory: Sources,
     *,
     state: Path | None = None,
     limit: str | None = None,

@@ -17,7 +17,7 @@ from clusterctl.cli.options import (
     YesOption,
     components_of,
     draining_verb,
-    refuse_minors,
+    refuse_releases,
 )
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from clusterctl.report import Report
 
 ToOption = Annotated[str | None, typer.Option(
-    "--to", metavar="X.Y.Z", autocompletion=words.versions, help="Of Kubernetes; else what the inventory names.")]
+    "--to", metavar="X.Y[.Z]", autocompletion=words.versions,
+    help="Of Kubernetes, a minor for its newest patch release; by default the inventory's.")]
 ThroughOption = Annotated[
     list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
 ]
@@ -57,8 +58,8 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
 
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
-    refuse_minors("--to", [to] if to is not None else [])
-    refuse_minors("--through", through or ())
+    refuse_releases("--to", [to] if to is not None else [], minors=True)
+    refuse_releases("--through", through or ())
     return Wish(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
                 pause_after=pause, policy=policy)
 
@@ -89,7 +90,7 @@ def plan(
         report.upgrade(found)
         newer = [] if to or locked else pinning.newer_releases(facts)
         if newer:
-            report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y.Z")
+            report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
         if out is not None:
             plan_file.write(out, opened, wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import typer
 
 from clusterctl.errors import ClusterctlError
 
-ROLES = ("all", "control_plane", "etcd", "workers")
+if TYPE_CHECKING:
+    from clusterctl.model import Host
 
 
 def hosts(context: typer.Context, incomplete: str) -> list[str]:
     """Return the hosts of the inventory that begin so."""
-    return _matching(_hosts(context), incomplete)
+    return _matching([host.name for host in _hosts(context)], incomplete)
 
 
 def host_lists(context: typer.Context, incomplete: str) -> list[str]:
     """Return hosts, with what was written of a list before its last comma in front."""
-    return _listed(_hosts(context), incomplete)
+    return _listed([host.name for host in _hosts(context)], incomplete)
 
 
 def host_patterns(context: typer.Context, incomplete: str) -> list[str]:
     """Return hosts and groups, with what was written of a list before its last comma in front."""
-    return _listed([*_hosts(context), *ROLES], incomplete)
+    from clusterctl.inventory.patterns import groups_of
+
+    found = _hosts(context)
+    return _listed([*(host.name for host in found), *sorted(frozenset().union(*map(groups_of, found)))], incomplete)
 
 
 def versions(incomplete: str) -> list[str]:
@@ -33,16 +38,17 @@ def versions(incomplete: str) -> list[str]:
     return _matching([known_versions(minor).kubernetes for minor in SUPPORTED_MINORS], incomplete)
 
 
-def _hosts(context: typer.Context) -> list[str]:
+def _hosts(context: typer.Context) -> tuple[Host, ...]:
     """The hosts of the inventory on the command line or in CLUSTERCTL_INVENTORY; none where it cannot be read."""
     from clusterctl.inventory import load
+    from clusterctl.inventory.sources import STDIN, Sources
 
-    path = context.params.get("inventory")
-    if path is None:
-        return []
+    paths = context.params.get("inventory")
+    if not paths or STDIN in paths:
+        return ()
     with suppress(ClusterctlError):
-        return [host.name for host in load(path).hosts]
-    return []
+        return load(Sources(tuple(paths))).hosts
+    return ()
 
 
 def _listed(words: list[str], incomplete: str) -> list[str]:

@@ -37,8 +37,8 @@ def api_names(context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
         f"kubernetes.default.svc.{domain}",
     ]
     addresses = [str(cluster.network.api_address), str(host.address), "127.0.0.1"]
-    endpoint = str(cluster.endpoint.address)
-    (addresses if endpoint.replace(".", "").isdigit() else names).append(endpoint)
+    for public in map(str, (cluster.endpoint.address, *cluster.endpoint.names)):
+        (addresses if public.replace(".", "").isdigit() else names).append(public)
     if not host.ssh.address.replace(".", "").isdigit():
         names.append(host.ssh.address)
     return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(addresses))

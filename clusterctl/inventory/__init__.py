@@ -1,4 +1,4 @@
-"""The inventory: one YAML file, Ansible's too, turned into a ``Cluster``. Everything wrong with it is told at once."""
+"""Ansible's inventories, turned into a ``Cluster``. Everything wrong with one is told at once."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clusterctl.inventory.loader import Inventory
+    from clusterctl.inventory.sources import Sources
     from clusterctl.model import Cluster
 
 __all__ = ["json_schema", "load", "read"]
 
 
-def load(path: Path) -> Cluster:
+def load(given: Path | Sources) -> Cluster:
     """The cluster that an inventory wants; raises InputError, or Problems made of them."""
-    return read(path).cluster
+    return read(given).cluster
 
 
-def read(path: Path) -> Inventory:
+def read(given: Path | Sources) -> Inventory:
     """The cluster, and what else was found in the inventory: files, ignored variables, notes."""
     from clusterctl.inventory.loader import read as read_inventory
 
-    return read_inventory(path)
+    return read_inventory(given)
 
 
 def json_schema() -> dict[str, object]:

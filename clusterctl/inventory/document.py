@@ -12,7 +12,7 @@ import math
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from clusterctl.errors import InputError
 from clusterctl.inventory.findings import Findings, Place, looks_secret
 
 MOST_BYTES = 1024 * 1024
+MOST_OF_A_LISTING = 64 * 1024 * 1024
 MOST_DEPTH = 20
+MOST_NODES = 1_000_000
+"""Values of a document with each alias written out."""
 _TAG = "tag:yaml.org,2002:"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
@@ -32,17 +35,19 @@ _FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{0,18}([eE][-+]?[0-9]{1,3})?")
 _BIDI = "\u202a-\u202e\u2066-\u2069"  # may make a line look like another one
 _FORBIDDEN = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f{_BIDI}\ufffe\uffff\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|.)", re.IGNORECASE | re.DOTALL)
-_INI_SECTION = re.compile(r"^\[[\w:.-]+\]\s*$", re.MULTILINE)
-_ORDINARY_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
-VAULT_HINT = ("secrets stay out of the inventory: give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-password-fd, "
-              "--sudo-password-command or --ask-sudo-password")
+_ORDINARY_TAGS = frozenset((*(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq")), "!unsafe"))
+_VAULT_TAGS = frozenset(("!vault", "!vault-encrypted"))
+VAULT_HINT = "give --vault-password-file FILE, --vault-id LABEL@FILE or --ask-vault-pass, or write the value itself"
 
 Scalar = str | int | float | bool | None
 
 
 @dataclass(slots=True)
 class Node:
-    """A value, where it stands, and its path in words. ``odd``: YAML 1.1 takes the text for something else."""
+    """A value, where it stands, and its path in words.
+
+    ``odd``: YAML 1.1 takes the text for something else; ``sealed``: encrypted, and not known; ``secret``: it was decrypted.
+    """
 
     value: Scalar | list[Node] | dict[str, Node]
     place: Place
@@ -50,11 +55,13 @@ class Node:
     key: Place
     written: str = ""
     odd: bool = False
+    sealed: bool = False
+    secret: bool = False
 
     @property
     def shown(self) -> str:
         """The value as people may see it in a message."""
-        if looks_secret(self.path.rpartition(".")[2]):
+        if self.secret or looks_secret(self.path.rpartition(".")[2]):
             return "(hidden)"
         if isinstance(self.value, dict | list):
             return "a map" if isinstance(self.value, dict) else "a list"
@@ -77,34 +84,64 @@ def bare(node: Node) -> object:
     return [bare(item) for item in node.value] if isinstance(node.value, list) else node.value
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content; more than 1 MiB is refused without reading it, and so is a FIFO, which may never be written to."""
+def python_node(value: object, place: Place, path: str, key: Place, written: str | None = None) -> Node:
+    """Return a Python value as a tree; all of it stands at one place."""
+    if written is None:
+        written = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+    if isinstance(value, dict):
+        entries = {str(name): python_node(item, place, f"{path}.{name}", place) for name, item in value.items()}
+        return Node(entries, place, path, key)
+    if isinstance(value, list | tuple | set):
+        return Node([python_node(item, place, f"{path}[{number}]", place) for number, item in enumerate(value)], place, path, key)
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return Node(value, place, path, key, written)
+    return Node(written, place, path, key, written, odd=True)
+
+
+def read_bytes(path: Path, *, listing: bool = False) -> bytes:
+    """A file's content; more than 1 MiB is refused without reading it, and so is a FIFO, which may never be written to.
+
+    ``listing``: up to 64 MiB where it begins as JSON does.
+    """
     try:
         # Those in /dev and /proc are a shell's own: -i <(...)
         if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(("/dev/", "/proc/")):
             raise InputError("is a FIFO; a regular file is wanted", where=str(path), code="inventory.not-a-file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
+            if listing and content.lstrip()[:1] == b"{":
+                content += file.read(MOST_OF_A_LISTING + 1 - len(content))
+                return content
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be read: {reason}", where=str(path), hint="is its path right, and may you read it?") from None
+        raise InputError(f"cannot be read: {reason}", where=str(path), hint="is its path right, and may you read it?",
+                         code="inventory.unreadable") from None
     if len(content) > MOST_BYTES:
-        raise InputError("is larger than 1 MiB, and thus no inventory", where=str(path))
+        raise too_large(str(path), MOST_BYTES)
     return content
 
 
-def parse(content: bytes, file: str, findings: Findings, root: str = "") -> Node | None:
-    """The tree of a document, or None where it is empty; syntax errors are raised, other problems collected."""
-    text = _joined(_decode(content, file))
+def too_large(where: str, most: int) -> InputError:
+    return InputError(f"is larger than {most // 2**20} MiB, and thus no inventory", where=where, code="inventory.too-large",
+                      hint="the JSON of ansible-inventory --list may have 64 MiB" if most == MOST_BYTES else "")
+
+
+def parse(content: bytes, file: str, findings: Findings, root: str = "", *, secret: bool = False) -> Node | None:
+    """The tree of a document, or None where it is empty; syntax errors are raised, other problems collected.
+
+    ``secret``: the document was decrypted.
+    """
+    text = _joined(decode(content, file))
     try:
-        return _Builder(yaml.parse(text, Loader=_LOADER), file, findings).document(root)
+        return _Builder(yaml.parse(text, Loader=_LOADER), file, findings, secret).document(root)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, file) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"is not YAML: {str(error).splitlines()[0]}", where=file) from None
 
 
-def _decode(content: bytes, file: str) -> str:
+def decode(content: bytes, file: str) -> str:
+    """Return the text of a file. Raises InputError where it is no UTF-8, or holds a control character."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -138,9 +175,6 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
     place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    if _INI_SECTION.search(text):
-        return InputError("is an INI inventory; clusterctl reads YAML", where=str(place),
-                          hint="ansible-inventory -i FILE --list --yaml > inventory.yaml")
     if "\t" in line[:len(line) - len(line.lstrip())]:
         return InputError("is indented with a tab; YAML wants spaces", where=str(place))
     problem = error.problem or "cannot be parsed"
@@ -151,12 +185,14 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
 
 
 class _Builder:
-    """Turns parser events into nodes."""
+    """Turns parser events into nodes. What an alias stands for is shared, and counted as if it were written out."""
 
-    def __init__(self, events: Iterator[Any], file: str, findings: Findings) -> None:
-        self.events = events
-        self.file = file
-        self.findings = findings
+    def __init__(self, events: Iterator[Any], file: str, findings: Findings, secret: bool) -> None:
+        self.events, self.file, self.findings, self.secret = events, file, findings, secret
+        self.anchors: dict[str, tuple[Node, int, int] | None] = {}
+        """Node, number of nodes in it, and levels of it; None while it is being read."""
+        self.count = 0
+        self.deepest = 0
 
     def document(self, root: str) -> Node | None:
         result = None
@@ -172,14 +208,48 @@ class _Builder:
         return Place(self.file, mark.line + 1, mark.column + 1)
 
     def node(self, event: Any, path: str, depth: int, key: Place | None) -> Node:
+        if event.__class__ is yaml.AliasEvent:
+            return self.alias(event, path, depth, key)
+        if event.anchor is None:
+            return self.plain(event, path, depth, key)
+        before, deepest, self.deepest = self.count, self.deepest, depth
+        self.anchors[event.anchor] = None
+        node = self.plain(event, path, depth, key)
+        self.anchors[event.anchor] = node, self.count - before, self.deepest - depth
+        self.deepest = max(self.deepest, deepest)
+        return node
+
+    def alias(self, event: Any, path: str, depth: int, key: Place | None) -> Node:
+        """What an alias stands for, at the place where that is written."""
         place = self.place(event)
+        if event.anchor not in self.anchors:
+            raise InputError(f"*{event.anchor}: nothing before it is called &{event.anchor}", where=str(place),
+                             code="inventory.alias-unknown")
+        known = self.anchors[event.anchor]
+        if known is None:
+            raise InputError(f"*{event.anchor}: is a part of what it stands for", where=str(place),
+                             code="inventory.alias-recursive")
+        node, count, levels = known
+        self.reach(depth + levels, place, count)
+        return replace(node, path=path, key=key or place)
+
+    def reach(self, depth: int, place: Place, count: int = 1) -> None:
+        """Count nodes, and how deep they are. Raises InputError beyond the limits."""
+        self.count += count
+        self.deepest = max(self.deepest, depth)
         if depth > MOST_DEPTH:
-            raise InputError(f"is nested more than {MOST_DEPTH} deep", where=str(place))
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
-            raise InputError(f"{mark}{event.anchor}: anchors and aliases are refused", where=str(place),
-                             hint="write the value out, or set it once in a group's vars")
-        self.check_tag(event, path, place)
+            raise InputError(f"is nested more than {MOST_DEPTH} deep", where=str(place), code="inventory.too-deep")
+        if self.count > MOST_NODES:
+            raise InputError(f"holds more than {MOST_NODES} values with its aliases written out", where=str(place),
+                             code="inventory.aliases-too-many")
+
+    def plain(self, event: Any, path: str, depth: int, key: Place | None) -> Node:
+        place = self.place(event)
+        self.reach(depth, place)
+        if event.tag is not None:
+            if event.tag in _VAULT_TAGS and isinstance(event, yaml.ScalarEvent):
+                return self.vaulted(event.value, place, path, key or place)
+            self.check_tag(event, path, place)
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path, place, key or place)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -187,43 +257,64 @@ class _Builder:
         return self.mapping(path, depth, place, key or place)
 
     def check_tag(self, event: Any, path: str, place: Place) -> None:
-        if event.tag is None or event.tag == "!" or event.tag in _ORDINARY_TAGS:
+        if event.tag == "!" or event.tag in _ORDINARY_TAGS:
             return
         tag = event.tag.replace(_TAG, "!!")
-        vault = event.tag.startswith("!vault")
-        self.findings.refuse(place, f"{path}: the tag {tag} is refused", VAULT_HINT if vault else "write a plain value")
+        self.findings.refuse(place, f"{path}: the tag {tag} is refused", "write a plain value", code="inventory.tag")
+
+    def vaulted(self, text: str, place: Place, path: str, key: Place) -> Node:
+        opened = self.findings.decrypt(text.encode(), f"{place}: {path}")
+        if opened is None:
+            self.findings.sealed += 1
+            return Node("", place, path, key, "", sealed=True, secret=True)
+        return Node(decode(opened, str(place)), place, path, key, secret=True)
 
     def scalar(self, event: Any, path: str, place: Place, key: Place) -> Node:
         if found := _FORBIDDEN.search(event.value):
             self.findings.refuse(place, f"{path}: character U+{ord(found.group()):04X} is not allowed")
         plain = not event.style and event.tag in (None, _TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null")
         value, odd = _resolve(event.value) if plain else (event.value, False)
-        return Node(value, place, path, key, event.value, odd)
+        return Node(value, place, path, key, event.value, odd, secret=self.secret)
 
     def sequence(self, path: str, depth: int, place: Place, key: Place) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(event, f"{path}[{len(items)}]", depth + 1, None))
-        return Node(items, place, path, key)
+        return Node(items, place, path, key, secret=self.secret)
 
     def mapping(self, path: str, depth: int, place: Place, key: Place) -> Node:
         entries: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name, where = self.key(event, path)
+            if name == "<<" and not event.style:
+                merged |= self.merged(self.node(next(self.events), path, depth + 1, where), where)
+                continue
             inner = f"{path}.{name}" if path else name
             value = self.node(next(self.events), inner, depth + 1, where)
             if name in entries:
                 self.findings.refuse(where, f"{inner}: this key is here twice, first in line {entries[name].key.line}")
             else:
                 entries[name] = value
-        return Node(entries, place, path, key)
+        return Node(merged | entries if merged else entries, place, path, key, secret=self.secret)
+
+    def merged(self, node: Node, place: Place) -> dict[str, Node]:
+        """The entries that a merge key brings: of several maps the first wins."""
+        maps = node.value if isinstance(node.value, list) else [node]
+        found: dict[str, Node] = {}
+        for one in reversed(maps):
+            if isinstance(one.value, dict):
+                found |= one.value
+                self.reach(0, place, len(one.value))
+            else:
+                self.findings.refuse(place, f"{node.path}: << is for a map or a list of maps, not for {one.kind}",
+                                     code="inventory.merge-key")
+        return found
 
     def key(self, event: Any, path: str) -> tuple[str, Place]:
         place = self.place(event)
-        if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent) or event.anchor is not None:
+        if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None:
             raise InputError(f"{path or 'document'}: a key must be plain text", where=str(place))
-        if event.value == "<<" and not event.style:
-            raise InputError(f"{path or 'document'}: merge keys (<<) are refused", where=str(place), hint="write the values out")
         if found := _FORBIDDEN.search(event.value):
             raise InputError(f"{path}: a key holds the character U+{ord(found.group()):04X}", where=str(place))
         return event.value, place

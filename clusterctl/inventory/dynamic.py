@@ -7,10 +7,10 @@ from pathlib import Path
 
 from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
-from clusterctl.inventory.document import MOST_BYTES, Node, bare, parse
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
-from clusterctl.inventory.groups import Group, Tree, add_child, add_host, group_name_is_fit, settle
-from clusterctl.inventory.names import GROUP_KEYS
+from clusterctl.inventory.document import MOST_OF_A_LISTING, Node, bare
+from clusterctl.inventory.findings import Findings, did_you_mean
+from clusterctl.inventory.groups import Group, Tree, add_child, add_host
+from clusterctl.inventory.names import GROUP_KEYS, near_cluster
 
 DEADLINE = 60.0
 
@@ -30,21 +30,15 @@ def is_program(path: Path) -> bool:
     return head.startswith(b"#!") or head == b"\x7fELF"
 
 
-def read_dynamic(path: Path, findings: Findings, deadline: float = DEADLINE) -> tuple[Tree, Place]:
-    """Run the program and read the groups that it prints."""
-    name = f"{path} --list"
+def run_program(path: Path, deadline: float = DEADLINE) -> bytes:
+    """Return what the program prints when it is called with ``--list``. Raises InputError."""
     program = path.absolute()
-    output = run([str(program), "--list"], what=name, deadline=deadline, most_bytes=MOST_BYTES, cwd=program.parent)
-    root = parse(output, name, findings)
-    if root is None or not isinstance(root.value, dict):
-        raise InputError("printed no JSON object", where=name, hint="run it by hand and look at its output")
-    return read_listing(root, root.value, findings), Place(name)
+    return run([str(program), "--list"], what=f"{path} --list", deadline=deadline, most_bytes=MOST_OF_A_LISTING,
+               cwd=program.parent)
 
 
-def read_listing(root: Node, entries: dict[str, Node], findings: Findings) -> Tree:
-    """Return the groups of what ``ansible-inventory --list`` or a program prints. Raises InputError."""
-    tree = Tree()
-    tree.group("all", root.place)
+def read_listing(tree: Tree, root: Node, entries: dict[str, Node], findings: Findings) -> None:
+    """Add the groups of what ``ansible-inventory --list`` or a program prints to a tree. Raises InputError."""
     meta = entries.get("_meta")
     hostvars = _entries(meta, findings).get("hostvars") if meta else None
     if hostvars is None:
@@ -53,24 +47,26 @@ def read_listing(root: Node, entries: dict[str, Node], findings: Findings) -> Tr
     variables = {host: _entries(node, findings) for host, node in _entries(hostvars, findings).items()}
     _hoist_settings(tree.groups["all"], variables)
     for name, node in entries.items():
-        if name != "_meta" and group_name_is_fit(name, node.key, findings):
+        if name != "_meta":
             _read_group(tree, tree.group(name, node.key), (node, variables), findings)
-    for host, node in _entries(hostvars, findings).items():
+    for host, entries in variables.items():
         if host not in tree.host_places:
             findings.note(f"_meta.hostvars speaks of {host}, which is in no group")
-            findings.ignored.update(_entries(node, findings))
-    settle(tree, findings)
-    return tree
+            findings.ignored.update(entries)
 
 
 def _hoist_settings(everything: Group, variables: dict[str, dict[str, Node]]) -> None:
-    """Make the variable ``cluster`` one of all hosts where each has the same: Ansible lists groups' variables with each host."""
-    found = [entries.get("cluster") for entries in variables.values()]
-    first = found[0] if found else None
-    if first is not None and all(node is not None and bare(node) == bare(first) for node in found):
-        for entries in variables.values():
-            del entries["cluster"]
-        everything.variables["cluster"] = first
+    """Make the variable ``cluster``, and one that is nearly called so, one of all hosts where each has the same.
+
+    Ansible lists groups' variables with each host.
+    """
+    for name in {name for entries in variables.values() for name in entries if near_cluster(name)}:
+        found = [entries.get(name) for entries in variables.values()]
+        first = found[0]
+        if first is not None and all(node is not None and bare(node) == bare(first) for node in found):
+            for entries in variables.values():
+                del entries[name]
+            everything.variables[name] = first
 
 
 def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Findings) -> None:
@@ -80,7 +76,7 @@ def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str,
         if key not in GROUP_KEYS:
             findings.refuse(value.key, f"{value.path}: unknown key{did_you_mean(key, GROUP_KEYS)}")
     for host in _names(parts.get("hosts"), findings):
-        add_host(tree, group, str(host.value), (host.place, variables.get(str(host.value), {})), findings)
+        add_host(tree, group, str(host.value), (host.place, variables.get(str(host.value), {})))
     for child in _names(parts.get("children"), findings):
         add_child(tree, group, str(child.value), child.place, findings)
     if (settings := parts.get("vars")) is not None:

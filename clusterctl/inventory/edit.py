@@ -1,66 +1,105 @@
-"""Taking a host out of an inventory file: its lines go, all others stay as they are, comments too."""
+"""Taking a host out of inventory files: its lines go, all others stay as they are, comments too."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.inventory.dynamic import is_program
+from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import read
+from clusterctl.inventory.sources import STDIN, Sources, shown
 from clusterctl.model import Cluster
 from clusterctl.storage import write_whole
 
 
-def remove_host(path: Path, name: str) -> bool:
-    """Take a host out of every group of a file; False where no group names it. Raises what ``without_host`` does."""
-    text = without_host(path, name)
-    if text is None:
-        return False
-    # A link stays one: the file that it names is written.
-    write_whole(path.resolve(), text.encode(), mode=path.stat().st_mode & 0o777)
-    return True
+def remove_host(given: Path | Sources, name: str) -> list[Path]:
+    """Take a host out of every group of the files; return those that named it. Raises what ``without_host`` does."""
+    texts = without_host(given, name)
+    for path, text in texts.items():
+        # A link stays one: the file that it names is written.
+        write_whole(path.resolve(), text, mode=path.stat().st_mode & 0o777)
+    return list(texts)
 
 
-def without_host(path: Path, name: str) -> str | None:
-    """The file's text without a host; None where no group names it. Nothing is changed.
+def without_host(given: Path | Sources, name: str) -> dict[Path, bytes]:
+    """The contents without a host of the files that name it; none where no group names it. Nothing is changed.
 
-    It was read back: it is the same inventory without that host. Raises Refused where lines do not say enough, InputError.
+    They were read back: they are the same inventory without that host. Raises Refused where lines do not say enough, InputError.
     """
-    if is_program(path):
-        raise Refused("is a program: it cannot be edited", where=str(path), hint=f"let it no longer print {name}")
-    before = read(path).cluster
+    sources = Sources.of(given)
+    files = sources.files()
+    fixed = [path for path in files if path == STDIN or is_program(path)]
+    if len(fixed) == len(files):
+        raise _not_a_file(fixed[0], name)
+    before = read(sources)
+    written = before.written.get(name, name)
+    texts = {path: text for path in files if path not in fixed and (text := _without(path, written, name)) is not None}
+    if not texts:
+        if all(host.name != name for host in before.cluster.hosts):
+            return {}
+        raise _not_a_file(fixed[0], name) if fixed else Refused(
+            f"no line is that of {name} alone (a range?)", where=str(sources), hint=f"take {name} out by hand",
+            code="inventory.edit-range")
+    _check(sources, before.cluster, texts, name)
+    return texts
+
+
+def _not_a_file(path: Path, name: str) -> Refused:
+    what = "no file" if path == STDIN else "a program"
+    return Refused(f"is {what}: it cannot be edited", where=shown(path), hint=f"let it no longer print {name}",
+                   code="inventory.edit-not-a-file")
+
+
+def _without(path: Path, written: str, name: str) -> bytes | None:
+    """A file's content without the lines of a host; None where no group in it names the host alone."""
     # Not as text: its line ends must stay what they are.
     text = path.read_bytes().decode("utf-8")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    spans = sorted(_spans(root, name)) if isinstance(root, yaml.MappingNode) else []
-    if not spans:
-        if all(host.name != name for host in before.hosts):
-            return None
-        raise Refused(f"no line is that of {name} alone (a range?)", where=str(path), hint=f"take {name} out by hand")
     lines = text.splitlines(keepends=True)
-    for start, end in reversed(spans):
+    if looks_like_ini(text):
+        spans = set(_ini_spans(lines, written))
+    else:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        spans = set(_spans(root, written, name)) if isinstance(root, yaml.MappingNode) else set()
+    for start, end in sorted(spans, reverse=True):
         del lines[start:end]
-    _check(path, before, "".join(lines), name)
-    return "".join(lines)
+    return "".join(lines).encode() if spans else None
 
 
-def _spans(groups: yaml.MappingNode, name: str) -> list[tuple[int, int]]:
+def _ini_spans(lines: list[str], written: str) -> Iterator[tuple[int, int]]:
+    """The lines of a host in INI's sections of hosts."""
+    hosts = True
+    for number, line in enumerate(map(str.strip, lines)):
+        if line.startswith("["):
+            hosts = ":" not in line.partition("]")[0]
+        elif hosts and line and _alone(line.split()[0]) == written:
+            yield number, number + 1
+
+
+def _alone(pattern: str) -> str:
+    """A host's name without a port."""
+    name, _, port = pattern.partition(":")
+    return name if port.isdigit() else pattern
+
+
+def _spans(groups: yaml.MappingNode, written: str, name: str) -> list[tuple[int, int]]:
     """The lines (from, to) of a host in these groups and in those below them. What lies in variables is no group."""
     found = []
     for _, group in groups.value:
         for key, value in group.value if isinstance(group, yaml.MappingNode) else ():
             if isinstance(value, yaml.MappingNode):
-                found += _hosts(value, name) if key.value == "hosts" else []
-                found += _spans(value, name) if key.value == "children" else []
+                found += _hosts(value, written, name) if key.value == "hosts" else []
+                found += _spans(value, written, name) if key.value == "children" else []
     return found
 
 
-def _hosts(hosts: yaml.MappingNode, name: str) -> list[tuple[int, int]]:
+def _hosts(hosts: yaml.MappingNode, written: str, name: str) -> list[tuple[int, int]]:
     found = []
     for key, value in hosts.value:
-        if key.value != name:
+        if _alone(key.value) != written:
             continue
         if hosts.flow_style:
             raise Refused("the host stands in a line with others", where=f"line {key.start_mark.line + 1}",
@@ -85,17 +124,13 @@ def _end(key: yaml.Node, value: yaml.Node) -> int:
     return last + 1
 
 
-def _check(path: Path, before: Cluster, text: str, name: str) -> None:
-    trial = path.with_name(f".trial.{path.name}")  # What its name ends in says whether it may be a program.
-    write_whole(trial, text.encode(), mode=path.stat().st_mode & 0o777)
+def _check(sources: Sources, before: Cluster, texts: Mapping[Path, bytes], name: str) -> None:
+    where = ", ".join(map(str, texts))
     try:
-        after = read(trial).cluster
+        after = read(sources.edited(texts)).cluster
     except ClusterctlError as error:
-        said = error.message.replace(str(trial), str(path))
-        raise Refused(f"without {name} it is no inventory any more: {said}", where=str(path),
-                      hint=f"take {name} out by hand") from None
-    finally:
-        trial.unlink(missing_ok=True)
+        raise Refused(f"without {name} it is no inventory any more: {error.message}", where=where,
+                      hint=f"take {name} out by hand", code="inventory.edit-breaks") from None
     if after != before.without([name]):
-        raise Refused(f"taking out the lines of {name} does not take out {name} alone (a range?)", where=str(path),
-                      hint=f"take {name} out by hand")
+        raise Refused(f"taking out the lines of {name} does not take out {name} alone (a range?)", where=where,
+                      hint=f"take {name} out by hand", code="inventory.edit-range")

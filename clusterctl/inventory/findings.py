@@ -6,8 +6,12 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from clusterctl.errors import ClusterctlError, InputError, Problems
+
+if TYPE_CHECKING:
+    from clusterctl.inventory.vault import Passwords
 
 MOST_PROBLEMS = 50
 _SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
@@ -35,9 +39,17 @@ class Findings:
     files: list[str] = field(default_factory=list)
     unaddressed: list[tuple[Place, str]] = field(default_factory=list)
     """Hosts without an IPv4 address, which are reported together."""
+    passwords: Passwords | None = None
+    sealed: int = 0
+    """Values and files that are encrypted and not decrypted."""
 
-    def refuse(self, place: Place, message: str, hint: str = "", *, code: str = "") -> None:
-        problem = InputError(message, where=str(place), hint=hint, code=code)
+    def decrypt(self, content: bytes, where: str) -> bytes | None:
+        """Return what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
+        return self.passwords.decrypt(content, where) if self.passwords else None
+
+    def refuse(self, place: Place, message: str, hint: str = "", code: str = "") -> None:
+        """Add a problem, once. ``code``: ``inventory.value`` where none is given."""
+        problem = InputError(message, where=str(place), hint=hint, code=code or "inventory.value")
         if all(str(problem) != str(known) for _, known in self.problems[-MOST_PROBLEMS:]):
             self.problems.append((place, problem))
 
@@ -67,6 +79,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'pods'?)``, or nothing where no known word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def distance(one: str, other: str) -> int:
+    """Return how many letters have to be added, left out, replaced or exchanged with the next one to get another word."""
+    if abs(len(one) - len(other)) > 2:
+        return 3
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        older, before, row = before, row, [i + 1]
+        for j, wanted in enumerate(other):
+            row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != wanted)))
+            if i and j and letter == other[j - 1] and one[i - 1] == wanted:
+                row[-1] = min(row[-1], older[j - 1] + 1)
+    return row[-1]
 
 
 def looks_secret(name: str) -> bool:

@@ -12,11 +12,10 @@ from clusterctl.inventory import values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.names import GROUP_KEYS
-from clusterctl.model import DNS_LABEL
 
 MOST_HOSTS = 5000  # as many nodes as Kubernetes allows
 MOST_MENTIONS = 40 * MOST_HOSTS
-GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]{1,9})")
 _RANGE = re.compile(r"\[([0-9A-Za-z]*):([0-9A-Za-z]+)(?::([0-9]+))?\]")
 
 Variables = dict[str, Node]
@@ -36,7 +35,7 @@ class Group:
 
 @dataclass(slots=True)
 class Tree:
-    """All groups and hosts of an inventory."""
+    """All groups and hosts of an inventory, under the names that are written there."""
 
     groups: dict[str, Group] = field(default_factory=dict)
     host_variables: dict[str, Variables] = field(default_factory=dict)
@@ -60,9 +59,14 @@ class Tree:
                 found |= above
                 pending += above
             self.count(len(found), self.host_places[host])
-            chosen = (self.groups[name] for name in found - {"all", "ungrouped"})
+            others = found - {"all", "ungrouped"} or {"ungrouped"}
+            chosen = (self.groups[name] for name in others)
             self._groups_of[host] = sorted(chosen, key=lambda group: (group.depth, group.priority, group.name))
         return self._groups_of[host]
+
+    def forget_groups(self) -> None:
+        """Forget the groups of hosts: groups were added."""
+        self._groups_of.clear()
 
     def count(self, mentions: int, place: Place) -> None:
         """A range is a few bytes and thousands of hosts: what all groups hold together is bounded, too."""
@@ -72,14 +76,18 @@ class Tree:
                              hint="name each host in fewer groups, or split the inventory by clusters")
 
 
-def read_groups(root: Node, findings: Findings) -> Tree:
-    """The groups of an inventory in YAML; top-level keys are groups."""
-    tree = Tree()
-    tree.group("all", root.place)
+def read_groups(tree: Tree, root: Node, findings: Findings) -> None:
+    """Add the groups of an inventory in YAML to a tree; top-level keys are groups."""
     for name, node in _map(root, findings).items():
-        _read_group(tree, name, node, findings)
-    settle(tree, findings)
-    return tree
+        if name == "cluster" and isinstance(node.value, dict) and not set(node.value) <= set(GROUP_KEYS):
+            _refuse_misplaced(node, findings)
+        else:
+            _read_group(tree, name, node, findings)
+
+
+def _refuse_misplaced(node: Node, findings: Findings) -> None:
+    findings.refuse(node.key, f"{node.path}: the settings belong in all.vars or group_vars/all",
+                    "write them as all: {vars: {cluster: ...}}", code="inventory.cluster-misplaced")
 
 
 def _map(node: Node, findings: Findings) -> dict[str, Node]:
@@ -91,18 +99,12 @@ def _map(node: Node, findings: Findings) -> dict[str, Node]:
     return {}
 
 
-def group_name_is_fit(name: str, place: Place, findings: Findings) -> bool:
-    if GROUP_NAME.fullmatch(name):
-        return True
-    findings.refuse(place, f"{name!r} is not a group's name (letters, digits, '_')")
-    return False
-
-
 def _read_group(tree: Tree, name: str, node: Node, findings: Findings) -> None:
-    if not group_name_is_fit(name, node.key, findings):
-        return
     group = tree.group(name, node.key)
     for key, value in _map(node, findings).items():
+        if key == "cluster":
+            _refuse_misplaced(value, findings)
+            continue
         if key not in GROUP_KEYS:
             wanted = ", ".join(GROUP_KEYS)
             findings.refuse(value.key, f"{value.path}: unknown key{did_you_mean(key, GROUP_KEYS)}; a group has {wanted}")
@@ -121,11 +123,7 @@ def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], fin
         if add_child(tree, group, name, node.key, findings):
             _read_group(tree, name, node, findings)
     else:
-        variables = _map(node, findings)
-        for count, host in enumerate(expand(name, node.key, findings), 1):
-            if count > MOST_HOSTS:
-                raise InputError(f"{name!r} stands for more than {MOST_HOSTS} hosts", where=str(node.key))
-            add_host(tree, group, host, (node.key, variables), findings)
+        add_hosts(tree, group, name, (node.key, _map(node, findings)), findings)
 
 
 def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Findings) -> bool:
@@ -133,19 +131,30 @@ def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Find
     if child == "all":
         findings.refuse(place, f"all holds every group, and cannot be a child of {group.name}",
                         "name the groups or hosts that are meant")
-    elif group_name_is_fit(child, place, findings):
+    else:
         tree.group(child, place)
         group.children[child] = place
     return child in group.children
 
 
-def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables], findings: Findings) -> None:
+def add_hosts(tree: Tree, group: Group, pattern: str, entry: tuple[Place, Variables], findings: Findings) -> None:
+    """Put the hosts of a pattern in a group. ``name:22`` gives hosts that are new the variable ansible_port, as in Ansible."""
+    place, variables = entry
+    port = _PORT.fullmatch(pattern) if len(pattern) < 512 else None
+    if port is not None:
+        pattern = port[1]
+        given = Node(int(port[2]), place, f"{pattern}.ansible_port", place, port[2])
+    for count, host in enumerate(expand(pattern, place, findings), 1):
+        if count > MOST_HOSTS:
+            raise InputError(f"{pattern!r} stands for more than {MOST_HOSTS} hosts", where=str(place))
+        if port is not None and host not in tree.host_places:
+            add_host(tree, group, host, (place, {"ansible_port": given}))
+        add_host(tree, group, host, entry)
+
+
+def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables]) -> None:
     """Put a host in a group; a later mention of the same variable wins, as in Ansible."""
     place, variables = entry
-    if not DNS_LABEL.fullmatch(host):
-        findings.refuse(place, f"{host!r} is not a host name: lower case letters, digits and '-', at most 63 (RFC 1123)",
-                        "name the machine by a short name and give its address as ansible_host")
-        return
     tree.count(1, place)
     tree.named.setdefault(host, set()).add(group.name)
     tree.host_places.setdefault(host, place)
@@ -158,7 +167,10 @@ def expand(pattern: str, place: Place, findings: Findings) -> Iterator[str]:
     """The names of a pattern with Ansible's ranges: ``w[1:3]``, ``w[01:03]``, ``w[a:c]``, ``w[0:10:2]``."""
     found = _RANGE.search(pattern)
     if found is None or len(pattern) > 253:
-        yield pattern[:254]
+        if "[" in pattern:
+            findings.refuse(place, f"{pattern[:254]!r} has no range such as [1:3] in its brackets", code="inventory.range")
+        else:
+            yield pattern[:254]
         return
     head, tail = pattern[:found.start()], pattern[found.end():]
     try:
@@ -197,15 +209,27 @@ def settle(tree: Tree, findings: Findings) -> None:
     for group in tree.groups.values():
         for child in group.children:
             tree.parents.setdefault(child, {})[group.name] = None
-        if (node := group.variables.get("ansible_group_priority")) is not None:
+        if (node := group.variables.pop("ansible_group_priority", None)) is not None:
             group.priority = values.integer(node, findings, -999_999_999, 999_999_999) or 0
     try:
         order = [*TopologicalSorter(tree.parents).static_order()]
     except CycleError as error:
         circle = error.args[1]
         raise InputError(f"a group contains itself: {' > '.join(circle)}", where=str(tree.groups[circle[0]].place),
-                         hint="take one of them out of the children of the one before it") from None
+                         hint="take one of them out of the children of the one before it", code="inventory.group-cycle") from None
     tree.groups["all"].depth = 0
     for name in order:
         if above := tree.parents.get(name):
             tree.groups[name].depth = 1 + max(tree.groups[parent].depth for parent in above)
+
+
+def add_dynamic_groups(tree: Tree, findings: Findings) -> None:
+    """Put kubespray's groups into ``k8s_cluster`` where an inventory does not.
+
+    Its playbooks do so at run time (roles/dynamic_groups), so that group_vars/k8s_cluster counts without the group, too.
+    """
+    members = [tree.groups[name] for name in ("kube_control_plane", "kube_node", "calico_rr") if name in tree.groups]
+    if members and "k8s_cluster" not in tree.groups:
+        tree.group("k8s_cluster", members[0].place).children = {group.name: group.place for group in members}
+        tree.forget_groups()
+        settle(tree, findings)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from clusterctl.errors import InputError
-from clusterctl.inventory import names, values
+from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
 from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
-from clusterctl.sockets import ssh_options
+from clusterctl.secrets import Secret
+from clusterctl.ssh_options import parse
 
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
@@ -24,6 +26,7 @@ HOST_KEY = re.compile(
     r"SHA256:[A-Za-z0-9+/]{43}=?|(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]{40,}( .*)?")
 WAYS = {"connection": ("ssh", "smart", "ansible.builtin.ssh"), "become_method": ("sudo", "ansible.builtin.sudo"),
         "become_user": ("root",)}
+_REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _EFFECTS = get_args(Taint.model_fields["effect"].annotation)
 SECRET_HINT = ("give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-password-fd N, --sudo-password-command COMMAND or "
                "--ask-sudo-password, a key's passphrase by CLUSTERCTL_KEY_PASSPHRASE or an agent; and log in by key")
@@ -32,8 +35,9 @@ SECRET_HINT = ("give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-passw
 class HostReader:
     """Reads one host's variables; what is wrong with them goes to the findings."""
 
-    def __init__(self, name: str, place: Place, variables: Variables, findings: Findings) -> None:
-        self.name = name
+    def __init__(self, names: tuple[str, str], place: Place, variables: Variables, findings: Findings) -> None:
+        """``names``: in the inventory, and as a node."""
+        self.written, self.name = names
         self.place = place
         self.variables = variables
         self.findings = findings
@@ -44,6 +48,9 @@ class HostReader:
         if len(given) > 1 and given[0].value != given[1].value:
             first, second = (node.path.rpartition(".")[2] for node in given[:2])
             self.findings.refuse(given[1].key, f"{given[1].path}: {first} and {second} are the same thing, and differ")
+        if given and given[0].sealed:
+            values.refuse_sealed(given[0], self.findings)
+            return None
         return given[0] if given else None
 
     def text(self, what: str) -> str | None:
@@ -54,6 +61,8 @@ class HostReader:
         node = self.get(what)
         if node is None:
             self.findings.refuse(self.place, f"host {self.name}: {message}", hint)
+        elif node.secret:
+            self.findings.refuse(node.place, f"{node.path}: the decrypted value does not fit", code="inventory.vaulted-value")
         else:
             self.findings.refuse(node.place, f"{node.path}: {message}", hint)
 
@@ -69,6 +78,14 @@ class HostReader:
             return None
         return Host(name=self.name, address=address, roles=frozenset(roles), ssh=ssh, labels=labels, taints=taints)
 
+    def sudo_password(self) -> Secret | None:
+        """The password that ansible-vault has for sudo, else for the login."""
+        for name in names.SUDO_PASSWORDS:
+            node = _meant(name, self.variables)
+            if node is not None and node.secret and isinstance(node.value, str) and node.value:
+                return Secret(node.value)
+        return None
+
     def _check_ways(self) -> None:
         """Only SSH, and only sudo to root."""
         for what, wanted in WAYS.items():
@@ -78,7 +95,7 @@ class HostReader:
     def _ssh(self, base: Path) -> Ssh | None:
         address = self._ssh_address()
         port, timeout = self.get("port"), self.get("timeout")
-        arguments = [*self._arguments("common_args"), *self._arguments("extra_args")]
+        arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
         if address is None:
             return None
@@ -98,7 +115,7 @@ class HostReader:
 
     def _ssh_address(self) -> str | None:
         if self.get("ssh_address") is None:
-            return self.name
+            return self.written
         value = self.text("ssh_address")
         if value is None:
             return None
@@ -111,7 +128,9 @@ class HostReader:
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is not None and not USER.fullmatch(value):
+        if value is None:
+            self.findings.note(f"ansible_user is not set: ssh_config's User logs in, else {getpass.getuser()}, as with ssh")
+        elif not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
         return value if value is not None and USER.fullmatch(value) else "root"
 
@@ -140,13 +159,21 @@ class HostReader:
     def _arguments(self, what: str) -> list[str]:
         try:
             words = shlex.split(self.text(what) or "")
-            ssh_options(tuple(words))
+            self._note_ignored(what, parse(tuple(words)).ignored)
             return words
         except ValueError as error:
             self.refuse(what, f"cannot be split into arguments: {error}")
         except InputError as error:
             self.refuse(what, f"{error.where}: {error.message}" if error.where else error.message, error.hint)
         return []
+
+    def _note_ignored(self, what: str, ignored: Sequence[str]) -> None:
+        name = names.ALIASES[what][0]
+        if "stricthostkeychecking" in ignored:
+            self.findings.note(f"{name}: StrictHostKeyChecking is ignored: host keys are always checked; clusterctl trust --all "
+                               "accepts unknown ones")
+        if others := sorted(set(ignored) - {"stricthostkeychecking"}):
+            self.findings.note(f"{name}: {', '.join(others)} change nothing here and are ignored")
 
     def _host_key(self) -> str | None:
         value = self.text("host_key")
@@ -240,10 +267,14 @@ def is_label_key(key: str) -> bool:
 def check_names(variables: Variables, findings: Findings) -> None:
     """Refuse secrets and misspelt names; remember which names mean nothing here."""
     for name, node in variables.items():
-        if name in names.USED or name == "cluster":
+        if name in names.USED or name in kubespray.NAMES or name == "cluster":
             continue
         if name in names.SECRETS:
-            findings.refuse(node.key, f"{node.path}: secrets do not belong in an inventory", SECRET_HINT)
+            meant = _meant(name, variables)
+            if meant is not None and (meant.secret or meant.sealed):
+                continue  # Encrypted: a secret may stand there.
+            findings.refuse(node.key, f"{node.path}: secrets do not belong in an inventory", SECRET_HINT,
+                            code="inventory.secret")
         elif name.startswith("clusterctl_"):
             findings.refuse(node.key, f"{node.path}: unknown variable{did_you_mean(name, names.OURS)}; known are "
                             f"{', '.join(sorted(names.OURS))}")
@@ -251,8 +282,13 @@ def check_names(variables: Variables, findings: Findings) -> None:
             findings.refuse(node.key, f"{node.path}: unknown variable{did_you_mean(name, names.ANSIBLE_KNOWN)}")
         else:
             findings.ignored.add(name)
-            if name in names.KUBESPRAY:
-                findings.note(f"{name} is kubespray's and is ignored; here it is {names.KUBESPRAY[name]}")
+
+
+def _meant(name: str, variables: Variables) -> Node | None:
+    """The value of a variable; of ``{{ other }}`` that of the other one."""
+    node = variables.get(name)
+    reference = _REFERENCE.fullmatch(node.value) if node is not None and isinstance(node.value, str) else None
+    return variables.get(reference[1], node) if reference else node
 
 
 def _is_misspelt(name: str) -> bool:

@@ -1,22 +1,22 @@
-"""Reading an inventory: the file and what lies beside it, to a ``Cluster``."""
+"""Reading an inventory: the files and what lies beside them, to a ``Cluster``."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from clusterctl.errors import InputError
 from clusterctl.host_settings import HostSettings
-from clusterctl.inventory import rules
-from clusterctl.inventory.document import Node, parse, read_bytes
-from clusterctl.inventory.dynamic import is_program, read_dynamic, read_listing
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
-from clusterctl.inventory.groups import Tree, Variables, read_groups
+from clusterctl.inventory import kubespray, rules
+from clusterctl.inventory.document import Node
+from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.formats import read_tree
+from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
-from clusterctl.inventory.names import ROLE_GROUPS
+from clusterctl.inventory.names import near_cluster
+from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.settings import (
     descend,
     merged,
@@ -25,123 +25,153 @@ from clusterctl.inventory.settings import (
     read_versions,
     refuse_cluster_wide,
 )
+from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
-from clusterctl.model import Cluster, Host, Role
+from clusterctl.model import Cluster, Host
+from clusterctl.secrets import Secret
 
-Sources = Mapping[str, Node | None]
+Provenance = Mapping[str, Node | None]
 """The variable ``cluster`` of each host, merged, with the places of its values."""
-
-_role_meant = cache(lambda group: did_you_mean(group, ROLE_GROUPS))
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks."""
+    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
+
+    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host.
+    """
 
     cluster: Cluster
     files: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
-    sources: Sources = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+    sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
 
 
-def read(path: Path) -> Inventory:
+def read(given: Path | Sources) -> Inventory:
     """Read an inventory whole; raises InputError, or Problems made of them."""
-    findings = Findings(files=[str(path)])
-    tree, start = _read_tree(path, findings)
-    files = VarsFiles(path.parent, findings)
-    cluster_node = _cluster_variable(tree, files, findings)
+    sources = Sources.of(given)
+    findings = Findings(passwords=sources.passwords)
+    tree, start = read_tree(sources, findings)
+    add_dynamic_groups(tree, findings)
+    reader = _Reader(tree, VarsFiles(sources.folders, findings), findings)
+    hosts = reader.hosts(start)
+    cluster_node = reader.cluster_variable()
     settings = read_settings(cluster_node, findings)
-    sources, own = _host_settings(tree, files, findings)
-    hosts = _hosts(tree, files, own, path.parent, findings)
     versions = read_versions(settings, cluster_node, findings) if settings else None
     if not tree.host_places and not findings.problems:
-        findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers")
+        findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers", code="inventory.no-hosts")
     findings.raise_problems()
     if settings is None or versions is None:
-        raise InputError("the settings cannot be used", where=str(path))
-    cluster = Cluster(hosts=hosts, versions=versions, settings=settings, base=path.parent.absolute())
+        raise InputError("the settings cannot be used", where=str(sources))
+    cluster = Cluster(hosts=tuple(hosts), versions=versions, settings=settings, base=sources.folders[0].absolute())
     if settings.kubernetes and settings.kubernetes != versions.kubernetes:
         findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"
                       " a cluster that runs another patch of it keeps that one")
-    _check_rules(cluster, tree, (cluster_node, start, sources), findings)
+    reader.check_rules(cluster, cluster_node, start)
     if note := rules.even_members(len(cluster.etcd_members))[0]:
         findings.note(note)
+    if findings.sealed:
+        findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
-                     sources)
+                     reader.provenance, reader.written, reader.passwords)
 
 
-def _read_tree(path: Path, findings: Findings) -> tuple[Tree, Place]:
-    if os.path.isdir(path):
-        found = [name for name in ("hosts.yaml", "hosts.yml", "inventory.yaml") if os.path.isfile(path / name)]
-        raise InputError("is a directory; one inventory file is wanted", where=str(path), code="inventory.folder",
-                         hint=" or ".join(f"-i {path / name}" for name in found) or "name the file in it")
-    if is_program(path):
-        return read_dynamic(path, findings)
-    root = parse(read_bytes(path), str(path), findings)
-    if root is None:
-        raise InputError("is empty", where=str(path), hint="see inventories/single.yaml for the smallest inventory")
-    if isinstance(root.value, dict) and "_meta" in root.value:
-        return read_listing(root, root.value, findings), root.place
-    return read_groups(root, findings), root.place
+class _Own(NamedTuple):
+    """The settings of a host and the variable ``cluster`` that they were read from; no settings where something is wrong."""
+
+    node: Node | None
+    settings: HostSettings | None
 
 
-def _cluster_variable(tree: Tree, files: VarsFiles, findings: Findings) -> Node | None:
-    """Return the variable ``cluster`` of all hosts. Of other groups and of hosts, cluster-wide settings are refused."""
-    for name, group in tree.groups.items():
-        if name != "all":
-            _check_part(group.variables, findings)
-            _check_part(files.of("group_vars", name), findings)
-    for host, variables in tree.host_variables.items():
-        _check_part(variables, findings)
-        _check_part(files.of("host_vars", host), findings)
-    return merged(_clusters((tree.groups["all"].variables, files.of("group_vars", "all"))))
+class _Reader:
+    """Reads the hosts and settings of a tree of groups and the files beside it."""
 
+    def __init__(self, tree: Tree, files: VarsFiles, findings: Findings) -> None:
+        self.tree, self.files, self.findings = tree, files, findings
+        self.provenance: dict[str, Node | None] = {}
+        self.written: dict[str, str] = {}
+        self.passwords: dict[str, Secret] = {}
+        self._first = ""
+        self._known: dict[tuple[int, ...], _Own] = {}
 
-def _check_part(variables: Variables, findings: Findings) -> None:
-    if node := variables.get("cluster"):
-        refuse_cluster_wide(node, findings)
+    def hosts(self, start: Place) -> list[Host]:
+        """Return the hosts that have a role, and remember their names in the inventory and their sudo passwords."""
+        roles = assign(self.tree, start, self.findings)
+        self._first = next((host for host in roles if "control_plane" in roles[host]), next(iter(roles), ""))
+        hosts = []
+        for host, name in node_names(self.tree, roles, self.findings).items():
+            variables = host_variables(self.tree, self.files, host)
+            reader = HostReader((host, name), self.tree.host_places[host], variables, self.findings)
+            found = reader.host(roles[host], self.files.folders[0])
+            own = self._settings(host, variables)
+            self.written[name], self.provenance[name] = host, own.node
+            if (password := reader.sudo_password()) is not None:
+                self.passwords[name] = password
+            if found is not None and own.settings is not None:
+                groups = frozenset(group.name for group in self.tree.groups_of(host))
+                hosts.append(_with_settings(found.model_copy(update={"groups": groups}), own.settings))
+        return hosts
+
+    def _settings(self, host: str, variables: Variables) -> _Own:
+        """Return a host's settings: one object for all hosts with the same values."""
+        nodes = _clusters(host_layers(self.tree, self.files, host))
+        translated = [variables[name] for name in kubespray.TRANSLATIONS if name in variables]
+        stack = tuple(map(id, (*nodes, *translated)))
+        if stack not in self._known:
+            explicit = merged(nodes)
+            below = kubespray.translate(variables, explicit, self.findings)
+            node = merged([*([below] if below else []), *nodes])
+            self._known[stack] = _Own(node, read_host_settings(node, self.findings))
+        return self._known[stack]
+
+    def cluster_variable(self) -> Node | None:
+        """Return the variable ``cluster`` of all hosts. Of other groups and of hosts, cluster-wide settings are refused.
+
+        kubespray's variables count as the first control plane has them: a cluster has one network.
+        """
+        for name, group in self.tree.groups.items():
+            if name != "all":
+                self._check_part(group.variables)
+                self._check_part(self.files.of("group_vars", name))
+        for host, variables in self.tree.host_variables.items():
+            self._check_part(variables)
+            self._check_part(self.files.of("host_vars", host))
+        layers = (self.tree.groups["all"].variables, self.files.of("group_vars", "all"))
+        nodes = _clusters(layers)
+        if not nodes:
+            self._refuse_misspelt({**layers[0], **layers[1]})
+        variables = host_variables(self.tree, self.files, self._first) if self._first else {}
+        below = kubespray.translate(variables, merged(nodes), self.findings)
+        return merged([*([below] if below else []), *nodes])
+
+    def _check_part(self, variables: Variables) -> None:
+        if node := variables.get("cluster"):
+            refuse_cluster_wide(node, self.findings)
+
+    def _refuse_misspelt(self, variables: Variables) -> None:
+        for name, node in variables.items():
+            if near_cluster(name) and isinstance(node.value, dict):
+                self.findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)",
+                                     "rename it, or add cluster: {}", code="inventory.cluster-misspelt")
+
+    def check_rules(self, cluster: Cluster, settings_node: Node | None, start: Place) -> None:
+        for about, message, hint, code, host in rules.broken(cluster):
+            source = self.provenance.get(host) or settings_node
+            if isinstance(about, str):
+                self.findings.refuse(self.tree.host_places[self.written[about]], message, hint, code=code)
+            elif about and source is not None:
+                node, _ = descend(source, about)
+                self.findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
+            else:
+                self.findings.refuse(start, message, hint, code=code)
 
 
 def _clusters(layers: Sequence[Variables]) -> list[Node]:
     return [variables["cluster"] for variables in layers if "cluster" in variables]
-
-
-def _host_settings(tree: Tree, files: VarsFiles, findings: Findings) -> tuple[Sources, dict[str, HostSettings | None]]:
-    """Return the variable ``cluster`` of each host, merged, and the settings in it: one object for hosts with the same values."""
-    known: dict[tuple[int, ...], tuple[Node | None, HostSettings | None]] = {}
-    sources: dict[str, Node | None] = {}
-    settings: dict[str, HostSettings | None] = {}
-    for host in tree.host_places:
-        nodes = _clusters(_layers(tree, files, host))
-        stack = tuple(map(id, nodes))
-        if stack not in known:
-            node = merged(nodes)
-            known[stack] = node, read_host_settings(node, findings)
-        sources[host], settings[host] = known[stack]
-    return sources, settings
-
-
-def _hosts(tree: Tree, files: VarsFiles, settings: Mapping[str, HostSettings | None], base: Path,
-           findings: Findings) -> tuple[Host, ...]:
-    roles = {name: _roles(tree, name) for name in tree.host_places}
-    if not any("etcd" in found for found in roles.values()):
-        for found in roles.values():
-            if "control_plane" in found:
-                found.add("etcd")
-    hosts = []
-    for name, place in tree.host_places.items():
-        if [group.name for group in tree.groups_of(name)] == ["bastion"]:
-            findings.note(f"{name} is kubespray's bastion and is ignored; here it is named in ansible_ssh_common_args: -J HOST")
-            continue
-        if not roles[name]:
-            _refuse_idle(name, tree, place, findings)
-        host = HostReader(name, place, host_variables(tree, files, name), findings).host(roles[name], base)
-        own = settings[name]
-        if host is not None and own is not None:
-            hosts.append(_with_settings(host, own))
-    return tuple(hosts)
 
 
 def _with_settings(host: Host, settings: HostSettings) -> Host:
@@ -153,45 +183,23 @@ def _with_settings(host: Host, settings: HostSettings) -> Host:
     return host.model_copy(update={"settings": settings, "labels": labels, "taints": taints})
 
 
-def _roles(tree: Tree, host: str) -> set[Role]:
-    return {ROLE_GROUPS[group.name] for group in tree.groups_of(host) if group.name in ROLE_GROUPS}
-
-
-def _refuse_idle(host: str, tree: Tree, place: Place, findings: Findings) -> None:
-    groups = [group.name for group in tree.groups_of(host)]
-    meant = next(filter(None, map(_role_meant, groups)), "")
-    where = f"only in {', '.join(groups)}" if groups else "in no group"
-    findings.refuse(place, f"host {host} is {where}{meant}, and thus has nothing to do",
-                    "put it in control_plane, etcd or workers, or take it out of the inventory")
-
-
 def host_variables(tree: Tree, files: VarsFiles, host: str) -> Variables:
     """Return one host's variables. All but ``cluster`` are replaced whole, never merged."""
-    return {name: node for variables in _layers(tree, files, host) for name, node in variables.items()}
+    return {name: node for variables in host_layers(tree, files, host) for name, node in variables.items()}
 
 
-def _layers(tree: Tree, files: VarsFiles, host: str) -> list[Variables]:
-    """Return what a host's variables are made of. From weak to strong, as in Ansible: ``all`` and then its groups in the
-    inventory, ``group_vars/all``, ``group_vars`` of its groups, the host in the inventory, ``host_vars``."""
+def host_layers(tree: Tree, files: VarsFiles, host: str) -> list[Variables]:
+    """Return what a host's variables are made of, from weak to strong, as in Ansible.
+
+    ``all`` and then its groups in the inventory, ``group_vars/all``, ``group_vars`` of its groups, the host in the inventory,
+    ``host_vars``. A variable is replaced whole; only ``cluster`` is merged.
+    """
     groups = tree.groups_of(host)
     return [
         tree.groups["all"].variables,
         *(group.variables for group in groups),
         files.of("group_vars", "all"),
-        *(files.of("group_vars", group.name) for group in groups),
+        *files.of_groups([group.name for group in groups]),
         tree.host_variables[host],
         files.of("host_vars", host),
     ]
-
-
-def _check_rules(cluster: Cluster, tree: Tree, around: tuple[Node | None, Place, Sources], findings: Findings) -> None:
-    settings_node, start, sources = around
-    for about, message, hint, host in rules.broken(cluster):
-        source = sources.get(host) or settings_node
-        if isinstance(about, str):
-            findings.refuse(tree.host_places[about], message, hint)
-        elif about and source is not None:
-            node, _ = descend(source, about)
-            findings.refuse(node.place, f"{node.path}: {message}", hint)
-        else:
-            findings.refuse(start, message, hint)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
+from clusterctl.inventory import kubespray
+from clusterctl.inventory.findings import distance
 from clusterctl.model import Role
 
 ROLE_GROUPS: dict[str, Role] = {
@@ -12,6 +15,15 @@ ROLE_GROUPS: dict[str, Role] = {
     "etcd": "etcd",
     "workers": "worker",
     "kube_node": "worker",
+}
+
+# kubespray's before 2.16 and kubeasz's; they mean nothing else.
+FORMER_GROUPS: dict[str, Role] = {"kube-master": "control_plane", "kube_master": "control_plane", "kube-node": "worker"}
+
+# Those of k3s-ansible and others, which may mean other things beside the groups above.
+FOREIGN_GROUPS: dict[str, Role] = {
+    "masters": "control_plane", "master": "control_plane", "server": "control_plane", "controllers": "control_plane",
+    "nodes": "worker", "node": "worker", "agent": "worker",
 }
 
 GROUP_KEYS = ("hosts", "vars", "children")
@@ -26,6 +38,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "become_method": ("ansible_become_method",),
     "become_user": ("ansible_become_user",),
     "connection": ("ansible_connection",),
+    "ssh_args": ("ansible_ssh_args",),
     "common_args": ("ansible_ssh_common_args",),
     "extra_args": ("ansible_ssh_extra_args",),
     "timeout": ("ansible_ssh_timeout", "ansible_timeout"),
@@ -45,6 +58,10 @@ SECRETS = frozenset({
     "ansible_ssh_password", "ansible_ssh_private_key_passphrase", "ansible_sudo_pass", "ansible_sudo_password",
 })
 
+# Those of them that may be decrypted for sudo, the first that is given.
+SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass",
+                  "ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
+
 # Variables that Ansible knows and that mean nothing here: accepted, told by `clusterctl inventory`.
 ANSIBLE_IGNORED = frozenset({
     "ansible_async_dir", "ansible_become_exe", "ansible_become_flags", "ansible_become_plugin", "ansible_check_mode",
@@ -53,25 +70,21 @@ ANSIBLE_IGNORED = frozenset({
     "ansible_paramiko_host_key_checking", "ansible_pipelining", "ansible_playbook_python", "ansible_private_key",
     "ansible_python_interpreter", "ansible_remote_tmp", "ansible_scp_executable", "ansible_scp_extra_args", "ansible_scp_if_ssh",
     "ansible_sftp_batch_mode", "ansible_sftp_executable", "ansible_sftp_extra_args", "ansible_shell_executable",
-    "ansible_shell_type", "ansible_ssh_args", "ansible_ssh_executable", "ansible_ssh_host_key_checking",
+    "ansible_shell_type", "ansible_ssh_executable", "ansible_ssh_host_key_checking",
     "ansible_ssh_pipelining", "ansible_ssh_retries", "ansible_ssh_transfer_method", "ansible_ssh_use_tty",
     "ansible_system_tmpdirs",
 })
 ANSIBLE_KNOWN = ANSIBLE_IGNORED | {name for name in USED if name.startswith("ansible_")}
 INTERPRETER = re.compile(r"ansible_[a-z0-9_]+_interpreter")
 
-# What kubespray's users set elsewhere, and where the same thing is set here.
-KUBESPRAY = {
-    "kube_version": "cluster.kubernetes",
-    "kube_pods_subnet": "cluster.network.pods",
-    "kube_service_addresses": "cluster.network.services",
-    "kube_network_node_prefix": "cluster.network.node_mask",
-    "kube_network_plugin": "cluster.network.cni",
-    "kube_proxy_mode": "cluster.network.proxy_mode",
-    "cluster_name": "cluster.network.domain",
-    "etcd_version": "cluster.versions.etcd",
-    "containerd_version": "cluster.versions.containerd",
-    "loadbalancer_apiserver": "cluster.endpoint",
-    "kubelet_max_pods": "cluster.kubelet.max_pods",
-    "metrics_server_enabled": "cluster.addons.metrics_server",
-}
+
+@lru_cache(10_000)
+def is_read(name: str) -> bool:
+    """Whether a variable of that name is looked at, if only to say that it means nothing."""
+    return name.startswith(("ansible_", "clusterctl_")) or name in USED or name in kubespray.NAMES or near_cluster(name)
+
+
+@lru_cache(10_000)
+def near_cluster(name: str) -> bool:
+    """Whether a variable is called ``cluster`` or nearly so."""
+    return distance(name, "cluster") <= 2

@@ -19,6 +19,7 @@ class Broken(NamedTuple):
     about: str | tuple[str, ...]
     message: str
     hint: str = ""
+    code: str = ""
     host: str = ""
 
 
@@ -42,7 +43,8 @@ def even_members(count: int) -> tuple[str, str]:
 def role_counts(cluster: Cluster) -> Iterator[Broken]:
     """Somebody must be the control plane, and etcd's members are few."""
     if not cluster.control_planes:
-        yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it")
+        yield Broken((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it",
+                     "inventory.no-control-plane")
     count = len(cluster.etcd_members)
     if count > 6:
         yield Broken((), f"{count} etcd members: each write waits for {count // 2 + 1} machines; at most 5 are supported",
@@ -109,16 +111,22 @@ def separate_networks(cluster: Cluster) -> Iterator[Broken]:
 
 
 def _endpoint_address(cluster: Cluster) -> ipaddress.IPv4Address | None:
+    return _as_address(str(cluster.settings.endpoint.address))
+
+
+def _as_address(text: str) -> ipaddress.IPv4Address | None:
     try:
-        return ipaddress.IPv4Address(str(cluster.settings.endpoint.address)) if cluster.settings.endpoint else None
+        return ipaddress.IPv4Address(text)
     except ValueError:
         return None
 
 
 def endpoint_form(cluster: Cluster) -> Iterator[Broken]:
+    """Digits and dots that are no address are a DNS name by their form alone."""
     endpoint = cluster.settings.endpoint
-    if endpoint and set(str(endpoint.address)) <= set("0123456789.") and _endpoint_address(cluster) is None:
-        yield Broken(("endpoint", "address"), f"{endpoint.address} is not an IPv4 address")
+    for about, name in (("address", endpoint.address), *(("names", name) for name in endpoint.names)):
+        if name is not None and set(str(name)) <= set("0123456789.") and _as_address(str(name)) is None:
+            yield Broken(("endpoint", about), f"{name} is not an IPv4 address")
 
 
 def room_for_nodes(cluster: Cluster) -> Iterator[Broken]:

@@ -10,13 +10,12 @@ import yaml
 
 from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import names
-from clusterctl.inventory.groups import GROUP_NAME
 from clusterctl.inventory.hosts import HOST_KEY, LABEL_VALUE, USER, WAYS
 from clusterctl.model import DNS_LABEL, DNS_NAME, FLAG, MINOR, SHA256, VERSION, Settings
 
 ID = "https://clusterctl.dev/inventory.schema.json"
-HOST_NAMES = r"^([a-z0-9-]|\[[0-9A-Za-z]*:[0-9A-Za-z]+(:[0-9]+)?\])+$"
-"""DNS labels, also with ranges such as w-[1:5]."""
+HOST_NAMES = r"^([A-Za-z0-9._-]|\[[0-9A-Za-z]*:[0-9A-Za-z]+(:[0-9]+)?\])+(:[0-9]+)?$"
+"""DNS names and addresses, also with ranges such as w-[1:5], and with a port."""
 _NETWORK = r"^\d{1,3}(\.\d{1,3}){3}/(\d{1,2}|\d{1,3}(\.\d{1,3}){3})$"
 _PATTERNS = {
     "Settings.name": f"^{DNS_LABEL.pattern}$", "Settings.kubernetes": f"^({MINOR.pattern}|{VERSION.pattern})$",
@@ -54,10 +53,12 @@ _TAINT = {
 _VARIABLES: dict[str, dict[str, Any]] = {
     "ssh_address": _TEXT | {"description": "IPv4 address or DNS name that SSH connects to"},
     "port": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
-    "user": _matching(USER) | {"description": "whom to log in as; root where it is not set, else sudo is used"},
+    "user": _matching(USER) | {"description": "the user to log in as, with sudo where it is not root; "
+                               "by default ssh_config's User, else the login name"},
     "private_key": {"type": "string", "description": "~ is the home, else relative to the inventory's folder"},
     "become": _FLAG,
     **{what: {"enum": list(wanted)} for what, wanted in WAYS.items()},
+    "ssh_args": {"type": "string", "description": "options for ssh; those that change nothing here are noted"},
     "common_args": {"type": "string", "description": "options for ssh, such as -o ProxyJump=ops@bastion"},
     "extra_args": {"type": "string"},
     "timeout": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 300}, {"type": "string", "pattern": "^[1-9][0-9]*$"}]},
@@ -99,7 +100,6 @@ def json_schema() -> dict[str, object]:
         "type": "object",
         "properties": {"all": {"$ref": "#/$defs/All", "description": "all hosts; its vars hold the cluster's settings"}},
         "additionalProperties": {"$ref": "#/$defs/Group"},
-        "propertyNames": {"pattern": f"^{GROUP_NAME.pattern}$"},
         "minProperties": 1,
         "$defs": definitions,
     }
@@ -146,7 +146,7 @@ def _group(variables: str) -> dict[str, Any]:
                       "propertyNames": {"pattern": HOST_NAMES}, "description": texts["hosts"]},
             "vars": {"$ref": f"#/$defs/{variables}", "description": texts["vars"]},
             "children": {"type": ["object", "null", "string"], "additionalProperties": {"$ref": "#/$defs/Group"},
-                         "propertyNames": {"pattern": f"^{GROUP_NAME.pattern}$"}, "description": texts["children"]},
+                         "description": texts["children"]},
         },
         "additionalProperties": False,
     }

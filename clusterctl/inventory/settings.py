@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from clusterctl.host_settings import HostSettings
 from clusterctl.inventory.document import Node, quoted
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
-from clusterctl.inventory.values import TEMPLATE_HINT, is_template
+from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
 from clusterctl.model import Settings, Versions
 from clusterctl.versions import known_versions
 
@@ -34,6 +34,9 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     """The settings, all defaults where there are none; None where something is wrong."""
     if node is None:
         return Settings.model_validate({})
+    if node.sealed:
+        refuse_sealed(node, findings)
+        return None
     at_once = descend(node, ("max_unavailable",))[0]
     if type(at_once.value) is int:  # A number or a part, and thus text; whoever means a number does not quote it.
         at_once.value = str(at_once.value)
@@ -139,7 +142,9 @@ def plain(node: Node, findings: Findings) -> object:
         return {key: plain(item, findings) for key, item in node.value.items()}
     if isinstance(node.value, list):
         return [plain(item, findings) for item in node.value]
-    if node.odd:
+    if node.sealed:
+        refuse_sealed(node, findings)
+    elif node.odd:
         findings.refuse(node.place, f"{node.path}: YAML has its own reading of {node.shown}",
                         f"quote it: {quoted(node)}, or write the number in decimal digits")
     elif isinstance(node.value, str) and is_template(node.value):
@@ -168,7 +173,7 @@ def _inner(node: Node, step: str | int) -> Node | None:
 def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings: Findings) -> None:
     kind, loc = entry["type"], entry["loc"]
     node, steps = descend(root, loc)
-    if node.odd:
+    if node.odd or node.sealed:
         return  # told already
     if kind == "extra_forbidden":
         known = _fields(model, steps[:-1])
@@ -178,9 +183,8 @@ def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings
         findings.refuse(node.key, f"{node.path}: {loc[-1]} is missing")
     else:
         is_key = loc[-1:] == ("[key]",)
-        message, hint = _words(kind, node, entry)
-        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint,
-                        code=kind if _is_ours(kind) else "")
+        message, hint = ("the decrypted value does not fit", "") if node.secret else _words(kind, node, entry)
+        findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint, kind if _is_ours(kind) else "")
 
 
 def _is_ours(kind: str) -> bool:

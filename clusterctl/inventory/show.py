@@ -12,6 +12,7 @@ from clusterctl.host_settings import HostSettings
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.loader import Inventory
 from clusterctl.model import Host
+from clusterctl.sshconfig import resolve
 
 MOST_NAMES = 5
 """Of ignored variables, that are named in one line."""
@@ -25,7 +26,7 @@ def as_data(inventory: Inventory) -> dict[str, object]:
     """The inventory as values that JSON knows."""
     cluster = inventory.cluster.model_dump(mode="json")
     for host in cluster["hosts"]:
-        host["roles"] = sorted(host["roles"])
+        host["roles"], host["groups"] = sorted(host["roles"]), sorted(host["groups"])
     return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
 
 
@@ -56,7 +57,8 @@ def _row(host: Host) -> tuple[str, ...]:
     labels = [f"{key}={value}" for key, value in host.labels.items()]
     taints = [f"{taint.key}={taint.value}:{taint.effect}" for taint in host.taints]
     roles = sorted(host.roles, key=_ROLE_ORDER.index)
-    ssh = f"{host.ssh.user}@{host.ssh.address}:{host.ssh.port}" + (" sudo" if host.ssh.become else "")
+    way = resolve(host.ssh)
+    ssh = way.name + (" sudo" if way.ssh.become else "")
     return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
 
 
@@ -78,21 +80,33 @@ def flat(value: object, path: str = "cluster") -> Iterator[str]:
 def explain(inventory: Inventory, host: Host) -> str:
     """Return the settings that apply to a host as YAML, each value with the place that it comes from."""
     settings = inventory.cluster.settings.model_dump(mode="json") | host.settings.model_dump(mode="json")
-    return "\n".join((f"# {host.name}", "cluster:", *_explained(settings, inventory.sources.get(host.name), "  ")))
+    return "\n".join((f"# {host.name}", "cluster:", *_explained(settings, inventory.provenance.get(host.name), "  ")))
 
 
 def _explained(value: dict[str, object], node: Node | None, indent: str) -> Iterator[str]:
     entries = node.value if node and isinstance(node.value, dict) else {}
     for key, item in value.items():
-        inner, name = entries.get(key), key if _PLAIN.fullmatch(key) and isinstance(yaml.safe_load(key), str) else json.dumps(key)
+        inner = entries.get(key)
+        name = key if _PLAIN.fullmatch(key) and isinstance(yaml.safe_load(key), str) else json.dumps(key)
         if isinstance(item, dict) and item:
             yield f"{indent}{name}:"
             yield from _explained(item, inner, f"{indent}  ")
         elif isinstance(item, list) and item and inner and isinstance(inner.value, list):
             yield f"{indent}{name}:"
-            yield from (f"{indent}- {json.dumps(one)}  # {_place(at)}" for one, at in zip(item, inner.value, strict=True))
+            yield from (f"{indent}- {_shown(one, at)}" for one, at in zip(item, inner.value, strict=True))
         else:
-            yield f"{indent}{name}: {json.dumps(item)}  # {_place(inner)}"
+            yield f"{indent}{name}: {_shown(item, inner)}"
+
+
+def _shown(value: object, node: Node | None) -> str:
+    """Return a value and its place. Decrypted ones are hidden."""
+    shown = '"(hidden)"' if node is not None and _has_secret(node) else json.dumps(value)
+    return f"{shown}  # {_place(node)}"
+
+
+def _has_secret(node: Node) -> bool:
+    inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    return node.secret or any(map(_has_secret, inner))
 
 
 def _place(node: Node | None) -> str:

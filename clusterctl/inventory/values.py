@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from clusterctl.inventory.document import Node, quoted
+from clusterctl.inventory.document import VAULT_HINT, Node, quoted
 from clusterctl.inventory.findings import Findings, did_you_mean
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
@@ -18,8 +18,16 @@ def is_template(text: str) -> bool:
     return bool(_TEMPLATE.search(text))
 
 
+def refuse_sealed(node: Node, findings: Findings) -> None:
+    findings.refuse(node.place, f"{node.path}: is encrypted with ansible-vault, and its value is needed", VAULT_HINT,
+                    code="inventory.vaulted")
+
+
 def text(node: Node, findings: Findings) -> str | None:
     """One line of text that YAML cannot take for anything else."""
+    if node.sealed:
+        refuse_sealed(node, findings)
+        return None
     if isinstance(node.value, dict | list) or node.value is None:
         findings.refuse(node.place, f"{node.path}: text is wanted, not {node.kind}")
         return None

@@ -159,7 +159,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         pki_is_new=pki is None,
         open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, events.fetched)),
         engine=Engine(way.transports, forks=options.forks, events=events),
-        options=options,
+        options=way.options,
         opening=way,
     )
     made.engine.ahead = way.looking

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from clusterctl import fleet
-from clusterctl.errors import InputError, Stopped
-from clusterctl.inventory.names import ROLE_GROUPS
-from clusterctl.model import Cluster, Host, Role
+from clusterctl.errors import Stopped
+from clusterctl.model import Host
 from clusterctl.operations.base import Session
 from clusterctl.shell import Program
 from clusterctl.transport import Cut
-
-
-def _has(role: Role, host: Host) -> bool:
-    return role in host.roles
-
-
-GROUPS: Mapping[str, Callable[[Host], bool]] = {
-    "all": lambda host: True,
-    "k8s_cluster": lambda host: host.is_node,
-    **{group: partial(_has, role) for group, role in ROLE_GROUPS.items()},
-}
-"""Those that an inventory may have, under its names and kubespray's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +19,6 @@ class Answer:
 
     output: str
     code: int
-
-
-def choose(cluster: Cluster, pattern: str) -> tuple[Host, ...]:
-    """Hosts by name, group or glob, with commas between. Raises InputError for a part that names nobody."""
-    chosen: dict[str, Host] = {}
-    for part in pattern.split(","):
-        found = [
-            host for host in cluster.hosts if (GROUPS[part](host) if part in GROUPS else fnmatch.fnmatchcase(host.name, part))
-        ]
-        if not found:
-            raise InputError(
-                f"no host or group is called {part!r}",
-                where="HOSTS",
-                hint=f"groups: {', '.join(GROUPS)}; hosts: {', '.join(host.name for host in cluster.hosts)}",
-            )
-        chosen.update({host.name: host for host in found})
-    return tuple(chosen.values())
 
 
 def execute(session: Session, hosts: tuple[Host, ...], command: str, *, silence: float = 600) -> Mapping[str, Answer]:

@@ -28,8 +28,11 @@ def users_own() -> Path:
     return Path(chosen) if chosen else user_home() / ".kube/config"
 
 
-def make(session: Session, *, days: int = 1) -> dict[str, Any]:
-    """A kubeconfig with a new certificate for ``days``. Raises Refused where the cluster's keys are not here."""
+def make(session: Session, *, days: int = 1, server: str | None = None) -> dict[str, Any]:
+    """Return a kubeconfig with a new certificate for ``days``; ``server``: another name of the API than the endpoint's address.
+
+    Raises Refused where the cluster's keys are not here, InputError for a server that the API's certificates do not hold.
+    """
     if session.pki_is_new:
         raise Refused("there is no cluster yet: its keys are not here", where=str(session.state.path), hint="clusterctl apply")
     name = session.cluster.name
@@ -40,6 +43,11 @@ def make(session: Session, *, days: int = 1) -> dict[str, Any]:
         )
     )
     endpoint = session.cluster.endpoint
+    planes = (host.address for host in session.cluster.control_planes)
+    names = [str(name) for name in (endpoint.address, *endpoint.names, *planes)]
+    if server is not None and server not in names:
+        raise InputError(f"the API's certificates do not hold the name {server!r}", where="--server",
+                         code="kubeconfig.unknown-server", hint=f"names: {', '.join(names)}; cluster.endpoint.names adds others")
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -49,7 +57,7 @@ def make(session: Session, *, days: int = 1) -> dict[str, Any]:
             {
                 "name": name,
                 "cluster": {
-                    "server": f"https://{endpoint.address}:{endpoint.port}",
+                    "server": f"https://{server or endpoint.address}:{endpoint.port}",
                     "certificate-authority-data": _base64(authority.pem),
                 },
             }

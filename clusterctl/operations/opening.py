@@ -10,19 +10,21 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterctl import fleet
-from clusterctl.errors import ClusterctlError, InputError, Locked
-from clusterctl.inventory import load
+from clusterctl.errors import ClusterctlError, Locked
+from clusterctl.inventory import read
+from clusterctl.inventory.patterns import select
 from clusterctl.model import Cluster, Host
 from clusterctl.sockets import is_straight, open_socket
 from clusterctl.storage import StateFolder
 
 if TYPE_CHECKING:
+    from clusterctl.inventory.sources import Sources
     from clusterctl.kube import Api
     from clusterctl.login import Login
     from clusterctl.look import Look
@@ -36,10 +38,11 @@ if TYPE_CHECKING:
 class Options:
     """What people gave on the command line.
 
-    ``forks``: machines at a time; ``locked``: take no checksum from upstream; ``operation``: the verb.
+    ``forks``: machines at a time; ``limit``: host patterns, which an opening resolves to names; ``locked``: take no checksum
+    from upstream; ``operation``: the verb.
     """
 
-    inventory: Path
+    inventory: Path | Sources
     state: Path | None = None
     forks: int = 20
     limit: tuple[str, ...] = ()
@@ -66,11 +69,11 @@ class Opening:
     """The cluster of an inventory, its state folder and a transport to each machine. Raises InputError; nothing is contacted."""
 
     def __init__(self, options: Options) -> None:
-        self.cluster = load(options.inventory)
-        known = {host.name for host in self.cluster.hosts}
-        if unknown := [name for name in options.limit if name not in known]:
-            raise InputError(f"the inventory has no host {unknown[0]!r}", where="--limit",
-                             hint=f"it has {', '.join(host.name for host in self.cluster.hosts)}")
+        found = read(options.inventory)
+        self.cluster, self.notes, self._sudo_passwords = found.cluster, found.notes, found.sudo_passwords
+        if options.limit:
+            names = (host.name for host in select(self.cluster, ",".join(options.limit), "--limit"))
+            options = replace(options, limit=tuple(names))
         self.options = options
         self.state = StateFolder.of(self.cluster.base, self.cluster.name, options.state)
         self._sockets: dict[str, Future[socket.socket]] = {}
@@ -107,8 +110,13 @@ class Opening:
         from clusterctl.transport import Transport
 
         options, login, cluster = self.options, self.login, self.state.identity
-        return {host.name: Transport(host, login=login, sudo_password=options.sudo_password, operation=options.operation,
+        return {host.name: Transport(host, login=login, sudo_password=self._sudo_password(host.name), operation=options.operation,
                                      cluster=cluster, begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
+
+    def _sudo_password(self, name: str) -> Callable[[], str | None]:
+        """The password that was given to this program, else the host's own in the inventory."""
+        own = self._sudo_passwords.get(name)
+        return lambda: self.options.sudo_password() or (own.reveal() if own else None)
 
     @cached_property
     def login(self) -> Login:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from clusterctl import fleet
 from clusterctl.disruption import Policy
 from clusterctl.engine import BOOT_SECONDS
-from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
+from clusterctl.errors import ClusterctlError, Stopped, Unreachable
 from clusterctl.kube import ApiError, Object, node_ready, wait_for
 from clusterctl.model import Host
 from clusterctl.operations import drain
@@ -112,9 +112,7 @@ class Rollout:
         self._end()
 
     def _together(self, hosts: list[Host], work: Callable[[Host], object]) -> None:
-        errors = list(fleet.each(hosts, work, limit=self.session.options.forks).errors.values())
-        if errors:
-            raise errors[0] if len(errors) == 1 else Problems(errors)
+        fleet.each(hosts, work, limit=self.session.options.forks).or_raise()
 
     def _download(self, host: Host) -> None:
         insist(self.session, host, download_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from clusterctl import fleet
 from clusterctl.disruption import Drain, Policy
 from clusterctl.engine import BOOT_SECONDS
-from clusterctl.errors import ClusterctlError, InputError, Problems, Refused
+from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import ApiError, Object, refuse
 from clusterctl.model import Cluster, Host
 from clusterctl.operations import drain
@@ -196,8 +196,7 @@ def refuse_unfit(machines: Mapping[str, Machine], identity: str) -> None:
             what = "belongs to another cluster" if machine.cluster else "is not in the cluster yet"
             errors.append(Refused(what, where=name, hint="clusterctl plan"))
         errors += [Refused(text, where=name, hint="mend that on the machine, then run this again") for text in machine.problems]
-    if errors:
-        raise errors[0] if len(errors) == 1 else Problems(errors)
+    raise_all(errors)
 
 
 def make_plan(cluster: Cluster, hosts: Sequence[Host], machines: Mapping[str, Machine], nodes: Mapping[str, Object], *,

@@ -57,15 +57,23 @@ def choose_patch(session: Session, *, ask: bool) -> None:
     named = session.cluster.settings.kubernetes
     if not named or not MINOR.fullmatch(named):
         return
-    locked = LockFile.read(session.cluster.base)
-    version = locked.releases.get(named, "")
-    if ask and not version and not session.options.locked and not session.cluster.settings.artifacts.mirror:
-        version = SOON.newest(named)
-        if version:
-            locked.lock_release(named, version)
-            session.engine.events.progress(f"Kubernetes {named}: {version} is upstream's newest patch release, written to {LOCK}")
-    if version:
+    if version := locked_patch(session, named, ask=ask):
         session.cluster = session.cluster.at(known_versions(version, **session.cluster.settings.versions))
+
+
+def locked_patch(session: Session, minor: str, *, ask: bool) -> str:
+    """Return the patch release that the lock file has for a minor, or else upstream's newest, which is locked; "" for neither.
+
+    Upstream is not asked without ``ask``, with ``--locked`` and where the cluster has a mirror.
+    """
+    locked = LockFile.read(session.cluster.base)
+    version = locked.releases.get(minor, "")
+    if ask and not version and not session.options.locked and not session.cluster.settings.artifacts.mirror:
+        version = SOON.newest(minor)
+        if version:
+            locked.lock_release(minor, version)
+            session.engine.events.progress(f"Kubernetes {minor}: {version} is upstream's newest patch release, written to {LOCK}")
+    return version
 
 
 def taken(found: Sequence[Found]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from clusterctl import fleet, planner
 from clusterctl.engine import Gates
-from clusterctl.errors import Problems, Refused, Stopped
+from clusterctl.errors import Refused, Stopped, raise_all
 from clusterctl.kube import ApiError, refuse
 from clusterctl.model import Cluster, Host
 from clusterctl.operations.base import Session
@@ -136,8 +136,7 @@ def _refuse_others(session: Session, seen: Mapping[str, Observation]) -> None:
         for name, (identity, _) in sorted(marks.items())
         if identity != session.pki.identity
     ]
-    if errors:
-        raise errors[0] if len(errors) == 1 else Problems(errors)
+    raise_all(errors)
 
 
 def _warnings(host: Host, seen: Observation) -> Iterator[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from clusterctl.errors import InputError, Refused
+from clusterctl import fleet
+from clusterctl.errors import ClusterctlError, InputError, Refused
+from clusterctl.hostkeys import expected as expected_keys
 from clusterctl.hostkeys import known_as
 from clusterctl.model import Cluster, Host
 from clusterctl.sshconfig import resolve
@@ -15,11 +18,33 @@ from clusterctl.transport import HostKey, bastions, fingerprint, offered_key
 
 def find(cluster: Cluster, name: str) -> Host:
     """A host of the inventory by its name, or a bastion on the way to one by its address. Raises InputError."""
-    ways = {bastion.name: bastion for host in cluster.hosts for bastion in bastions(host)}
-    known = {**ways, **{host.name: host for host in cluster.hosts}}
+    known = {host.name: host for host in (*bastions_of(cluster), *cluster.hosts)}
     if name not in known:
         raise InputError(f"the inventory has no host or bastion {name!r}", hint=f"it has {', '.join(known)}")
     return known[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A machine whose host key is not known yet, and the key that it offers."""
+
+    host: Host
+    key: HostKey
+
+
+def unknown(state: StateFolder, hosts: Iterable[Host], passphrase: Callable[[], str | None], *,
+            forks: int) -> tuple[list[Offer], list[ClusterctlError]]:
+    """Ask all machines whose keys are neither pinned nor known for them; return the offers, and why others made none."""
+    known_hosts = state.path / "known_hosts"
+    asked = {host.name: host for host in hosts
+             if host.ssh.host_key is None and not expected_keys(resolve(host.ssh), known_hosts)}
+    answers = fleet.each(asked.values(), lambda host: offered(state, host, passphrase), limit=forks)
+    return [Offer(asked[name], key) for name, key in answers.results.items()], list(answers.errors.values())
+
+
+def bastions_of(cluster: Cluster) -> list[Host]:
+    """Return the bastions on the ways to all hosts, each once, those nearest to this computer first."""
+    return list({bastion.name: bastion for host in cluster.hosts for bastion in bastions(host)}.values())
 
 
 def refuse_malformed(expected: str) -> None:

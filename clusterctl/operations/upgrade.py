@@ -16,19 +16,19 @@ from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, 
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
 from clusterctl.disruption import Drain, Policy
 from clusterctl.engine import Gates
-from clusterctl.errors import ClusterctlError, InputError, Problems, Refused, Stopped
+from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped, raise_all
 from clusterctl.facts import Facts
 from clusterctl.kube import ApiError, Object, ObjectChange
-from clusterctl.model import Cluster, Host, Versions
+from clusterctl.model import MINOR, Cluster, Host, Versions
 from clusterctl.operations import drain, running, snapshot, upgrade_checks
 from clusterctl.operations.apply import Apply, ApplyPlan, compare
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import max_unavailable
-from clusterctl.operations.pinning import choose_patch, require
+from clusterctl.operations.pinning import choose_patch, locked_patch, require
 from clusterctl.operations.ready import wait_nodes
 from clusterctl.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
-from clusterctl.versions import SUPPORTED_MINORS, minor, order
+from clusterctl.versions import SUPPORTED_MINORS, known_versions, minor, order
 
 OPERATION = "upgrade"
 PAUSES = ("staging", "etcd", "control-plane")
@@ -146,7 +146,10 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     found = present["kubernetes"]
     choose_patch(session, ask=not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found})
     settled = running.settle(session.cluster, facts)
-    to = wish.to or (max(found, key=order) if wish.alone else settled.versions.kubernetes)
+    asked_for = wish.to
+    if asked_for and MINOR.fullmatch(asked_for):
+        asked_for = known_versions(locked_patch(session, asked_for, ask=True) or asked_for).kubernetes
+    to = asked_for or (max(found, key=order) if wish.alone else settled.versions.kubernetes)
     problem = skew.refuse_path(found, to, wish.through)
     if problem:
         hint = f"supported are {', '.join(SUPPORTED_MINORS)}; clusterctl upgrade plan --to X.Y.Z"
@@ -214,10 +217,7 @@ def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
 
 
 def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, kubelets: bool) -> None:
-    errors: list[ClusterctlError] = list(
-        upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains, kubelets=kubelets))
-    if errors:
-        raise errors[0] if len(errors) == 1 else Problems(errors)
+    raise_all(list(upgrade_checks.all_of(session, facts, made.versions, made.plan, made.drains, kubelets=kubelets)))
 
 
 class Upgrade(Apply):

@@ -92,10 +92,12 @@ not_ready() {
 
 # progresses UNIT: whether its process, since this was asked last, has had a processor or waited for one for a fifth of the time, or waits
 # for a disk now. One that waits for something else has neither, and a crash loop is no progress. The second number of schedstat is the time
-# that a thread waited for a processor (Documentation/scheduler/sched-stats.rst), which a cgroup's quota adds to.
+# that a thread waited for a processor (Documentation/scheduler/sched-stats.rst), which a cgroup's quota adds to. An ExecStartPre of ours
+# waits for other machines and has a deadline of its own where these do not answer.
 progresses() {
 	unit_of=$1
 	[ "$(restarts_of "$1")" -eq "$before" ] || return 1
+	[ "$(systemctl show --property=SubState --value -- "$1")" != start-pre ] || return 0
 	pid=$(systemctl show --property=MainPID --value -- "$unit_of")
 	# shellcheck disable=SC2086 # three words
 	set -- $worked

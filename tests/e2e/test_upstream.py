@@ -21,6 +21,7 @@ from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.components.programs import products
 from clusterctl.inventory import load
 from clusterctl.lab import LabSpec
+from clusterctl.versions import minor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
 
@@ -128,3 +129,5 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
     upstream.asked.clear()
     assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
+    named = run(bare, upstream, program, "upgrade", "plan", "--to", minor(upstream.newest), code=2)
+    assert upstream.newest in named, "a minor is its newest patch release, which the double does not have"

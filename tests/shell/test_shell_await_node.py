@@ -74,11 +74,17 @@ def test_flanneld_waits_until_its_node_is_registered(shell: str, tmp_path: Path,
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_wait_ends_and_reports_what_it_last_saw(shell: str, tmp_path: Path, api: tuple[HTTPServer, list[str]]) -> None:
-    server, _ = api
-    done = subprocess.run([*SHELLS[shell], str(script(tmp_path, server.server_address[1], seconds=0))], timeout=50, check=True,
+def test_it_waits_while_the_api_answers_and_reports_what_it_said(shell: str, tmp_path: Path, api: tuple[HTTPServer, list[str]]) -> None:
+    server, asked = api
+    path = script(tmp_path, server.server_address[1], seconds=0)
+    done = subprocess.run([*SHELLS[shell], str(path)], timeout=50, check=True,
                           env={"NODE_NAME": "w-1", "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     assert "w-1" in done.stdout and "404" in done.stdout
+    assert len(asked) == MISSING + BARE + 1
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_wait_ends_without_an_answer(shell: str, tmp_path: Path, api: tuple[HTTPServer, list[str]]) -> None:
     shutil.copy(tmp_path / "ca.crt", tmp_path / "flannel.crt")  # no certificate of the key: nothing can be asked
     done = subprocess.run([*SHELLS[shell], str(script(tmp_path, 1, seconds=0))], timeout=50, check=True,
                           env={"NODE_NAME": "w-1", "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)

@@ -176,6 +176,7 @@ state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
 case "$*" in
 *MainPID*) cat {box}/pid ;;
 *NRestarts*) echo 0 ;;
+*SubState*--value*) cat {box}/substate 2>/dev/null ;;
 *ActiveState*--value*) state ;;
 show*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=enabled\\n\\n' "$unit" "$(state)"; done ;;
 restart*) echo active >{box}/active; ln -sfn invocation-1 {box}/etc/invocation:tool.service ;;
@@ -212,6 +213,13 @@ def test_a_slow_start_that_makes_progress_is_waited_for(dash: Box, code: str, li
             busy.kill()
     assert (result.failure is None) is ready, result
     assert (stamped(dash) == "digest-1") is ready
+
+
+@pytest.mark.parametrize(("limit", "ready"), [(30, True), (2, False)])
+def test_a_unit_that_waits_for_other_machines_may_take_its_limit(dash: Box, limit: int, ready: bool) -> None:
+    (dash.path / "substate").write_text("start-pre\n")
+    result = dash.apply(service(ready=slow(dash, 0, 7), deadline=2, limit=limit))
+    assert (result.failure is None) is ready, result
 
 
 def test_what_became_ready_after_its_deadline_is_adopted(dash: Box) -> None:

@@ -20,9 +20,9 @@ import paramiko
 import pytest
 from ssh_server import Server, until
 
-from clusterctl.errors import InputError, Unreachable
+from clusterctl.errors import Unreachable
 from clusterctl.shell import Program
-from clusterctl.sockets import _may_name_a_way, open_socket, ssh_options
+from clusterctl.sockets import _may_name_a_way, open_socket
 from clusterctl.transport import Transport
 
 pytestmark = pytest.mark.lab
@@ -90,20 +90,6 @@ def test_a_proxy_command_that_fails(server: Server, connect: Connect, command: s
     with pytest.raises(Unreachable, match="cannot be reached"):
         connect(server.host(common_args=("-o", f"ProxyCommand={command}"), connect_timeout=1)).connect()
     until(lambda: not children() - before, "the command has ended and was waited for")
-
-
-@pytest.mark.parametrize(("words", "expected"), [
-    ("-J b", {"proxyjump": "b"}), ("-Jb", {"proxyjump": "b"}), ("-o ProxyJump=b", {"proxyjump": "b"}), ("-oproxyjump=b", {"proxyjump": "b"}),
-    ("-o 'ProxyCommand ssh -o A=b -W %h:%p x'", {"proxycommand": "ssh -o A=b -W %h:%p x"}),
-    ("-o 'ProxyCommand=ssh -W %h:%p x'", {"proxycommand": "ssh -W %h:%p x"}), ("-o ProxyJump=a -J b", {"proxyjump": "a"}), ("", {}),
-    ("-o StrictHostKeyChecking=no", None), ("-C", None), ("-o", None), ("-J", None), ("-J ''", None), ("x", None), ("-o ProxyJump=", None),
-])
-def test_options(words: str, expected: dict[str, str] | None) -> None:
-    if expected is None:
-        with pytest.raises(InputError, match="not supported"):
-            ssh_options(tuple(shlex.split(words)))
-    else:
-        assert ssh_options(tuple(shlex.split(words))) == expected
 
 
 class _Echo(socketserver.BaseRequestHandler):

@@ -37,7 +37,7 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 def test_every_call_is_one_of_the_command_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUSTERCTL_INVENTORY", "cluster.yaml")
     name, values = parsed(shlex.split(line.replace("$KUBERNETES", "1.37.2")))
-    assert str(values["inventory"]) == "cluster.yaml"
+    assert [str(path) for path in values["inventory"]] == ["cluster.yaml"]
     if name == "upgrade apply":
         assert (str(values["file"]), values["yes"], values["timeout"], str(values["summary"])) == ("plan.json", True, 3600, "upgrade.xml")
     if name == "upgrade plan":

@@ -79,26 +79,11 @@ def test_the_removal_of_a_host_that_left_the_inventory_is_continued(inventory: P
     assert done.returncode == 6, done.stderr
 
 
-@pytest.mark.parametrize("words", [("-i", "other.yaml"), ("--inventory=other.yaml",), ("--inventory", "other.yaml"), ("-iother.yaml",)])
-def test_two_inventories_are_refused(inventory: Path, words: tuple[str, ...]) -> None:
-    done = run(inventory, ["inventory", *words])
-    assert done.returncode == 2 and "[inventory.repeated]" in done.stderr, done.stderr
-
-
 def test_words_of_a_remote_command_are_no_inventories(inventory: Path, machine: socket.socket) -> None:
     machine.close()
     done = subprocess.run([sys.executable, "-m", "clusterctl", "exec", "-i", str(inventory), "cp-1", "--", "grep", "-i", "x", "-i", "y"],
                           capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
     assert done.returncode == 6, done.stderr
-
-
-@pytest.mark.parametrize("name", ["hosts.yaml", "hosts.yml", "inventory.yaml"])
-def test_a_folder_is_refused_with_the_inventory_in_it(inventory: Path, name: str) -> None:
-    folder = inventory.parent / "folder"
-    folder.mkdir()
-    (folder / name).touch()
-    done = run(folder, ["inventory"])
-    assert done.returncode == 2 and "[inventory.folder]" in done.stderr and f"-i {folder / name}" in done.stderr, done.stderr
 
 
 def test_a_reset_with_its_confirmation_or_without_yes_goes_on() -> None:

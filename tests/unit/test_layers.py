@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
     {"errors", "text"},
-    {"model", "access_settings", "host_settings", "machine_settings", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "disruption", "kept", "bolt"},
+    {"model", "access_settings", "host_settings", "machine_settings", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "ssh_options", "disruption", "kept", "bolt"},
     {"shell", "hostkeys", "pki", "sshconfig", "keys"},
     {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "foreign", "reach", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},

@@ -237,7 +237,7 @@ def test_exit_codes(tmp_path: Path, what: str, timeout: str, code: int, words: s
 @pytest.mark.parametrize(("words", "code", "said"), [
     (("inventory", "-i", "inventories/ha.yaml"), 1, "cannot be written: No space left on device"),
     (("inventory", "-i", "inventories/ha.yaml", "-o", "json"), 1, "cannot be written: No space left on device"),
-    (("inventory", "-i", "nowhere.yaml", "-o", "json"), 2, "nowhere.yaml: cannot be read: No such file or directory"),
+    (("inventory", "-i", "nowhere.yaml", "-o", "json"), 2, "nowhere.yaml: cannot be read: No such file or directory [inventory.unreadable]"),
     (("--help",), 1, "cannot be written: No space left on device"),
 ])
 def test_nowhere_to_print_to(words: tuple[str, ...], code: int, said: str) -> None:

@@ -41,7 +41,7 @@ def test_no_other_shell_is_completed() -> None:
 @pytest.mark.parametrize(("line", "completed"), [
     ("node dr", ["drain"]),
     ("node drain -i INVENTORY w-", ["w-1", "w-2"]),
-    ("plan -i INVENTORY --limit cp-1,w-1,", ["cp-1,w-1,w-2"]),
+    ("plan -i INVENTORY --limit cp-1,w-1,w", ["cp-1,w-1,w-2", "cp-1,w-1,workers"]),
     ("exec -i INVENTORY work", ["workers"]),
     ("exec w-", ["w-1", "w-2"]),
     ("node drain -i /nonexistent w-", []),

@@ -41,7 +41,7 @@ def test_values_have_placeholders_and_not_types() -> None:
 
 @pytest.mark.parametrize(("words", "usage"), [
     ("exec", "[OPTIONS] HOSTS -- CMD"), ("node drain", "[OPTIONS] NAME..."), ("node replace", "[OPTIONS] OLD [NEW]"),
-    ("upgrade apply", "[OPTIONS] [FILE]"), ("trust", "[OPTIONS] HOST"), ("image load", "[OPTIONS] FILE"),
+    ("upgrade apply", "[OPTIONS] [FILE]"), ("trust", "[OPTIONS] [HOST]"), ("image load", "[OPTIONS] FILE"),
     ("lab shell", "[OPTIONS] MACHINE [COMMAND]..."), ("completion", "[OPTIONS] SHELL"),
 ])
 def test_usage_lines(words: str, usage: str) -> None:

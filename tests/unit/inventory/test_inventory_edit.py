@@ -10,6 +10,7 @@ import pytest
 from clusterctl.errors import ClusterctlError, InputError, Problems, Refused
 from clusterctl.inventory import load
 from clusterctl.inventory.edit import remove_host
+from clusterctl.inventory.sources import Sources
 
 CONTROL_PLANE = """\
     control_plane:
@@ -186,19 +187,16 @@ def test_all_other_bytes_stay(tmp_path: Path, text: str) -> None:
 FLOW = inventory("workers:\n  hosts: {w-1: {ansible_host: 192.0.2.21}, w-2: {ansible_host: 192.0.2.22}}\n")
 ONLY = "all:\n  children:\n    control_plane:\n      hosts:\n        w-2:\n          ansible_host: 192.0.2.22\n"
 NAMED_TWICE = inventory("workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n    w-2: {ansible_host: 192.0.2.22}\nrack:\n  hosts: {w-2: {}}\n")
-BY_A_RANGE_TOO = inventory(
-    "workers:\n  hosts:\n    w-1: {ansible_host: 192.0.2.21}\n    w-2: {ansible_host: 192.0.2.22}\nrack:\n  hosts:\n    w-[1:2]:\n")
 ETCD_IS_EMPTY = inventory("etcd:\n  hosts:\n    w-2: {ansible_host: 192.0.2.22}\n")
 
 
 @pytest.mark.parametrize(("text", "words", "kind"), [
     (FLOW, "stands in a line with others", Refused),
     (NAMED_TWICE, "stands in a line with others", Refused),
-    (BY_A_RANGE_TOO, "it is no inventory any more", Refused),
     (ETCD_IS_EMPTY, "does not take out w-2 alone", Refused),
     (ONLY, "no inventory any more", Refused),
     ("a: [\n", "is not YAML", InputError),
-], ids=["flow style", "flow style in a second group", "a range in a second group", "others would become members of etcd", "the last host of all", "no YAML"])
+], ids=["flow style", "flow style in a second group", "others would become members of etcd", "the last host of all", "no YAML"])
 def test_refusals_change_nothing(tmp_path: Path, text: str, words: str, kind: type[ClusterctlError]) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
@@ -242,4 +240,95 @@ def test_a_program_is_no_file_to_edit(tmp_path: Path) -> None:
     path.chmod(0o755)
     with pytest.raises(Refused, match="program"):
         remove_host(path, "w-2")
+    assert path.read_text() == text
+
+
+INI = """\
+# before
+w-2 ansible_host=192.0.2.22 # no section yet
+
+[control_plane]
+cp-1 ansible_host=192.0.2.11
+
+[workers]
+w-1 ansible_host=192.0.2.21  # the small one
+# goes soon
+w-2
+
+[rack:vars]
+w-2=no host
+[rack]
+w-1
+  w-2:2222 zone=b
+[site:children]
+rack
+"""
+
+
+def test_the_lines_of_a_host_in_ini_go(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(INI)
+    before = load(path)
+    assert remove_host(path, "w-2") == [path]
+    gone = ("w-2 ansible_host", "w-2\n", "  w-2:2222")
+    assert path.read_text() == "".join(line for line in INI.splitlines(keepends=True) if not line.startswith(gone))
+    assert load(path) == before.without(["w-2"]) and not remove_host(path, "w-2")
+
+
+def test_a_range_in_ini_is_not_taken_apart(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(text := "[control_plane]\n192.0.2.1\n[workers]\n192.0.2.[2:4]\n")
+    with pytest.raises(Refused) as error:
+        remove_host(path, "node-192-0-2-3")
+    assert error.value.code == "inventory.edit-range" and path.read_text() == text
+
+
+@pytest.mark.parametrize(("written", "name"), [("W_2", "w-2"), ("192.0.2.22", "node-192-0-2-22"), ("W2.example.com", "w2.example.com")])
+@pytest.mark.parametrize("form", ["[control_plane]\na ansible_host=192.0.2.1\n[workers]\n{} ansible_host=192.0.2.22\n",
+                                  "control_plane: {{hosts: {{a: {{ip: 192.0.2.1}}}}}}\nworkers:\n  hosts:\n    {}: {{ansible_host: 192.0.2.22}}\n"])
+def test_a_host_that_is_written_otherwise_than_its_node(tmp_path: Path, form: str, written: str, name: str) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(form.format(written))
+    assert remove_host(path, name) == [path]
+    assert [host.name for host in load(path).hosts] == ["a"] and written not in path.read_text()
+
+
+def test_all_files_that_name_a_host_are_edited(tmp_path: Path) -> None:
+    folder = tmp_path / "inventory"
+    folder.mkdir()
+    (folder / "1.ini").write_text("[control_plane]\ncp-1 ansible_host=192.0.2.1\n[workers]\nw-1 ansible_host=192.0.2.2\n")
+    (folder / "2.yml").write_text("rack:\n  hosts:\n    w-1:\n    cp-1:\n")
+    (folder / "3.ini").write_text("[zone]\ncp-1\n")
+    other = tmp_path / "other.ini"
+    other.write_text("[gpu]\nw-1\n")
+    sources = Sources((folder, other))
+    assert remove_host(sources, "w-1") == [folder / "1.ini", folder / "2.yml", other]
+    assert [host.name for host in load(sources).hosts] == ["cp-1"]
+    assert not any("w-1" in path.read_text() for path in (*folder.iterdir(), other))
+
+
+def test_a_host_of_a_program_beside_files(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("[control_plane]\ncp-1 ansible_host=192.0.2.1\n")
+    program = tmp_path / "b"
+    program.write_text('#!/bin/sh\necho \'{"_meta": {"hostvars": {"w-1": {"ip": "192.0.2.2"}}}, "workers": ["w-1"]}\'\n')
+    program.chmod(0o755)
+    with pytest.raises(Refused) as error:
+        remove_host(tmp_path, "w-1")
+    assert error.value.code == "inventory.edit-not-a-file" and error.value.where == str(program)
+
+
+def test_stdin_is_no_file_to_edit(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as error:
+        remove_host(Path("-"), "w-1")
+    assert error.value.code == "inventory.edit-not-a-file" and error.value.where == "stdin"
+
+
+def test_what_an_anchor_is_used_for_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text("control_plane:\n  hosts:\n    a: &a {ansible_host: 192.0.2.1}\nworkers:\n  hosts:\n    b:\n      <<: *a\n"
+                    "      ansible_host: 192.0.2.2\n    c:\n      <<: *a\n      ansible_host: 192.0.2.3\nsame: {children: {workers: }}\n")
+    assert remove_host(path, "b") and [host.name for host in load(path).hosts] == ["a", "c"]
+    text = path.read_text()
+    with pytest.raises(Refused):
+        remove_host(path, "a")
     assert path.read_text() == text

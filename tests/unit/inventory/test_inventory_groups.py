@@ -93,7 +93,6 @@ WRONG_FILES = [
     ("two at once", "group_vars/all.yml",       "x: 1",                       "all.yaml and all.yml are both there"),
     ("syntax",      "group_vars/site.yaml",     "a: b: c",                    "group_vars/site.yaml:1:5: is not YAML"),
     ("not a map",   "group_vars/site.yaml",     "[1]",                        "site.yaml:1:1: a map of variables"),
-    ("vault", "group_vars/site.yaml", "$ANSIBLE_VAULT;1.1;AES256\n1", "is encrypted with ansible-vault"),
     ("cluster of a group", "group_vars/site.yaml", "cluster: {name: x}", "one for the whole cluster"),
     ("wrong value", "host_vars/cp-1.yaml",      "ansible_user: no",           'host_vars/cp-1.yaml:1:15: ansible_user'),
     ("secret",      "group_vars/control_plane", "ansible_sudo_pass: hunter2", "group_vars/control_plane:1:1"),
@@ -179,11 +178,11 @@ def test_ssh_arguments_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_users_own_variables_may_be_anything(tmp_path: Path) -> None:
     own = ", x: {1: [no, 0644, 22:30, 2024-01-01, '{{ y }}']}"
-    own += ", ansible_python_interpreter: /x, ansible_distribution: y, kube_version: v1"
+    own += ", ansible_python_interpreter: /x, ansible_distribution: y, kube_owner: v1, ansible_user: root"
     write(tmp_path, {"inventory.yaml": BASE % own})
     found = read(tmp_path / "inventory.yaml")
-    assert found.ignored == ("ansible_distribution", "ansible_python_interpreter", "kube_version", "x")
-    assert found.notes == ("kube_version is kubespray's and is ignored; here it is cluster.kubernetes",)
+    assert found.ignored == ("ansible_distribution", "ansible_python_interpreter", "kube_owner", "x")
+    assert not found.notes
 
 
 def test_a_directory_that_contains_itself(tmp_path: Path) -> None:

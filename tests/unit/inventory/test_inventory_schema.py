@@ -41,13 +41,14 @@ RIGHT = [
     document({"network": {"pods": "10.1.0.0/16"}, "endpoint": {"address": "api.example.com"}}), document({"endpoint": {"address": "192.0.2.9"}}),
     document(host={"ansible_user": "first.last@corp"}), document(host={"node_labels": {"gpu": True, "zone": 1, "name": "a"}}),
     document({"api_server": {"extra_args": {"v": "4"}}}), document(name="cp-[1:1]"),
+    document(name="CP_1"), document(name="cp-1.example.com:2222"), document(group="a b"),
 ]
 WRONG = [
     document({"kubernetes": "v1.36.4"}), document({"kubernetes": "latest"}), document({"versions": {"etcd": "x"}}),
     document({"name": "Prod_1"}), document({"network": {"pods": "10.1.0.0"}}), document({"network": {"domain": "a..b"}}),
     document({"endpoint": {"address": "http://x"}}), document({"artifacts": {"pins": {"a": "b"}}}),
     document(host={"ansible_user": "a b"}), document(host={"clusterctl_host_key": "md5"}), document(host={"node_labels": {"a": "b c"}}),
-    document({"api_server": {"extra_args": {"--v": "4"}}}), document(name="CP_1"), document(group="a b"),
+    document({"api_server": {"extra_args": {"--v": "4"}}}), document(name="CP/1"),
 ]
 
 

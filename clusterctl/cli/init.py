@@ -1,0 +1,66 @@
+"""The verb ``init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clusterctl.cli.options import AskOption, CommandOption, FdOption, gather
+from clusterctl.inventory.sources import Sources
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command("init")(init)
+
+
+HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST...", help="[USER@]ADDRESS[:PORT], or a name of ssh_config.")]
+ControlPlanesOption = Annotated[
+    int | None, typer.Option("--control-planes", metavar="N", help="By default 3 of 4 or more machines, else 1.")]
+FileOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Write the inventory there; - is stdout.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Accept unknown host keys without asking; only in a network that you control.")]
+
+
+def init(
+    hosts: HostsArgument,
+    control_planes: ControlPlanesOption = None,
+    output: FileOption = Path("cluster.yaml"),
+    yes: YesOption = False,
+    ask_sudo_password: AskOption = False,
+    sudo_password_fd: FdOption = None,
+    sudo_password_command: CommandOption = None,
+) -> None:
+    """Look at machines and write an inventory of them. Nothing on them is changed."""
+    from clusterctl.cli.steps import confirm
+    from clusterctl.errors import InputError
+    from clusterctl.inventory.show import table
+    from clusterctl.operations import init as operation
+    from clusterctl.storage import write_whole
+    from clusterctl.transport import fingerprint
+
+    to_file = str(output) != "-"
+    if to_file and output.exists():
+        raise InputError("is there already", where=str(output), code="init.file-exists", hint="name another file: --output FILE")
+    named = operation.parse(hosts)
+    count = operation.control_plane_count(len(named), control_planes)
+    given = gather(Sources.of(output), ask=ask_sudo_password, fd=sudo_password_fd, command=sudo_password_command)
+    keys = operation.offers(named)
+    rows = [(host.name, host.ssh.address, keys[host.name].get_name(), fingerprint(keys[host.name])) for host in named
+            if not operation.is_known(host)]
+    if rows:
+        typer.echo("\n".join(table((("HOST", "ADDRESS", "KIND", "FINGERPRINT"), *rows))), err=True)
+        confirm(yes, "Are they those on the consoles?", "--yes accepts them")
+    text = operation.propose(operation.observe(named, keys, given.sudo_password, given.passphrase), count)
+    if not to_file:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_whole(output, text.encode(), 0o644)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=str(output), code="init.not-written") from None
+    workers = len(named) - count
+    typer.echo(f"wrote {output}: {count} control plane{'s' if count > 1 else ''}, {workers} worker{'' if workers == 1 else 's'}; "
+               f"next: clusterctl plan -i {output}")

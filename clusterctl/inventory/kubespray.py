@@ -1,0 +1,255 @@
+"""kubespray's variables as settings of ``cluster``.
+
+Names and meanings: kubespray's inventory/sample/group_vars and docs/ansible/vars.md. A setting that the inventory itself makes in
+``cluster`` wins over a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from clusterctl.inventory.document import Node, bare
+from clusterctl.inventory.findings import Findings
+from clusterctl.inventory.values import is_template
+from clusterctl.versions import SUPPORTED_MINORS, minor
+
+Variables = Mapping[str, Node]
+
+
+class Untranslatable(Exception):
+    """A value that no setting of ours can mean, and what that means here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A setting, by its path in ``cluster``, and its value for a variable's; ``required``: refuse what cannot be translated."""
+
+    path: str
+    value: Callable[[Node], object]
+    required: bool = False
+
+
+def translate(variables: Variables, explicit: Node | None, findings: Findings) -> Node | None:
+    """Return the variable ``cluster`` that kubespray's variables of a host mean; None where there are none.
+
+    ``explicit``: the inventory's own variable ``cluster``. A variable that differs from it is noted with both values; one that
+    cannot be followed is refused (``kubespray.unsupported``) where the run would differ in what cannot be changed later, unless
+    ``explicit`` decides.
+    """
+    root: Node | None = None
+    for name, node in variables.items():
+        if name in TOLD and node.value not in (None, False, "", 0):
+            findings.note(f"{name}: {_shown(node)}: {TOLD[name]}")
+        rule = TRANSLATIONS.get(name)
+        if rule is None or node.value is None or node.value == "" or _is_default_template(node):
+            continue
+        decided = _find(explicit, rule.path)
+        try:
+            value = rule.value(node)
+        except Untranslatable as error:
+            _report(name, node, rule, str(error), decided, findings)
+            continue
+        if decided is not None:
+            if _text(bare(decided)) != _text(value):
+                findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
+        elif value is not None:
+            root = _put(root, rule.path.split("."), value, node)
+    return root
+
+
+def _report(name: str, node: Node, rule: Translation, why: str, decided: Node | None, findings: Findings) -> None:
+    if decided is not None:
+        findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
+    elif rule.required:
+        findings.refuse(node.place, f"{node.path}: {_shown(node)}: {why}", f"say what is meant: cluster.{rule.path}",
+                        code="kubespray.unsupported")
+    else:
+        findings.note(f"{name}: {_shown(node)} is not followed: {why}")
+
+
+def _is_default_template(node: Node) -> bool:
+    """Whether the value is the sample's ``dns_domain: "{{ cluster_name }}"``, which says nothing of its own."""
+    return isinstance(node.value, str) and node.value.replace(" ", "") == "{{cluster_name}}"
+
+
+def _find(root: Node | None, path: str) -> Node | None:
+    for key in path.split("."):
+        if root is None or not isinstance(root.value, dict):
+            return None
+        root = root.value.get(key)
+    return root
+
+
+def _put(root: Node | None, keys: Sequence[str], value: object, source: Node) -> Node:
+    """Return a tree with a value at a path; every node has the place of the variable that it came from."""
+    if not keys:
+        return _node(value, source)
+    below = dict(root.value) if root is not None and isinstance(root.value, dict) else {}
+    below[keys[0]] = _put(below.get(keys[0]), keys[1:], value, source)
+    return replace(root or source, value=below)
+
+
+def _node(value: object, source: Node) -> Node:
+    if isinstance(value, Mapping):
+        return replace(source, value={str(key): _node(item, source) for key, item in value.items()})
+    if isinstance(value, list):
+        return replace(source, value=[_node(item, source) for item in value])
+    assert value is None or isinstance(value, str | int | float)
+    return replace(source, value=value, written=str(value), odd=False)
+
+
+def _shown(node: Node) -> str:
+    return node.shown if not isinstance(node.value, dict | list) else _text(bare(node))
+
+
+def _text(value: object) -> str:
+    words = {True: "true", False: "false"}
+    if isinstance(value, bool):
+        return words[value]
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _plain(node: Node) -> object:
+    if isinstance(node.value, str) and is_template(node.value):
+        raise Untranslatable("templates are not evaluated")
+    return bare(node)
+
+
+def _written(node: Node) -> str:
+    _plain(node)
+    if isinstance(node.value, dict | list):
+        raise Untranslatable(f"text is expected, not {node.kind}")
+    return node.written
+
+
+def _version(node: Node) -> str:
+    version = _written(node).removeprefix("v")
+    if minor(version) not in SUPPORTED_MINORS:
+        raise Untranslatable(f"clusterctl installs Kubernetes {', '.join(SUPPORTED_MINORS)}")
+    return version
+
+
+def _one_of(*known: str, why: str, **renamed: str) -> Callable[[Node], str]:
+    def value(node: Node) -> str:
+        word = _written(node).lower()
+        if word in renamed or word in known:
+            return renamed.get(word, word)
+        raise Untranslatable(why)
+
+    return value
+
+
+def _number(node: Node) -> int:
+    text = _written(node)
+    if not text.isdigit():
+        raise Untranslatable("a number is expected")
+    return int(text)
+
+
+def _flag(node: Node) -> bool:
+    word = _written(node).lower()
+    if word not in ("true", "yes", "on", "false", "no", "off"):
+        raise Untranslatable("true or false is expected")
+    return word in ("true", "yes", "on")
+
+
+def _always(node: Node) -> None:
+    """Of what clusterctl does in any case."""
+    if not _flag(node):
+        raise Untranslatable("clusterctl always does it")
+
+
+def _endpoint(node: Node) -> dict[str, object]:
+    parts = node.value if isinstance(node.value, dict) else {}
+    if "address" not in parts:
+        raise Untranslatable("a map of address and port is expected")
+    port = {"port": _number(parts["port"])} if "port" in parts else {}
+    return {"address": _written(parts["address"]), **port}
+
+
+def _names(node: Node) -> list[str]:
+    items = node.value if isinstance(node.value, list) else [node]
+    return [_written(item) for item in items]
+
+
+def _flags(node: Node) -> dict[str, str]:
+    if not isinstance(node.value, dict):
+        raise Untranslatable("a map of flags is expected")
+    return {name: _written(item) for name, item in node.value.items()}
+
+
+def _gates(node: Node) -> str | None:
+    return ",".join(_names(node)) or None
+
+
+def _unless(default: str, why: str) -> Callable[[Node], None]:
+    """Of what is fixed here: only the default can be followed."""
+
+    def value(node: Node) -> None:
+        if _written(node) != default:
+            raise Untranslatable(why)
+
+    return value
+
+
+def _dns(node: Node) -> bool:
+    word = _written(node)
+    if word not in ("coredns", "none"):
+        raise Untranslatable("coredns or none is expected")
+    return word == "coredns"
+
+
+TRANSLATIONS: Mapping[str, Translation] = {
+    "kube_version": Translation("kubernetes", _version, required=True),
+    "kube_network_plugin": Translation("network.cni", _one_of(
+        "flannel", "none", cni="none", why="clusterctl installs flannel, or none for a plugin of your own"), required=True),
+    "kube_pods_subnet": Translation("network.pods", _written),
+    "kube_service_addresses": Translation("network.services", _written),
+    "kube_network_node_prefix": Translation("network.node_mask", _number),
+    "kube_proxy_mode": Translation("network.proxy_mode", _one_of("nftables", "iptables", why=(
+        "clusterctl has nftables and iptables; Kubernetes 1.35 deprecates ipvs"))),
+    "flannel_backend_type": Translation("network.backend", _one_of("vxlan", "host-gw", why="clusterctl has vxlan and host-gw")),
+    "cluster_name": Translation("network.domain", _written),
+    "dns_domain": Translation("network.domain", _written),
+    "loadbalancer_apiserver": Translation("endpoint", _endpoint),
+    "supplementary_addresses_in_ssl_keys": Translation("endpoint.names", _names),
+    "kubelet_max_pods": Translation("kubelet.max_pods", _number),
+    "kube_kubeadm_apiserver_extra_args": Translation("api_server.extra_args", _flags),
+    "kube_kubeadm_controller_extra_args": Translation("controller_manager.extra_args", _flags),
+    "kube_kubeadm_scheduler_extra_args": Translation("scheduler.extra_args", _flags),
+    "kube_feature_gates": Translation("api_server.extra_args.feature-gates", _gates),
+    "kubelet_feature_gates": Translation("kubelet.extra_args.feature-gates", _gates),
+    "metrics_server_enabled": Translation("addons.metrics_server", _flag),
+    "dns_mode": Translation("addons.coredns", _dns),
+    "kube_encrypt_secret_data": Translation("api_server.encryption", _always),
+    "kubernetes_audit": Translation("api_server.audit", _always),
+    "kube_apiserver_port": Translation("api_server.port", _unless("6443", "API servers listen on 6443")),
+    "container_manager": Translation("containerd", _unless("containerd", "containerd is the container runtime")),
+    "etcd_deployment_type": Translation("etcd", _unless("host", "etcd is a systemd unit")),
+}
+"""Variables that have a setting of ours."""
+
+_ADDON = "it is not installed; cluster.addons.manifests applies manifests of your own"
+TOLD: Mapping[str, str] = {
+    **dict.fromkeys((
+        "argocd_enabled", "cert_manager_enabled", "csi_snapshot_controller_enabled", "dashboard_enabled", "gateway_api_enabled",
+        "ingress_alb_enabled", "ingress_nginx_enabled", "kube_vip_enabled", "local_path_provisioner_enabled",
+        "local_volume_provisioner_enabled", "metallb_enabled", "node_feature_discovery_enabled", "registry_enabled"), _ADDON),
+    "enable_dual_stack_networks": "clusters have IPv4 alone",
+    "ipv6_stack": "clusters have IPv4 alone",
+    "etcd_version": "cluster.versions.etcd names another version than the one that belongs to the minor",
+    "containerd_version": "cluster.versions.containerd names another version than the one that belongs to the minor",
+    "kube_oidc_auth": "issuers of tokens belong in cluster.api_server.authentication.jwt",
+    "kube_network_plugin_multus": _ADDON,
+    "cloud_provider": "cloud providers' controllers are not installed",
+    "external_cloud_provider": "cloud providers' controllers are not installed",
+    "kube_reserved": "cluster.kubelet.reserves sets what is kept for the kubelet and the system",
+    "system_reserved": "cluster.kubelet.reserves sets what is kept for the kubelet and the system",
+}
+"""Variables without a setting of ours, and what they mean here."""
+
+NAMES = TRANSLATIONS.keys() | TOLD.keys()
+"""The variables that are read."""

@@ -1,0 +1,140 @@
+"""kubespray's variables as settings of ``cluster``, and what cannot be followed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clusterctl.errors import InputError
+from clusterctl.inventory import read
+from clusterctl.inventory.conversion import convert
+from clusterctl.inventory.kubespray import TRANSLATIONS
+from clusterctl.inventory.loader import Inventory
+from clusterctl.model import Settings
+
+EXAMPLES = Path(__file__).parent.parent.parent.parent / "inventories"
+REAL = Path(__file__).with_name("real")
+
+
+def loaded(folder: Path, variables: dict[str, Any], cluster: dict[str, Any] | None = None) -> Inventory:
+    (folder / "group_vars").mkdir(exist_ok=True)
+    (folder / "group_vars/k8s_cluster.yml").write_text(yaml.safe_dump(variables))
+    own = {"ansible_user": "root", **({"cluster": cluster} if cluster is not None else {})}
+    tree = {"all": {"vars": own, "children": {"k8s_cluster": {"children": {
+        "kube_control_plane": {"hosts": {"n1": {"ansible_host": "192.0.2.1"}}}, "kube_node": {"hosts": {"n2": {"ansible_host": "192.0.2.2"}}}}}}}}
+    path = folder / "hosts.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return read(path)
+
+
+FOLLOWED = [
+    # variables                                                         settings
+    ({"kube_version": "v1.36.4"},                                       {"kubernetes": "1.36.4"}),
+    ({"kube_version": "1.35.8"},                                        {"kubernetes": "1.35.8"}),
+    ({"kube_network_plugin": "cni"},                                    {"network": {"cni": "none"}}),
+    ({"kube_pods_subnet": "10.233.64.0/18", "kube_service_addresses": "10.233.0.0/18", "kube_network_node_prefix": 25},
+     {"network": {"pods": "10.233.64.0/18", "services": "10.233.0.0/18", "node_mask": 25}}),
+    ({"cluster_name": "k8s.example", "dns_domain": "{{ cluster_name }}"}, {"network": {"domain": "k8s.example"}}),
+    ({"kube_proxy_mode": "iptables"},                                   {"network": {"proxy_mode": "iptables"}}),
+    ({"loadbalancer_apiserver": {"address": "192.0.2.9", "port": 443}}, {"endpoint": {"address": "192.0.2.9", "port": 443}}),
+    ({"supplementary_addresses_in_ssl_keys": ["192.0.2.8", "api"]},     {"endpoint": {"names": ["192.0.2.8", "api"]}}),
+    ({"kubelet_max_pods": 60},                                          {"kubelet": {"max_pods": 60}}),
+    ({"kube_kubeadm_apiserver_extra_args": {"event-ttl": "2h"}},        {"api_server": {"extra_args": {"event-ttl": "2h"}}}),
+    ({"kube_feature_gates": ["A=true", "B=false"]},                     {"api_server": {"extra_args": {"feature-gates": "A=true,B=false"}}}),
+    ({"metrics_server_enabled": False, "dns_mode": "none"},             {"addons": {"metrics_server": False, "coredns": False}}),
+    ({"kube_encrypt_secret_data": True, "kubernetes_audit": True, "kube_apiserver_port": 6443, "container_manager": "containerd"}, {}),
+]
+
+
+@pytest.mark.parametrize(("variables", "settings"), FOLLOWED, ids=[" ".join(row[0]) for row in FOLLOWED])
+def test_followed(tmp_path: Path, variables: dict[str, Any], settings: dict[str, Any]) -> None:
+    found = loaded(tmp_path, variables)
+    assert found.cluster.settings == Settings.model_validate(settings)
+    assert not found.notes and not found.ignored
+    assert found.cluster.hosts[0].settings.kubelet == found.cluster.settings.kubelet
+
+
+NOTED = [
+    # variables                               cluster                                 words of the note
+    ({"kube_proxy_mode": "ipvs"},             None,                                   ("ipvs", "nftables")),
+    ({"kube_pods_subnet": "10.1.0.0/16"},     {"network": {"pods": "10.2.0.0/16"}},   ("10.1.0.0/16", "10.2.0.0/16")),
+    ({"kube_network_plugin": "calico"},       {"network": {"cni": "none"}},           ("calico", "none")),
+    ({"kube_version": "v1.28.3"},             {"kubernetes": "1.36.4"},               ("v1.28.3", "1.36.4")),
+    ({"kube_pods_subnet": "{{ x }}"},         None,                                   ("{{ x }}", "template")),
+    ({"metallb_enabled": True},               None,                                   ("metallb_enabled", "manifests")),
+    ({"kubernetes_audit": False},             None,                                   ("kubernetes_audit", "false")),
+    ({"kube_apiserver_port": 8443},           None,                                   ("8443", "6443")),
+]
+
+
+@pytest.mark.parametrize(("variables", "cluster", "words"), NOTED, ids=[" ".join(row[0]) for row in NOTED])
+def test_noted_with_both_values(tmp_path: Path, variables: dict[str, Any], cluster: dict[str, Any] | None, words: tuple[str, ...]) -> None:
+    found = loaded(tmp_path, variables, cluster)
+    assert found.cluster.settings == Settings.model_validate(cluster or {})
+    [note] = found.notes
+    assert all(word in note for word in words)
+
+
+@pytest.mark.parametrize(("variables", "cluster"), [
+    ({"kube_pods_subnet": "10.2.0.0/16"}, {"network": {"pods": "10.2.0.0/16"}}), ({"metallb_enabled": False}, None),
+    ({"kube_version": None, "etcd_version": ""}, None), ({"cluster_name": "cluster.local"}, {"network": {"domain": "cluster.local"}})])
+def test_silent_where_both_agree(tmp_path: Path, variables: dict[str, Any], cluster: dict[str, Any] | None) -> None:
+    assert not loaded(tmp_path, variables, cluster).notes
+
+
+@pytest.mark.parametrize(("variables", "code", "line"), [
+    ({"kube_network_plugin": "calico"}, "kubespray.unsupported", 1), ({"kube_version": "v1.28.3"}, "kubespray.unsupported", 1),
+    ({"kube_pods_subnet": "10.233.64.0/99"}, "inventory.value", 1), ({"kubelet_max_pods": 5000}, "inventory.value", 1)])
+def test_refused_where_it_stands(tmp_path: Path, variables: dict[str, Any], code: str, line: int) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path, variables)
+    assert caught.value.code == code and caught.value.where.startswith(f"{tmp_path}/group_vars/k8s_cluster.yml:{line}:")
+
+
+def test_a_host_s_own_variable_changes_that_host_alone(tmp_path: Path) -> None:
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/n2.yml").write_text("kubelet_max_pods: 50\n")
+    found = loaded(tmp_path, {"kubelet_max_pods": 60}).cluster
+    assert [host.settings.kubelet.max_pods for host in found.hosts] == [60, 50] and found.settings.kubelet.max_pods == 60
+
+
+def test_every_path_is_a_setting() -> None:
+    """But those of what clusterctl does in any case."""
+    fixed = {"api_server.encryption", "api_server.audit", "api_server.port", "containerd", "etcd"}
+    for translation in TRANSLATIONS.values():
+        model: Any = Settings
+        for key in translation.path.split(".") if translation.path not in fixed else ():
+            model = getattr(model, "model_fields", {key: None}).get(key, None)
+            assert model is not None or key == "feature-gates", translation.path
+            model = getattr(model, "annotation", None)
+
+
+@pytest.mark.parametrize("path", [
+    *(EXAMPLES / name for name in ("ha.yaml", "external-etcd.yaml", "kubespray.yaml", "single.yaml", "lab.yaml")),
+    *(REAL / name for name in ("kubespray/inventory.ini", "kubespray-builder/hosts.yaml", "k3s-ansible/inventory.yml", "kubeasz/hosts",
+                               "terraform-aws/hosts", "precedence/hosts.ini", "names/inventory.yml"))], ids=lambda path: str(path.name))
+def test_a_converted_inventory_means_the_same(path: Path, tmp_path: Path) -> None:
+    cluster = read(path).cluster
+    (tmp_path / "cluster.yaml").write_text(convert(cluster))
+    again = read(tmp_path / "cluster.yaml")
+
+    def essence(hosts: Any) -> list[str]:
+        return sorted(json.dumps(host.model_dump(mode="json", exclude={"groups", "roles"}), sort_keys=True) + str(sorted(host.roles)) for host in hosts)
+
+    assert again.cluster.settings == cluster.settings and again.cluster.versions == cluster.versions
+    assert essence(again.cluster.hosts) == essence(cluster.hosts)
+    assert not again.ignored
+
+
+def test_a_host_s_own_settings_are_converted(tmp_path: Path) -> None:
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/n2.yml").write_text("cluster: {kubelet: {max_pods: 50, labels: {a: b}}}\nclusterctl_taints: ['x:NoExecute']\n")
+    cluster = loaded(tmp_path, {"kubelet_max_pods": 60}).cluster
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "cluster.yaml").write_text(convert(cluster))
+    assert read(other / "cluster.yaml").cluster.host("n2").model_dump(exclude={"groups"}) == cluster.host("n2").model_dump(exclude={"groups"})

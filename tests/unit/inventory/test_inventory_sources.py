@@ -1,0 +1,205 @@
+"""Where inventories come from: stdin, folders, several sources, large listings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterctl.errors import InputError, Problems
+from clusterctl.inventory import read
+from clusterctl.inventory.loader import Inventory
+from clusterctl.inventory.sources import Sources
+from clusterctl.storage import StateFolder
+
+INI = "[control_plane]\ncp-1 ansible_host=192.0.2.1\n"
+YAML = "control_plane: {hosts: {cp-1: {ansible_host: 192.0.2.1}}}\n"
+LISTING = json.dumps({"_meta": {"hostvars": {"cp-1": {"ansible_host": "192.0.2.1"}}}, "control_plane": {"hosts": ["cp-1"]}})
+
+
+def loaded(*paths: Path) -> Inventory:
+    return read(Sources(paths))
+
+
+def run(*words: str, given: str | None = None, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "clusterctl", *words], capture_output=True, text=True, timeout=60, check=False, input=given,
+                          cwd=cwd, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("text", [INI, YAML, LISTING], ids=["ini", "yaml", "listing"])
+def test_stdin_is_an_inventory(tmp_path: Path, text: str) -> None:
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/cp-1.yml").write_text("ansible_port: 2222\n")
+    done = run("inventory", "-i", "-", "-o", "json", given=text, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["files"][0] == "stdin" and found["cluster"]["hosts"][0]["ssh"]["port"] == 2222
+
+
+def test_stdin_is_read_once_by_a_verb_that_reads_the_inventory_again(tmp_path: Path) -> None:
+    done = run("node", "remove", "cp-9", "-i", "-", given=INI, cwd=tmp_path)
+    assert done.returncode == 2 and "[inventory.no-host]" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("text", "place", "code"), [
+    ("[control_plane]\nn1 ansible_port=x ansible_host=192.0.2.1\n", "stdin:2:17", "inventory.value"), ("", "stdin", "inventory.empty")])
+def test_messages_about_stdin(tmp_path: Path, text: str, place: str, code: str) -> None:
+    done = run("inventory", "-i", "-", given=text, cwd=tmp_path)
+    assert done.returncode == 2 and f"{place}: " in done.stderr and f"[{code}]" in done.stderr, done.stderr
+
+
+def test_several_sources_on_the_command_line_and_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text(INI)
+    (tmp_path / "b.yml").write_text("control_plane: {vars: {ansible_port: 2222}}\nworkers: {hosts: {w-1: {ip: 192.0.2.2}}}\n")
+    for done in (run("inventory", "-i", "a.ini", "--inventory", "b.yml", "-o", "json", cwd=tmp_path),
+                 run("inventory", "-o", "json", cwd=tmp_path, CLUSTERCTL_INVENTORY="a.ini:b.yml")):
+        assert done.returncode == 0, done.stderr
+        assert [(host["name"], host["ssh"]["port"]) for host in json.loads(done.stdout)["cluster"]["hosts"]] == [("cp-1", 2222), ("w-1", 22)]
+
+
+def test_the_first_source_says_where_the_state_is(tmp_path: Path) -> None:
+    for name, text in (("one/hosts.ini", INI), ("two/b.yml", "all: {vars: {cluster: {name: prod}}}\n")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    for first in (tmp_path / "one/hosts.ini", tmp_path / "one"):
+        cluster = loaded(first, tmp_path / "two").cluster
+        assert StateFolder.of(cluster.base, cluster.name).path == tmp_path / "one/.clusterctl/prod"
+
+
+def test_a_folder_leaves_out_what_ansible_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "hosts.ini").write_text(INI)
+    broken = "a: [\n"
+    for name in (".hidden.yml", "a.yml~", "a.yml.orig", "a.bak", "ansible.cfg", "README.md", "notes.txt", "a.retry", "a.pyc", "clusterctl.lock"):
+        (tmp_path / name).write_text(broken)
+    for name in (".clusterctl", "group_vars", "host_vars"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.yml").write_text(broken)
+    (tmp_path / "empty.yml").write_text("---\n")
+    assert [host.name for host in loaded(tmp_path).cluster.hosts] == ["cp-1"]
+    (tmp_path / "other.yml").write_text(broken)
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path)
+    assert caught.value.where.startswith(f"{tmp_path}/other.yml:")
+
+
+@pytest.mark.parametrize("names", [[], ["README.md"], [".git"]])
+def test_a_folder_without_inventories(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path)
+    assert caught.value.code == "inventory.folder-empty"
+
+
+def test_a_folder_that_contains_itself(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path)
+    assert caught.value.code == "inventory.folder-depth"
+
+
+def test_programs_in_a_folder_are_run(tmp_path: Path) -> None:
+    program = tmp_path / "list"
+    program.write_text(f"#!/bin/sh\necho '{LISTING}'\n")
+    program.chmod(0o755)
+    assert loaded(tmp_path).cluster.host("cp-1")
+
+
+def large(hosts: int) -> dict[str, Any]:
+    """What ``ansible-inventory --list`` prints where all hosts have kubespray's variables: about 8 kB for each."""
+    shared = {f"kubespray_setting_{number}": ["a value", 6443, True, ["a", "b"], {"k": {"x": 1}}, None][number % 6] for number in range(170)}
+    names = [f"node{number}.example.com" for number in range(1, hosts + 1)]
+    variables = {name: {"ansible_host": f"192.0.{2 + number // 250}.{number % 250 + 1}", **shared, "cluster": {"name": "prod"}}
+                 for number, name in enumerate(names)}
+    return {"_meta": {"hostvars": variables}, "kube_control_plane": {"hosts": names[:3]}, "kube_node": {"hosts": names[3:]}}
+
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+import clusterctl.inventory.loader as loader
+begin = time.process_time()
+found = loader.read(Path(sys.argv[1]))
+print(len(found.cluster.hosts), found.cluster.name, len(found.ignored), time.process_time() - begin,
+      int(re.search("VmHWM: *([0-9]+)", Path("/proc/self/status").read_text().replace("\t", " "))[1]) // 1024)
+"""
+
+
+def test_two_hundred_hosts_with_all_variables_are_quick_and_small(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    path.write_text(json.dumps(large(200), indent=4))
+    assert path.stat().st_size > 1_600_000
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    hosts, name, ignored, seconds, memory = done.stdout.split()
+    assert (hosts, name, ignored) == ("200", "prod", "170")
+    assert float(seconds) < 1 and int(memory) < 150
+
+
+WRONG = [
+    # more variables of a host                                  code
+    ({"ansible_port": 70000},                                   "inventory.value"),
+    ({"ansible_hots": "x"},                                     "inventory.value"),
+    ({"ansible_become_password": "hunter2"},                    "inventory.secret"),
+    ({"clusterctl_labels": {"a": {"b": 1}}},                    "inventory.value"),
+    ({"cluster": {"name": "other"}},                            "inventory.cluster-wide"),
+]
+
+
+@pytest.mark.parametrize(("more", "code"), WRONG, ids=[next(iter(row[0])) for row in WRONG])
+def test_a_large_listing_is_checked_and_its_host_named(tmp_path: Path, more: dict[str, Any], code: str) -> None:
+    data = large(20)
+    data["_meta"]["hostvars"]["node7.example.com"] |= more
+    path = tmp_path / "i.json"
+    path.write_text(json.dumps(data, indent=4))
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if text.strip() == '"node7.example.com": {')
+    with pytest.raises((InputError, Problems)) as caught:
+        loaded(path)
+    errors = caught.value.errors if isinstance(caught.value, Problems) else (caught.value,)
+    assert any(error.code == code and error.where.startswith(f"{path}:{line}:") for error in errors), errors
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_large_listing_is_read_as_a_small_one(tmp_path: Path) -> None:
+    small = large(20)
+    for variables in small["_meta"]["hostvars"].values():
+        for number in range(170):
+            del variables[f"kubespray_setting_{number}"]
+    for name, data in (("large", large(20)), ("small", small)):
+        (tmp_path / name).write_text(json.dumps(data))
+    assert (tmp_path / "small").stat().st_size < 64 * 1024 < (tmp_path / "large").stat().st_size
+    assert loaded(tmp_path / "large").cluster == loaded(tmp_path / "small").cluster
+
+
+@pytest.mark.parametrize("cut", [-1, -2, -30, 1000, 70_000, 100_000])
+def test_a_part_of_a_large_listing(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "i.json"
+    text = json.dumps(large(20))[:cut]
+    path.write_text(text)
+    with pytest.raises((InputError, Problems)) as caught:
+        loaded(path)
+    assert isinstance(caught.value, Problems | InputError) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("change", [lambda text: "{" + "[" * 200_000, lambda text: '{"_meta": ' + "[" * 200_000,
+                                    lambda text: '{"_meta": {"hostvars": {"a": ' + '{"b":' * 200_000, lambda text: text + "x", lambda text: text.replace(":", ";", 1),
+                                    lambda text: text.replace(":", ": ,", 1), lambda text: text.replace('"hostvars": {', '"hostvars": [', 1)])
+def test_a_large_listing_that_is_broken(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "i.json"
+    path.write_text(change(json.dumps(large(20))))
+    with pytest.raises((InputError, Problems)):
+        loaded(path)
+
+
+def test_a_listing_beyond_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    with path.open("w") as file:
+        file.write('{"_meta": {')
+        file.truncate(65 * 1024 * 1024)
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.too-large"

@@ -1,0 +1,203 @@
+"""ansible-vault: what it encrypted is unknown, or read with its password, and never shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
+
+from clusterctl.errors import InputError, Problems
+from clusterctl.inventory import read
+from clusterctl.inventory.loader import Inventory
+from clusterctl.inventory.show import explain
+from clusterctl.inventory.sources import Sources
+from clusterctl.inventory.vault import Passwords
+from clusterctl.operations.opening import Opening, Options
+
+PASSWORD = b"correct horse"
+HOST = "control_plane: {hosts: {a: {ip: 192.0.2.1, ansible_user: ops}}}\n"
+
+
+def encrypted(text: str, label: str | None = None, password: bytes = PASSWORD) -> str:
+    content: bytes = VaultLib().encrypt(text.encode(), secret=VaultSecret(password), vault_id=label)
+    return content.decode()
+
+
+def inline(text: str, label: str | None = None, password: bytes = PASSWORD) -> str:
+    """A value as `ansible-vault encrypt_string` prints it."""
+    return "!vault |\n" + "".join(f"      {line}\n" for line in encrypted(text, label, password).splitlines())
+
+
+def written(folder: Path, variables: str = "", **files: str) -> Path:
+    path = folder / "hosts.yml"
+    path.write_text(f"all:\n  vars:\n    some: thing\n{variables}{HOST}")
+    for name, text in files.items():
+        file = folder / name.replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return path
+
+
+def loaded(path: Path, *files: str, ids: tuple[str, ...] = ()) -> Inventory:
+    return read(Sources((path,), Passwords(files, ids)))
+
+
+@pytest.fixture
+def password(tmp_path: Path) -> str:
+    (tmp_path / ".password").write_bytes(PASSWORD + b"\n")
+    return str(tmp_path / ".password")
+
+
+def test_what_is_not_used_is_only_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, f"    grafana_password: {inline('hunter2')}", group_vars__all__vault=encrypted("ansible_port: 22"))
+    notes = loaded(path).notes
+    assert any(note.startswith("2 values or files") for note in notes)
+
+
+@pytest.mark.parametrize("name", ["ansible_port", "ansible_host", "clusterctl_labels", "cluster"])
+def test_what_is_used_is_asked_for(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, f"    {name}: {inline('22')}")
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.vaulted" and caught.value.where == f"{path}:4:{len(name) + 7}"
+
+
+def test_a_setting_in_the_cluster_variable_is_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path, f"    cluster:\n      name: {inline('prod').replace('      ', '        ')}")
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.vaulted"
+
+
+def test_values_and_files_are_decrypted(tmp_path: Path, password: str) -> None:
+    path = written(tmp_path, f"    ansible_port: {inline('2222')}", group_vars__all__vault=encrypted("cluster: {name: prod}"),
+                   host_vars__a=encrypted("clusterctl_labels: {zone: b}", "dev"))
+    found = loaded(path, password)
+    host = found.cluster.host("a")
+    assert (found.cluster.name, host.ssh.port, host.labels) == ("prod", 2222, {"zone": "b"})
+    assert not any("vault" in note for note in found.notes)
+
+
+def test_an_inventory_that_is_encrypted_as_a_whole(tmp_path: Path, password: str) -> None:
+    path = tmp_path / "hosts.ini"
+    path.write_text(encrypted("[control_plane]\na ansible_host=192.0.2.1\n"))
+    assert loaded(path, password).cluster.host("a")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert caught.value.code == "inventory.vaulted"
+
+
+@pytest.mark.parametrize("given", [PASSWORD + b" ", b"x", b"wrong"])
+def test_a_wrong_password_is_refused(tmp_path: Path, given: bytes) -> None:
+    (tmp_path / ".password").write_bytes(b"not " + given)
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, f"    grafana_password: {inline('hunter2')}"), str(tmp_path / ".password"))
+    assert caught.value.code == "inventory.vault-wrong-password"
+
+
+def test_each_label_has_its_password(tmp_path: Path, password: str) -> None:
+    (tmp_path / ".dev").write_text("another\n")
+    path = written(tmp_path, f"    ansible_port: {inline('2222', 'dev', b'another')}    ansible_user: {inline('bob', 'prod')}")
+    assert loaded(path, ids=(f"dev@{tmp_path}/.dev", f"prod@{password}")).cluster.host("a").ssh.port == 2222
+
+
+@pytest.mark.parametrize("name", ["show.sh", "show-client.sh"])
+def test_a_program_prints_the_password(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    program.write_text('#!/bin/sh\n[ $# = 0 ] && echo "correct horse"\n[ "$1 $2" = "--vault-id dev" ] && echo "correct horse"\ntrue\n')
+    program.chmod(0o755)
+    path = written(tmp_path / "", f"    ansible_port: {inline('2222')}")
+    assert loaded(path, ids=(f"dev@{program}",)).cluster.host("a").ssh.port == 2222
+
+
+WRONG = [("$ANSIBLE_VAULT;1.0;AES\n00", "inventory.vault-format"), ("$ANSIBLE_VAULT;1.1;AES256\nzz", "inventory.vault-format"),
+         ("$ANSIBLE_VAULT;1.1;AES256\n", "inventory.vault-format"), ("$ANSIBLE_VAULT;1.1;AES256\n610a61", "inventory.vault-format"),
+         ("$ANSIBLE_VAULT;1.1;AES256\n36310a36310a36", "inventory.vault-format"), ("$ANSIBLE_VAULT", "inventory.value")]
+
+
+@pytest.mark.parametrize(("content", "code"), WRONG)
+def test_what_is_not_ansible_vaults(tmp_path: Path, password: str, content: str, code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, host_vars__a=content), password)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("cut", [20, 60, 200, -3])
+def test_a_part_of_a_file_is_refused(tmp_path: Path, password: str, cut: int) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, host_vars__a=encrypted("x: 1" * 30)[:cut]), password)
+    assert caught.value.code in ("inventory.vault-format", "inventory.vault-wrong-password")
+
+
+@pytest.mark.parametrize("variables", [
+    "ansible_become_password: {secret}", "ansible_become_pass: {secret}", "ansible_password: {secret}",
+    "ansible_become_password: '{{{{ vault_sudo }}}}'\n    vault_sudo: {secret}",
+])
+def test_a_vaulted_password_is_for_sudo(tmp_path: Path, password: str, variables: str) -> None:
+    path = written(tmp_path, "    " + variables.format(secret=inline("hunter2")))
+    found = loaded(path, password)
+    assert found.sudo_passwords["a"].reveal() == "hunter2"
+    assert "hunter2" not in repr(found) and "hunter2" not in found.cluster.model_dump_json()
+    opening = Opening(Options(inventory=Sources((path,), Passwords((password,)))))
+    assert opening._sudo_password("a")() == "hunter2"
+    given = Opening(Options(inventory=Sources((path,), Passwords((password,))), sudo_password=lambda: "given"))
+    assert given._sudo_password("a")() == "given"
+    assert not loaded(path).sudo_passwords, "it is not needed to read the inventory"
+
+
+def test_a_password_in_the_open_is_refused_still(tmp_path: Path, password: str) -> None:
+    for value in ("hunter2", "'{{ open }}'\n    open: hunter2"):
+        with pytest.raises((InputError, Problems)) as caught:
+            loaded(written(tmp_path, f"    ansible_become_password: {value}\n"), password)
+        assert caught.value.as_dict()["code"] == "inventory.secret" and "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ansible_port", "ansible_host", "ansible_user", "ansible_become", "ansible_ssh_common_args", "clusterctl_labels",
+                                  "clusterctl_taints", "clusterctl_host_key", "ip", "ansible_timeout", "clusterctl_network_namespace",
+                                  "ansible_connection", "ansible_ssh_private_key_file", "ansible_grup_priority", "clusterctl_x"])
+def test_a_decrypted_value_that_is_wrong_is_not_shown(tmp_path: Path, password: str, name: str) -> None:
+    path = written(tmp_path, host_vars__a=f"{name}: {inline('hunter2 {% x')}")
+    try:
+        found = loaded(path, password)
+    except (InputError, Problems) as error:
+        assert "hunter2" not in str(error) + json.dumps(error.as_dict())
+    else:
+        assert name == "ansible_ssh_private_key_file" and "hunter2" not in str(found.notes)
+
+
+@pytest.mark.parametrize("setting", ["name: {}", "kubernetes: {}", "network: {{pods: {}}}", "endpoint: {{address: {}}}", "max_unavailable: {}",
+                                     "artifacts: {{mirror: {}}}", "versions: {{etcd: {}}}"])
+def test_a_decrypted_setting_that_is_wrong_is_not_shown(tmp_path: Path, password: str, setting: str) -> None:
+    path = written(tmp_path, group_vars__all__vault=encrypted(f"cluster: {{{setting.format('ftp://hunter2@/')}}}"))
+    with pytest.raises((InputError, Problems)) as caught:
+        loaded(path, password)
+    assert "hunter2" not in str(caught.value) + json.dumps(caught.value.as_dict())
+
+
+def test_options_of_the_command_line(tmp_path: Path, password: str) -> None:
+    path = written(tmp_path, f"    ansible_port: {inline('2222')}    ansible_become_password: {inline('hunter2')}")
+    words = [sys.executable, "-m", "clusterctl", "inventory", "-i", str(path), "-o", "json"]
+
+    def run(*more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words, *more], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+                              env={**os.environ, **environment}, start_new_session=True)
+
+    for done in (run("--vault-password-file", password), run("--vault-id", f"x@{password}"), run(ANSIBLE_VAULT_PASSWORD_FILE=password)):
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["cluster"]["hosts"][0]["ssh"]["port"] == 2222 and "hunter2" not in done.stdout + done.stderr
+    for done, code in ((run(), "inventory.vaulted"), (run("--ask-vault-pass"), "inventory.vault-no-terminal"),
+                       (run("--vault-password-file", str(tmp_path / "none")), "inventory.unreadable")):
+        assert done.returncode == 2 and f"[{code}]" in done.stderr, done.stderr
+
+
+def test_settings_that_were_decrypted_are_not_explained(tmp_path: Path, password: str) -> None:
+    settings = "cluster: {kubelet: {labels: {zone: hunter2}, taints: ['hunter2:NoExecute']}}"
+    found = loaded(written(tmp_path, group_vars__all__vault=encrypted(settings)), password)
+    text = explain(found, found.cluster.host("a"))
+    assert "hunter2" not in text and text.count("(hidden)") == 2
+    assert found.cluster.host("a").settings.kubelet.labels == {"zone": "hunter2"}
