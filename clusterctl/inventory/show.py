@@ -86,15 +86,27 @@ def explain(inventory: Inventory, host: Host) -> str:
 def _explained(value: dict[str, object], node: Node | None, indent: str) -> Iterator[str]:
     entries = node.value if node and isinstance(node.value, dict) else {}
     for key, item in value.items():
-        inner, name = entries.get(key), key if _PLAIN.fullmatch(key) and isinstance(yaml.safe_load(key), str) else json.dumps(key)
+        inner = entries.get(key)
+        name = key if _PLAIN.fullmatch(key) and isinstance(yaml.safe_load(key), str) else json.dumps(key)
         if isinstance(item, dict) and item:
             yield f"{indent}{name}:"
             yield from _explained(item, inner, f"{indent}  ")
         elif isinstance(item, list) and item and inner and isinstance(inner.value, list):
             yield f"{indent}{name}:"
-            yield from (f"{indent}- {json.dumps(one)}  # {_place(at)}" for one, at in zip(item, inner.value, strict=True))
+            yield from (f"{indent}- {_shown(one, at)}" for one, at in zip(item, inner.value, strict=True))
         else:
-            yield f"{indent}{name}: {json.dumps(item)}  # {_place(inner)}"
+            yield f"{indent}{name}: {_shown(item, inner)}"
+
+
+def _shown(value: object, node: Node | None) -> str:
+    """Return a value and its place. Decrypted ones are hidden."""
+    shown = '"(hidden)"' if node is not None and _has_secret(node) else json.dumps(value)
+    return f"{shown}  # {_place(node)}"
+
+
+def _has_secret(node: Node) -> bool:
+    inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    return node.secret or any(map(_has_secret, inner))
 
 
 def _place(node: Node | None) -> str:

@@ -19,6 +19,9 @@ undo_added() {
 		"undo_one_$kind" "$name" "$said" </dev/null
 		forget_added "$kind" "$name"
 	done <"$work/added"
+	# What came with a package that is gone by now may go as well; a list of what may go was made before that.
+	# shellcheck disable=SC2046 # words
+	[ -n "$wanted_kind" ] || undo_packages $(remaining_packages | sed -n "s/^packages$tab//p")
 }
 
 is_among() {

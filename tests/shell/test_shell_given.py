@@ -30,7 +30,7 @@ class Given(Box):
         self.command("apt-get", f"""echo "apt-get $*" >>{self.log}
             for word; do last=$word; done
             case "$*" in
-            *-s*purge*) echo "Purg $last [1]"; [ ! -e {path}/needed ] || echo "Purg other [1]" ;;
+            *-s*purge*) echo "Purg $last [1]"; [ "$last" != dep ] || ! grep -qx htop {self.installed} || echo "Purg htop [1]"; [ ! -e {path}/needed ] || echo "Purg other [1]" ;;
             *purge*) grep -vx -e "$last" {self.installed} >{path}/rest; mv {path}/rest {self.installed} ;;
             *install*) echo "$last" >>{self.installed} ;;
             esac""")
@@ -85,6 +85,18 @@ def test_packages_go_unless_they_were_there_or_others_need_them(machine: Given) 
     (machine.path / "needed").touch()
     machine.done(("undo_added", "package", "htop"))
     assert "htop" in machine.installed.read_text() and machine.lines == []
+
+
+def test_reset_removes_what_came_with_a_package_of_the_inventory(machine: Given) -> None:
+    (machine.state / "before").mkdir()
+    (machine.state / "before/packages").write_text("libc6\ncurl\n")
+    machine.settle(GivenPackages(names=("htop",)))
+    (machine.state / "packages").write_text("htop\ndep\n")
+    machine.installed.write_text("libc6\ncurl\ndep\nhtop\n")
+    seen = machine.look(("remains", "10.244.0.0/16"))
+    machine.done(("undo_added",), ("undo_packages", *(line.split("\t")[0] for line in seen.get("remains", "packages") or ())))
+    assert machine.installed.read_text() == "libc6\ncurl\n"
+    assert machine.look(("remains", "10.244.0.0/16")).get("remains", "packages") is None
 
 
 def test_modules_and_units(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import read
 from clusterctl.inventory.loader import Inventory
+from clusterctl.inventory.show import explain
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
 from clusterctl.operations.opening import Opening, Options
@@ -231,3 +232,11 @@ def test_a_password_is_asked_for_on_a_terminal(tmp_path: Path, words: list[str],
             output += block
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code and shown.encode() in output, output
     assert b"horse" not in output and b"wrong\r" not in output
+
+
+def test_settings_that_were_decrypted_are_not_explained(tmp_path: Path, password: str) -> None:
+    settings = "cluster: {kubelet: {labels: {zone: hunter2}, taints: ['hunter2:NoExecute']}}"
+    found = loaded(written(tmp_path, group_vars__all__vault=encrypted(settings)), password)
+    text = explain(found, found.cluster.host("a"))
+    assert "hunter2" not in text and text.count("(hidden)") == 2
+    assert found.cluster.host("a").settings.kubelet.labels == {"zone": "hunter2"}
