@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
+from clusterctl.model import Cluster
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -189,6 +190,17 @@ def _api_server(context: Context) -> list[Resource]:
     ]
 
 
+def patient_election(cluster: Cluster) -> dict[str, str]:
+    """Return the timings of the leader election where there is one control plane: nothing else could lead.
+
+    A controller manager ends when it cannot renew its lease in time, 10 s by default, and on a slow machine it would end over and
+    over again (client-go, leaderelection.go: a renewal may take half of the deadline). A new one waits until the lease ends.
+    """
+    if len(cluster.control_planes) > 1:
+        return {}
+    return {"lease-duration": "30s", "renew-deadline": "25s", "retry-period": "3s"}
+
+
 def manager_arguments(context: Context) -> dict[str, object]:
     cluster, network, conf = context.cluster, context.cluster.network, f"{ETC}/controller-manager.conf"
     return with_extra(
@@ -205,6 +217,7 @@ def manager_arguments(context: Context) -> dict[str, object]:
             "service-account-private-key-file": f"{PKI}/sa.key",
             "use-service-account-credentials": "true",
             "leader-elect": "true",
+            **{f"leader-elect-{name}": value for name, value in patient_election(cluster).items()},
             "bind-address": "127.0.0.1",
             "profiling": "false",
             "terminated-pod-gc-threshold": 1000,
@@ -273,7 +286,8 @@ def _daemon(context: Context, name: str, short: str, arguments: dict[str, object
 def resources(context: Context) -> Sequence[Resource]:
     admin = issued(context, f"{PKI}/admin", "kubernetes-admin", organizations=(ADMINISTRATORS,), client=True)
     kubectl = product(context, "kubectl", context.cluster.versions.kubernetes)
-    scheduler = File(path=f"{ETC}/scheduler.yaml", content=render("kube-scheduler/config.yaml.j2"), mode="600")
+    election = patient_election(context.cluster)
+    scheduler = File(path=f"{ETC}/scheduler.yaml", content=render("kube-scheduler/config.yaml.j2", election=election), mode="600")
     return [
         *shared(context),
         admin,
