@@ -89,6 +89,14 @@ class Facts:
         found = (target.split("/")[-3:-1] for target in self["running"].split())
         return {words[0]: words[1] for words in found if len(words) == 2}
 
+    @property
+    def served_name(self) -> str:
+        """The name under which this machine is a node or an etcd member; empty where it has no unit of either.
+
+        A kubelet without ``--hostname-override`` has the machine's hostname, in lower case.
+        """
+        return self["node_name"] or self["member_name"] or (self["hostname"].lower() if self["node_ip"] else "")
+
     def foreign(self, kind: str) -> tuple[str, ...]:
         """What other installations left here, of one kind of those in shell/foreign.sh: paths, units or names."""
         return tuple(self[f"foreign_{kind}"].splitlines())
@@ -127,10 +135,13 @@ LINES: Mapping[str, str] = {
 STATUS, CPUS = "/proc/self/status", "Cpus_allowed_list"
 """The line of a file, NAME: VALUE, that says which processors there are."""
 
-KUBELET = "/etc/systemd/system/kubelet.service"
-"""In it each flag has a line: also the address that the kubelet was given."""
+FLAGS: Mapping[str, Mapping[str, str]] = {
+    "/etc/systemd/system/kubelet.service": {"node-ip": "node_ip", "hostname-override": "node_name"},
+    "/etc/systemd/system/etcd.service": {"name": "member_name"},
+}
+"""Facts that are flags in unit files, by file and flag."""
 
-PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path) for path in (*LINES.values(), STATUS, KUBELET)))
+PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path) for path in (*LINES.values(), STATUS, *FLAGS)))
 
 
 def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
@@ -168,9 +179,11 @@ def _lines(seen: Observation) -> dict[str, str]:
     for line in seen.get("text", STATUS) or ():
         if line.startswith(CPUS):
             found[CPUS] = line.partition(":")[2].strip()
-    for word in " ".join(seen.get("text", KUBELET) or ()).split():
-        if word.startswith("--node-ip="):
-            found["node_ip"] = word.partition("=")[2]
+    for path, flags in FLAGS.items():
+        for word in " ".join(seen.get("text", path) or ()).split():
+            flag, _, value = word.removeprefix("--").partition("=")
+            if word.startswith("--") and flag in flags:
+                found[flags[flag]] = value
     return found
 
 

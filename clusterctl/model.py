@@ -227,6 +227,8 @@ class Settings(HostSettings):
     schedule_on_control_plane: bool = False
     firewall: Literal["manage", "check", "ignore"] = Field(
         "check", description="ports between machines: open them, probe them before a machine joins, or neither")
+    hostnames: Literal["check", "set", "ignore"] = Field(
+        "ignore", description="machines' own hostnames: must be the names of their nodes, are set to them, or do not matter")
     timeouts: TimeoutSettings = TimeoutSettings()
 
 

@@ -44,6 +44,7 @@ def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
                 errors += rule(host, fleet[host.name], identity)
             if host.is_node:
                 errors += nodes(cluster, host, fleet[host.name])
+            errors += hostname(cluster, host, fleet[host.name])
             warnings += _warnings(host, fleet[host.name])
             for found in foreign.find(cluster, host, fleet[host.name]):
                 if found.fatal:
@@ -73,12 +74,7 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     if len(host.name) > LONGEST_NAME:
         yield _refused(host, "name-length",
                        f"its name has {len(host.name)} characters, and its certificate has place for {LONGEST_NAME}",
-                       "give it a shorter name, on the machine and in the inventory")
-    if facts["hostname"].lower() != host.name:  # The kubelet lowers it as well.
-        yield _refused(host, "hostname", f"its hostname is {facts['hostname']!r}, and a node's name is its hostname",
-                       f"on the machine: hostnamectl set-hostname {host.name}" if not facts["cluster"] else
-                       "a machine that serves a cluster keeps the name of its Node object, in the inventory and on the machine "
-                       "(hostnamectl set-hostname; where cloud-init sets it: preserve_hostname: true)")
+                       "give it a shorter name in the inventory")
     if str(host.address) not in facts.addresses:
         yield _refused(host, "address", f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")
@@ -86,11 +82,24 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         yield _refused(host, "other-cluster", "it belongs to another cluster", "reset it there, or take it out of this inventory")
 
 
+def hostname(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
+    """The machine's own name, where it must be that of its node. Capitals do not matter."""
+    if cluster.settings.hostnames == "check" and facts["hostname"].lower() != host.name:
+        yield _refused(host, "hostname",
+                       f"its hostname is {facts['hostname']!r}, and cluster.hostnames: check requires {host.name!r}",
+                       f"hostnamectl set-hostname {host.name} (where cloud-init sets it: preserve_hostname: true), "
+                       "or cluster.hostnames: set")
+
+
 def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
-    """A machine that serves the cluster keeps its address and its roles, or leaves first, with all that leaving means.
+    """A machine that serves the cluster keeps its name, its address and its roles, or leaves first, with all that leaving means.
 
     Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
     """
+    if facts["cluster"] == identity and facts.served_name not in ("", host.name):
+        yield _refused(host, "name-changed",
+                       f"it serves the cluster as {facts.served_name}, and the inventory calls it {host.name}",
+                       f"call it {facts.served_name} again, or let it leave before: clusterctl node remove {facts.served_name}")
     if facts["node_ip"] not in ("", str(host.address)) and str(host.address) in facts.addresses:
         yield _refused(host, "address-changed",
                        f"its node has the address {facts['node_ip']}, and the inventory gives it {host.address}",
@@ -176,7 +185,7 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
     """Two machines that say the same of themselves: cloned, or one machine named twice."""
-    kinds = {"machine_id": "machine-id", "hostname": "hostname", "boot_id": "boot", "ssh_host_key": "SSH host key"}
+    kinds = {"machine_id": "machine-id", "boot_id": "boot", "ssh_host_key": "SSH host key"}
     for name, words in kinds.items():
         owners: dict[str, list[str]] = defaultdict(list)
         for host in cluster.hosts:

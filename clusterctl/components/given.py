@@ -11,7 +11,7 @@ from clusterctl.components.base import Component, Context, control_planes, etcd_
 from clusterctl.errors import InputError
 from clusterctl.machine_settings import Hook, MachineFile, StageName
 from clusterctl.resources.base import Resource
-from clusterctl.resources.given import Command, GivenFile, GivenPackages, Leaving, Restart
+from clusterctl.resources.given import Command, GivenFile, GivenPackages, Hostname, Leaving, Restart
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 _ON = {"prepare": everywhere, "etcd": etcd_members, "control-plane": control_planes, "nodes": nodes, "images": nodes}
@@ -23,6 +23,14 @@ def packages(context: Context, ours: tuple[str, ...]) -> Iterator[Resource]:
     yield Leaving(kind="package", names=names, ours=ours)
     if names:
         yield GivenPackages(names=names)
+
+
+def hostname(context: Context) -> Iterator[Resource]:
+    """Yield the machine's own name where it is set to that of the node. With ``check`` a name that was set stays."""
+    name, mode = context.host.name, context.cluster.settings.hostnames
+    yield Leaving(kind="hostname", names=(name,) if mode == "set" else (), ours=(name,) if mode == "check" else ())
+    if mode == "set":
+        yield Hostname(name=name)
 
 
 def access(context: Context) -> Iterator[Resource]:

@@ -119,6 +119,7 @@ def resources(context: Context) -> Sequence[Resource]:
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
+    wanted += given.hostname(context)
     wanted += given.access(context)
     wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:

@@ -131,9 +131,8 @@ def _kubelet(context: Context) -> Sequence[Resource]:
     config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
     program = product(context, "kubelet", cluster.versions.kubernetes)
     switch = links(program, "kubelet")
-    arguments = with_extra(
-        {"config": config.path, "kubeconfig": conf.path, "node-ip": host.address, "v": 2}, host.settings.kubelet.extra_args
-    )
+    ours = {"config": config.path, "kubeconfig": conf.path, "hostname-override": host.name, "node-ip": host.address, "v": 2}
+    arguments = with_extra(ours, host.settings.kubelet.extra_args)
     service = unit("kubelet", "kubelet/kubelet.service.j2", arguments=arguments)
     return [
         Folder(path="/etc/cni/net.d"),

@@ -122,7 +122,7 @@ def node_names(tree: Tree, hosts: Iterable[str], findings: Findings) -> dict[str
         if name != host:
             renamed.append(f"{host} is {name}")
     if renamed:
-        findings.note(f"names of nodes, which must be the machines' hostnames: {_listed(renamed)}")
+        findings.note(f"names of nodes: {_listed(renamed)}")
     return names
 
 

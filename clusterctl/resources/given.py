@@ -17,6 +17,7 @@ from clusterctl.shell import Call, Observation, Probe
 NOTES = "/etc/clusterctl/added"
 """A line for each addition: KIND, NAME and what was there before, separated by tabs."""
 HOOKS = "/etc/clusterctl/hooks"
+HOSTNAME_FILES = ("/proc/sys/kernel/hostname", "/etc/hostname")
 
 
 def _note(kind: str, *names: str) -> Call:
@@ -80,6 +81,30 @@ class GivenSysctl(Sysctl):
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (_note("sysctl", self.key), *Sysctl.apply(self, change))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hostname(Resource):
+    """The machine's own name: the kernel's, and the one that it has after a boot."""
+
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"hostname:{self.name}"
+
+    def wanted(self) -> State:
+        return {"kernel": self.name, "boot": self.name}
+
+    def probes(self) -> Sequence[Probe]:
+        return tuple(("text", path) for path in HOSTNAME_FILES)
+
+    def parse(self, seen: Observation) -> State:
+        kernel, boot = ((seen.get("text", path) or [""])[0].strip() for path in HOSTNAME_FILES)
+        return {"kernel": kernel, "boot": boot}
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        return (_note("hostname", self.name), ("put_hostname", self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,18 @@ before_sysctl() {
 	cat "/proc/sys/$(printf %s "$1" | tr . /)"
 }
 
+# The kernel's name, and the one for the next boot where there is one.
+before_hostname() {
+	printf '%s %s\n' "$(cat /proc/sys/kernel/hostname)" "$(head -n 1 /etc/hostname 2>/dev/null)"
+}
+
+# put_hostname NAME: hostnamectl needs D-Bus, which not every machine has. The pretty name is left as it is.
+put_hostname() {
+	timeout 20 hostnamectl --static --transient set-hostname "$1" 2>/dev/null || :
+	[ "$(cat /etc/hostname 2>/dev/null)" = "$1" ] || (umask 022 && printf '%s\n' "$1" >/etc/hostname)
+	[ "$(cat /proc/sys/kernel/hostname)" = "$1" ] || hostname "$1"
+}
+
 # What is there before a file is kept aside, also a link.
 before_file() {
 	[ ! -d "$1" ] || [ -L "$1" ] || die "$1 is a folder"

@@ -47,6 +47,11 @@ undo_one_sysctl() {
 	[ ! -e "/proc/sys/$(printf %s "$1" | tr . /)" ] || put_sysctl "$1" "$2"
 }
 
+undo_one_hostname() {
+	put_hostname "${2%% *}"
+	if [ -n "${2#* }" ]; then printf '%s\n' "${2#* }" >/etc/hostname; else rm -f /etc/hostname; fi
+}
+
 undo_one_file() {
 	rm -f -- "$1"
 	[ "$2" != kept ] || mv -- "/etc/clusterctl/before$1" "$1"

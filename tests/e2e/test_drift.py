@@ -293,7 +293,7 @@ def test_what_a_live_machine_keeps(cluster: Cluster) -> None:
 
     refused(cluster, move("control_plane"), "[host.role-changed]", "clusterctl node remove w-1")
     refused(cluster, move("etcd"), "[host.role-changed]", "clusterctl node remove w-1")
-    refused(cluster, rename, "[host.hostname]")
+    refused(cluster, rename, "[host.name-changed]", "clusterctl node remove w-1")
     cluster.on("w-1", f"ip addr add {other}/32 dev lo")
     try:
         refused(cluster, lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(clusterctl_address=other),

@@ -192,13 +192,12 @@ def test_full_var(bare: Cluster) -> None:
 
 
 def test_twins(bare: Cluster) -> None:
-    """A hostname and a machine-id that two machines share; both findings at once."""
+    """A machine-id that two machines share; a hostname that they share does not matter."""
     own = bare.on("w-1", "cat /etc/machine-id").strip()
     twin = bare.on("cp-1", "cat /etc/machine-id").strip()
     undo = f"hostname w-1 && echo {own} >/etc/machine-id"
     with done_on(bare, "w-1", f"hostname cp-1 && echo {twin} >/etc/machine-id", undo):
-        refused(bare, 3, "cp-1 and w-1: they have the same machine-id", "cp-1 and w-1: they have the same hostname",
-                "hostnamectl set-hostname w-1")
+        assert "hostname" not in refused(bare, 3, "cp-1 and w-1: they have the same machine-id")
 
 
 def test_taken_port(bare: Cluster) -> None:

@@ -8,8 +8,9 @@ import pytest
 from shell_box import Box
 
 from clusterctl.machine_settings import Hook
-from clusterctl.resources.given import Command, GivenFile, GivenPackages
-from clusterctl.shell import Call
+from clusterctl.resources.base import Change
+from clusterctl.resources.given import Command, GivenFile, GivenPackages, Hostname
+from clusterctl.shell import Call, Program
 
 
 class Given(Box):
@@ -119,6 +120,43 @@ def test_a_setting_returns_to_its_value(machine: Given) -> None:
     assert machine.lines == [f"sysctl\tnet.core.optmem_max\t{before.strip()}"]
     machine.done(("undo_added", "sysctl", "net.core.optmem_max"))
     assert path.read_text() == before and machine.lines == []
+
+
+class Named(Given):
+    """A machine whose hostname is in two files, and whose hostnamectl works or does not."""
+
+    def __init__(self, path: Path, shell: str, hostnamectl: str) -> None:
+        super().__init__(path, shell)
+        self.kernel, self.boot = path / "kernel-hostname", self.etc / "hostname"
+        self.kernel.write_text("localhost\n")
+        self.command("hostname", f'echo "$1" >{self.kernel}')
+        self.command("hostnamectl", hostnamectl.format(log=self.log, kernel=self.kernel, boot=self.boot))
+
+    def text(self, program: Program) -> str:
+        text = super().text(program).replace("/proc/sys/kernel/hostname", str(self.kernel))
+        return text.replace("/etc/hostname", str(self.boot))
+
+
+# busybox has a hostname of its own, which would rename the machine of the tests.
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("boot", ["golden\n", None])
+@pytest.mark.parametrize("hostnamectl", ["exit 1", 'echo "hostnamectl $*" >>{log}; for name; do :; done; echo "$name" | tee {boot} >{kernel}'])
+def test_a_hostname_is_set_and_given_back(tmp_path: Path, shell: str, boot: str | None, hostnamectl: str) -> None:
+    machine = Named(tmp_path, shell, hostnamectl)
+    if boot:
+        machine.boot.write_text(boot)
+    calls = Hostname(name="w-1.example").apply(Change(resource=Hostname(name="w-1.example"), action="update"))
+    machine.done(*calls)
+    assert machine.kernel.read_text() == machine.boot.read_text() == "w-1.example\n"
+    assert hostnamectl != "exit 1" or machine.boot.stat().st_mode & 0o777 == 0o644
+    assert hostnamectl == "exit 1" or machine.logged == ["hostnamectl --static --transient set-hostname w-1.example"]
+    # What a DHCP client or an operator has changed is set again; what is noted is what was there first.
+    machine.kernel.write_text("other\n")
+    machine.done(*calls)
+    assert machine.kernel.read_text() == "w-1.example\n" and len(machine.lines) == 1
+    machine.done(("undo_added",))
+    assert machine.kernel.read_text() == "localhost\n" and machine.lines == []
+    assert (machine.boot.read_text() if machine.boot.exists() else None) == boot
 
 
 def test_what_is_forgotten_stays(machine: Given) -> None:

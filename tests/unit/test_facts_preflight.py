@@ -77,8 +77,6 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, systemd="244"), "systemd 244"),
     (facts(W, systemd=""), "systemd is missing"),
     (facts(W, kmsg="missing"), "/dev/kmsg is missing"),
-    (facts(W, hostname="localhost"), "its hostname is 'localhost'"),
-    (facts(W, hostname="W_1"), "its hostname is 'W_1'"),
     (facts(W, addresses="10.0.0.1"), "it does not have the address 192.0.2.2 (it has 10.0.0.1)"),
     (facts(W, cluster=IDENTITY, node_ip="192.0.2.9"), "its node has the address 192.0.2.9, and the inventory gives it 192.0.2.2"),
     (facts(W, cluster="theirs"), "it belongs to another cluster"),
@@ -124,6 +122,42 @@ def test_warnings(odd: Facts, said: str) -> None:
     assert errors == [] and len(warnings) == 1 and said in warnings[0] and warnings[0].startswith("w-1: ")
 
 
+@pytest.mark.parametrize(("mode", "name", "codes"), [
+    ("check", "localhost", ["host.hostname"]), ("check", "W_1", ["host.hostname"]), ("check", "W-1", []),
+    ("ignore", "localhost", []), ("set", "localhost", []),
+])
+def test_hostnames(mode: str, name: str, codes: list[str]) -> None:
+    cluster = CLUSTER.model_copy(update={"settings": Settings.model_validate({"hostnames": mode})})
+    fleet = {"w-1": facts(W, hostname=name)}
+    if mode != "check":
+        fleet["cp-1"] = facts(HOSTS[0], hostname=name)
+    try:
+        preflight.check(cluster, fleet, IDENTITY)
+        found = []
+    except Problems as problems:
+        found = [error.code for error in problems.errors]
+    assert found == codes
+
+
+@pytest.mark.parametrize(("number", "has", "refused"), [
+    (1, {"hostname": "x", "node_ip": "192.0.2.2", "node_name": "w-1"}, False),
+    (1, {"hostname": "w-1", "node_ip": "192.0.2.2", "node_name": "w-9"}, True),
+    (1, {"hostname": "w-9", "node_ip": "192.0.2.2"}, True),
+    (1, {"hostname": "W-1", "node_ip": "192.0.2.2"}, False),
+    (1, {"hostname": "w-9"}, False),
+    (0, {"hostname": "x", "node_ip": "192.0.2.1", "member_name": "cp-1"}, False),
+    (2, {"hostname": "e-1", "member_name": "e-9"}, True),
+    (2, {"hostname": "x", "member_name": "e-1"}, False),
+], ids=["hostname-changed", "renamed", "renamed-without-override", "capitals-without-override", "not-yet-a-node", "member-without-override",
+        "member-renamed", "member"])
+def test_a_machine_that_serves_keeps_its_name(number: int, has: dict[str, str], refused: bool) -> None:
+    """A kubelet without --hostname-override, as earlier versions ran it, has the machine's own name."""
+    one = HOSTS[number]
+    found = [error.code for error in preflight.kept(one, facts(one, cluster=IDENTITY, **has), IDENTITY)]
+    assert found == ["host.name-changed"] * refused
+    assert list(preflight.kept(one, facts(one, **has), IDENTITY)) == []
+
+
 def test_data_of_another_etcd() -> None:
     assert check(e_1=facts(HOSTS[2], etcd="begun"))[0] == ["e-1: /var/lib/etcd has the data of an etcd that is not ours"]
     assert check(e_1=facts(HOSTS[2], etcd="begun", cluster=IDENTITY)) == ([], [])
@@ -144,7 +178,7 @@ def test_roles_have_their_ports() -> None:
 
 
 def test_everything_is_told_at_once() -> None:
-    errors, _ = check(w_1=facts(W, arch="s390x", kmsg="missing", MemTotal="1 kB"), cp_1=facts(HOSTS[0], hostname="x", skew=100))
+    errors, _ = check(w_1=facts(W, arch="s390x", kmsg="missing", MemTotal="1 kB"), cp_1=facts(HOSTS[0], addresses="10.0.0.1", skew=100))
     assert len(errors) == 5
 
 

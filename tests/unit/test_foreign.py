@@ -86,11 +86,6 @@ def test_a_firewall_must_accept_the_ports_of_the_roles(number: int, ports: set[s
     assert {word for word in warning.split() if word.endswith(("/tcp", "/udp"))} == ports
 
 
-def test_a_changed_hostname_of_a_node_is_not_taken_into_the_inventory() -> None:
-    (error,) = preflight.system(W, facts(W, hostname="ip-10-0-0-7", cluster=IDENTITY), IDENTITY)
-    assert "ip-10-0-0-7" not in error.hint and "hostnamectl set-hostname" in error.hint
-
-
 def test_records_of_one_kind_are_kept_in_order() -> None:
     found, _ = read_facts([["foreign", "cni", "/a b"], ["foreign", "link", "/c"], ["foreign", "cni", "/d"]], asked=0, answered=1)
     assert found.foreign("cni") == ("/a b", "/d") and found.foreign("link") == ("/c",) and found.foreign("drop-in") == ()

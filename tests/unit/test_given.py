@@ -18,7 +18,17 @@ from clusterctl.operations.desired import stages
 from clusterctl.operations.hooks import gates
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
-from clusterctl.resources.given import NOTES, Command, GivenFile, GivenModule, GivenPackages, GivenSysctl, Leaving, Restart
+from clusterctl.resources.given import (
+    NOTES,
+    Command,
+    GivenFile,
+    GivenModule,
+    GivenPackages,
+    GivenSysctl,
+    Hostname,
+    Leaving,
+    Restart,
+)
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import Sysctl
 from clusterctl.shell import Observation
@@ -65,6 +75,29 @@ def test_additions_are_resources_of_the_host(tmp_path: Path) -> None:
     written = {one.path: one.content for one in found["prepare"] if isinstance(one, File)}
     assert b"vm.overcommit_memory = 0\n" in written["/etc/sysctl.d/99-zz-clusterctl.conf"]
     assert b"\nvhost_net\n" in written["/etc/modules-load.d/clusterctl.conf"]
+
+
+@pytest.mark.parametrize(("mode", "wanted", "left"), [
+    ("set", True, []), ("check", False, ["forget_added"]), ("ignore", False, ["undo_added"])])
+def test_hostnames_are_set_and_given_back(tmp_path: Path, mode: str, wanted: bool, left: list[str]) -> None:
+    cluster = cluster_with(tmp_path)
+    cluster = cluster.model_copy(update={"settings": cluster.settings.model_copy(update={"hostnames": mode})})
+    found = all_wanted(cluster)["w-1"]["prepare"]
+    assert [one.id for one in found if isinstance(one, Hostname)] == ["hostname:w-1"] * wanted
+    leaving = next(one for one in found if one.id == "added:hostname")
+    seen = Observation()
+    seen.add("text", [f"{NOTES}:hostname", "w-1", "golden "])
+    change = leaving.diff(leaving.parse(seen))
+    assert [call[0] for call in (leaving.apply(change) if change else ())] == left
+
+
+def test_a_hostname_is_the_kernels_and_the_one_after_a_boot() -> None:
+    seen, one = Observation(), Hostname(name="w-1")
+    seen.add("text", ["/proc/sys/kernel/hostname:w-1"])
+    change = one.diff(one.parse(seen))
+    assert change is not None and change.fields == ("boot",) and change.before == {"kernel": "w-1", "boot": ""}
+    seen.add("text", ["/etc/hostname:w-1"])
+    assert one.diff(one.parse(seen)) is None
 
 
 def test_files_restart_units_of_the_system_and_of_clusterctl(tmp_path: Path) -> None:

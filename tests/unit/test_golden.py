@@ -107,5 +107,6 @@ def test_nodes_that_are_called_by_dns_names(tmp_path: Path, number: int) -> None
         x509.load_pem_x509_certificate(one.issue()[0])
     assert f'"hostnameOverride": "{names[number]}"' in json.dumps(yaml.safe_load(made["/var/lib/kube-proxy/config.yaml"]))
     assert names[number] in made["/etc/systemd/system/flanneld.service"]
+    assert f"  --hostname-override={names[number]} " in made["/etc/systemd/system/kubelet.service"]
     place = "/etc/systemd/system/etcd.service" if number == 0 else next(path for path in made if path.endswith("haproxy.cfg"))
     assert (names[0] if number == 0 else f"server {names[0]} 10.0.1.11:6443") in made[place]
