@@ -233,9 +233,10 @@ def _flannel(context: Context) -> Sequence[Resource]:
         service,
         Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"),
         conflist,
+        # It waits for nothing but the API server and the controller manager, which may be as slow as any start.
         Service(
             unit="flanneld.service",
-            deadline=120,
+            deadline=cluster.settings.timeouts.start,
             inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, await_node, *switch, service)),
         ),
     ]

@@ -71,10 +71,11 @@ until_ready() {
 	done
 }
 
-# waits_in_vain UNIT: ends the program where the unit has failed, or the deadline is over and it makes no progress. Where there is a
-# rollback, a unit that falls over and over again is not waited for.
+# waits_in_vain UNIT: ends the program where the unit has failed, or the deadline is over and it makes no progress. A unit in a crash loop
+# is not waited for, least of all where there is a rollback.
 waits_in_vain() {
-	if [ -e "$work/kept" ] && [ "$(($(restarts_of "$1") - before))" -ge "$most" ]; then unit_failed "$1" "does not stay up"; fi
+	restarted=$(($(restarts_of "$1") - before))
+	if [ "$restarted" -ge 20 ] || { [ -e "$work/kept" ] && [ "$restarted" -ge "$most" ]; }; then unit_failed "$1" "does not stay up"; fi
 	if systemctl is-failed --quiet -- "$1"; then not_ready "$1"; fi
 	now=$(date +%s)
 	if [ "$now" -ge "$deadline" ]; then

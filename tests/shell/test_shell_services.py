@@ -175,7 +175,7 @@ printf '%s\\n' "$*" >>{box}/calls
 state() {{ cat {box}/active 2>/dev/null || echo inactive; }}
 case "$*" in
 *MainPID*) cat {box}/pid ;;
-*NRestarts*) echo 0 ;;
+*NRestarts*) count=$(cat {box}/restarts 2>/dev/null || echo 0); echo "$count"; [ ! -e {box}/loops ] || echo "$((count + 7))" >{box}/restarts ;;
 *SubState*--value*) cat {box}/substate 2>/dev/null ;;
 *ActiveState*--value*) state ;;
 show*) shift 3; for unit; do printf 'Id=%s\\nLoadState=loaded\\nActiveState=%s\\nUnitFileState=enabled\\n\\n' "$unit" "$(state)"; done ;;
@@ -220,6 +220,14 @@ def test_a_unit_that_waits_for_other_machines_may_take_its_limit(dash: Box, limi
     (dash.path / "substate").write_text("start-pre\n")
     result = dash.apply(service(ready=slow(dash, 0, 7), deadline=2, limit=limit))
     assert (result.failure is None) is ready, result
+
+
+def test_a_crash_loop_is_not_waited_for(dash: Box) -> None:
+    (dash.path / "loops").touch()
+    began = time.monotonic()
+    result = dash.apply(service(ready=slow(dash, 0, 90), deadline=60, limit=60))
+    assert result.failure is not None and "does not stay up" in result.failure.output
+    assert time.monotonic() - began < 30
 
 
 def test_what_became_ready_after_its_deadline_is_adopted(dash: Box) -> None:
