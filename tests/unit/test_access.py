@@ -52,7 +52,7 @@ def test_the_environment_of_a_proxy(tmp_path: Path) -> None:
         "localhost", "192.0.2.11", "192.0.2.22", "10.244.0.0/16", "10.96.0.0/16", "cluster.local", ".cluster.local", "api.example.com",
         ".corp.example", "10.0.0.0/8"} <= set(direct)
     _, unit = containerd(found)
-    assert f"EnvironmentFile={PROXY_FILE}\n".encode() in unit
+    assert f"EnvironmentFile=-{PROXY_FILE}\n".encode() in unit
     assert not files(found)[PROXY_FILE].sensitive
     order = [one.id for one in found]
     assert order.index(f"file:{PROXY_FILE}") < next(at for at, name in enumerate(order) if name.startswith("packages:"))
