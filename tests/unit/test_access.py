@@ -18,9 +18,9 @@ from clusterctl.inventory import read
 from clusterctl.inventory.show import as_data, as_text, explain
 from clusterctl.operations.difference import difference
 from clusterctl.pki import Pki
+from clusterctl.resources.additions import AddedFile, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
-from clusterctl.resources.given import GivenFile, Leaving
 from clusterctl.resources.service import Service
 from clusterctl.secrets import reveal
 
@@ -33,8 +33,8 @@ def wanted(tmp_path: Path, content: str, host: str = "w-1") -> list[Resource]:
     return [one for of_stage in found.values() for one in of_stage]
 
 
-def files(resources: list[Resource]) -> dict[str, GivenFile]:
-    return {one.path: one for one in resources if isinstance(one, GivenFile)}
+def files(resources: list[Resource]) -> dict[str, AddedFile]:
+    return {one.path: one for one in resources if isinstance(one, AddedFile)}
 
 
 def containerd(resources: list[Resource]) -> tuple[Service, bytes]:
@@ -110,7 +110,7 @@ def test_registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "registry.example:5000": {"auth": {"username": "o'bot", "password": SECRET}}}
     inputs = containerd(found)[0].inputs
     assert logins.id in inputs and not [name for name in inputs if "certs.d" in name]
-    [leaving] = [one for one in found if isinstance(one, Leaving) and one.kind == "file"]
+    [leaving] = [one for one in found if isinstance(one, FormerAdditions) and one.kind == "file"]
     assert set(leaving.names) == made.keys()
 
 
