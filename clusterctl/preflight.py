@@ -28,6 +28,9 @@ NODE_PORTS = (10248, 10249, 10250, 10256)
 NFTABLES_KERNEL = (5, 13)
 """The oldest kernel that kube-proxy accepts for its nftables mode (pkg/proxy/nftables/supported.go)."""
 
+NFTABLES_RELEASES: Mapping[str, tuple[int, ...]] = {"debian": (12,), "ubuntu": (22, 4)}
+"""The first releases whose nft is at least 1.0.1, which that mode requires as well (packages.debian.org, packages.ubuntu.com)."""
+
 LONGEST_NAME = 64 - len("system:node:")
 """X.509 allows 64 characters in a common name."""
 
@@ -176,6 +179,10 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
         oldest = ".".join(map(str, NFTABLES_KERNEL))
         yield _refused(host, "kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
                        "cluster.network.proxy_mode: iptables, or a newer kernel")
+    release = tuple(int(word) for word in re.findall(r"\d+", facts["os_version"]))
+    if cluster.network.proxy_mode == "nftables" and release and release < NFTABLES_RELEASES.get(facts["os"], ()):
+        yield _refused(host, "nftables-version", f"the nft of {facts['os']} {facts['os_version']} is older than 1.0.1, which "
+                       "kube-proxy with nftables needs", "cluster.network.proxy_mode: iptables, or a newer release")
     if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in host.settings.kubelet.config:
         servers = facts["nameservers"].strip()
         yield _refused(host, "resolv-conf",

@@ -168,6 +168,9 @@ def proxy_config(context: Context) -> dict[str, object]:
         "healthzBindAddress": "0.0.0.0:10256",
         "hostnameOverride": context.host.name,
     }
+    if network.proxy_mode == "iptables":
+        # As in the nftables mode: otherwise kube-proxy sets route_localnet for the whole machine, which nothing sets back.
+        config["iptables"] = {"localhostNodePorts": False}
     if in_container(context):
         # These sysctls belong to the kernel that the machine shares.
         config["conntrack"] = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
