@@ -27,7 +27,7 @@ class FileLock:
         while not self._try():
             if time.monotonic() > deadline:
                 raise Locked(f"someone else has held {self.path} for {self.wait:g} s", where="lab",
-                             hint="wait for the other `clusterctl lab` to end")
+                             hint="wait for the other `clusterctl lab` to end", code="lab.locked")
             time.sleep(0.05)
         return self
 

@@ -32,7 +32,7 @@ def write_sources(directory: Path, etc: Path = Path("/etc/apt"), env: Mapping[st
             written.append(directory / name)
     if not written:
         raise Refused(f"this host's apt has no source for Debian {RELEASE}", where=str(etc),
-                      hint=f"name a sources.list that has one in the variable {OVERRIDE}")
+                      hint=f"name a sources.list that has one in the variable {OVERRIDE}", code="lab.no-apt-source")
     return written
 
 

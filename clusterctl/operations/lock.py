@@ -191,7 +191,7 @@ class OperatorLock:
         if not first and len(self._counted) - others >= self._needed:
             self.release()
             raise Locked("somebody else held the cluster while it rebooted", where=host.name,
-                         hint="look at what was done, then run the same command again to continue")
+                         hint="look at what was done, then run the same command again to continue", code="lock.held-meanwhile")
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
