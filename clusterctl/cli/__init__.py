@@ -32,10 +32,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
+PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "explain",
+         "root")
 """The modules with verbs, in the order of the help."""
 
-OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day"}
+OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day", "explain": "explain"}
 """Verbs that are called often, and the only module that they need: to know all the others takes a tenth of their time."""
 
 
