@@ -11,6 +11,7 @@ from pathlib import Path
 import paramiko
 
 from clusterctl.errors import AccessRefused, InputError
+from clusterctl.host_certificates import Marked
 from clusterctl.model import Ssh
 from clusterctl.sshconfig import Way
 
@@ -23,13 +24,16 @@ def fingerprint(key: paramiko.PKey) -> str:
 
 
 class Pinned(paramiko.MissingHostKeyPolicy):
-    """Accepts just the key that the inventory or our own known_hosts names; before any authentication byte."""
+    """Accepts just the key that the inventory or known_hosts names, itself or by an authority; before any authentication byte."""
 
-    def __init__(self, name: str, pin: str | None) -> None:
-        self.name, self.pin = name, pin
+    def __init__(self, name: str, pin: str | None, marked: Marked) -> None:
+        self.name, self.pin, self.marked = name, pin, marked
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         pin = self.pin
+        self.marked.refuse_revoked(key)
+        if pin is None and self.marked.vouch_for(key):
+            return
         offered = {fingerprint(key), f"{key.get_name()} {key.get_base64()}"}
         if pin is not None and " ".join(pin.split()[:2]) in offered:
             return
@@ -55,10 +59,19 @@ def known_as(ssh: Ssh) -> str:
     return ssh.address if ssh.port == 22 else f"[{ssh.address}]:{ssh.port}"
 
 
-def expect(client: paramiko.SSHClient, way: Way, known_hosts: Path | None) -> None:
-    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind. Raises InputError."""
+def expect(client: paramiko.SSHClient, way: Way, known_hosts: Path | None, marked: Marked) -> None:
+    """Ask the machine for the kind of key that is pinned, or known; a fingerprint does not tell its kind.
+
+    Raises InputError, and AccessRefused where a key is revoked.
+    """
     for kind, key in expected(way, known_hosts).items():
+        marked.refuse_revoked(key)
         client.get_host_keys().add(known_as(way.ssh), kind, key)
+
+
+def prefers_certificate(marked: Marked, way: Way, known_hosts: Path | None) -> bool:
+    """Whether a machine is asked for a certificate first: an authority may vouch for it, and no key of it is pinned or known."""
+    return bool(marked.authorities) and way.ssh.host_key is None and not expected(way, known_hosts)
 
 
 def expected(way: Way, known_hosts: Path | None) -> Mapping[str, paramiko.PKey]:
@@ -97,7 +110,7 @@ def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:
 def _keys(line: bytes, name: str) -> Mapping[str, paramiko.PKey] | None:
     """The key that a line of known_hosts has of a machine, by its kind; None where the line is none."""
     words = line.decode(errors="replace").split()
-    if not words or words[0].startswith("#"):
+    if not words or words[0].startswith(("#", "@")):
         return {}
     with contextlib.suppress(Exception):  # A bad key makes paramiko raise nearly anything.
         entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join(words))

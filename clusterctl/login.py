@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paramiko
 
 from clusterctl.errors import AccessRefused, ClusterctlError, Unreachable
-from clusterctl.hostkeys import Pinned, expect, fingerprint
+from clusterctl.host_certificates import marked
+from clusterctl.hostkeys import Pinned, expect, fingerprint, prefers_certificate
 from clusterctl.keys import Keys
 from clusterctl.sockets import has_ended, open_socket
 from clusterctl.sockets import proxy as open_proxy
@@ -42,10 +44,19 @@ class SshTransport(paramiko.Transport):
     _preferred_ciphers = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
     _preferred_kex = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
                       "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
+    certified = False
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """Kinds of host keys; where an authority may vouch for the machine, certificates first."""
+        kinds = super().preferred_keys
+        return tuple(sorted(kinds, key=lambda kind: "-cert-" not in kind) if self.certified else kinds)
 
 
-def _make_transport(sock: Any, *, disabled_algorithms: Any = None, **gss: bool) -> paramiko.Transport:
-    return SshTransport(sock, disabled_algorithms=disabled_algorithms)
+def _make_transport(sock: Any, *, certified: bool, disabled_algorithms: Any = None, **gss: bool) -> paramiko.Transport:
+    made = SshTransport(sock, disabled_algorithms=disabled_algorithms)
+    made.certified = certified
+    return made
 
 
 @contextlib.contextmanager
@@ -103,12 +114,13 @@ class Login:
                   ", ".join(one.name for one in way.before) or "none", way.proxy or "none")
         for pause in (*PAUSES, None):
             client = paramiko.SSHClient()
-            client.set_missing_host_key_policy(Pinned(name, pin))
-            expect(client, way, self._known_hosts)
+            marks = marked(name, way, self._known_hosts)
+            client.set_missing_host_key_policy(Pinned(name, pin, marks))
+            expect(client, way, self._known_hosts, marks)
             sock: Any = None
             try:
                 sock = begun.result() if begun is not None else self.open(way)
-                self._log_in(client, name, way, sock)
+                self._log_in(client, name, way, sock, certified=prefers_certificate(marks, way, self._known_hosts))
                 return client
             except BaseException as error:
                 before_banner = _is_reset(client, sock, error)
@@ -123,13 +135,13 @@ class Login:
             time.sleep(pause * random.uniform(1, 1.5))
         raise AssertionError("unreachable")
 
-    def _log_in(self, client: paramiko.SSHClient, name: str, way: Way, sock: Any) -> None:
+    def _log_in(self, client: paramiko.SSHClient, name: str, way: Way, sock: Any, *, certified: bool) -> None:
         ssh, timeout = way.ssh, way.ssh.connect_timeout
         password = (lambda: None) if name.startswith(BASTION) else self._password
         keys: Any = Keys(name, ssh.user, way.keys, self._passphrase, way.certificates, password)
         client.connect(hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
-                       auth_timeout=timeout, sock=sock, transport_factory=_make_transport,
-                       auth_strategy=keys)
+                       auth_timeout=timeout, sock=sock, auth_strategy=keys,
+                       transport_factory=partial(_make_transport, certified=certified))
 
     def open(self, way: Way) -> Any:
         """Open a socket to a machine's sshd: straight, through bastions or through a command. Raises OSError, SSHException."""

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from clusterctl.components.base import Component, Context
 from clusterctl.model import Host
+from clusterctl.resources.additions import AddedFile, Command
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.resources.file import File
-from clusterctl.resources.given import Command, GivenFile
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation, Probe
 
@@ -162,7 +162,7 @@ def _with_restarts(found: Mapping[str, tuple[Resource, ...]]) -> dict[str, tuple
     """Return the same with the files of the inventory among the inputs of the services that they restart."""
     files: dict[str, tuple[str, ...]] = {}
     for resource in (one for resources in found.values() for one in resources):
-        if isinstance(resource, GivenFile) and resource.restarts:
+        if isinstance(resource, AddedFile) and resource.restarts:
             files[resource.restarts] = (*files.get(resource.restarts, ()), resource.id)
     return {stage: tuple(
         dataclasses.replace(one, inputs=(*one.inputs, *files[one.unit])) if type(one) is Service and one.unit in files else one

@@ -22,8 +22,10 @@ from clusterctl.conversation import TOTAL, Conversation, Limits, operator
 from clusterctl.conversation import Cut as Cut
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
 from clusterctl.forward import Forward
+from clusterctl.host_certificates import marked
 from clusterctl.hostkeys import HostKey as HostKey
 from clusterctl.hostkeys import fingerprint as fingerprint
+from clusterctl.hostkeys import prefers_certificate
 from clusterctl.keys import refuse_unreadable
 from clusterctl.local import LocalChannel
 from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
@@ -322,6 +324,17 @@ def offered_key(host: Host, known_hosts: Path | None = None, passphrase: Callabl
     refuse_unreadable(host.name, [host.ssh.private_key] if host.ssh.private_key else ())
     with contextlib.closing(Login(known_hosts, passphrase)) as login, naming_the_cause(host.name, way), \
             contextlib.closing(SshTransport(login.open(way))) as transport:
+        marks = marked(host.name, way, known_hosts)
+        transport.certified = prefers_certificate(marks, way, known_hosts)
         transport.banner_timeout = host.ssh.connect_timeout
         transport.start_client(timeout=host.ssh.connect_timeout)
-        return transport.get_remote_server_key()
+        key = transport.get_remote_server_key()
+        marks.refuse_revoked(key)
+        return key
+
+
+def is_vouched_for(host: Host, key: HostKey, known_hosts: Path | None = None) -> bool:
+    """Whether an authority of known_hosts vouches for the key that a machine offers. Raises AccessRefused."""
+    way = resolve(host.ssh)
+    with naming_the_cause(host.name, way):
+        return marked(host.name, way, known_hosts).vouch_for(key)

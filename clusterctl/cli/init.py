@@ -53,7 +53,7 @@ def init(
     given = gather(Sources.of(output), given=passwords)
     keys = operation.offers(named)
     rows = [(host.name, host.ssh.address, keys[host.name].get_name(), fingerprint(keys[host.name])) for host in named
-            if not operation.is_known(host)]
+            if not operation.is_known(host, keys[host.name])]
     if rows:
         typer.echo("\n".join(table((("HOST", "ADDRESS", "KIND", "FINGERPRINT"), *rows))), err=True)
         confirm(yes, "Are they those on the consoles?", "--yes accepts them")

@@ -11,7 +11,7 @@ from clusterctl.access_settings import PROXY, Proxy, Reference, Registry
 from clusterctl.errors import InputError
 from clusterctl.model import Cluster, Host
 from clusterctl.render import render
-from clusterctl.resources.given import GivenFile
+from clusterctl.resources.additions import AddedFile
 from clusterctl.secrets import reveal
 
 PROXY_FILE = "/etc/clusterctl/proxy.env"
@@ -60,27 +60,27 @@ def _url(value: str | Reference | None, base: Path) -> str:
     return found
 
 
-def proxy_file(cluster: Cluster, host: Host) -> Iterator[GivenFile]:
+def proxy_file(cluster: Cluster, host: Host) -> Iterator[AddedFile]:
     """Yield the environment as a file, where the host has a proxy."""
     if content := proxy_environment(cluster, host):
-        yield GivenFile(path=PROXY_FILE, content=content, mode="600", sensitive=_has_secret(host.settings.proxy))
+        yield AddedFile(path=PROXY_FILE, content=content, mode="600", sensitive=_has_secret(host.settings.proxy))
 
 
 def _has_secret(proxy: Proxy) -> bool:
     return any(isinstance(one, Reference) for one in (proxy.http, proxy.https))
 
 
-def registry_files(cluster: Cluster, host: Host) -> Iterator[GivenFile]:
+def registry_files(cluster: Cluster, host: Host) -> Iterator[AddedFile]:
     """Yield what containerd reads of registries: hosts.toml and certificates at each pull, credentials at its start."""
     registries = host.settings.registries
     for name, registry in registries.items():
         yield from _hosts_file(name, registry, cluster.base)
     logins = [_login(name, one, cluster.base) for name, one in registries.items() if one.password is not None]
     if logins:
-        yield GivenFile(path=CREDENTIALS, content="\n".join(("version = 3", *logins, "")).encode(), mode="600", sensitive=True)
+        yield AddedFile(path=CREDENTIALS, content="\n".join(("version = 3", *logins, "")).encode(), mode="600", sensitive=True)
 
 
-def _hosts_file(name: str, registry: Registry, base: Path) -> Iterator[GivenFile]:
+def _hosts_file(name: str, registry: Registry, base: Path) -> Iterator[AddedFile]:
     folder, mirrors = f"{CERTIFICATES}/{name}", []
     for number, mirror in enumerate(registry.mirrors):
         files = dict.fromkeys(("ca", "client_cert", "client_key"), "")
@@ -94,11 +94,11 @@ def _hosts_file(name: str, registry: Registry, base: Path) -> Iterator[GivenFile
         ca = f"{folder}/ca.pem"
         yield _pem(ca, registry.ca, base)
     if mirrors or ca or registry.skip_verify:
-        yield GivenFile(path=f"{folder}/hosts.toml", content=render(
+        yield AddedFile(path=f"{folder}/hosts.toml", content=render(
             "containerd/hosts.toml.j2", mirrors=mirrors, ca=ca, skip_verify=registry.skip_verify))
 
 
-def _pem(path: str, source: str, base: Path, *, secret: bool = False) -> GivenFile:
+def _pem(path: str, source: str, base: Path, *, secret: bool = False) -> AddedFile:
     found = base / Path(source).expanduser()
     try:
         content = found.read_bytes()
@@ -107,7 +107,7 @@ def _pem(path: str, source: str, base: Path, *, secret: bool = False) -> GivenFi
                          hint="it is named by cluster.registries") from None
     if b"-----BEGIN " not in content:
         raise InputError("is not PEM", where=str(found), code="inventory.not-pem")
-    return GivenFile(path=path, content=content, mode="600" if secret else "644", sensitive=secret)
+    return AddedFile(path=path, content=content, mode="600" if secret else "644", sensitive=secret)
 
 
 def _login(name: str, registry: Registry, base: Path) -> str:

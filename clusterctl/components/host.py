@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from clusterctl.components import given
+from clusterctl.components import additions
 from clusterctl.components.base import Component, Context, everywhere
 from clusterctl.model import Host
 from clusterctl.reach import ports
 from clusterctl.render import render
+from clusterctl.resources.additions import AddedModule, AddedSysctl, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.firewall import Firewall
 from clusterctl.resources.footprint import Before, FirewallBefore
-from clusterctl.resources.given import GivenModule, GivenSysctl, Leaving
 from clusterctl.resources.system import Module, Packages, Sysctl
 
 MODULES = {
@@ -67,19 +67,19 @@ def _kernel(context: Context) -> list[Resource]:
     boot = [*names, *(["vxlan"] if names and context.cluster.network.backend == "vxlan" else [])]
     modules = [name for name in dict.fromkeys(name.replace("-", "_") for name in added.modules) if name not in boot]
     found: list[Resource] = [
-        Leaving(kind="module", names=tuple(modules), ours=tuple(boot)),
-        Leaving(kind="sysctl", names=tuple(more), ours=tuple(ours)),
+        FormerAdditions(kind="module", names=tuple(modules), ours=tuple(boot)),
+        FormerAdditions(kind="sysctl", names=tuple(more), ours=tuple(ours)),
     ]
     if boot or modules:
         content = render("host/modules.conf.j2", modules=[*boot, *modules])
         found.append(File(path="/etc/modules-load.d/clusterctl.conf", content=content))
     if not in_container(context):
         found += [Module(name=name, evidence=MODULES[name]) for name in names]
-        found += [GivenModule(name=name, evidence=f"builtin:{name.replace('_', '[-_]')}") for name in modules]
+        found += [AddedModule(name=name, evidence=f"builtin:{name.replace('_', '[-_]')}") for name in modules]
     if settings:
         # The last of all names: Debian's 99-sysctl.conf, which is /etc/sysctl.conf, would win over it at boot.
         found.append(File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)))
-    found += [(GivenSysctl if key in more else Sysctl)(key=key, value=value) for key, value in settings.items()]
+    found += [(AddedSysctl if key in more else Sysctl)(key=key, value=value) for key, value in settings.items()]
     return found
 
 
@@ -119,17 +119,17 @@ def resources(context: Context) -> Sequence[Resource]:
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
-    wanted += given.hostname(context)
-    wanted += given.access(context)
+    wanted += additions.hostname(context)
+    wanted += additions.access(context)
     wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:
         wanted.append(FirewallBefore())
-    wanted += given.packages(context, packages(context.host))
+    wanted += additions.packages(context, packages(context.host))
     wanted += _kernel(context)
     wanted.append(firewall(context))
     if context.facts["resolv_conf"] == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
-    return [*wanted, *given.files(context)]
+    return [*wanted, *additions.files(context)]
 
 
 HOST = Component(name="host", on=everywhere, resources=resources)

@@ -9,10 +9,10 @@ from typing import cast
 
 from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact
+from clusterctl.components.additions import hooks
 from clusterctl.components.base import Context
 from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
-from clusterctl.components.given import hooks
 from clusterctl.components.host import HOST
 from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS

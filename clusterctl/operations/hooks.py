@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clusterctl.components.given import STAGES
+from clusterctl.components.additions import STAGES
 from clusterctl.engine import Gate
 from clusterctl.errors import InputError, Stopped
 from clusterctl.inventory.command import run
@@ -13,7 +13,7 @@ from clusterctl.model import Host
 from clusterctl.operations.base import Session
 from clusterctl.operations.desired import AFTER, BEFORE
 from clusterctl.planner import StagePlan
-from clusterctl.resources.given import Command
+from clusterctl.resources.additions import Command
 
 _MOST_BYTES = 1024 * 1024
 

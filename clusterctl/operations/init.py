@@ -20,7 +20,7 @@ from clusterctl.model import DNS_LABEL, Host, Ssh
 from clusterctl.operations.opening import Options
 from clusterctl.sockets import hops
 from clusterctl.sshconfig import resolve
-from clusterctl.transport import HostKey, Transport, offered_key
+from clusterctl.transport import HostKey, Transport, is_vouched_for, offered_key
 
 UNKNOWN_ADDRESS = ipaddress.IPv4Address(0)
 """Of a machine that was not asked yet."""
@@ -79,9 +79,9 @@ def offers(hosts: Sequence[Host]) -> Mapping[str, HostKey]:
     return fleet.each(hosts, ask, limit=20).or_raise()
 
 
-def is_known(host: Host) -> bool:
-    """Return whether the user's known_hosts has a key of the machine."""
-    return bool(expected(resolve(host.ssh), None))
+def is_known(host: Host, key: HostKey) -> bool:
+    """Return whether known_hosts has a key of the machine, or an authority that vouches for it. Raises AccessRefused."""
+    return bool(expected(resolve(host.ssh), None)) or is_vouched_for(host, key)
 
 
 def observe(hosts: Sequence[Host], keys: Mapping[str, HostKey], options: Options) -> list[Candidate]:

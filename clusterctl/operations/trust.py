@@ -13,7 +13,7 @@ from clusterctl.hostkeys import known_as
 from clusterctl.model import Cluster, Host
 from clusterctl.sshconfig import resolve
 from clusterctl.storage import StateFolder
-from clusterctl.transport import HostKey, bastions, fingerprint, offered_key
+from clusterctl.transport import HostKey, bastions, fingerprint, is_vouched_for, offered_key
 
 
 def find(cluster: Cluster, name: str) -> Host:
@@ -37,12 +37,20 @@ class Offer:
 
 def unknown(state: StateFolder, hosts: Iterable[Host], passphrase: Callable[[], str | None], *,
             forks: int) -> tuple[list[Offer], list[ClusterctlError]]:
-    """Ask all machines whose keys are neither pinned nor known for them; return the offers, and why others made none."""
+    """Ask all machines whose keys are neither pinned nor known, nor certified by a known authority, for them.
+
+    Return the offers, and why others made none.
+    """
     known_hosts = state.path / "known_hosts"
     asked = {host.name: host for host in hosts
              if host.ssh.host_key is None and not host.ssh.local and not expected_keys(resolve(host.ssh), known_hosts)}
-    answers = fleet.each(asked.values(), lambda host: offered(state, host, passphrase), limit=forks)
-    return [Offer(asked[name], key) for name, key in answers.results.items()], list(answers.errors.values())
+
+    def ask(host: Host) -> HostKey | None:
+        key = offered(state, host, passphrase)
+        return None if is_vouched_for(host, key, known_hosts) else key
+
+    answers = fleet.each(asked.values(), ask, limit=forks)
+    return [Offer(asked[name], key) for name, key in answers.results.items() if key], list(answers.errors.values())
 
 
 def bastions_of(cluster: Cluster) -> list[Host]:

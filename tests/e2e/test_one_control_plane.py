@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import checks
 import pytest
 from cluster import Cluster, until
 
+from clusterctl.components.reserves import reserved_mib
 from clusterctl.lab import LabSpec
 
 pytestmark = pytest.mark.lab
@@ -48,6 +50,37 @@ def test_scaling_and_placing(cluster: Cluster) -> None:
     checks.scale_by_hand(cluster)
     checks.deleted_pod_returns(cluster)
     checks.placed_by_resources(cluster)
+
+
+def test_settings_of_one_host_change_that_host_alone(cluster: Cluster) -> None:
+    def kubelets() -> dict[str, str]:
+        return {name: cluster.on(name, "systemctl show --property=MainPID --value kubelet").strip() for name in cluster.lab.machines}
+
+    def node(name: str) -> Any:
+        return cluster.json("get", "node", name)
+
+    before = kubelets()
+    settings = {"kubelet": {"max_pods": 40, "labels": {"disk": "fast"}, "annotations": {"example.com/rack": "r1"}, "reserves": {"memory": "1Gi"}},
+                "hooks": [{"name": "fails", "after": "nodes", "run": "echo broken; exit 3"}]}
+    cluster.edit(lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update({"cluster": settings}))
+    assert {entry["host"] for entry in cluster.plan()["changes"]} == {"w-1"}
+    failed = cluster.cli("apply", "--yes", code=4)
+    assert "hook:fails" in failed and "broken" in failed, failed
+    cluster.edit(lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"]["cluster"].pop("hooks"))
+    cluster.apply()
+    assert {name for name, pid in kubelets().items() if pid != before[name]} == {"w-1"}
+    found, other = node("w-1"), node("w-2")
+    assert found["metadata"]["labels"]["disk"] == "fast" and found["metadata"]["annotations"]["example.com/rack"] == "r1"
+    assert (found["status"]["capacity"]["pods"], other["status"]["capacity"]["pods"]) == ("40", "110")
+    for one in (found, other):
+        capacity, allocatable = (int(one["status"][kind]["memory"].removesuffix("Ki")) for kind in ("capacity", "allocatable"))
+        reserved = (1024 if one is found else reserved_mib(-(-capacity // 1024 // 256) * 256)) + 100
+        assert abs(capacity - allocatable - reserved * 1024) < 1024 and allocatable > 0
+    cluster.edit(lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].pop("cluster"))
+    cluster.apply()
+    meta = node("w-1")["metadata"]
+    assert "disk" not in meta["labels"] and "example.com/rack" not in meta["annotations"]
+    checks.nothing_to_do(cluster)
 
 
 def test_the_only_member_without_its_data_begins_no_empty_cluster(cluster: Cluster) -> None:

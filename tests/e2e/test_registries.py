@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +42,12 @@ def serving(binary: Path, work: Path, listen: str, more: dict[str, Any], *prefix
     config = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(work / "images")}}, "http": http, **more}
     path = work / "registry.yml"
     path.write_text(json.dumps(config))
+    (work / "registry.log").touch()
+    before = len((work / "registry.log").read_text())
     with (work / "registry.log").open("a") as log:
         process = subprocess.Popen([*prefix, str(binary), "serve", str(path)], stdout=log, stderr=log, env={**os.environ, "OTEL_TRACES_EXPORTER": "none"})
         try:
-            time.sleep(1)
+            until(lambda: process.poll() is not None or "listening on" in (work / "registry.log").read_text()[before:], "the registry serves", 30)
             assert process.poll() is None, (work / "registry.log").read_text()
             yield
         finally:

@@ -18,9 +18,9 @@ from clusterctl.inventory import read
 from clusterctl.inventory.show import as_data, as_text, explain
 from clusterctl.operations.difference import difference
 from clusterctl.pki import Pki
+from clusterctl.resources.additions import AddedFile, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
-from clusterctl.resources.given import GivenFile, Leaving
 from clusterctl.resources.service import Service
 from clusterctl.secrets import reveal
 
@@ -33,8 +33,8 @@ def wanted(tmp_path: Path, content: str, host: str = "w-1") -> list[Resource]:
     return [one for of_stage in found.values() for one in of_stage]
 
 
-def files(resources: list[Resource]) -> dict[str, GivenFile]:
-    return {one.path: one for one in resources if isinstance(one, GivenFile)}
+def files(resources: list[Resource]) -> dict[str, AddedFile]:
+    return {one.path: one for one in resources if isinstance(one, AddedFile)}
 
 
 def containerd(resources: list[Resource]) -> tuple[Service, bytes]:
@@ -52,7 +52,7 @@ def test_the_environment_of_a_proxy(tmp_path: Path) -> None:
         "localhost", "192.0.2.11", "192.0.2.22", "10.244.0.0/16", "10.96.0.0/16", "cluster.local", ".cluster.local", "api.example.com",
         ".corp.example", "10.0.0.0/8"} <= set(direct)
     _, unit = containerd(found)
-    assert f"EnvironmentFile={PROXY_FILE}\n".encode() in unit
+    assert f"EnvironmentFile=-{PROXY_FILE}\n".encode() in unit
     assert not files(found)[PROXY_FILE].sensitive
     order = [one.id for one in found]
     assert order.index(f"file:{PROXY_FILE}") < next(at for at, name in enumerate(order) if name.startswith("packages:"))
@@ -110,7 +110,7 @@ def test_registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "registry.example:5000": {"auth": {"username": "o'bot", "password": SECRET}}}
     inputs = containerd(found)[0].inputs
     assert logins.id in inputs and not [name for name in inputs if "certs.d" in name]
-    [leaving] = [one for one in found if isinstance(one, Leaving) and one.kind == "file"]
+    [leaving] = [one for one in found if isinstance(one, FormerAdditions) and one.kind == "file"]
     assert set(leaving.names) == made.keys()
 
 

@@ -18,12 +18,12 @@ import pytest
 
 from clusterctl.cli import words
 from clusterctl.error_codes import markdown, table
-from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped
+from clusterctl.errors import AccessRefused, ClusterctlError, InputError, Refused, Stopped
 
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 POSITIONS = {"_refused": (1, Refused.exit_code), "Finding": (0, Refused.exit_code), "PydanticCustomError": (0, InputError.exit_code),
-             "Broken": (3, InputError.exit_code), "_once": (1, InputError.exit_code)}
+             "Broken": (3, InputError.exit_code), "_once": (1, InputError.exit_code), "_bad_certificate": (0, AccessRefused.exit_code)}
 """Functions that take a code by position: where, and the exit code of the error that they lead to."""
 
 NAMED = {"run.interrupted": Stopped.exit_code, "cli.usage": InputError.exit_code, "host.unreachable": Refused.exit_code,

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 LAYERS = (
     {"errors", "text"},
     {"model", "access_settings", "host_settings", "machine_settings", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "local", "ssh_options", "disruption", "kept", "bolt"},
-    {"shell", "hostkeys", "pki", "sshconfig", "keys"},
+    {"shell", "hostkeys", "host_certificates", "pki", "sshconfig", "keys"},
     {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "foreign", "reach", "etcd", "look"},
     {"inventory", "secrets", "artifacts"},
     {"components"},
@@ -26,7 +26,7 @@ LAYERS = (
 """From the lowest up; within a layer everybody may use the others, as long as nobody uses itself in a circle."""
 
 OWNERS = {
-    "paramiko": {"conversation", "hostkeys", "keys", "login", "sender", "sshconfig", "transport"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"}, "nacl": {"pki"},
+    "paramiko": {"conversation", "host_certificates", "hostkeys", "keys", "login", "sender", "sshconfig", "transport"}, "fabric": {"transport"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"}, "nacl": {"pki"},
     "rich": {"report", "cli"}, "typer": {"cli"},
 }
 """A library has one user. The lab makes SSH keys for its machines, which are no concern of a cluster's own keys."""

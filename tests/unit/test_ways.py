@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from clusterctl import login, transport
 from clusterctl.cli import day
 from clusterctl.errors import InputError, Unreachable
+from clusterctl.host_certificates import Marked
 from clusterctl.hostkeys import expect
 from clusterctl.model import Host, Ssh
 from clusterctl.operations import trust
@@ -26,6 +27,7 @@ from clusterctl.storage import StateFolder
 BLOBS = [b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32 for number in (1, 2)]
 ONE, TWO = (f"ssh-ed25519 {base64.b64encode(blob).decode()}" for blob in BLOBS)
 HASHED = paramiko.HostKeys.hash_host("192.0.2.1")
+UNMARKED = Marked((), frozenset(), frozenset())
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,7 @@ def test_known_hosts(tmp_path: Path, home: Path, ours: str, users: str, known: s
     (home / "known_hosts").write_bytes(users.encode().replace(b"\\xff\\xfe", b"\xff\xfe"))
     (tmp_path / "known_hosts").write_text(ours)
     with paramiko.SSHClient() as client:
-        expect(client, resolve(machine().ssh), tmp_path / "known_hosts")
+        expect(client, resolve(machine().ssh), tmp_path / "known_hosts", UNMARKED)
         found = client.get_host_keys().lookup("192.0.2.1") or {}
         assert [f"{kind} {key.get_base64()}" for kind, key in found.items()] == ([known] if known else [])
 
@@ -62,7 +64,7 @@ def test_known_hosts(tmp_path: Path, home: Path, ours: str, users: str, known: s
 def test_a_bad_line_in_our_own_known_hosts(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "known_hosts").write_bytes(b"# ours\n" + line + b"\n")
     with paramiko.SSHClient() as client, pytest.raises(InputError, match=r"known_hosts:2: is no host key"):
-        expect(client, resolve(machine().ssh), tmp_path / "known_hosts")
+        expect(client, resolve(machine().ssh), tmp_path / "known_hosts", UNMARKED)
 
 
 def test_trust_leaves_other_lines_as_they_are(tmp_path: Path) -> None:

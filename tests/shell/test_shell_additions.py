@@ -8,8 +8,8 @@ import pytest
 from shell_box import Box
 
 from clusterctl.machine_settings import Hook
+from clusterctl.resources.additions import AddedFile, AddedPackages, Command, Hostname
 from clusterctl.resources.base import Change
-from clusterctl.resources.given import Command, GivenFile, GivenPackages, Hostname
 from clusterctl.shell import Call, Program
 
 
@@ -63,26 +63,26 @@ def test_a_file_leaves_what_was_there_before(machine: Given) -> None:
     old.parent.mkdir()
     old.write_text("before")
     old.chmod(0o640)
-    files = [GivenFile(path=str(path), content=b"given", owner="daemon:daemon", mode="600") for path in (old, machine.etc / "app/sub/new.conf")]
+    files = [AddedFile(path=str(path), content=b"given", owner="daemon:daemon", mode="600") for path in (old, machine.etc / "app/sub/new.conf")]
     machine.settle(*files)
     assert old.read_text() == "given" and old.owner() == "daemon" and len(machine.lines) == 2
     # What is noted is what was there before the first change.
-    machine.settle(*(GivenFile(path=file.path, content=b"other", owner=file.owner, mode=file.mode) for file in files))
+    machine.settle(*(AddedFile(path=file.path, content=b"other", owner=file.owner, mode=file.mode) for file in files))
     machine.done(("undo_added", "file", *(file.path for file in files)))
     assert old.read_text() == "before" and old.stat().st_mode & 0o777 == 0o640 and old.owner() == "root"
     assert not (machine.etc / "app/sub/new.conf").exists() and machine.lines == []
 
 
 def test_packages_go_unless_they_were_there_or_others_need_them(machine: Given) -> None:
-    change = machine.diff(GivenPackages(names=("curl", "htop")))
+    change = machine.diff(AddedPackages(names=("curl", "htop")))
     assert change is not None and change.fields == ("htop",)
-    machine.settle(GivenPackages(names=("htop",)))
+    machine.settle(AddedPackages(names=("htop",)))
     assert machine.lines == ["package\thtop\t"]
     assert not any("disable" in line for line in machine.logged), "its services start"
     machine.done(("note_added", "package", "curl"))
     machine.done(("undo_added", "package", "curl", "htop"))
     assert machine.installed.read_text() == "libc6\ncurl\n" and machine.lines == []
-    machine.settle(GivenPackages(names=("htop",)))
+    machine.settle(AddedPackages(names=("htop",)))
     (machine.path / "needed").touch()
     machine.done(("undo_added", "package", "htop"))
     assert "htop" in machine.installed.read_text() and machine.lines == []
@@ -91,7 +91,7 @@ def test_packages_go_unless_they_were_there_or_others_need_them(machine: Given) 
 def test_reset_removes_what_came_with_a_package_of_the_inventory(machine: Given) -> None:
     (machine.state / "before").mkdir()
     (machine.state / "before/packages").write_text("libc6\ncurl\n")
-    machine.settle(GivenPackages(names=("htop",)))
+    machine.settle(AddedPackages(names=("htop",)))
     (machine.state / "packages").write_text("htop\ndep\n")
     machine.installed.write_text("libc6\ncurl\ndep\nhtop\n")
     seen = machine.look(("remains", "10.244.0.0/16"))
@@ -160,7 +160,7 @@ def test_a_hostname_is_set_and_given_back(tmp_path: Path, shell: str, boot: str 
 
 
 def test_what_is_forgotten_stays(machine: Given) -> None:
-    machine.settle(GivenPackages(names=("htop",)))
+    machine.settle(AddedPackages(names=("htop",)))
     machine.done(("forget_added", "package", "htop"))
     assert machine.lines == [] and "htop" in machine.installed.read_text()
 
@@ -199,7 +199,7 @@ def test_a_hook_whose_condition_fails_is_recorded_and_not_run(machine: Given) ->
 
 
 def test_reset_takes_away_all_additions(machine: Given) -> None:
-    file, package = GivenFile(path=str(machine.etc / "x/app.conf"), content=b"x"), GivenPackages(names=("htop",))
+    file, package = AddedFile(path=str(machine.etc / "x/app.conf"), content=b"x"), AddedPackages(names=("htop",))
     machine.settle(file, package)
     seen = machine.look(("remains", "10.244.0.0/16")).get("remains", "added")
     assert seen is not None and len(seen) == 2

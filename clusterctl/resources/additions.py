@@ -25,7 +25,7 @@ def _note(kind: str, *names: str) -> Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving(Resource):
+class FormerAdditions(Resource):
     """Additions of one kind that left the inventory. ``names``: those that it has; ``ours``: names that clusterctl needs."""
 
     kind: str
@@ -60,7 +60,7 @@ class Leaving(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenPackages(Packages):
+class AddedPackages(Packages):
     """Packages whose services start, as the distribution has them."""
 
     def apply(self, change: Change) -> Sequence[Call]:
@@ -68,7 +68,7 @@ class GivenPackages(Packages):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenModule(Module):
+class AddedModule(Module):
     """A kernel module of the inventory."""
 
     def apply(self, change: Change) -> Sequence[Call]:
@@ -76,7 +76,7 @@ class GivenModule(Module):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenSysctl(Sysctl):
+class AddedSysctl(Sysctl):
     """A kernel setting of the inventory."""
 
     def apply(self, change: Change) -> Sequence[Call]:
@@ -108,7 +108,7 @@ class Hostname(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenFile(File):
+class AddedFile(File):
     """A file of the inventory. ``restarts``: a unit that depends on its content."""
 
     restarts: str = ""

@@ -9,26 +9,26 @@ from test_host_settings import cluster_with
 from test_host_settings import wanted as all_wanted
 
 from clusterctl import planner
-from clusterctl.components.given import OUR_UNITS
+from clusterctl.components.additions import OUR_UNITS
 from clusterctl.components.host import replaced_settings
 from clusterctl.errors import InputError, Problems, Stopped
 from clusterctl.inventory import load
 from clusterctl.machine_settings import MANAGED, Hook
 from clusterctl.operations.desired import stages
 from clusterctl.operations.hooks import gates
-from clusterctl.resources.base import Resource
-from clusterctl.resources.file import File
-from clusterctl.resources.given import (
+from clusterctl.resources.additions import (
     NOTES,
+    AddedFile,
+    AddedModule,
+    AddedPackages,
+    AddedSysctl,
     Command,
-    GivenFile,
-    GivenModule,
-    GivenPackages,
-    GivenSysctl,
+    FormerAdditions,
     Hostname,
-    Leaving,
     Restart,
 )
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import Sysctl
 from clusterctl.shell import Observation
@@ -63,12 +63,12 @@ def of_kind(found: dict[str, list[Resource]], kind: type[Resource]) -> list[Reso
 
 def test_additions_are_resources_of_the_host(tmp_path: Path) -> None:
     found = resources(tmp_path)
-    assert [one.names for one in of_kind(found, GivenPackages)] == [("htop",)]  # type: ignore[attr-defined]
-    assert [one.id for one in of_kind(found, GivenModule)] == ["module:vhost_net"]
-    assert {(one.key, one.value) for one in of_kind(found, GivenSysctl)} == {  # type: ignore[attr-defined]
+    assert [one.names for one in of_kind(found, AddedPackages)] == [("htop",)]  # type: ignore[attr-defined]
+    assert [one.id for one in of_kind(found, AddedModule)] == ["module:vhost_net"]
+    assert {(one.key, one.value) for one in of_kind(found, AddedSysctl)} == {  # type: ignore[attr-defined]
         ("net.core.somaxconn", "4096"), ("vm.overcommit_memory", "0")}
     assert "sysctl:vm.overcommit_memory" not in [one.id for one in of_kind(found, Sysctl)]
-    files = {one.path: one for one in of_kind(found, GivenFile) if isinstance(one, GivenFile)}
+    files = {one.path: one for one in of_kind(found, AddedFile) if isinstance(one, AddedFile)}
     assert (files["/etc/app/a.conf"].content, files["/etc/app/a.conf"].mode, files["/etc/app/a.conf"].owner) == (b"a\n", "600", "root:adm")
     assert files["/etc/app/b.conf"].content == b"{{ host }}"
     assert files["/etc/containerd/conf.d/mine.toml"].content == b"# w-1 of production\n"
@@ -127,7 +127,7 @@ def notes(*lines: str) -> Observation:
 def test_what_leaves_the_inventory_is_removed(tmp_path: Path) -> None:
     there = notes("package\thtop\t", "package\topenssl\tinstalled", "module\tvhost_net\t", "sysctl\tnet.core.somaxconn\t128",
                   "sysctl\tvm.overcommit_memory\t0", "file\t/etc/app/a.conf\tkept", "hook\tfirst\t", "restart\tapp.service\t")
-    leaving = of_kind(resources(tmp_path, content="x: 1"), Leaving)
+    leaving = of_kind(resources(tmp_path, content="x: 1"), FormerAdditions)
     changes = {one.id: one.diff(one.parse(there)) for one in leaving}
     calls = {name: list(change.resource.apply(change)) for name, change in changes.items() if change}
     assert calls == {
@@ -138,7 +138,7 @@ def test_what_leaves_the_inventory_is_removed(tmp_path: Path) -> None:
         "added:restart": [("undo_added", "restart", "app.service")],
     }
     assert all(one.diff(one.parse(notes())) is None for one in leaving)
-    still = of_kind(resources(tmp_path), Leaving)
+    still = of_kind(resources(tmp_path), FormerAdditions)
     assert {one.id for one in still if one.diff(one.parse(there))} == {"added:package"}
 
 
@@ -148,9 +148,9 @@ def test_a_unit_is_restarted_for_its_files_alone(tmp_path: Path) -> None:
     seen = Observation()
     for line in ("Id=app.service", "LoadState=loaded", "ActiveState=inactive", "UnitFileState=static"):
         seen.add("unit", [line])
-    inputs = [one for one in of_kind(found, GivenFile) if one.id in restart.inputs]  # type: ignore[attr-defined]
+    inputs = [one for one in of_kind(found, AddedFile) if one.id in restart.inputs]  # type: ignore[attr-defined]
     for one in inputs:
-        assert isinstance(one, GivenFile)
+        assert isinstance(one, AddedFile)
         seen.add("stat", [one.path, "regular file", one.mode, one.owner])
         seen.add("sha", [f"{one.sha256}  {one.path}"])
     assert [change.action for change in planner.compare([*inputs, restart], seen, {})] == ["restart"]

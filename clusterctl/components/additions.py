@@ -10,8 +10,8 @@ from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
 from clusterctl.errors import InputError
 from clusterctl.machine_settings import Hook, MachineFile, StageName
+from clusterctl.resources.additions import AddedFile, AddedPackages, Command, FormerAdditions, Hostname, Restart
 from clusterctl.resources.base import Resource
-from clusterctl.resources.given import Command, GivenFile, GivenPackages, Hostname, Leaving, Restart
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 _ON = {"prepare": everywhere, "etcd": etcd_members, "control-plane": control_planes, "nodes": nodes, "images": nodes}
@@ -20,15 +20,15 @@ _ON = {"prepare": everywhere, "etcd": etcd_members, "control-plane": control_pla
 def packages(context: Context, ours: tuple[str, ...]) -> Iterator[Resource]:
     """Yield the packages of the inventory. ``ours``: those that clusterctl installs for itself."""
     names = tuple(name for name in dict.fromkeys(context.host.settings.packages) if name not in ours)
-    yield Leaving(kind="package", names=names, ours=ours)
+    yield FormerAdditions(kind="package", names=names, ours=ours)
     if names:
-        yield GivenPackages(names=names)
+        yield AddedPackages(names=names)
 
 
 def hostname(context: Context) -> Iterator[Resource]:
     """Yield the machine's own name where it is set to that of the node. With ``check`` a name that was set stays."""
     name, mode = context.host.name, context.cluster.settings.hostnames
-    yield Leaving(kind="hostname", names=(name,) if mode == "set" else (), ours=(name,) if mode == "check" else ())
+    yield FormerAdditions(kind="hostname", names=(name,) if mode == "set" else (), ours=(name,) if mode == "check" else ())
     if mode == "set":
         yield Hostname(name=name)
 
@@ -37,19 +37,19 @@ def access(context: Context) -> Iterator[Resource]:
     """Yield the files that are needed to fetch anything, and the removal of files that left the inventory."""
     cluster, host = context.cluster, context.host
     ours = [*proxy_file(cluster, host), *(registry_files(cluster, host) if host.is_node else ())]
-    yield Leaving(kind="file", names=(*(one.path for one in ours), *(one.path for one in host.settings.files)))
+    yield FormerAdditions(kind="file", names=(*(one.path for one in ours), *(one.path for one in host.settings.files)))
     yield from ours
 
 
 def files(context: Context) -> Iterator[Resource]:
     """Yield the files of the inventory, and the units of the operating system that they restart."""
-    given = [GivenFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
+    added = [AddedFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
                        owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
-    yield from given
-    units = dict.fromkeys(one.restarts for one in given if one.restarts and one.restarts not in OUR_UNITS)
-    yield Leaving(kind="restart", names=tuple(units))
-    yield from (Restart(unit=unit, inputs=tuple(one.id for one in given if one.restarts == unit)) for unit in units)
-    yield Leaving(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
+    yield from added
+    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in OUR_UNITS)
+    yield FormerAdditions(kind="restart", names=tuple(units))
+    yield from (Restart(unit=unit, inputs=tuple(one.id for one in added if one.restarts == unit)) for unit in units)
+    yield FormerAdditions(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
 
 
 OUR_UNITS = frozenset(f"{name}.service" for name in (
