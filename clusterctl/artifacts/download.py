@@ -125,7 +125,7 @@ def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> No
         sizes = f"{size} bytes" + (f" of which {pin.size} were expected" if pin.size and size != pin.size else "")
         raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({sizes}); the file was deleted", where=url,
                              code="artifact.mismatch",
-                             hint="find out who changed it; use another mirror, or correct the pin if that is wrong "
+                             hint="find out what changed it; use another mirror, or correct the pin if that is wrong "
                                   "(of clusterctl.lock: clusterctl lock --update PRODUCT)")
 
 

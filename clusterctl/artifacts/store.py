@@ -265,7 +265,7 @@ def _mirror_catalog(store: Store, pin: Pin | None) -> MirrorCatalog:
     sha256 = hashlib.sha256(content or b"").hexdigest()
     if pin is not None and sha256 != pin.sha256:
         raise IntegrityError(f"expected sha256 {pin.sha256}, got {sha256}", where=where, code="artifact.catalog-changed",
-                             hint=f"find out who changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
+                             hint=f"find out what changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
     if content is None:
         return MirrorCatalog(source)
     if pin is None and folder is None and not source.lower().startswith("https://"):

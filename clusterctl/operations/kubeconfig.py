@@ -136,8 +136,8 @@ def _locked(lock: Path) -> Iterator[None]:
             break
         except FileExistsError:
             if time.monotonic() > end:
-                raise Locked("somebody else writes this kubeconfig", where=str(lock),
-                             hint=f"wait until it is done; where nobody does, rm {lock}", code="kubeconfig.locked") from None
+                raise Locked("another process writes this kubeconfig", where=str(lock),
+                             hint=f"wait until it is done; where none does, rm {lock}", code="kubeconfig.locked") from None
         time.sleep(0.1)
     try:
         yield

@@ -203,7 +203,7 @@ def _removed_apis(session: Session, api: Api, pair: tuple[str, str]) -> Iterator
         asked |= deprecated(str(session.api(host).look("/metrics")))
     for resource, gone in sorted(asked):
         if skew.minor_number(f"{gone}.0") <= skew.minor_number(after):
-            yield Refused(f"somebody still asks for {resource}, which is gone in {gone}", where="the API",
+            yield Refused(f"clients still request {resource}, which is gone in {gone}", where="the API",
                           hint="move its clients to a newer version of it (audit log: k8s.io/removed-release)",
                           code="upgrade.api-in-use")
 
