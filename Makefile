@@ -39,7 +39,7 @@ mirror:
 # The page of all error codes, from clusterctl/error_codes.toml.
 docs-errors:
 	@tools/prepare check
-	$(VENV)/python -m clusterctl.error_codes > docs/errors.md
+	$(VENV)/python -c 'from clusterctl.error_codes import markdown; print(markdown(), end="")' > docs/errors.md
 
 bench:
 	@tools/prepare

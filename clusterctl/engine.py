@@ -43,6 +43,9 @@ Foreseen = Mapping[str, Sequence[Probe]]
 """What will have to be looked at as far as one can tell, by host."""
 NOTHING: Foreseen = MappingProxyType({})
 
+STEP_CODES = ("etcd.not-added", "etcd.member-exists")
+"""Codes of errors that shell functions print in front of the cause."""
+
 Seen = Callable[[Host, Look], None]
 """Told of each machine as soon as it was looked at, while others still are."""
 
@@ -140,8 +143,7 @@ class Engine:
         for words in records:
             if words[0] == "failed":
                 result = step_result(words)
-                raise Stopped(result.output or f"exit code {result.code}", where=f"{host.name}: {steps[result.index][0]}",
-                              code="run.step-failed")
+                raise step_failed(result.output or f"exit code {result.code}", f"{host.name}: {steps[result.index][0]}")
         return records
 
     def execute(self, plan: Plan, gates: Gates) -> None:
@@ -313,4 +315,12 @@ def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
     unit = getattr(change.resource, "unit", None)
     look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
     where = f"{host.name}: stage {stage}: {change.resource.id}"
-    return Stopped(message, where=where, hint=f"{look} the same command again to continue", code="run.step-failed")
+    return step_failed(message, where, f"{look} the same command again to continue")
+
+
+def step_failed(message: str, where: str, hint: str = "") -> Stopped:
+    """Return the error of a step that failed. ``message``: its output, which may have a code in front of the cause."""
+    for code in STEP_CODES:
+        if f"{code}: " in message:
+            return Stopped(message.replace(f"{code}: ", ""), where=where, hint=hint, code=code)
+    return Stopped(message, where=where, hint=hint, code="run.step-failed")

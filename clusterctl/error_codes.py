@@ -1,4 +1,4 @@
-"""What each code of an error means. ``python -m clusterctl.error_codes`` prints docs/errors.md."""
+"""What each code of an error means, and the page docs/errors.md made of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,3 @@ def markdown() -> str:
         rows = [f"| `{entry.code}` | {entry.exit_code} | {entry.cause} | {entry.remedy} |\n" for entry in entries]
         parts.append(f"## {subject}\n\n| code | exit | cause | remedy |\n|---|---|---|---|\n{''.join(rows)}")
     return "\n".join(parts)
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from clusterctl.engine import step_failed
 from clusterctl.errors import AccessRefused, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
@@ -48,6 +49,6 @@ def checked(host: Host, records: list[list[str]]) -> list[list[str]]:
     for words in records:
         if words[0] == "failed":
             result = step_result(words)
-            raise Stopped(result.output or f"exit code {result.code}", where=host.name,
-                          hint="mend the cause on the machine, then run the same command again", code="run.step-failed")
+            raise step_failed(result.output or f"exit code {result.code}", host.name,
+                              "mend the cause on the machine, then run the same command again")
     return [words for words in records if words[0] != "ok"]

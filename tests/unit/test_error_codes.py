@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.cli import words
+from clusterctl.engine import STEP_CODES, step_failed
 from clusterctl.error_codes import markdown, table
 from clusterctl.errors import AccessRefused, ClusterctlError, InputError, Refused, Stopped
 
@@ -26,7 +27,8 @@ POSITIONS = {"_refused": (1, Refused.exit_code), "Finding": (0, Refused.exit_cod
              "Broken": (3, InputError.exit_code), "_once": (1, InputError.exit_code), "_bad_certificate": (0, AccessRefused.exit_code)}
 """Functions that take a code by position: where, and the exit code of the error that they lead to."""
 
-NAMED = {"run.interrupted": Stopped.exit_code, "cli.usage": InputError.exit_code, "host.unreachable": Refused.exit_code,
+NAMED = {"run.interrupted": Stopped.exit_code, "etcd.not-added": Stopped.exit_code,
+         "etcd.member-exists": Stopped.exit_code, "cli.usage": InputError.exit_code, "host.unreachable": Refused.exit_code,
          "host.foreign-runtime": Refused.exit_code, "internal.bug": 1, "internal.no-space": 1, "internal.output-closed": 141}
 """Codes of constants and of errors that are not ClusterctlError, and their exit codes."""
 
@@ -86,6 +88,14 @@ def test_each_code_has_one_exit_code_and_is_in_the_table() -> None:
     found = raised()
     assert not {code: exits for code, exits in found.items() if len(exits) > 1}, "one code, one exit code"
     assert {code: min(exits) for code, exits in found.items()} == {code: entry.exit_code for code, entry in table().items()}
+
+
+def test_a_step_names_its_code() -> None:
+    scripts = "".join(path.read_text() for path in (PACKAGE / "shell").glob("*.sh"))
+    assert set(re.findall(r'die "([a-z-]+\.[a-z-]+): ', scripts)) == set(STEP_CODES)
+    found = step_failed("warning\netcd.not-added: no learner was added", "w-1")
+    assert found.code == "etcd.not-added" and found.code not in found.message
+    assert step_failed("oops", "w-1").code == "run.step-failed"
 
 
 def test_entries_are_sentences_in_order() -> None:
