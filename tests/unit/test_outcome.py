@@ -296,7 +296,14 @@ def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]
         assert f"this side cannot go on: {error.strerror} [run.local-error]\n  next: make room, or let its output be read" in str(found.value)
 
 
-def test_every_error_has_a_code_of_the_table() -> None:
+def test_problems_of_a_run_that_has_begun_keep_their_codes() -> None:
+    with pytest.raises(Problems) as found, begun():
+        raise Problems([Refused("one", where="a", code="host.clock"), Unreachable("two", where="b", code="ssh.unreachable")])
+    assert found.value.exit_code == 4
+    assert [(type(one), one.code) for one in found.value.errors] == [(Stopped, "host.clock"), (Stopped, "ssh.unreachable")]
+
+
+def test_every_error_has_an_exit_code_of_the_table() -> None:
     def all_of(kind: type[ClusterctlError]) -> set[int]:
         return {kind.exit_code}.union(*(all_of(one) for one in kind.__subclasses__()))
 
