@@ -138,6 +138,7 @@ STATUS, CPUS = "/proc/self/status", "Cpus_allowed_list"
 FLAGS: Mapping[str, Mapping[str, str]] = {
     "/etc/systemd/system/kubelet.service": {"node-ip": "node_ip", "hostname-override": "node_name"},
     "/etc/systemd/system/etcd.service": {"name": "member_name"},
+    "/etc/systemd/system/kube-apiserver.service": {"secure-port": "api_port"},
 }
 """Facts that are flags in unit files, by file and flag."""
 

@@ -16,9 +16,6 @@ LOOK_SECONDS = 150.0
 """How long it may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
 
 
-FORWARDED: Mapping[Role, int] = {"control_plane": 6443, "etcd": 2379}
-"""The ports that are reached through machines of these roles."""
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -39,7 +36,8 @@ def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = F
     transport.connect()
     roles = transport.host.roles if forwarding else frozenset()
     # Beside the program, so that it costs no time.
-    tried = next((transport.try_forwarding(port) for role, port in FORWARDED.items() if role in roles), None)
+    ports: Mapping[Role, int] = {"control_plane": transport.api_port, "etcd": 2379}
+    tried = next((transport.try_forwarding(port) for role, port in ports.items() if role in roles), None)
     asked = time.time()
     try:
         records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))

@@ -144,11 +144,14 @@ class NetworkSettings(Model):
         return self.services.network_address + 1
 
 
+API_PORT = 6443
+
+
 class Endpoint(Model):
     """Where the API is reached from outside: a load balancer, a VIP or a DNS name; by default the first control plane."""
 
     address: DnsName | ipaddress.IPv4Address | None = None
-    port: int = Field(6443, ge=1, le=65535)
+    port: int = Field(API_PORT, ge=1, le=65535, description="without an address also the port of the API servers")
     names: tuple[DnsName | ipaddress.IPv4Address, ...] = Field(
         (), max_length=64, description="further names and addresses of the API, which its certificates hold")
 
@@ -276,6 +279,11 @@ class Cluster(Model):
 
     def at(self, versions: Versions) -> Cluster:
         return self.model_copy(update={"versions": versions})
+
+    @property
+    def api_port(self) -> int:
+        """The port of the API servers: the endpoint's where no load balancer is in between."""
+        return self.settings.endpoint.port if self.settings.endpoint.address is None else API_PORT
 
     @property
     def endpoint(self) -> Endpoint:

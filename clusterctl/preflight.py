@@ -21,12 +21,15 @@ SKEW_WARN, SKEW_REFUSE = 5.0, 30.0
 MEMORY_MIB = {"control_plane": 1700, "etcd": 700, "worker": 700}
 SYSTEMD = 245
 
-CONTROL_PLANE_PORTS = (6443, 10257, 10259)
+CONTROL_PLANE_PORTS = (10257, 10259)
 ETCD_PORTS = (2379, 2380, 2381)
 NODE_PORTS = (10248, 10249, 10250, 10256)
 
 NFTABLES_KERNEL = (5, 13)
 """The oldest kernel that kube-proxy accepts for its nftables mode (pkg/proxy/nftables/supported.go)."""
+
+NFTABLES_RELEASES: Mapping[str, tuple[int, ...]] = {"debian": (12,), "ubuntu": (22, 4)}
+"""The first releases whose nft is at least 1.0.1, which that mode requires as well (packages.debian.org, packages.ubuntu.com)."""
 
 LONGEST_NAME = 64 - len("system:node:")
 """X.509 allows 64 characters in a common name."""
@@ -44,6 +47,7 @@ def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
                 errors += rule(host, fleet[host.name], identity)
             if host.is_node:
                 errors += nodes(cluster, host, fleet[host.name])
+            errors += ports(cluster, host, fleet[host.name])
             errors += hostname(cluster, host, fleet[host.name])
             warnings += _warnings(host, fleet[host.name])
             for found in foreign.find(cluster, host, fleet[host.name]):
@@ -137,17 +141,19 @@ def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
                            f"{FREE_INODES} are needed")
 
 
-def ports(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
-    """Ports that ours need and others hold."""
+def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
+    """Ports that ours need and others hold; and the API's, which a cluster keeps."""
+    if facts["api_port"] not in ("", str(cluster.api_port)):
+        yield _refused(host, "host.api-port-changed",
+                       f"its API server listens on {facts['api_port']}, and the inventory says {cluster.api_port}",
+                       "a cluster that runs keeps the port: set cluster.endpoint.port back")
     needed: tuple[int, ...] = ()
     if host.is_etcd:
         needed += ETCD_PORTS
     if host.is_control_plane:
         needed += CONTROL_PLANE_PORTS
-    elif host.is_node:
-        needed += (6443,)
     if host.is_node:
-        needed += NODE_PORTS
+        needed += (cluster.api_port, *NODE_PORTS)  # Workers have a proxy of the API on its port.
     for port in needed:
         holder = facts.ports.get(port)
         if holder is not None:
@@ -169,7 +175,7 @@ def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
                        f"{hint}: mv /var/lib/kubelet/pki /root")
 
 
-RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, ports, leftovers)
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, leftovers)
 
 
 def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
@@ -179,6 +185,11 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
         oldest = ".".join(map(str, NFTABLES_KERNEL))
         yield _refused(host, "host.kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
                        "cluster.network.proxy_mode: iptables, or a newer kernel")
+    release = tuple(int(word) for word in re.findall(r"\d+", facts["os_version"]))
+    if cluster.network.proxy_mode == "nftables" and release and release < NFTABLES_RELEASES.get(facts["os"], ()):
+        yield _refused(host, "host.nftables-version",
+                       f"the nft of {facts['os']} {facts['os_version']} is older than 1.0.1, which "
+                       "kube-proxy with nftables needs", "cluster.network.proxy_mode: iptables, or a newer release")
     if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in host.settings.kubelet.config:
         servers = facts["nameservers"].strip()
         yield _refused(host, "host.resolv-conf",

@@ -61,7 +61,7 @@ def ports(cluster: Cluster) -> tuple[Port, ...]:
     found = [
         Port("tcp", 2379, members, tuple(host for host in cluster.hosts if host.is_etcd or host.is_control_plane)),
         Port("tcp", 2380, members, members),
-        Port("tcp", 6443, planes, nodes, pods=True),
+        Port("tcp", cluster.api_port, planes, nodes, pods=True),
         Port("tcp", 10250, nodes, nodes if metrics else planes, pods=metrics),
     ]
     if cluster.network.cni == "flannel" and cluster.network.backend == "vxlan":

@@ -29,7 +29,7 @@ from clusterctl.hostkeys import prefers_certificate
 from clusterctl.keys import refuse_unreadable
 from clusterctl.local import LocalChannel
 from clusterctl.login import FORWARDING, PROHIBITED, Login, SshTransport, naming_the_cause
-from clusterctl.model import Host, Ssh
+from clusterctl.model import API_PORT, Host, Ssh
 from clusterctl.sender import Statistics
 from clusterctl.shell import BOOTSTRAP, Program
 from clusterctl.sockets import has_ended, hops
@@ -43,11 +43,13 @@ class Transport:
 
     def __init__(self, host: Host, *, known_hosts: Path | None = None, sudo_password: Callable[[], str | None] = lambda: None,
                  passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None,
-                 login: Login | None = None, operation: str = "", cluster: str = "") -> None:
+                 login: Login | None = None, operation: str = "", cluster: str = "", api_port: int = API_PORT) -> None:
         """``begun``: a socket that is being opened straight to its sshd; ``login``: what it shares with other transports.
 
-        ``operation``: the verb, for others that wait for its programs; ``cluster``: the identity of the cluster.
+        ``operation``: the verb, for others that wait for its programs; ``cluster``: the identity of the cluster; ``api_port``:
+        where a control plane's API server listens.
         """
+        self.api_port = api_port
         self.host, self._begun, self._operation, self._cluster = host, begun, operation, cluster
         self.statistics = Statistics()
         self._sudo_password = sudo_password

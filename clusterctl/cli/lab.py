@@ -85,6 +85,7 @@ def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int,
 def up(
     name: Name = "lab",
     driver: Annotated[Driver, typer.Option(help="Containers of systemd-nspawn, or virtual machines of QEMU.")] = Driver.NSPAWN,
+    base: Annotated[str, typer.Option(metavar="RELEASE", help="Debian bookworm, trixie or bullseye.")] = "bookworm",
     machines: Annotated[int, typer.Option(help="How many machines in all.")] = 3,
     control_planes: Annotated[int, typer.Option(help="How many of them are control planes.")] = 1,
     etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,
@@ -103,7 +104,7 @@ def up(
         machines, control_planes, etcd, settings = _shape(like, settings)
     spec = LabSpec(name=name, machines=machines, control_planes=control_planes, etcd=etcd, user=user, cluster=settings,
                    memory=parse_size(memory) if memory else None, sudo_password=sudo_password,
-                   driver=driver.value)
+                   driver=driver.value, base=base)
     lab = Lab.up(spec, inventory=inventory, progress=_say)
     if sudo_password:
         _say(f"the sudo password of admin is in {lab.sudo_password_file}")

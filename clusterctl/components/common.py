@@ -13,7 +13,6 @@ from clusterctl.resources.file import File, Link
 from clusterctl.resources.program import ROOT, Program
 
 PKI = "/etc/kubernetes/pki"
-LOCAL_API = "https://127.0.0.1:6443"
 
 NODE_IDENTITIES = ("system:node", "flannel", "kube-proxy")
 """The prefixes of the API users that a node's programs have, each followed by ``:`` and the name of the node.
@@ -75,12 +74,15 @@ def issued(
     return Certificate(path=path, spec=spec, authority=context.pki.authorities[authority], owner=owner)
 
 
-def kubeconfig(context: Context, path: str, user: str, certificate: str, server: str = LOCAL_API) -> File:
-    """A kubeconfig that names its certificate's files, which its reader loads anew when they change."""
+def kubeconfig(context: Context, path: str, user: str, certificate: str) -> File:
+    """A kubeconfig of the API on this machine, its own or its proxy's.
+
+    It names its certificate's files, which its reader loads anew when they change.
+    """
     content = render(
         "kubeconfig/kubeconfig.j2",
         cluster=context.cluster.name,
-        server=server,
+        server=f"https://127.0.0.1:{context.cluster.api_port}",
         authority=f"{PKI}/ca.crt",
         user=user,
         certificate=f"{certificate}.crt",

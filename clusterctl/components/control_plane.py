@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
-from clusterctl.model import Cluster
+from clusterctl.model import API_PORT, Cluster
 from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
@@ -54,7 +54,7 @@ def etcd_servers(context: Context) -> str:
 
 API_FLAGS: Mapping[str, object] = {
     "bind-address": "0.0.0.0",
-    "secure-port": 6443,
+    "secure-port": API_PORT,
     "allow-privileged": "true",
     "authorization-mode": "Node,RBAC",
     "client-ca-file": f"{PKI}/ca.crt",
@@ -101,6 +101,7 @@ def api_arguments(context: Context) -> dict[str, object]:
     cluster, network = context.cluster, context.cluster.network
     arguments: dict[str, object] = {
         **API_FLAGS,
+        "secure-port": cluster.api_port,
         "advertise-address": context.host.address,
         "etcd-servers": etcd_servers(context),
         "service-account-issuer": f"https://kubernetes.default.svc.{network.domain}",

@@ -38,7 +38,8 @@ TRUST = Component(name="trust", on=nodes, resources=_trust)
 
 def _api_proxy(context: Context) -> Sequence[Resource]:
     servers = [(host.name, str(host.address)) for host in context.cluster.control_planes]
-    config = File(path="/etc/clusterctl/haproxy.cfg", content=render("api-proxy/haproxy.cfg.j2", servers=servers))
+    content = render("api-proxy/haproxy.cfg.j2", servers=servers, port=context.cluster.api_port)
+    config = File(path="/etc/clusterctl/haproxy.cfg", content=content)
     service = unit("api-proxy", "api-proxy/api-proxy.service.j2")
     return [
         config,
@@ -46,7 +47,7 @@ def _api_proxy(context: Context) -> Sequence[Resource]:
         Service(
             unit="api-proxy.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(config, service)),
-            ready=("tcp_open", "127.0.0.1", "6443"),
+            ready=("tcp_open", "127.0.0.1", str(context.cluster.api_port)),
             deadline=30,
         ),
     ]
@@ -168,6 +169,9 @@ def proxy_config(context: Context) -> dict[str, object]:
         "healthzBindAddress": "0.0.0.0:10256",
         "hostnameOverride": context.host.name,
     }
+    if network.proxy_mode == "iptables":
+        # As in the nftables mode: otherwise kube-proxy sets route_localnet for the whole machine, which nothing sets back.
+        config["iptables"] = {"localhostNodePorts": False}
     if in_container(context):
         # These sysctls belong to the kernel that the machine shares.
         config["conntrack"] = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
@@ -222,7 +226,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
     )
     switch = links(program, "flanneld")
     service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
-    await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2"))
+    await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2", port=cluster.api_port))
     conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
         client,

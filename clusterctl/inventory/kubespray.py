@@ -251,7 +251,8 @@ TRANSLATIONS: Mapping[str, Translation] = {
     "dns_mode": Translation("addons.coredns", _dns),
     "kube_encrypt_secret_data": Translation("api_server.encryption", _always),
     "kubernetes_audit": Translation("api_server.audit", _always),
-    "kube_apiserver_port": Translation("api_server.port", _unless("6443", "API servers listen on 6443")),
+    "kube_apiserver_port": Translation("api_server.port", _unless("6443", (
+        "API servers listen on 6443; cluster.endpoint.port without an address sets another port"))),
     "container_manager": Translation("containerd", _unless("containerd", "containerd is the container runtime")),
     "etcd_deployment_type": Translation("etcd", _unless("host", "etcd is a systemd unit")),
     "http_proxy": Translation("proxy.http", _written),

@@ -1,4 +1,4 @@
-"""The base of every machine: a directory tree with a minimal Debian 12, made once and kept in a cache.
+"""The base of every machine: a directory tree with a minimal Debian, made once and kept in a cache.
 
 It is what a cloud image would be: systemd, sshd, sudo, a user ``admin``; no containerd, no haproxy, no conntrack, no curl.
 What differs from an image is written here and in the recipes of the drivers, each with its reason.
@@ -17,7 +17,7 @@ from pathlib import Path
 from clusterctl.lab import repository
 from clusterctl.lab.host import environment, remove_tree, run
 from clusterctl.lab.lock import FileLock
-from clusterctl.lab.sources import RELEASE, write_sources
+from clusterctl.lab.sources import RELEASES, write_sources
 
 USERS = 'chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 admin\n'
 
@@ -40,12 +40,13 @@ class Recipe:
     early: str = ""
     disk: int = 0
     shares_kernel: bool = False
+    release: str = RELEASES[0]
 
     @property
     def digest(self) -> str:
         """A short digest of all that goes into a base: another recipe makes another base."""
-        parts = (RELEASE, self.packages, USERS, sorted(self.files.items()), sorted(self.links.items()), self.masked, self.early,
-                 self.disk, self.shares_kernel, repository.FETCH)
+        parts = (self.release, self.packages, USERS, sorted(self.files.items()), sorted(self.links.items()), self.masked,
+                 self.early, self.disk, self.shares_kernel, repository.FETCH)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -127,11 +128,11 @@ def _build(base: Base, recipe: Recipe) -> None:
     early, late = base.directory / "early", base.directory / "late"
     early.write_text(recipe.early)
     late.write_text(repository.FETCH + USERS)
-    sources = write_sources(base.directory)
+    sources = write_sources(base.directory, recipe.release)
     # In namespaces of its own and with the parent's death as its own: nothing of it is left behind, no mount either.
     run(["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
          "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(recipe.packages)}",
-         f"--essential-hook=sh {early} \"$1\"", f"--customize-hook=sh {late} \"$1\"", RELEASE, str(base.tree),
+         f"--essential-hook=sh {early} \"$1\"", f"--customize-hook=sh {late} \"$1\"", recipe.release, str(base.tree),
          *map(str, sources)],
         timeout=900, env=environment(LAB_REPOSITORY=str(base.repository)))
     repository.write_index(base.repository)

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -85,7 +86,7 @@ class Lab:
         :class:`InputError` (also where the lab is there already), :class:`Refused`, :class:`LabError`.
         """
         spec.check()
-        base = ensure_base(progress, check_driver(spec.driver).recipe)
+        base = ensure_base(progress, replace(check_driver(spec.driver).recipe, release=spec.base))
         with lock_of(spec.name) as lock:
             if exists(spec.name):
                 raise InputError(f"something of a lab called {spec.name} is there already", where="--name",

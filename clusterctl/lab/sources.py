@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from clusterctl.errors import Refused
 
-RELEASE = "bookworm"
-SUITES = {RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"}
+RELEASES = ("bookworm", "trixie", "bullseye")
+"""Debian 12, which is the default, 13 and 11."""
+_SUITE = re.compile(rf"\b({'|'.join(RELEASES)})(-updates|-security)?")
 OVERRIDE = "CLUSTERCTL_LAB_SOURCES"
 
 
-def write_sources(directory: Path, etc: Path = Path("/etc/apt"), env: Mapping[str, str] = os.environ) -> list[Path]:
-    """Write files with those of this host's apt sources that hold Debian 12 into ``directory`` and return them.
+def write_sources(directory: Path, release: str = RELEASES[0], etc: Path = Path("/etc/apt"),
+                  env: Mapping[str, str] = os.environ) -> list[Path]:
+    """Write files with those of this host's apt sources that hold Debian into ``directory``, for ``release``, and return them.
 
     The variable ``CLUSTERCTL_LAB_SOURCES`` names a file (``.list`` or ``.sources``) to use instead. Raises
     :class:`Refused` if there is no source at all.
@@ -28,11 +31,11 @@ def write_sources(directory: Path, etc: Path = Path("/etc/apt"), env: Mapping[st
     written = []
     for name, parts, glue in (("lab.sources", stanzas, "\n\n"), ("lab.list", lines, "\n")):
         if parts:
-            (directory / name).write_text(glue.join(parts) + "\n")
+            (directory / name).write_text(_SUITE.sub(rf"{release}\2", glue.join(parts)) + "\n")
             written.append(directory / name)
     if not written:
-        raise Refused(f"this host's apt has no source for Debian {RELEASE}", where=str(etc),
-                      hint=f"name a sources.list that has one in the variable {OVERRIDE}", code="lab.no-apt-source")
+        raise Refused("this host's apt has no source for Debian", where=str(etc), code="lab.no-sources",
+                      hint=f"name a sources.list that has one in the variable {OVERRIDE}")
     return written
 
 
@@ -43,11 +46,12 @@ def _is_debian_stanza(stanza: str) -> bool:
         if colon and not line.startswith(("#", " ")):
             fields[key.lower()] = value.split()
     suites = set(fields.get("suites", []))
-    return "deb" in fields.get("types", []) and "main" in fields.get("components", []) and bool(suites) and suites <= SUITES
+    of_debian = bool(suites) and all(map(_SUITE.fullmatch, suites))
+    return of_debian and "deb" in fields.get("types", []) and "main" in fields.get("components", [])
 
 
 def _is_debian_line(line: str) -> bool:
     if "]" in line:
         line = "deb " + line.partition("]")[2] if line.startswith("deb ") else line
     words = line.split()
-    return len(words) >= 4 and words[0] == "deb" and words[2] in SUITES and "main" in words[3:]
+    return len(words) >= 4 and words[0] == "deb" and _SUITE.fullmatch(words[2]) is not None and "main" in words[3:]

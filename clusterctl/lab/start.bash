@@ -28,10 +28,11 @@ overlay() {
 boot() {
   local bind=() name
   for name in containerd kubelet etcd; do bind+=("--bind=$LAB_DIRECTORY/data/$name:/var/lib/$name"); done
+  # systemd 256 and later boot with cgroup v1 only with SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE (its NEWS).
   SYSTEMD_NSPAWN_API_VFS_WRITABLE=1 SYSTEMD_NSPAWN_TMPFS_TMP=0 exec systemd-nspawn --quiet --boot --directory="$LAB_DIRECTORY/root" \
     --machine="$LAB_MACHINE" --hostname="$LAB_MACHINE" --register=no --keep-unit \
     --network-namespace-path="/run/netns/$LAB_NAMESPACE" --capability=all --drop-capability=CAP_SYS_TIME \
-    --system-call-filter='add_key keyctl bpf perf_event_open' --bind=/dev/kmsg "${bind[@]}" \
+    --setenv=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 --system-call-filter='add_key keyctl bpf perf_event_open' --bind=/dev/kmsg "${bind[@]}" \
     --bind="$LAB_DIRECTORY/data/log:/var/log" --resolv-conf=off --timezone=off --link-journal=no --console=read-only
 }
 

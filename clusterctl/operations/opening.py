@@ -95,7 +95,7 @@ class Opening:
         """The API server of one control plane, through its SSH connection. Raises Unreachable."""
         from clusterctl.kube import Api
 
-        forward = self.transports[host.name].forward("127.0.0.1", 6443)
+        forward = self.transports[host.name].forward("127.0.0.1", self.cluster.api_port)
         with self._making:
             found = self.apis.get(host.name)
             if found is None:
@@ -112,7 +112,8 @@ class Opening:
 
         options, login, cluster = self.options, self.login, self.state.identity
         return {host.name: Transport(host, login=login, sudo_password=self._sudo_password(host.name), operation=options.operation,
-                                     cluster=cluster, begun=self._sockets.pop(host.name, None)) for host in self.cluster.hosts}
+                                     cluster=cluster, api_port=self.cluster.api_port, begun=self._sockets.pop(host.name, None))
+                for host in self.cluster.hosts}
 
     def _sudo_password(self, name: str) -> Callable[[], str | None]:
         """The password that was given to this program, else the host's own in the inventory."""

@@ -147,12 +147,13 @@ unit_failed() {
 # api_ready KUBECONFIG: /readyz, which needs no identity. A kubectl that starts costs seconds on a slow machine: it asks only where curl is
 # missing, and neither asks before the port is open.
 api_ready() {
-	tcp_open 127.0.0.1 6443 || return 1
+	port=$(sed -n 's,^ *server: "*https://127.0.0.1:\([0-9]*\)"*$,\1,p' "$1")
+	tcp_open 127.0.0.1 "${port:?}" || return 1
 	if ! command -v curl >/dev/null 2>&1; then
 		"$root/bin/kubectl" --kubeconfig "$1" --request-timeout 15s get --raw /readyz
 		return
 	fi
-	status=$(curl -sS --noproxy '*' -m 15 --cacert /etc/kubernetes/pki/ca.crt -o "$work/body" -w '%{http_code}' https://127.0.0.1:6443/readyz) || return 1
+	status=$(curl -sS --noproxy '*' -m 15 --cacert /etc/kubernetes/pki/ca.crt -o "$work/body" -w '%{http_code}' "https://127.0.0.1:$port/readyz") || return 1
 	tail -c 250 "$work/body"
 	[ "$status" = 200 ]
 }

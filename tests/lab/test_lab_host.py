@@ -106,7 +106,7 @@ def test_sources_are_those_of_this_host(tmp_path: Path) -> None:
     (tmp_path / "etc/sources.list.d/more.list").write_text(
         "# deb http://off.test bookworm main\n"
         "deb [arch=amd64] http://mirror.test bookworm main\ndeb http://tool.test stable main\n")
-    files = write_sources(tmp_path, tmp_path / "etc", {})
+    files = write_sources(tmp_path, etc=tmp_path / "etc", env={})
     text = "".join(file.read_text() for file in files)
     assert [file.name for file in files] == ["lab.sources", "lab.list"]
     assert "debian-security" in text
@@ -116,5 +116,5 @@ def test_sources_are_those_of_this_host(tmp_path: Path) -> None:
 
 def test_a_host_without_debian_sources_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no source"):
-        write_sources(tmp_path, tmp_path, {})
-    assert write_sources(tmp_path, tmp_path, {"CLUSTERCTL_LAB_SOURCES": "/my.list"}) == [Path("/my.list")]
+        write_sources(tmp_path, etc=tmp_path, env={})
+    assert write_sources(tmp_path, etc=tmp_path, env={"CLUSTERCTL_LAB_SOURCES": "/my.list"}) == [Path("/my.list")]

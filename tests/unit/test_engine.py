@@ -30,6 +30,7 @@ class Machine:
     """Carries programs out on dictionaries. ``cut``: after how many records in all the connection breaks, once."""
 
     host = SimpleNamespace(name="a", roles=frozenset())
+    api_port = 6443
 
     def __init__(self, cut: int | None = None, *, drifted: bool = False) -> None:
         self.files: dict[str, bytes] = {}

@@ -91,6 +91,8 @@ NOBODY = Listener("77", "python3", "")
     (facts(W, ports={10256: Listener("", "", "")}), "port 10256 is taken by a process of another namespace"),
     (facts(W, ports={10250: Listener("1", "kubelet", "kubelet.service")}), "port 10250 is taken by kubelet (pid 1)"),
     (facts(W, kubelet_client="there"), "/var/lib/kubelet has the certificate of a kubelet that is not ours"),
+    (facts(W, os="debian", os_version="11"), "the nft of debian 11 is older than 1.0.1"),
+    (facts(W, os="ubuntu", os_version="20.04"), "the nft of ubuntu 20.04 is older than 1.0.1"),
     (facts(W, kernel="5.12.19"), "its kernel is 5.12.19, and kube-proxy with nftables needs 5.13"),
     (facts(W, kernel="4.18.0-553.el8_10.x86_64"), "its kernel is 4.18.0-553.el8_10.x86_64"),
     (facts(W, resolv_conf="1", nameservers="127.0.0.1 "), "its name servers (127.0.0.1) answer on the machine alone"),
@@ -174,7 +176,14 @@ def test_roles_have_their_ports() -> None:
     taken = {port: NOBODY for port in (2379, 6443, 10250, 10257)}
     errors, _ = check(cp_1=facts(HOSTS[0], ports=taken), e_1=facts(HOSTS[2], ports=taken))
     assert [error.split(" is taken")[0] for error in errors] == [
-        "cp-1: port 2379", "cp-1: port 6443", "cp-1: port 10257", "cp-1: port 10250", "e-1: port 2379"]
+        "cp-1: port 2379", "cp-1: port 10257", "cp-1: port 6443", "cp-1: port 10250", "e-1: port 2379"]
+    errors, _ = check(w_1=facts(W, ports={6443: NOBODY}))
+    assert len(errors) == 1, "a worker has a proxy of the API there"
+
+
+def test_a_cluster_keeps_the_port_of_its_api() -> None:
+    errors, _ = check(cp_1=facts(HOSTS[0], cluster=IDENTITY, api_port="8443"))
+    assert len(errors) == 1 and "8443" in errors[0] and "6443" in errors[0]
 
 
 def test_everything_is_told_at_once() -> None:
