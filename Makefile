@@ -4,7 +4,7 @@ CLI := $(VENV)/clusterctl
 # The demo's lab; empty: one of this clone's own.
 LAB :=
 
-.PHONY: demo demo-clean test test-vm check mirror bench venv golden
+.PHONY: demo demo-clean test test-vm check mirror bench venv golden docs-errors
 
 demo:
 	@tools/prepare
@@ -35,6 +35,11 @@ check:
 mirror:
 	@tools/prepare
 	$(CLI) mirror
+
+# The page of all error codes, from clusterctl/error_codes.toml.
+docs-errors:
+	@tools/prepare check
+	$(VENV)/python -c 'from clusterctl.error_codes import markdown; print(markdown(), end="")' > docs/errors.md
 
 bench:
 	@tools/prepare
