@@ -107,7 +107,7 @@ def test_entries_are_sentences_in_order() -> None:
 
 
 def test_the_page_is_made_from_the_table() -> None:
-    assert (PACKAGE.parent / "docs" / "errors.md").read_text() == markdown(), "make docs-errors"
+    assert (PACKAGE.parent / "docs" / "errors.md").read_text() == markdown(), "make docs-pages"
 
 
 def explain(*words: str) -> subprocess.CompletedProcess[str]:
