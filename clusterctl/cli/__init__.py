@@ -32,8 +32,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "explain",
-         "root")
+PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror",
+         "timeline", "explain", "root")
 """The modules with verbs, in the order of the help."""
 
 OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day", "explain": "explain"}
