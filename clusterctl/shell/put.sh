@@ -77,9 +77,13 @@ put_packages() {
 	fi
 }
 
+# dnf_install NAME...: metadata that is too old names packages which the mirror no longer has.
 dnf_install() {
 	use_proxy
-	dnf -y install "$@"
+	# The table of the transaction, in whose lines one space precedes the name: a note that a kill cannot lose.
+	dnf --assumeno --setopt=install_weak_deps=False install "$@" 2>/dev/null | sed -n '/^ Package  *Arch/d; s/^ \([^ ]\{1,\}\).*/\1/p' |
+		grep -vxF -f "$work/installed" >>"$state/packages" || :
+	dnf -y --setopt=install_weak_deps=False install "$@" || dnf -y --refresh --setopt=install_weak_deps=False install "$@"
 	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
 
@@ -88,6 +92,15 @@ installed_packages() {
 		dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p' | sort -u
 	else
 		rpm -qa --queryformat '%{NAME}\n' | sort -u
+	fi
+}
+
+# installed_as NAME: the installed packages that a name stands for, as words; Fedora's family has some under other names.
+installed_as() {
+	if command -v dpkg-query >/dev/null 2>&1; then
+		installed_packages | grep -xF -- "$1" || :
+	elif rpm -q --quiet --whatprovides "$1"; then
+		rpm -q --whatprovides --queryformat '%{NAME} ' "$1"
 	fi
 }
 

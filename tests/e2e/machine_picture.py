@@ -11,7 +11,7 @@ NOT_OURS = (
     # Logs stay: they are what people want to read after a reset.
     "/var/log/*",
     # What the package manager notes for itself: a copy of its database, and who was installed unasked (that is compared below).
-    "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states",
+    "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states", "/var/lib/dnf/*", "/var/lib/rpm/*",
     # The state of the system's own daemons, which change it by themselves.
     "/run/systemd/*", "/run/log/*", "/run/utmp", "/run/motd.dynamic", "/run/udev/*", "/run/sshd.pid", "/tmp/systemd-private-*",
     "/var/lib/systemd/random-seed",
@@ -41,7 +41,7 @@ SECTIONS: Mapping[str, str] = {
     "units": "systemctl list-units --all --no-pager --no-legend --plain --type=service,socket,mount,slice,scope,timer "
              "| awk '{print $1, $2, $3}' | grep -v '^session-\\|^user' | sort",
     "users": "cat /etc/passwd /etc/group",
-    "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives",
+    "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives; rpm -qa | sort",
     # The shared kernel's own settings are none of the machine's: those of its network are.
     "settings": "grep -r . /proc/sys/net 2>/dev/null | grep -v 'stat\\|nf_conntrack_count\\|nf_conntrack_max\\|/random\\|nf_conntrack_buckets\\|flush' | sort",
     "processes": "ps -eo comm=,args= | awk '$2 !~ /^\\[/ {print $1}' | grep -v '^ps$\\|^awk$\\|^sh$\\|^sort$\\|^bash$\\|sshd\\|^grep$\\|systemd\\|sd-pam\\|^xargs$\\|^sudo$' | sort -u",
