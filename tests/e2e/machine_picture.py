@@ -21,14 +21,15 @@ NOT_OURS = (
     "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-",
 )
 
+BUT = " ".join(f"! -path '{path}'" for path in NOT_OURS)
 TREES = "/etc /opt /usr /var/lib /var/spool /root /home /srv /boot /tmp /run"
 
 SECTIONS: Mapping[str, str] = {
-    "tree": f"find {TREES} -xdev {' '.join(f'! -path {chr(39)}{path}{chr(39)}' for path in NOT_OURS)} -printf '%p %y %m %u:%g %l\\n' | sort",
+    "tree": f"find {TREES} -xdev {BUT} -printf '%p %y %m %u:%g %l\\n' | sort",
     # Programs that no package of ours could have changed would only cost time: what their packages list is compared below.
-    "contents": f"find {TREES} -xdev -type f -size -1024k {' '.join(f'! -path {chr(39)}{path}{chr(39)}' for path in NOT_OURS)} -print0 "
+    "contents": f"find {TREES} -xdev -type f -size -1024k {BUT} -print0 "
                 "| sort -z | xargs -0 sha256sum",
-    "large files": f"find {TREES} -xdev -type f -size +1023k -printf '%p %s\\n' | sort",
+    "large files": f"find {TREES} -xdev -type f -size +1023k {BUT} -printf '%p %s\\n' | sort",
     "data folders": "for d in containerd kubelet etcd; do find /var/lib/$d -printf '%p %y %m %u:%g\\n'; done",
     "mounts": "findmnt --list --noheadings --output TARGET,FSTYPE | sort",
     "links": "ip -o link show | sed 's/qlen.*//; s/state [A-Z]*//'; ls /run/netns 2>/dev/null",

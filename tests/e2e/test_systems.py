@@ -8,7 +8,7 @@ from pathlib import Path
 
 import checks
 import pytest
-from cluster import Cluster
+from cluster import Cluster, until
 from machine_picture import differences, picture
 
 from clusterctl.lab import LabSpec
@@ -34,8 +34,9 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def packages_of_dnf(cluster: Cluster) -> None:
     """Packages of the inventory come, one by another name of it, and go; of updates one is held back and one asks for a reboot."""
     assert cluster.on("cp-1", "command -v apt-get dpkg-query || :") == ""
-    settings = ["socat", "firmware"]
-    cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(packages=settings))
+    noted = "ls /var/lib/clusterctl/noted/standing-*"
+    until(lambda: cluster.cli("plan") and cluster.on("cp-1", noted), "what rpm says is noted", 30)
+    cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(packages=["socat", "firmware"]))
     cluster.apply()
     assert "no changes" in cluster.cli("plan")
     assert cluster.on("cp-1", "socat -V >/dev/null && rpm -q linux-firmware") == "linux-firmware-1.0-1.x86_64\n"
@@ -51,7 +52,7 @@ def packages_of_dnf(cluster: Cluster) -> None:
     cluster.apply()
     assert "no changes" in cluster.cli("plan")
     assert cluster.on("cp-1", "rpm -q --queryformat '%{NAME} ' socat linux-firmware conntrack-tools", check=False).endswith("\nconntrack-tools ")
-    cluster.on("cp-1", "rpm -e cri-tools; rm /etc/linux-firmware.conf.*; sed -i '$s/1/0/' /etc/yum.repos.d/lab.repo; ls /var/lib/clusterctl/noted/standing-*")
+    cluster.on("cp-1", "rpm -e cri-tools; rm /etc/linux-firmware.conf.*; sed -i '$s/1/0/' /etc/yum.repos.d/lab.repo")
 
 
 def test_from_bare_to_reset(cluster: Cluster) -> None:
