@@ -81,9 +81,9 @@ put_packages() {
 dnf_install() {
 	use_proxy
 	# The table of the transaction, in whose lines one space precedes the name: a note that a kill cannot lose.
-	dnf --assumeno --setopt=install_weak_deps=False install "$@" 2>/dev/null | sed -n '/^ Package  *Arch/d; s/^ \([^ ]\{1,\}\).*/\1/p' |
+	run_dnf --assumeno --setopt=install_weak_deps=False install "$@" 2>/dev/null | sed -n '/^ Package  *Arch/d; s/^ \([^ ]\{1,\}\).*/\1/p' |
 		grep -vxF -f "$work/installed" >>"$state/packages" || :
-	dnf -y --setopt=install_weak_deps=False install "$@" || dnf -y --refresh --setopt=install_weak_deps=False install "$@"
+	run_dnf -y --setopt=install_weak_deps=False install "$@" || run_dnf -y --refresh --setopt=install_weak_deps=False install "$@"
 	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
 
@@ -93,6 +93,17 @@ installed_packages() {
 	else
 		rpm -qa --queryformat '%{NAME}\n' | sort -u
 	fi
+}
+
+# run_dnf ARG...: by itself dnf waits for a lock without end. Given up, it names the lock's holder.
+run_dnf() {
+	begin_waiting
+	while :; do
+		code=0
+		dnf --setopt=exit_on_lock=True "$@" || code=$?
+		if [ "$code" -ne 200 ] || [ "$(date +%s)" -ge "$lock_until" ]; then return "$code"; fi
+		sleep 2
+	done
 }
 
 # installed_as NAME: the installed packages that a name stands for, as words; Fedora's family has some under other names.
