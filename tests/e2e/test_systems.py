@@ -46,7 +46,7 @@ def packages_of_dnf(cluster: Cluster) -> None:
         [[part]] = [event["machines"] for event in said if event["event"] == "os-update-plan"]
         assert {entry["package"] for entry in part["updates"]} == (set() if times else {"zstd", "linux-firmware"})
         assert part["held_back"] == [{"package": "cri-tools", "from": "", "to": "99.0-1"}]
-        assert part["reboot"] == "no" and ("asked for by needs-restarting" in part["why"]) == bool(times)
+        assert part["reboot"] == "no" and "asked for by needs-restarting" in part["why"], part
     assert cluster.on("cp-1", "rpm -q zstd cri-tools --queryformat '%{RELEASE} '; cat /etc/linux-firmware.conf").split() == ["2", "1", "mine", "mine"]
     cluster.edit(lambda content: content["all"]["vars"]["cluster"].pop("packages"))
     cluster.apply()
