@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import paramiko
 
-from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
+from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.local import LocalChannel
 from clusterctl.model import Host, Ssh
 from clusterctl.sender import Sender, Statistics
@@ -43,6 +43,15 @@ def operator() -> str:
 
 class Cut(Exception):
     """The connection broke while a program ran: its outcome is unknown, and it may still be running."""
+
+    def unreachable(self, host: Host) -> Unreachable:
+        """Return the error of a program that changes nothing."""
+        return Unreachable(f"the connection broke: {self}", where=host.name, code="ssh.broken", hint="run the same command again")
+
+    def stopped(self, host: Host) -> Stopped:
+        """Return the error of a program that may have changed the machine."""
+        return Stopped(f"the connection broke: {self}", where=host.name, code="run.connection-broken",
+                       hint="run the same command again")
 
 
 class _Flood(Exception):

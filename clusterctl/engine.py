@@ -43,6 +43,9 @@ Foreseen = Mapping[str, Sequence[Probe]]
 """What will have to be looked at as far as one can tell, by host."""
 NOTHING: Foreseen = MappingProxyType({})
 
+STEP_CODES = ("etcd.not-added", "etcd.member-exists")
+"""Codes of errors that shell functions print in front of the cause."""
+
 Seen = Callable[[Host, Look], None]
 """Told of each machine as soon as it was looked at, while others still are."""
 
@@ -123,7 +126,7 @@ class Engine:
             for words in self.transports[host.name].stream(Program(probes=planner.probes(resources), verify=verify)):
                 seen.add(words[0], words[1:])
         except Cut as error:
-            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+            raise error.unreachable(host) from None
         return seen
 
     def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300, more: str = "",
@@ -136,11 +139,11 @@ class Engine:
             program = Program(steps=steps, functions=more, blobs=blobs)
             records = list(self.transports[host.name].stream(program, silence=silence))
         except Cut as error:
-            raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+            raise error.stopped(host) from None
         for words in records:
             if words[0] == "failed":
                 result = step_result(words)
-                raise Stopped(result.output or f"exit code {result.code}", where=f"{host.name}: {steps[result.index][0]}")
+                raise step_failed(result.output or f"exit code {result.code}", f"{host.name}: {steps[result.index][0]}")
         return records
 
     def execute(self, plan: Plan, gates: Gates) -> None:
@@ -179,7 +182,7 @@ class Engine:
             if disrupted and not outcome.errors:
                 names = ", ".join(host.name for host in disrupted)
                 raise Stopped(f"{error.message}\n{names}: what was there before runs again", where=error.where,
-                              hint=error.hint) from None
+                              hint=error.hint, code=error.code) from None
             raise
 
     def _put_back(self, host: Host) -> None:
@@ -197,11 +200,11 @@ class Engine:
                 self._program(stage, part.host, changes, (*planner.restarts(changes), *part.later))
                 return
             except Refused as error:
-                raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint) from None
+                raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint, code=error.code) from None
             except Cut as error:
                 if attempt == RECONNECTS:
                     raise Stopped(f"the connection broke {attempt + 1} times: {error}", where=f"{part.host.name}: stage {stage}",
-                                  hint="run the same command again to continue") from None
+                                  hint="run the same command again to continue", code="run.connection-broken") from None
                 self.events.note(f"{part.host.name}: the connection broke ({error}); asking what was done")
                 seen = self._return(part.host, part.resources)
                 self.guard()
@@ -220,7 +223,7 @@ class Engine:
             except Unreachable as error:
                 if time.monotonic() >= deadline:
                     raise Stopped(f"did not come back within {BOOT_SECONDS:.0f} s; last seen: {error.message}", where=host.name,
-                                  hint="run the same command again to continue") from None
+                                  hint="run the same command again to continue", code="run.host-silent") from None
                 time.sleep(0.5)
 
     def _program(self, stage: str, host: Host, changes: Sequence[Change], stale: Sequence[str]) -> None:
@@ -312,4 +315,12 @@ def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
     unit = getattr(change.resource, "unit", None)
     look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
     where = f"{host.name}: stage {stage}: {change.resource.id}"
-    return Stopped(message, where=where, hint=f"{look} the same command again to continue")
+    return step_failed(message, where, f"{look} the same command again to continue")
+
+
+def step_failed(message: str, where: str, hint: str = "") -> Stopped:
+    """Return the error of a step that failed. ``message``: its output, which may have a code in front of the cause."""
+    for code in STEP_CODES:
+        if f"{code}: " in message:
+            return Stopped(message.replace(f"{code}: ", ""), where=where, hint=hint, code=code)
+    return Stopped(message, where=where, hint=hint, code="run.step-failed")

@@ -14,13 +14,13 @@ class ClusterctlError(Exception):
     """Base of all errors that people see: where, why and what to do next, never a traceback.
 
     ``message`` is the why, ``where`` a place (``file:line:column``, a host, a stage and a resource),
-    ``hint`` the next thing to do, ``code`` a stable name of the cause (``etcd.no-quorum``) that scripts and tests may compare.
+    ``hint`` the next thing to do, ``code`` a stable name of the cause (``etcd.no-quorum``), which ``error_codes`` explains.
     None of them may hold a secret. Control characters, which a machine may have printed, are escaped.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "", code: str = "") -> None:
+    def __init__(self, message: str, *, where: str = "", hint: str = "", code: str) -> None:
         super().__init__(message)
         self.message = printable(message)
         self.code = code
@@ -82,17 +82,23 @@ class IntegrityError(ClusterctlError):
 
 
 class Problems(ClusterctlError):
-    """Several errors of one kind, reported together and grouped by cause; the exit code is that of the first."""
+    """Several errors of one kind, reported together and grouped by cause; exit code and code are those of the first."""
 
     def __init__(self, errors: Sequence[ClusterctlError]) -> None:
         if not errors:
             raise ValueError("no errors given")
-        super().__init__("\n".join(grouped(errors)))
+        super().__init__("\n".join(grouped(errors)), code=errors[0].code)
         self.errors = tuple(errors)
         self.exit_code = errors[0].exit_code  # type: ignore[misc]
 
+    @property
+    def line(self) -> str:
+        """The errors' own lines, which have their codes."""
+        return self.message
+
     def as_dict(self) -> dict[str, object]:
-        return {"error": "Problems", "exit_code": self.exit_code, "errors": [error.as_dict() for error in self.errors]}
+        return {"error": "Problems", "exit_code": self.exit_code, "code": self.code,
+                "errors": [error.as_dict() for error in self.errors]}
 
 
 def raise_all(errors: Sequence[ClusterctlError]) -> None:
@@ -156,4 +162,4 @@ def _names(alike: Sequence[ClusterctlError]) -> str:
 
 
 def _line(where: str, error: ClusterctlError) -> str:
-    return (f"{where}: " if where else "") + error.message + (f" [{error.code}]" if error.code else "")
+    return (f"{where}: " if where else "") + error.message + (f" [{error.code}]")

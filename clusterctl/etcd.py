@@ -147,7 +147,7 @@ class Etcd:
             left = int(answer["result"].get("remaining_bytes", 0))
             yield base64.b64decode(answer["result"].get("blob", ""))
         if left != 0:
-            raise Stopped("the snapshot ended early", hint="run the same command again")
+            raise Stopped("the snapshot ended early", hint="run the same command again", code="etcd.snapshot-broken-off")
 
 
 def _list(value: object) -> Sequence[object]:

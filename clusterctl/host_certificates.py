@@ -46,10 +46,11 @@ class Marked:
             return False
         found = _read(key.public_blob.key_blob)
         if wrong := self._flaw(found):
-            raise _refused("wrong", wrong, "ssh-keygen -L -f /etc/ssh/ssh_host_ed25519_key-cert.pub on its console shows it")
+            raise _bad_certificate("ssh.host-certificate-wrong", wrong,
+                                   "ssh-keygen -L -f /etc/ssh/ssh_host_ed25519_key-cert.pub on its console shows it")
         if not found.after <= time.time() < found.before:
-            raise _refused("expired", f"is valid from {_date(found.after)} to {_date(found.before)}",
-                           "renew it, or correct the clock of this computer")
+            raise _bad_certificate("ssh.host-certificate-expired", f"is valid from {_date(found.after)} to {_date(found.before)}",
+                                   "renew it, or correct the clock of this computer")
         return True
 
     def _flaw(self, found: _Certificate) -> str:
@@ -127,7 +128,7 @@ def _read(blob: bytes) -> _Certificate:
         critical, _, _ = rest.get_string(), rest.get_string(), rest.get_string()
         authority, signature = rest.get_string(), rest.get_string()
     except (KeyError, ValueError, paramiko.SSHException):
-        raise _refused("wrong", "is malformed", "ssh-keygen -L -f CERTIFICATE shows it") from None
+        raise _bad_certificate("ssh.host-certificate-wrong", "is malformed", "ssh-keygen -L -f CERTIFICATE shows it") from None
     return _Certificate(kind, tuple(principals), after, before, critical, authority, signature, blob[:-4 - len(signature)])
 
 
@@ -139,9 +140,8 @@ def _is_signed(found: _Certificate) -> bool:
     return False
 
 
-def _refused(code: str, message: str, hint: str) -> AccessRefused:
-    return AccessRefused(f"its host certificate {message}; nothing was sent to it", hint=hint,
-                         code=f"ssh.host-certificate-{code}")
+def _bad_certificate(code: str, message: str, hint: str) -> AccessRefused:
+    return AccessRefused(f"its host certificate {message}; nothing was sent to it", hint=hint, code=code)
 
 
 def _date(seconds: int) -> str:

@@ -95,12 +95,14 @@ def _known(path: Path, name: str, *, ours: bool) -> Mapping[str, paramiko.PKey]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         if ours and not isinstance(error, FileNotFoundError):
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="make it this user's own") from None
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="ssh.known-hosts-unreadable",
+                             hint="make it this user's own") from None
         return found
     for number, line in enumerate(lines, 1):
         keys = _keys(line, name)
         if keys is None and ours:
-            raise InputError("is no host key", where=f"{path}:{number}", hint="take the line out, then: clusterctl trust HOST")
+            raise InputError("is no host key", where=f"{path}:{number}", code="ssh.known-hosts-malformed",
+                             hint="take the line out, then: clusterctl trust HOST")
         found = {**(keys or {}), **found}
     return found
 

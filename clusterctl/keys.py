@@ -144,7 +144,8 @@ def refuse_unreadable(name: str, paths: Sequence[Path]) -> None:
             path.open().close()
         except OSError as error:
             raise InputError(f"ansible_ssh_private_key_file {path} cannot be read: {error.strerror}", where=name,
-                             hint="nobody was contacted; correct the variable or bring the key") from None
+                             hint="no machine was contacted; correct the variable or provide the key",
+                             code="ssh.key-unreadable") from None
 
 
 def _refuse_fido(path: Path, public: bytes | None) -> None:

@@ -343,11 +343,12 @@ def wait_for(look: Callable[[], str], *, what: str, deadline: float) -> None:
     while (seen := look()) != "True":
         if time.monotonic() >= ends:
             raise Stopped(
-                f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue"
+                f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue",
+                code="api.wait-timeout",
             )
         time.sleep(0.1)
 
 
 def refuse(error: ApiError, what: str) -> Refused:
     """An answer of the API that ends an operation before it changed anything."""
-    return Refused(f"{what}: {error}", hint="clusterctl status")
+    return Refused(f"{what}: {error}", hint="clusterctl status", code="api.request-failed")

@@ -164,7 +164,7 @@ class Login:
             except paramiko.ChannelException as error:
                 if error.code == PROHIBITED:
                     raise AccessRefused("its sshd does not allow TCP forwarding", where=f"bastion {last.name}",
-                                        hint=FORWARDING, code="ssh.forwarding-disabled") from None
+                                        hint=FORWARDING, code="ssh.jump-forwarding-disabled") from None
                 raise OSError(f"bastion {last.name} cannot connect to it: {error.text}") from None
             except (OSError, EOFError, paramiko.SSHException):
                 # The connection to the bastion may have ended unnoticed since it was last used.

@@ -42,8 +42,7 @@ def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = F
     try:
         records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
     except Cut as error:
-        raise Unreachable(f"the connection broke: {error}", where=transport.host.name,
-                          hint="run the same command again") from None
+        raise error.unreachable(transport.host) from None
     if tried is not None:
         tried.result()
     try:

@@ -62,34 +62,36 @@ def check(cluster: Cluster, fleet: Fleet, identity: str) -> list[str]:
     return warnings
 
 
-def _refused(host: Host, cause: str, message: str, hint: str) -> Refused:
-    return Refused(message, code=f"host.{cause}", where=host.name, hint=hint)
+def _refused(host: Host, code: str, message: str, hint: str) -> Refused:
+    return Refused(message, code=code, where=host.name, hint=hint)
 
 
 def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     """What no machine of a cluster can do without."""
     if facts.arch not in ("amd64", "arm64"):
-        yield _refused(host, "architecture", f"its processor is {facts.arch}", "clusterctl knows amd64 and arm64")
+        yield _refused(host, "host.architecture", f"its processor is {facts.arch}", "clusterctl knows amd64 and arm64")
     if facts.systemd < SYSTEMD:
-        yield _refused(host, "systemd", f"systemd {facts['systemd'] or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
+        yield _refused(host, "host.systemd",
+                       f"systemd {facts['systemd'] or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
     if facts["kmsg"] == "missing":
-        yield _refused(host, "kmsg",
+        yield _refused(host, "host.kmsg",
                        "/dev/kmsg is missing, without which the kubelet does not start", "give the container /dev/kmsg")
     if len(host.name) > LONGEST_NAME:
-        yield _refused(host, "name-length",
+        yield _refused(host, "host.name-length",
                        f"its name has {len(host.name)} characters, and its certificate has place for {LONGEST_NAME}",
                        "give it a shorter name in the inventory")
     if str(host.address) not in facts.addresses:
-        yield _refused(host, "address", f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
+        yield _refused(host, "host.address", f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")
     if facts["cluster"] not in ("", identity):
-        yield _refused(host, "other-cluster", "it belongs to another cluster", "reset it there, or take it out of this inventory")
+        yield _refused(host, "host.other-cluster", "it belongs to another cluster",
+                       "reset it there, or take it out of this inventory")
 
 
 def hostname(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     """The machine's own name, where it must be that of its node. Capitals do not matter."""
     if cluster.settings.hostnames == "check" and facts["hostname"].lower() != host.name:
-        yield _refused(host, "hostname",
+        yield _refused(host, "host.hostname",
                        f"its hostname is {facts['hostname']!r}, and cluster.hostnames: check requires {host.name!r}",
                        f"hostnamectl set-hostname {host.name} (where cloud-init sets it: preserve_hostname: true), "
                        "or cluster.hostnames: set")
@@ -101,11 +103,11 @@ def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
     """
     if facts["cluster"] == identity and facts.served_name not in ("", host.name):
-        yield _refused(host, "name-changed",
+        yield _refused(host, "host.name-changed",
                        f"it serves the cluster as {facts.served_name}, and the inventory calls it {host.name}",
                        f"call it {facts.served_name} again, or let it leave before: clusterctl node remove {facts.served_name}")
     if facts["node_ip"] not in ("", str(host.address)) and str(host.address) in facts.addresses:
-        yield _refused(host, "address-changed",
+        yield _refused(host, "host.address-changed",
                        f"its node has the address {facts['node_ip']}, and the inventory gives it {host.address}",
                        f"give it back its address, or let it leave before: clusterctl node remove {host.name}")
     served = {path.rpartition("/")[2].removesuffix(".service") for path in facts["served"].split()}
@@ -116,7 +118,8 @@ def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
             ("an etcd member", facts["etcd"] != "" or "etcd" in served, host.is_etcd),
             ("a node", "kubelet" in served, host.is_node)):
         if facts["cluster"] == identity and is_now != shall_be and (is_now or joined):
-            yield _refused(host, "role-changed", f"it is {'' if is_now else 'not '}{what}, and roles are not changed in place",
+            yield _refused(host, "host.role-changed",
+                           f"it is {'' if is_now else 'not '}{what}, and roles are not changed in place",
                            f"give it back its role in the inventory, or let it leave before: clusterctl node remove {host.name}")
 
 
@@ -124,24 +127,24 @@ def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     """Memory and disk."""
     wanted = max(MEMORY_MIB[role] for role in host.roles)
     if facts.memory_mib < wanted:
-        yield _refused(host, "memory", f"it has {facts.memory_mib} MiB of memory", f"its roles need at least {wanted} MiB")
+        yield _refused(host, "host.memory", f"it has {facts.memory_mib} MiB of memory", f"its roles need at least {wanted} MiB")
     for path, space in facts.space.items():
         if not space.writable:
-            yield _refused(host, "read-only", f"the file system of {path} is read-only",
+            yield _refused(host, "host.read-only", f"the file system of {path} is read-only",
                            f"mount -o remount,rw the file system of {path}")
         needed = FREE_MIB.get(path, 0) if facts["cluster"] == "" else 50
         if space.mib < needed:
-            yield _refused(host, "disk-space", f"{space.mib} MiB are free on the file system of {path}",
+            yield _refused(host, "host.disk-space", f"{space.mib} MiB are free on the file system of {path}",
                            f"{needed} MiB are needed: free some")
         if space.inodes is not None and space.inodes < FREE_INODES:
-            yield _refused(host, "inodes", f"{space.inodes} inodes are free on the file system of {path}",
+            yield _refused(host, "host.inodes", f"{space.inodes} inodes are free on the file system of {path}",
                            f"{FREE_INODES} are needed")
 
 
 def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     """Ports that ours need and others hold; and the API's, which a cluster keeps."""
     if facts["api_port"] not in ("", str(cluster.api_port)):
-        yield _refused(host, "api-port-changed",
+        yield _refused(host, "host.api-port-changed",
                        f"its API server listens on {facts['api_port']}, and the inventory says {cluster.api_port}",
                        "a cluster that runs keeps the port: set cluster.endpoint.port back")
     needed: tuple[int, ...] = ()
@@ -155,7 +158,7 @@ def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
         holder = facts.ports.get(port)
         if holder is not None:
             who = f"{holder.process} (pid {holder.pid})" if holder.pid else "a process of another namespace"
-            yield _refused(host, "port-taken", f"port {port} is taken by {who}", "stop it, or give it another port")
+            yield _refused(host, "host.port-taken", f"port {port} is taken by {who}", "stop it, or give it another port")
 
 
 def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
@@ -164,11 +167,11 @@ def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         return
     hint = "is it a machine of another cluster? Undo that there, or move it away"
     if host.is_etcd and facts["etcd"]:
-        yield _refused(host, "foreign-etcd", "/var/lib/etcd has the data of an etcd that is not ours",
+        yield _refused(host, "host.foreign-etcd", "/var/lib/etcd has the data of an etcd that is not ours",
                        f"{hint}: mv /var/lib/etcd /var/lib/etcd.old")
     if host.is_node and facts["kubelet_client"]:
         # client-go prefers it to the certificate that the kubeconfig names (certificate_store.go).
-        yield _refused(host, "foreign-kubelet", "/var/lib/kubelet has the certificate of a kubelet that is not ours",
+        yield _refused(host, "host.foreign-kubelet", "/var/lib/kubelet has the certificate of a kubelet that is not ours",
                        f"{hint}: mv /var/lib/kubelet/pki /root")
 
 
@@ -180,15 +183,16 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     kernel = tuple(int(word) for word in re.findall(r"\d+", facts["kernel"])[:2])
     if cluster.network.proxy_mode == "nftables" and kernel < NFTABLES_KERNEL:
         oldest = ".".join(map(str, NFTABLES_KERNEL))
-        yield _refused(host, "kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
+        yield _refused(host, "host.kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
                        "cluster.network.proxy_mode: iptables, or a newer kernel")
     release = tuple(int(word) for word in re.findall(r"\d+", facts["os_version"]))
     if cluster.network.proxy_mode == "nftables" and release and release < NFTABLES_RELEASES.get(facts["os"], ()):
-        yield _refused(host, "nftables-version", f"the nft of {facts['os']} {facts['os_version']} is older than 1.0.1, which "
+        yield _refused(host, "host.nftables-version",
+                       f"the nft of {facts['os']} {facts['os_version']} is older than 1.0.1, which "
                        "kube-proxy with nftables needs", "cluster.network.proxy_mode: iptables, or a newer release")
     if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in host.settings.kubelet.config:
         servers = facts["nameservers"].strip()
-        yield _refused(host, "resolv-conf",
+        yield _refused(host, "host.resolv-conf",
                        f"its name servers ({servers}) answer on the machine alone, and pods cannot reach them",
                        "write a resolv.conf with the real ones, and name it in cluster.kubelet.config.resolvConf")
 

@@ -23,7 +23,7 @@ UDP_SECONDS = 4.0
 """How long datagrams are sent to a port that is listened on, before they count as dropped."""
 
 OVERLAY = "8472"
-CODE = "host.unreachable"
+UNREACHABLE = "host.unreachable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from clusterctl.engine import Events
 from clusterctl.model import Host
 from clusterctl.resources.base import Change
 from clusterctl.storage import Journal
-from clusterctl.text import printable
+from clusterctl.text import printable, shown_hosts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ class Printable(Protocol):
     def as_dict(self) -> dict[str, object]: ...
 
 
+MOST_CHANGES = 12
+"""Of a host in a stage that are listed without ``-v``."""
 MOST_NOTES = 8
 """On the inventory that are printed above a plan."""
 
@@ -124,6 +126,11 @@ class Report(Events):
 
     def warn(self, text: str) -> None:
         self.emit("warning", text=text)
+
+    def warn_of_hosts(self, warnings: Sequence[str], hosts: Sequence[Host]) -> None:
+        """Report warnings of a plan, of which those of hosts begin with their names."""
+        for text in warnings:
+            self.warn(text)
 
     def plan(self, plan: Printable) -> None:
         self.emit("plan", **plan.as_dict())
@@ -271,6 +278,15 @@ class TextReport(Report):
         total = f" of {fields['total'] / 2**20:.0f}" if fields["total"] else ""
         self._line(f"{self._clock()}  fetching {fields['path'].rsplit('/', 1)[-1]}: {fields['done'] / 2**20:.0f}{total} MiB")
 
+    def warn_of_hosts(self, warnings: Sequence[str], hosts: Sequence[Host]) -> None:
+        """Print the same warning of several hosts once."""
+        names, alike = {host.name for host in hosts}, defaultdict[str, list[str]](list)
+        for text in warnings:
+            name, _, rest = text.partition(": ")
+            alike[rest if name in names else text].extend([name] if name in names else [])
+        for text, of in alike.items():
+            self.warn(f"{shown_hosts(of)}: {text}" if of else text)
+
     def _show_warning(self, fields: dict[str, Any]) -> None:
         self._line(f"warning: {fields['text']}", "yellow")
 
@@ -329,16 +345,31 @@ class TextReport(Report):
                 self._show_drain_plan({"drains": [one["drain"]]})
 
     def _show_machines(self, changes: Sequence[dict[str, Any]], safe: Mapping[str, str]) -> None:
-        stage = host = ""
+        """Hosts with the same changes are shown together. Many changes are counted; ``-v`` lists them."""
+        stages: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for change in changes:
-            if change["stage"] != stage:
-                stage, host = change["stage"], ""
-                self._line(f"stage {stage}", "bold")
-            if change["host"] != host:
-                host = change["host"]
-                self._line(f"  {host}" + (f" ({why})" if (why := safe.get(host)) else ""))
-            style = "yellow" if change["disruptive"] else None
-            self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
+            stages.setdefault(change["stage"], {}).setdefault(change["host"], []).append(change)
+        for stage, by_host in stages.items():
+            self._line(f"stage {stage}", "bold")
+            alike: dict[tuple[object, ...], list[str]] = {}
+            for host, own in by_host.items():
+                what = ((change["resource"], change["action"], change["reason"], change.get("diff")) for change in own)
+                alike.setdefault((safe.get(host), *what), []).append(host)
+            for hosts in alike.values():
+                why = safe.get(hosts[0])
+                self._line(f"  {shown_hosts(hosts)}" + (f" ({why})" if why else ""))
+                self._show_changes(by_host[hosts[0]])
+
+    def _show_changes(self, changes: Sequence[dict[str, Any]]) -> None:
+        few = self.verbose or len(changes) <= MOST_CHANGES
+        if not few:
+            count = Counter(change["action"] for change in changes if not change["disruptive"])
+            counted = ", ".join(f"{SIGNS[action]} {number} {action}" for action, number in sorted(count.items()))
+            self._line(f"    {counted} (-v lists them)")
+        for change in changes:
+            if few or change["disruptive"] or change.get("diff"):
+                style = "yellow" if change["disruptive"] else None
+                self._line(f"    {SIGNS[change['action']]} {change['resource']}  {change['action']} ({change['reason']})", style)
             for line in change.get("diff", "").splitlines():
                 self._line(f"        {line}", {"+": "green", "-": "red"}.get(line[:1]))
 

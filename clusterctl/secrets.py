@@ -97,7 +97,8 @@ def _obtain(source: Source, variable: str, what: str) -> Secret | None:
     """Look in the one place that is named. The variable leaves the environment in any case: children must not inherit it."""
     from_environment = os.environ.pop(variable, "")
     if sum((source.fd is not None, source.command is not None, source.ask)) > 1:
-        raise InputError("is given in several ways at once", where=what, hint="name one of descriptor, command, prompt")
+        raise InputError("is given in several ways at once", where=what, code="secret.several",
+                         hint="name one of descriptor, command, prompt")
     if source.fd is not None:
         return _checked(_read_descriptor(source.fd, what), what)
     if source.command is not None:
@@ -111,13 +112,13 @@ def _checked(content: bytes, where: str) -> Secret:
     """The first line, which must be text."""
     line = content.split(b"\n", 1)[0].removesuffix(b"\r")
     if not line:
-        raise InputError("is empty", where=where)
+        raise InputError("is empty", where=where, code="secret.empty")
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise InputError("is not UTF-8", where=where) from None
+        raise InputError("is not UTF-8", where=where, code="secret.malformed") from None
     if "\0" in text or len(line) > MOST_BYTES:
-        raise InputError("holds a NUL byte or is too long", where=where)
+        raise InputError("holds a NUL byte or is too long", where=where, code="secret.malformed")
     return Secret(text)
 
 
@@ -127,13 +128,14 @@ def _read_descriptor(fd: int, what: str) -> bytes:
     try:
         while b"\n" not in content and len(content) <= MOST_BYTES:
             if not select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise InputError(f"descriptor {fd} gave no line within {DEADLINE:g} s", where=what)
+                raise InputError(f"descriptor {fd} gave no line within {DEADLINE:g} s", where=what, code="secret.descriptor")
             block = os.read(fd, MOST_BYTES)
             if not block:
                 break
             content += block
     except (OSError, ValueError, OverflowError):
-        raise InputError(f"descriptor {fd} cannot be read", where=what, hint="for number 3, redirect it: 3<file") from None
+        raise InputError(f"descriptor {fd} cannot be read", where=what, code="secret.descriptor",
+                         hint="for number 3, redirect it: 3<file") from None
     return bytes(content)
 
 
@@ -141,9 +143,9 @@ def _run_command(command: str, what: str, cwd: Path | None = None) -> bytes:
     try:
         arguments = shlex.split(command)
     except ValueError as error:
-        raise InputError(f"the command cannot be split into arguments: {error}", where=what) from None
+        raise InputError(f"the command cannot be split into arguments: {error}", where=what, code="secret.command") from None
     if not arguments:
-        raise InputError("the command is empty", where=what)
+        raise InputError("the command is empty", where=what, code="secret.command")
     return run(arguments, what=f"command for the {what}", deadline=DEADLINE, most_bytes=65536, cwd=cwd)
 
 
@@ -154,4 +156,5 @@ def _prompt(what: str, variable: str) -> str:
             warnings.simplefilter("error", getpass.GetPassWarning)
             return getpass.getpass(f"{what}: ")
     except (getpass.GetPassWarning, OSError):
-        raise InputError("there is no terminal to ask on", where=what, hint=f"set {variable} or name a descriptor") from None
+        raise InputError("there is no terminal to ask on", where=what, code="secret.no-terminal",
+                         hint=f"set {variable} or name a descriptor") from None

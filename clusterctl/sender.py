@@ -44,7 +44,8 @@ class Sender(threading.Thread):
             pass
         except Exception as error:
             # Nothing of ours may wait for the rest of a program that will never come.
-            self.error = error if isinstance(error, ClusterctlError) else Stopped(f"the program cannot be sent: {error}")
+            self.error = error if isinstance(error, ClusterctlError) else Stopped(f"the program cannot be sent: {error}",
+                                                                                  code="program.not-sent")
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 self._channel.close()
 

@@ -119,7 +119,8 @@ def hops(jumps: str) -> list[Ssh]:
     for jump in jumps.split(","):
         match = _HOP.fullmatch(jump.strip())
         if match is None or not 1 <= int(match[3] or 22) <= 65535:
-            raise InputError(f"{jump!r} is no bastion", where="ProxyJump", hint="write it as [USER@]HOST[:PORT]")
+            raise InputError(f"{jump!r} is no bastion", where="ProxyJump", code="ssh.malformed-option",
+                             hint="write it as [USER@]HOST[:PORT]")
         named: dict[str, Any] = {"user": match[1], "port": int(match[3]) if match[3] else None}
         found.append(Ssh(address=match[2], **{name: value for name, value in named.items() if value is not None}))
     return found

@@ -131,7 +131,7 @@ def _configured(ssh: Ssh) -> Mapping[str, Any]:
         return found
     except (OSError, ValueError, paramiko.SSHException) as error:
         raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config",
-                         hint="correct the line that is named; ssh -G HOST says the same") from None
+                         hint="correct the line that is named; ssh -G HOST says the same", code="ssh.config-unreadable") from None
 
 
 @lru_cache(maxsize=4)

@@ -25,7 +25,8 @@ def user_home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        raise InputError("this user has no home folder", where="HOME", hint="set HOME to a folder of this user") from None
+        raise InputError("this user has no home folder", where="HOME", code="state.no-home",
+                         hint="set HOME to a folder of this user") from None
 
 
 def user_cache() -> Path:
@@ -84,7 +85,7 @@ def _usable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(f"the state folder cannot be used: {error.strerror}", where=str(path),
-                      hint="make it this user's own, or give another folder with --state DIR") from error
+                      hint="make it this user's own, or give another folder with --state DIR", code="state.unusable") from error
 
 
 PARENT, IGNORE = ".clusterctl", b"*\n"
@@ -109,12 +110,13 @@ class StateFolder:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self._is_ours(ignore):
                 raise Refused("is neither empty nor a state folder", where=str(self.path),
-                              hint="give a folder that is empty or does not exist with --state DIR")
+                              hint="give a folder that is empty or does not exist with --state DIR", code="state.foreign-folder")
             # One that others may write to, as /tmp, is not this user's to take.
             if not os.listdir(self.path) and not self.path.stat().st_mode & 0o022:
                 self.path.chmod(0o700)
             if self.path.stat().st_mode & 0o077:
-                raise Refused("others on this machine may read this folder", where=str(self.path), hint=f"chmod 700 {self.path}")
+                raise Refused("others on this machine may read this folder", where=str(self.path),
+                              code="state.readable-by-others", hint=f"chmod 700 {self.path}")
             if not ignore.exists():
                 write_whole(ignore, IGNORE)
 
@@ -137,12 +139,13 @@ class StateFolder:
         path = self.path / name
         try:
             if path.stat().st_mode & 0o077:
-                raise Refused("others on this machine may read this file", where=str(path), hint=f"chmod 600 {path}")
+                raise Refused("others on this machine may read this file", where=str(path), code="state.readable-by-others",
+                              hint=f"chmod 600 {path}")
             return path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="state.unreadable") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file in it, 0600 from its first byte."""
@@ -174,7 +177,8 @@ class StateFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
-                raise Locked(f"held by {holder}", where=str(self.path), hint="wait until it is done, then run it again") from None
+                raise Locked(f"held by {holder}", where=str(self.path), code="lock.held",
+                             hint="wait until it is done, then run it again") from None
             who = f"{getpass.getuser()}@{socket.gethostname()}"
             text = f"{who}, pid {os.getpid()}, {operation}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
             with _usable(path):

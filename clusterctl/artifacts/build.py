@@ -32,11 +32,13 @@ def check_tools(recipes: Iterable[Recipe]) -> str:
     if "gcc" not in missing and any("seccomp" in recipe.tags for recipe in wanted) and not _has_library("libseccomp"):
         missing.append("libseccomp (its headers)")
     if missing:
-        raise Refused(f"building from source needs {', '.join(missing)}", where="mirror", hint=f"install {PACKAGES}")
+        raise Refused(f"building from source needs {', '.join(missing)}", where="mirror", code="mirror.program-missing",
+                      hint=f"install {PACKAGES}")
     found = run(["go", "env", "GOVERSION"], Path.cwd(), deadline=60).strip()
     match = re.match(r"go(\d+)\.(\d+)", found)
     if match is None or (int(match[1]), int(match[2])) < OLDEST_GO:
-        raise Refused(f"building from source needs Go 1.26 or newer; here is {found}", where="mirror", hint=f"install {PACKAGES}")
+        raise Refused(f"building from source needs Go 1.26 or newer; here is {found}", where="mirror", code="mirror.go-version",
+                      hint=f"install {PACKAGES}")
     return found
 
 
@@ -64,7 +66,7 @@ def run(argv: Sequence[str], folder: Path, *, deadline: float, env: Mapping[str,
     if process.returncode:
         tail = "\n".join((errors or output).strip().splitlines()[-12:])
         raise Stopped(f"{' '.join(argv[:3])} ended with {process.returncode}: {tail}", where="mirror",
-                      hint="run clusterctl mirror again; what is done is kept")
+                      hint="run clusterctl mirror again; what is done is kept", code="mirror.build-failed")
     return output + errors
 
 
@@ -77,7 +79,8 @@ def _communicate(process: subprocess.Popen[str], ends: float, tick: Tick | None)
             return process.communicate(timeout=1)
         except subprocess.TimeoutExpired:
             if time.monotonic() > ends:
-                raise Stopped("a build took too long and was ended", where=str(process.args), hint="run it again") from None
+                raise Stopped("a build took too long and was ended", where=str(process.args), code="mirror.build-timeout",
+                              hint="run it again") from None
             if tick:
                 tick()
 
@@ -127,7 +130,7 @@ class Workshop:
         printed = run([str(program), *arguments], self.folder, deadline=60)
         if self.recipe.printed not in printed:
             raise Stopped(f"{name} says {printed.strip()[:200]!r} instead of {self.recipe.printed}", where="mirror",
-                          hint="this is an error of clusterctl: report it")
+                          hint="this is an error of clusterctl: report it", code="mirror.build-unexpected")
 
     def _prepare(self) -> None:
         """Write the wrapper module, once: the target's own Go line and settings, its replacements, our programs as tools."""
@@ -152,7 +155,8 @@ class Workshop:
         except Stopped as error:
             said = re.search(r'"Error": "(.*)"', error.message)
             raise Stopped(f"the module {self.recipe.name} cannot be had: {said[1] if said else error.message}", where="mirror",
-                          hint="choose another version of it, in the inventory: cluster.versions") from None
+                          hint="choose another version of it, in the inventory: cluster.versions",
+                          code="mirror.module-unavailable") from None
         found: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{"):])[0]
         info = json.loads(Path(found["Info"]).read_text(encoding="utf-8"))
         return {"GoMod": found["GoMod"], "Dir": found["Dir"], "Time": info["Time"]}

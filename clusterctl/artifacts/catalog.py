@@ -128,7 +128,7 @@ def read_pins(path: Path) -> Mapping[str, Pin]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="artifact.catalog-unreadable") from error
     return parse_pins(content, str(path))
 
 
@@ -138,7 +138,7 @@ def parse_pins(content: bytes, where: str) -> Mapping[str, Pin]:
         return {str(name): _pin(entry) for name, entry in json.loads(content).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"not a catalog: {type(error).__name__}: {error}", where=where,
-                         hint="fill the mirror again: clusterctl mirror") from None
+                         hint="fill the mirror again: clusterctl mirror", code="artifact.catalog-malformed") from None
 
 
 def _pin(entry: Mapping[str, object]) -> Pin:

@@ -80,7 +80,7 @@ def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, s
     try:
         return pool.submit(_read_small, url, limit, patience, headers).result(patience.small)
     except TimeoutError:
-        raise Interrupted(f"took longer than {patience.small:.0f} s", where=url) from None
+        raise Interrupted(f"took longer than {patience.small:.0f} s", where=url, code="download.timeout") from None
     finally:
         pool.shutdown(wait=False)
 
@@ -88,13 +88,13 @@ def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, s
 def _read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str]) -> bytes:
     with _opened(url, 0, patience, headers) as response:
         if url.lower().startswith("https:") and not response.geturl().lower().startswith("https:"):
-            raise Interrupted("redirects to plain HTTP", where=url)
+            raise Interrupted("redirects to plain HTTP", where=url, code="download.insecure-redirect")
         try:
             content: bytes = response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise Interrupted(f"broke off: {error}", where=url) from error
+            raise Interrupted(f"broke off: {error}", where=url, code="download.interrupted") from error
     if len(content) > limit:
-        raise NotThere(f"is larger than {limit} bytes", where=url)
+        raise NotThere(f"is larger than {limit} bytes", where=url, code="download.too-large")
     return content
 
 
@@ -125,7 +125,7 @@ def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> No
         sizes = f"{size} bytes" + (f" of which {pin.size} were expected" if pin.size and size != pin.size else "")
         raise IntegrityError(f"expected sha256 {pin.sha256}, got {found} ({sizes}); the file was deleted", where=url,
                              code="artifact.mismatch",
-                             hint="find out who changed it; use another mirror, or correct the pin if that is wrong "
+                             hint="find out what changed it; use another mirror, or correct the pin if that is wrong "
                                   "(of clusterctl.lock: clusterctl lock --update PRODUCT)")
 
 
@@ -175,7 +175,8 @@ def _start(response: Any, offset: int, url: str, part: Path) -> int:
     match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", "").strip())
     if response.status != http.client.PARTIAL_CONTENT or match is None or int(match[1]) != offset:
         part.write_bytes(b"")
-        raise Interrupted(f"answered with {response.status} and another range than was asked for", where=url)
+        raise Interrupted(f"answered with {response.status} and another range than was asked for", where=url,
+                          code="download.interrupted")
     return offset
 
 
@@ -191,11 +192,11 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
             if done > limit:
                 return  # too large: the digest will not match
             if time.monotonic() > ends:
-                raise Interrupted(f"took longer than {patience.whole:.0f} s", where=url)
+                raise Interrupted(f"took longer than {patience.whole:.0f} s", where=url, code="download.timeout")
     except (OSError, http.client.HTTPException) as error:
-        raise Interrupted(f"broke off after {done} bytes: {error}", where=url) from error
+        raise Interrupted(f"broke off after {done} bytes: {error}", where=url, code="download.interrupted") from error
     if total is not None and done < total:
-        raise Interrupted(f"broke off after {done} of {total} bytes", where=url)
+        raise Interrupted(f"broke off after {done} of {total} bytes", where=url, code="download.interrupted")
 
 
 def _reason(error: Exception) -> object:
@@ -221,9 +222,9 @@ def _opened(url: str, offset: int, patience: Patience, headers: Mapping[str, str
             return error
         error.close()
         if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
-            raise Interrupted(f"answered with {error.code} {error.reason}", where=url) from None
-        refusal = NotThere(f"answered with {error.code} {error.reason}", where=url)
+            raise Interrupted(f"answered with {error.code} {error.reason}", where=url, code="download.server-error") from None
+        refusal = NotThere(f"answered with {error.code} {error.reason}", where=url, code="download.refused")
         refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
         raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.
-        raise Interrupted(f"cannot be reached: {_reason(error)}", where=url) from error
+        raise Interrupted(f"cannot be reached: {_reason(error)}", where=url, code="download.unreachable") from error

@@ -47,7 +47,8 @@ class Mirror:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="let this user read it") from None
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="mirror.unreadable",
+                             hint="let this user read it") from None
         parse_pins(content, str(path))
         return dict(json.loads(content))
 
@@ -89,13 +90,13 @@ class Mirror:
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise Refused(f"the mirror cannot be written: {error.strerror}", where=str(self.folder),
-                          hint="give another folder with --directory") from error
+                          hint="give another folder with --directory", code="mirror.unwritable") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Locked("another process is filling this mirror", where=str(self.folder),
-                             hint="wait until it is done") from None
+                             hint="wait until it is done", code="mirror.locked") from None
             work = self.folder / ".work"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(exist_ok=True)
@@ -193,7 +194,8 @@ class Filling:
 
     def _tick(self, progress: Progress, label: str) -> None:
         if self._interrupted.is_set():
-            raise Stopped("interrupted", where="mirror", hint="run clusterctl mirror again; what is done is kept")
+            raise Stopped("interrupted", where="mirror", code="run.interrupted",
+                          hint="run clusterctl mirror again; what is done is kept")
         progress.tick(label)
 
     def _make(self, recipe: Recipe, outputs: Sequence[Output], go: str, work: Path, tick: Callable[[], None]) -> None:
@@ -214,7 +216,7 @@ class Filling:
                 self.filled.added.append(output.path)
         except OSError as error:
             raise Stopped(f"{_label(outputs)} cannot be made: {error.strerror or error}", where=str(self.mirror.folder),
-                          hint="make room, then run clusterctl mirror again") from error
+                          hint="make room, then run clusterctl mirror again", code="mirror.not-written") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

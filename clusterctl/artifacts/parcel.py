@@ -46,7 +46,8 @@ def write_parcel(source: Path, target: Path, programs: Mapping[str, str], *, arc
                 tar.addfile(file_entry(name, size), hashed)
                 sums[name] = hashed.digest.hexdigest()
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise IntegrityError(f"is no whole archive: {error}", where=str(source), hint=_HINT) from None
+        raise IntegrityError(f"is no whole archive: {error}", where=str(source), code="artifact.archive-damaged",
+                             hint=_HINT) from None
     return "".join(f"{sums[name]} *{name}\n" for name in sorted(sums, key=os.fsencode)).encode()
 
 
@@ -63,7 +64,7 @@ def _programs(source: Path, programs: Mapping[str, str], *, archive: bool) -> It
             if content is not None:
                 yield missing.pop(member.name), member.size, content
     if missing:
-        raise IntegrityError(f"holds no file {min(missing)}", where=str(source), hint=_HINT)
+        raise IntegrityError(f"holds no file {min(missing)}", where=str(source), hint=_HINT, code="artifact.archive-incomplete")
 
 
 class _Hashed:

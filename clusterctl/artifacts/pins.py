@@ -36,7 +36,7 @@ def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mappi
     for path, pin in inventory.items():
         if path in known and known[path].sha256 != pin.sha256:
             raise InputError(f"contradicts the built-in pin of {path} ({pin.sha256}, built in: {known[path].sha256})",
-                             where="cluster.artifacts.pins", code="artifact.pin-conflict",
+                             where="cluster.artifacts.pins", code="artifact.inventory-pin-conflict",
                              hint="remove this pin: the built-in one is the sha256 of upstream's release")
     sources = {**dict.fromkeys(lock, LOCK), **dict.fromkeys(mirror.pins, mirror.source), **dict.fromkeys(inventory, INVENTORY)}
     pins = {**inventory, **known}

@@ -30,5 +30,6 @@ def own_architecture() -> str:
     """This machine's architecture as releases name it. Raises Refused for one that Kubernetes is not released for."""
     found = _ARCHITECTURES.get(platform.machine())
     if found is None:
-        raise Refused(f"programs for {platform.machine()} cannot be built here", where="mirror", hint="use amd64 or arm64")
+        raise Refused(f"programs for {platform.machine()} cannot be built here", where="mirror", code="mirror.architecture",
+                      hint="use amd64 or arm64")
     return found

@@ -50,7 +50,7 @@ class Location:
             os.stat(f"{folder}/.")
         except OSError as error:
             raise InputError(f"cannot be used: {error.strerror}", where=f"cluster.artifacts.mirror: {folder}",
-                             hint=f"fill one: clusterctl mirror --directory {folder}") from None
+                             hint=f"fill one: clusterctl mirror --directory {folder}", code="artifact.mirror-unusable") from None
         return cls(folder=folder)
 
 
@@ -117,7 +117,7 @@ class Store:
         if self.is_verified(place, artifact.sha256):
             return place
         raise IntegrityError(f"expected sha256 {artifact.sha256}, got {digest(place)}", where=str(place),
-                             hint="remove the file and fill the mirror again: clusterctl mirror")
+                             hint="remove the file and fill the mirror again: clusterctl mirror", code="artifact.mismatch")
 
     def is_verified(self, path: Path, sha256: str) -> bool:
         """Whether a file has this digest; one that has not changed since is not read again."""
@@ -175,8 +175,8 @@ def _combined(artifact: Artifact, errors: Sequence[ClusterctlError]) -> Clusterc
     reasons = "; ".join(dict.fromkeys(f"{error.where}: {error.message}" for error in errors)) or "no source has it"
     for error in errors:
         if isinstance(error, IntegrityError):
-            return IntegrityError(reasons, where=artifact.path, hint=error.hint)
-    return Unreachable(f"cannot be had: {reasons}", where=artifact.path,
+            return IntegrityError(reasons, where=artifact.path, hint=error.hint, code="artifact.mismatch")
+    return Unreachable(f"cannot be had: {reasons}", where=artifact.path, code="artifact.unavailable",
                        hint="check the network, or name a mirror that has it: cluster.artifacts.mirror")
 
 
@@ -265,7 +265,7 @@ def _mirror_catalog(store: Store, pin: Pin | None) -> MirrorCatalog:
     sha256 = hashlib.sha256(content or b"").hexdigest()
     if pin is not None and sha256 != pin.sha256:
         raise IntegrityError(f"expected sha256 {pin.sha256}, got {sha256}", where=where, code="artifact.catalog-changed",
-                             hint=f"find out who changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
+                             hint=f"find out what changed it, or give its new sha256 in cluster.artifacts.pins[{CATALOG!r}]")
     if content is None:
         return MirrorCatalog(source)
     if pin is None and folder is None and not source.lower().startswith("https://"):
@@ -283,7 +283,8 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=where, hint="let this user read the mirror") from None
+            raise InputError(f"cannot be read: {error.strerror}", where=where, code="artifact.catalog-unreadable",
+                             hint="let this user read the mirror") from None
     kept = store.cache / "catalogs" / hashlib.sha256(where.encode()).hexdigest()
     try:
         content = read_small(where, 16 << 20, store.patience)
@@ -293,7 +294,7 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
         with contextlib.suppress(OSError):
             return kept.read_bytes()
         raise Unreachable(f"the mirror {error.message}", where=where,
-                          hint="check cluster.artifacts.mirror and the network") from error
+                          hint="check cluster.artifacts.mirror and the network", code="artifact.mirror-unreachable") from error
     with contextlib.suppress(OSError):
         make_folder(kept.parent)
         write_whole(kept, content)

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 
 class Interrupted(BaseException):
     """Ctrl-C, a SIGTERM, or the end of a run's time (SIGALRM). For a KeyboardInterrupt the library has its own exit code."""
 
-    exit_code = 4
+    exit_code, code = 4, "run.interrupted"
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         why = "the time that --timeout gave is over" if number == signal.SIGALRM else "interrupted"
@@ -32,10 +32,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror", "root")
+PARTS = ("init", "cluster", "node", "os_update", "upgrade", "etcd", "day", "reset", "inventory", "lock", "mirror",
+         "timeline", "explain", "root")
 """The modules with verbs, in the order of the help."""
 
-OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day"}
+OWN = {"plan": "cluster", "apply": "cluster", "status": "day", "exec": "day", "kubeconfig": "day", "explain": "explain"}
 """Verbs that are called often, and the only module that they need: to know all the others takes a tenth of their time."""
 
 
@@ -86,8 +87,8 @@ def main() -> NoReturn:
         code = error.exit_code
     except (Interrupted, KeyboardInterrupt) as error:
         text, code = str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code
-        _say(f"{text}\n  next: run the same command again to continue",
-             {"event": "error", "error": "Interrupted", "exit_code": code, "message": text})
+        _say(f"{text} [{Interrupted.code}]\n  next: run the same command again to continue",
+             {"event": "error", "error": "Interrupted", "exit_code": code, "code": Interrupted.code, "message": text})
     except Exception as error:
         code = _wrong_usage(error) or _bug(error)
     _leave(code)
@@ -95,8 +96,13 @@ def main() -> NoReturn:
 
 def _wrong_usage(error: Exception) -> int | None:
     from clusterctl.cli.usage import show_wrong_usage
+    from clusterctl.errors import InputError
 
-    return show_wrong_usage(error)
+    event = show_wrong_usage(error)
+    if event is None:
+        return None
+    _say_json(event)
+    return InputError.exit_code
 
 
 def _furnish() -> None:
@@ -123,32 +129,49 @@ def _say(text: str, event: dict[str, object]) -> None:
     """An error, for people and, where they asked for it, for programs."""
     from clusterctl.text import printable
 
+    _say_json(event)
+    with contextlib.suppress(OSError):
+        print(f"clusterctl: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _say_json(event: dict[str, object]) -> None:
+    """Print an event where the command line asks for JSON."""
     words = list(zip(sys.argv, [*sys.argv[1:], ""], strict=True))
     if any(pair in (("-o", "json"), ("--output", "json")) or pair[0] in ("-ojson", "--output=json") for pair in words):
         import json
 
         with contextlib.suppress(OSError):  # Where it goes may be what is full.
             print(json.dumps(event), flush=True)
-    with contextlib.suppress(OSError):
-        print(f"clusterctl: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def unforeseen(error: Exception) -> tuple[str, str, int]:
-    """What is said of an error that no code expects, what to do, and the exit code. A full disk or a pipe's end is no bug."""
+class Unforeseen(NamedTuple):
+    """How an error is reported that no other code expects."""
+
+    text: str
+    hint: str
+    exit_code: int
+    code: str
+
+
+def unforeseen(error: Exception) -> Unforeseen:
+    """Return how an error is reported that no other code expects. A full disk or a closed pipe is no bug."""
     if isinstance(error, BrokenPipeError):
-        return "nobody reads its output any more", "run it again", 128 + signal.SIGPIPE
+        return Unforeseen("its output was closed", "run it again", 128 + signal.SIGPIPE, "internal.output-closed")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"cannot be written: {error.strerror}", "make room where its output and its files go, then run it again", 1
-    return (f"this is a bug: {type(error).__name__}: {error}",
-            "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again", 1)
+        return Unforeseen(f"cannot be written: {error.strerror}", "make room for its output and its files, then run it again", 1,
+                          "internal.no-space")
+    return Unforeseen(f"this is a bug: {type(error).__name__}: {error}",
+                      "run it again with CLUSTERCTL_DEBUG=1 and report what it prints; the same command may be run again",
+                      1, "internal.bug")
 
 
 def _bug(error: Exception) -> int:
-    text, hint, code = unforeseen(error)
-    if isinstance(error, BrokenPipeError):  # There is nobody left to tell.
-        return code
+    text, hint, exit_code, code = unforeseen(error)
+    if isinstance(error, BrokenPipeError):  # Nothing reads a message.
+        return exit_code
     if os.environ.get("CLUSTERCTL_DEBUG"):
         raise error
-    event = {"event": "error", "error": type(error).__name__, "exit_code": code, "message": text, "hint": hint}
-    _say(f"{text}\n  next: {hint}", event)
-    return code
+    event = {"event": "error", "error": type(error).__name__, "exit_code": exit_code, "code": code,
+             "message": text, "hint": hint}
+    _say(f"{text} [{code}]\n  next: {hint}", event)
+    return exit_code

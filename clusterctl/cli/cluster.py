@@ -87,8 +87,7 @@ def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> N
     named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes
     if named and named != meant:
         report.progress(f"Kubernetes {named} in the inventory means {meant}")
-    for warning in found.warnings:
-        report.warn(warning)
+    report.warn_of_hosts(found.warnings, opened.cluster.hosts)
     report.plan(with_differences(opened, found) if diff else found)
 
 

@@ -152,7 +152,7 @@ def execute(
     from clusterctl.operations import execute as operation
 
     if not context.args:
-        raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD")
+        raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD", code="exec.no-command")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
     with call.session(Events()) as opened:
         answers = operation.execute(opened, select(opened.cluster, hosts, "HOSTS"), command, silence=timeout)

@@ -124,7 +124,7 @@ def _host(found: Inventory, name: str, output: InventoryOutput) -> Host:
     try:
         return found.cluster.host(name)
     except KeyError:
-        raise InputError(f"no host is called {name!r}", where="--explain", code="inventory.unknown-host",
+        raise InputError(f"no host is called {name!r}", where="--explain", code="inventory.no-host",
                          hint=f"hosts: {', '.join(host.name for host in found.cluster.hosts)}") from None
 
 

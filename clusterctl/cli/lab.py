@@ -49,7 +49,7 @@ def parse_size(text: str) -> int:
     """Bytes of a size as ``512M`` or ``4G`` (powers of 1024); raises :class:`InputError`."""
     match = re.fullmatch(r"(\d+)([KMGT]?)(?:iB?|B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise InputError(f"{text!r} is not a size", where="--memory", hint="write it as 512M or 4G")
+        raise InputError(f"{text!r} is not a size", where="--memory", hint="write it as 512M or 4G", code="lab.memory")
     return int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
 
 
@@ -146,7 +146,7 @@ def list_labs(output: Annotated[str, typer.Option("-o", "--output", help="text o
     if output == "json":
         return _say(json.dumps(rows, indent=1))
     if output != "text":
-        raise InputError(f"there is no output {output!r}", where="--output", hint="text or json")
+        raise InputError(f"there is no output {output!r}", where="--output", hint="text or json", code="cli.output-format")
     for row in rows:
         _say(f"{row['lab']:<16} {row['machine']:<10} {row['address']:<15} {row['role']:<14} {row['state']}")
     return None
@@ -182,7 +182,7 @@ def execute(command: Annotated[list[str], typer.Argument(metavar="CMD...", help=
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise InputError(f"{command[0]} cannot be run: {error.strerror}", where="lab exec") from error
+        raise InputError(f"{command[0]} cannot be run: {error.strerror}", where="lab exec", code="lab.command-not-run") from error
 
 
 @app.command()

@@ -52,7 +52,8 @@ def _recipes(kubernetes: Sequence[str] | None, components: Sequence[str], arch: 
     try:
         versions = [known_versions(version) for version in kubernetes or MIRRORED]
     except ValueError as error:
-        raise InputError(str(error), where="--kubernetes", hint="for instance --kubernetes 1.36.4") from None
+        raise InputError(str(error), where="--kubernetes", code="version.unsupported",
+                         hint="for instance --kubernetes 1.36.4") from None
     versions += [known_versions(versions[0].kubernetes, **{name: version}) for name, version in components_of(components)]
     return recipes(versions, arch)
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 def _folder(text: str) -> Path:
     """What was said to ``--state``; no name is not the folder that somebody stands in. Raises InputError."""
     if not text:
-        raise InputError("names no folder", where="--state", hint="leave it out for .clusterctl/NAME beside the inventory")
+        raise InputError("names no folder", where="--state", code="cli.no-state-folder",
+                         hint="leave it out for .clusterctl/NAME beside the inventory")
     return Path(text)
 
 
@@ -102,7 +103,8 @@ def refuse_versions(option: str, given: Iterable[str]) -> None:
 
     for version in given:
         if not VERSION.fullmatch(version):
-            raise InputError(f"{version!r} is no version", where=option, hint="a version is such as 1.37.2, with neither v nor x")
+            raise InputError(f"{version!r} is no version", where=option, code="version.malformed",
+                             hint="a version is such as 1.37.2, with neither v nor x")
 
 
 def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) -> None:
@@ -131,9 +133,11 @@ def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
         name, equals, version = entry.partition("=")
         field = name.replace("-", "_")
         if not equals:
-            raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", hint="for instance containerd=2.3.4")
+            raise InputError(f"{entry!r} is not NAME=VERSION", where="--component", code="cli.component-form",
+                             hint="for instance containerd=2.3.4")
         if field not in products:
-            raise InputError(f"no product is called {name!r}", where="--component", hint=f"products: {', '.join(products)}")
+            raise InputError(f"no product is called {name!r}", where="--component", code="version.unknown-product",
+                             hint=f"products: {', '.join(products)}")
         if field != "pause" or not re.fullmatch(r"\d+(\.\d+)*", version):  # It counts in two numbers as well.
             refuse_versions("--component", [version])
         components.append((field, version))
@@ -299,7 +303,7 @@ def gather(
 
     names = tuple(name for name in (limit or "").split(",") if name)
     if limit is not None and not names:
-        raise InputError("names no host", where="--limit", hint="leave it out for all hosts")
+        raise InputError("names no host", where="--limit", hint="leave it out for all hosts", code="hosts.none-selected")
     with asking():
         ssh_password = secrets.ssh_password(source("ssh"))
         password = secrets.sudo_password(source("sudo"))

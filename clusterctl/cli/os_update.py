@@ -87,7 +87,8 @@ def _check(max_unavailable: str) -> None:
     from clusterctl.errors import InputError
 
     if max_unavailable and not re.fullmatch(r"[1-9]\d*%?", max_unavailable):
-        raise InputError(f"{max_unavailable!r} is neither a number nor a percentage", where="--max-unavailable", hint="2, or 25%")
+        raise InputError(f"{max_unavailable!r} is neither a number nor a percentage", where="--max-unavailable",
+                         code="cli.max-unavailable", hint="2, or 25%")
 
 
 def _again(late: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli import Interrupted, unforeseen
-from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Refused, Stopped
+from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Stopped, raise_all
 
 if TYPE_CHECKING:
     from clusterctl.operations.base import Session
@@ -29,13 +29,14 @@ def asking() -> Iterator[None]:
         yield
     except (typer.Abort, EOFError, Interrupted):
         typer.echo(err=True)
-        raise Refused("the question was not answered: this is not carried out", hint="run it again") from None
+        raise Refused("the question was not answered: nothing was changed", code="cli.cancelled",
+                      hint="run it again") from None
 
 
 def ask(question: str, hint: str) -> str:
     """What somebody at the terminal types. ``hint``: how to do without. Raises Refused where nobody answers."""
     if not sys.stdin.isatty():
-        raise Refused("nobody is there to ask", hint=hint)
+        raise Refused("stdin is not a terminal: there is no answer", hint=hint, code="cli.no-terminal")
     with asking():
         return str(typer.prompt(question, default="", show_default=False))
 
@@ -43,7 +44,7 @@ def ask(question: str, hint: str) -> str:
 def confirm(yes: bool, question: str = "Carry this out?", hint: str = "say --yes to carry the plan out") -> None:
     """Ask whether what was shown is to be. Raises Refused unless somebody says so."""
     if not yes and ask(f"{question} [y/N]", hint).strip().lower() not in ("y", "yes"):
-        raise Refused("you said no: this is not carried out", hint=hint)
+        raise Refused("cancelled: nothing was changed", hint=hint, code="cli.cancelled")
 
 
 def refuse_unconfirmed(command: str, name: str, *, yes: bool, given: str | None) -> None:
@@ -61,7 +62,8 @@ def confirm_name(command: str, name: str, *, yes: bool) -> None:
         return
     typed = ask("Type the cluster's name to carry this out", f"clusterctl {command} --yes --confirm {name}")
     if typed != name:
-        raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", hint=f"its name is {name}")
+        raise Refused(f"{typed!r} is not the name of this cluster; nothing was changed", code="cli.wrong-name",
+                      hint=f"its name is {name}")
 
 
 def begin_journal(report: Report, opened: Session, operation: str) -> None:
@@ -79,11 +81,13 @@ def begun() -> Iterator[None]:
         yield
     except OSError as error:
         raise Stopped(f"this side cannot go on: {error.strerror or error}", where=str(error.filename or "its output"),
-                      hint="make room, or let its output be read; then run the same command again to continue") from error
+                      hint="make room, or let its output be read; then run the same command again to continue",
+                      code="run.local-error") from error
     except ClusterctlError as error:
         if error.exit_code in (Stopped.exit_code, IntegrityError.exit_code):
             raise
-        raise Stopped(error.message, where=error.where, hint=error.hint, code=error.code) from error
+        errors = error.errors if isinstance(error, Problems) else (error,)
+        raise_all([Stopped(one.message, where=one.where, hint=one.hint, code=one.code) for one in errors])
 
 
 def summarise(report: Report, opened: Session, *, changed: bool, next_steps: Sequence[str]) -> None:
@@ -158,8 +162,9 @@ def _failure(error: BaseException) -> Failure:
     from clusterctl.operations.outcome import Failure
 
     if isinstance(error, ClusterctlError):
-        return Failure(type(error).__name__, str(error), error.exit_code)
+        return Failure(type(error).__name__, str(error), error.exit_code, error.code)
     if isinstance(error, Exception):
-        text, _, code = unforeseen(error)
-        return Failure(type(error).__name__, text, code)
-    return Failure("Interrupted", str(error if isinstance(error, Interrupted) else Interrupted()), Interrupted.exit_code)
+        text, _, exit_code, code = unforeseen(error)
+        return Failure(type(error).__name__, text, exit_code, code)
+    text = str(error if isinstance(error, Interrupted) else Interrupted())
+    return Failure("Interrupted", text, Interrupted.exit_code, Interrupted.code)

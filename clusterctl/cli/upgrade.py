@@ -57,7 +57,8 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
     from clusterctl.operations.upgrade import PAUSES, Wish
 
     if pause is not None and pause not in PAUSES:
-        raise InputError(f"there is no stage {pause!r}", where="--pause-after", hint=f"stages: {', '.join(PAUSES)}")
+        raise InputError(f"there is no stage {pause!r}", where="--pause-after", code="upgrade.unknown-stage",
+                         hint=f"stages: {', '.join(PAUSES)}")
     refuse_releases("--to", [to] if to is not None else [], minors=True)
     refuse_releases("--through", through or ())
     return Wish(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
+
+from clusterctl.errors import InputError
 
 WIDEST = 160
 """Columns that help takes of a wide terminal; long lines are hard to read."""
+
+CODE = "cli.usage"
 
 TYPES = {"<int>": "N", "<int range>": "N", "<float>": "SECONDS", "<float range>": "SECONDS", "<path>": "FILE", "<str>": "TEXT"}
 """Placeholders for values whose option names none."""
@@ -36,14 +39,20 @@ def _name_argument(param: Any, *, rest: str) -> None:
     param.display_type_rich = lambda ctx: None
 
 
-def show_wrong_usage(error: Exception) -> int | None:
-    """Print what the command line's library found wrong, and return the exit code; None for any other error."""
-    if type(error).__name__ == "Abort":
-        print("Aborted!", file=sys.stderr)
-        return 1
-    show = getattr(error, "show", None)
-    if show is None:
+def show_wrong_usage(error: Exception) -> dict[str, object] | None:
+    """Print what the command line's library found wrong, and return it as an event for ``-o json``; None for any other error."""
+    show, form = getattr(error, "show", None), getattr(error, "format_message", None)
+    if show is None or form is None:
         return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        show()
+        return _event(error, "a command is missing")
     error.message = str(getattr(error, "message", "")).removeprefix("Value error, ")  # type: ignore[attr-defined]
+    message = form()
+    error.format_message = lambda: f"{message} [{CODE}]"  # type: ignore[attr-defined]
     show()
-    return int(getattr(error, "exit_code", 2))
+    return _event(error, message)
+
+
+def _event(error: Exception, message: str) -> dict[str, object]:
+    return {"event": "error", "error": type(error).__name__, "exit_code": InputError.exit_code, "code": CODE, "message": message}

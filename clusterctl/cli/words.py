@@ -1,4 +1,4 @@
-"""Words that shells complete: hosts and groups of the inventory, and versions of Kubernetes. Nothing is contacted."""
+"""Words that shells complete: hosts and groups of the inventory, versions, error codes. Nothing is contacted."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def versions(incomplete: str) -> list[str]:
     from clusterctl.versions import SUPPORTED_MINORS, known_versions
 
     return _matching([known_versions(minor).kubernetes for minor in SUPPORTED_MINORS], incomplete)
+
+
+def error_codes(incomplete: str) -> list[str]:
+    """Return the codes of errors that begin so."""
+    from clusterctl.error_codes import table
+
+    return _matching(list(table()), incomplete)
 
 
 def _hosts(context: typer.Context) -> tuple[Host, ...]:

@@ -75,7 +75,8 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
         try:
             found = _read(path.read_bytes(), str(path))
         except OSError as error:
-            raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path)) from None
+            raise InputError(f"a manifest cannot be read: {error.strerror}", where=str(path),
+                             code="manifest.unreadable") from None
         for item in found:
             item["metadata"]["labels"] = {**(item["metadata"].get("labels") or {}), INVENTORY: cluster.name}
         wanted += found
@@ -140,15 +141,16 @@ def _read(text: bytes, where: str) -> list[dict[str, Any]]:
         documents = [document for document in yaml.load_all(text, Loader=_Loader) if document]
         json.dumps(documents, allow_nan=False)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"not YAML that is JSON, too: {error}", where=where, hint=_MEND) from None
+        raise InputError(f"not YAML that is JSON, too: {error}", where=where, hint=_MEND, code="manifest.malformed") from None
     for document in documents:
         meta = document.get("metadata") if isinstance(document, dict) else None
         named = isinstance(meta, dict) and (document.get("apiVersion"), document.get("kind"), meta.get("name"))
         if not named or not all(isinstance(word, str) and word for word in named):
             raise InputError("a document is not a Kubernetes object with apiVersion, kind and metadata.name, each a text",
-                             where=where, hint=_MEND)
+                             where=where, hint=_MEND, code="manifest.malformed")
         if not isinstance(document["metadata"].get("labels"), dict | None):
-            raise InputError(f"metadata.labels of {document['kind']} is not a mapping", where=where, hint=_MEND)
+            raise InputError(f"metadata.labels of {document['kind']} is not a mapping", where=where, code="manifest.malformed",
+                             hint=_MEND)
     return documents
 
 

@@ -22,7 +22,8 @@ def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int
                                    start_new_session=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be run: {reason}", where=what, hint="does it begin with a line such as #!/bin/sh?") from None
+        raise InputError(f"cannot be run: {reason}", where=what, code="inventory.program-not-run",
+                         hint="does it begin with a line such as #!/bin/sh?") from None
     try:
         output = _collect(process, what, deadline, most_bytes)
     finally:
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.returncode != 0:
-        raise InputError(f"failed with exit code {process.returncode}", where=what)
+        raise InputError(f"failed with exit code {process.returncode}", where=what, code="inventory.program-failed")
     return output
 
 
@@ -49,9 +50,9 @@ def _collect(process: subprocess.Popen[bytes], what: str, deadline: float, most_
                 while block := os.read(pipe.fileno(), 65536):
                     output += block
                     if len(output) > most_bytes:
-                        raise InputError(f"printed more than {most_bytes} bytes", where=what)
+                        raise InputError(f"printed more than {most_bytes} bytes", where=what, code="inventory.too-large")
                 if ended not in ready:
                     selector.unregister(pipe)
             if ended in ready:
                 return bytes(output)
-    raise InputError(f"did not end within {deadline:g} s", where=what)
+    raise InputError(f"did not end within {deadline:g} s", where=what, code="inventory.program-timeout")

@@ -10,18 +10,26 @@ import yaml
 from clusterctl.inventory.names import ROLE_GROUPS
 from clusterctl.model import Cluster, Host, Ssh
 
+_OF_ONE = ("ansible_host", "clusterctl_address", "clusterctl_host_key", "cluster")
+"""Variables of hosts that are not moved to all of them."""
 _ROLES = {"control_plane": "control_plane", "etcd": "etcd", "workers": "worker"}
 
 
 def convert(cluster: Cluster) -> str:
     """Return the YAML of an inventory with the same hosts and settings, without variables that mean nothing here.
 
-    Each host has its variables where it is named first; other groups are kept, as patterns may name them.
+    Each host has its variables where it is named first, those that all share are in ``all.vars``; other groups are kept, as
+    patterns may name them.
     """
     written: set[str] = set()
+    variables = {host.name: _variables(host, cluster) for host in cluster.hosts}
+    first = next(iter(variables.values()), {})
+    shared = {name: value for name, value in first.items()
+              if name not in _OF_ONE and len(variables) > 1 and all(one.get(name) == value for one in variables.values())}
 
     def hosts(members: list[Host]) -> dict[str, object]:
-        entries = {host.name: {} if host.name in written else _variables(host, cluster) for host in members}
+        entries = {host.name: {} if host.name in written else {
+            name: value for name, value in variables[host.name].items() if name not in shared} for host in members}
         written.update(entries)
         return {"hosts": entries}
 
@@ -32,7 +40,8 @@ def convert(cluster: Cluster) -> str:
     members |= {group: [host for host in cluster.hosts if group in host.groups] for group in own}
     children = {group: hosts(found) for group, found in members.items() if found}
     settings = cluster.settings.model_dump(mode="json", exclude_defaults=True)
-    tree = {"all": {**({"vars": {"cluster": settings}} if settings else {}), "children": children}}
+    common = {**shared, **({"cluster": settings} if settings else {})}
+    tree = {"all": {**({"vars": common} if common else {}), "children": children}}
     return yaml.safe_dump(tree, sort_keys=False, width=120, allow_unicode=True)
 
 

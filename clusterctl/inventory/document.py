@@ -140,7 +140,7 @@ def parse(content: bytes, file: str, findings: Findings, root: str = "", *, secr
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, file) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"is not YAML: {str(error).splitlines()[0]}", where=file) from None
+        raise InputError(f"is not YAML: {str(error).splitlines()[0]}", where=file, code="inventory.not-yaml") from None
 
 
 def decode(content: bytes, file: str) -> str:
@@ -150,10 +150,11 @@ def decode(content: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         place = _place_of(content[:error.start].decode("utf-8", "replace"), file)
         raise InputError(f"byte 0x{content[error.start]:02x} is not UTF-8", where=str(place),
-                         hint="save the file as UTF-8") from None
+                         hint="save the file as UTF-8", code="inventory.not-utf8") from None
     if found := _FORBIDDEN.search(text):
         place = _place_of(text[:found.start()], file)
-        raise InputError(f"character U+{ord(found.group()):04X} is not allowed", where=str(place))
+        raise InputError(f"character U+{ord(found.group()):04X} is not allowed", where=str(place),
+                         code="inventory.control-character")
     return text
 
 
@@ -179,12 +180,13 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "\t" in line[:len(line) - len(line.lstrip())]:
-        return InputError("is indented with a tab; YAML wants spaces", where=str(place))
+        return InputError("is indented with a tab; YAML wants spaces", where=str(place), code="inventory.not-yaml")
     problem = error.problem or "cannot be parsed"
     if "nesting depth" in problem:
         # libyaml has a limit of its own, and comes to it first where a document is one long line.
-        return InputError(f"is nested more than {MOST_DEPTH} deep", where=str(place))
-    return InputError(f"is not YAML: {problem}" + (f" ({error.context})" if error.context else ""), where=str(place))
+        return InputError(f"is nested more than {MOST_DEPTH} deep", where=str(place), code="inventory.too-deep")
+    return InputError(f"is not YAML: {problem}" + (f" ({error.context})" if error.context else ""), where=str(place),
+                      code="inventory.not-yaml")
 
 
 class _Builder:
@@ -202,7 +204,8 @@ class _Builder:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if result is not None:
-                    raise InputError("holds a second document; one is wanted", where=str(self.place(event)))
+                    raise InputError("holds a second document; one is wanted", where=str(self.place(event)),
+                                     code="inventory.several-documents")
                 result = self.node(next(self.events), root, 0, None)
         return None if result is not None and result.value is None else result
 
@@ -274,7 +277,8 @@ class _Builder:
 
     def scalar(self, event: Any, path: str, place: Place, key: Place) -> Node:
         if found := _FORBIDDEN.search(event.value):
-            self.findings.refuse(place, f"{path}: character U+{ord(found.group()):04X} is not allowed")
+            self.findings.refuse(place, f"{path}: character U+{ord(found.group()):04X} is not allowed",
+                                 code="inventory.control-character")
         plain = not event.style and event.tag in (None, _TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null")
         value, odd = _resolve(event.value) if plain else (event.value, False)
         return Node(value, place, path, key, event.value, odd, secret=self.secret)
@@ -317,9 +321,10 @@ class _Builder:
     def key(self, event: Any, path: str) -> tuple[str, Place]:
         place = self.place(event)
         if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None:
-            raise InputError(f"{path or 'document'}: a key must be plain text", where=str(place))
+            raise InputError(f"{path or 'document'}: a key must be plain text", where=str(place), code="inventory.key")
         if found := _FORBIDDEN.search(event.value):
-            raise InputError(f"{path}: a key holds the character U+{ord(found.group()):04X}", where=str(place))
+            raise InputError(f"{path}: a key holds the character U+{ord(found.group()):04X}", where=str(place),
+                             code="inventory.control-character")
         return event.value, place
 
 

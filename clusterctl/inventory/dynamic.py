@@ -43,7 +43,8 @@ def read_listing(tree: Tree, root: Node, entries: dict[str, Node], findings: Fin
     hostvars = _entries(meta, findings).get("hostvars") if meta else None
     if hostvars is None:
         raise InputError("_meta.hostvars is missing, which holds the variables of all hosts", where=str(root.place),
-                         hint='print {"_meta": {"hostvars": {}}, ...} where hosts have no variables')
+                         hint='print {"_meta": {"hostvars": {}}, ...} where hosts have no variables',
+                         code="inventory.no-hostvars")
     variables = {host: _entries(node, findings) for host, node in _entries(hostvars, findings).items()}
     _hoist_settings(tree.groups["all"], variables)
     for name, node in entries.items():

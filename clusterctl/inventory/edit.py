@@ -104,7 +104,7 @@ def _hosts(hosts: yaml.MappingNode, written: str, name: str) -> list[tuple[int, 
             continue
         if hosts.flow_style:
             raise Refused("the host stands in a line with others", where=f"line {key.start_mark.line + 1}",
-                          hint=f"take {name} out by hand")
+                          hint=f"take {name} out by hand", code="inventory.edit-shared-line")
         found.append((key.start_mark.line, _end(key, value)))
     return found
 

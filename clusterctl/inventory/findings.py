@@ -71,7 +71,7 @@ class Findings:
         if found:
             told: list[ClusterctlError] = list(found[:MOST_PROBLEMS])
             if len(found) > MOST_PROBLEMS:
-                told.append(InputError(f"and {len(found) - MOST_PROBLEMS} more problems"))
+                told.append(InputError(f"and {len(found) - MOST_PROBLEMS} more problems", code="inventory.more-problems"))
             raise Problems(told)
 
 

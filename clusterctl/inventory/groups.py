@@ -73,7 +73,8 @@ class Tree:
         self.mentions += mentions
         if self.mentions > MOST_MENTIONS:
             raise InputError(f"all groups together hold more than {MOST_MENTIONS} hosts", where=str(place),
-                             hint="name each host in fewer groups, or split the inventory by clusters")
+                             hint="name each host in fewer groups, or split the inventory by clusters",
+                             code="inventory.too-many-hosts")
 
 
 def read_groups(tree: Tree, root: Node, findings: Findings) -> None:
@@ -150,7 +151,8 @@ def add_hosts(tree: Tree, group: Group, pattern: str, entry: tuple[Place, Variab
         given = Node(int(port[2]), place, f"{pattern}.ansible_port", place, port[2])
     for count, host in enumerate(expand(pattern, place, findings), 1):
         if count > MOST_HOSTS:
-            raise InputError(f"{pattern!r} stands for more than {MOST_HOSTS} hosts", where=str(place))
+            raise InputError(f"{pattern!r} stands for more than {MOST_HOSTS} hosts", where=str(place),
+                             code="inventory.too-many-hosts")
         if port is not None and host not in tree.host_places:
             add_host(tree, group, host, (place, {"ansible_port": given}))
         add_host(tree, group, host, entry)
@@ -164,7 +166,7 @@ def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables]
     tree.host_places.setdefault(host, place)
     tree.host_variables.setdefault(host, {}).update(variables)
     if len(tree.host_places) > MOST_HOSTS:
-        raise InputError(f"more than {MOST_HOSTS} hosts", where=str(place))
+        raise InputError(f"more than {MOST_HOSTS} hosts", where=str(place), code="inventory.too-many-hosts")
 
 
 def expand(pattern: str, place: Place, findings: Findings) -> Iterator[str]:

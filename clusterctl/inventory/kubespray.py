@@ -24,11 +24,20 @@ class Untranslatable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A setting, by its path in ``cluster``, and its value for a variable's; ``required``: refuse what cannot be translated."""
+    """A setting, by its path in ``cluster``, and its value for a variable's. ``also``: further settings that get the value.
+
+    ``required``: refuse a value that cannot be translated.
+    """
 
     path: str
     value: Callable[[Node], object]
     required: bool = False
+    also: tuple[str, ...] = ()
+
+    def paths(self, *, of_host: bool) -> list[str]:
+        """Return the paths of all settings, or of those that may differ between hosts."""
+        found = (self.path, *self.also)
+        return [path for path in found if not of_host or path.split(".")[0] in HostSettings.model_fields]
 
 
 def translate(variables: Variables, explicit: Node | None, findings: Findings, *, of_host: bool = False) -> Node | None:
@@ -43,7 +52,7 @@ def translate(variables: Variables, explicit: Node | None, findings: Findings, *
         if name in TOLD and not of_host and node.value not in (None, False, "", 0):
             findings.note(f"{name}: {_shown(node)}: {TOLD[name]}")
         rule = TRANSLATIONS.get(name)
-        if rule is None or _says_nothing(node) or (of_host and rule.path.split(".")[0] not in HostSettings.model_fields):
+        if rule is None or _says_nothing(node) or not (paths := rule.paths(of_host=of_host)):
             continue
         decided = _find(explicit, rule.path)
         try:
@@ -52,7 +61,8 @@ def translate(variables: Variables, explicit: Node | None, findings: Findings, *
             _report(name, node, rule, str(error), decided, findings)
             continue
         if decided is None and value is not None:
-            root = _put(root, rule.path.split("."), value, node)
+            for path in paths:
+                root = _put(root, path.split("."), value, node)
         elif decided is not None and _text(bare(decided)) != _text(value):
             findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
     return root
@@ -245,7 +255,8 @@ TRANSLATIONS: Mapping[str, Translation] = {
     "kube_kubeadm_apiserver_extra_args": Translation("api_server.extra_args", _flags),
     "kube_kubeadm_controller_extra_args": Translation("controller_manager.extra_args", _flags),
     "kube_kubeadm_scheduler_extra_args": Translation("scheduler.extra_args", _flags),
-    "kube_feature_gates": Translation("api_server.extra_args.feature-gates", _gates),
+    "kube_feature_gates": Translation("api_server.extra_args.feature-gates", _gates, also=tuple(
+        f"{component}.extra_args.feature-gates" for component in ("controller_manager", "scheduler", "kubelet"))),
     "kubelet_feature_gates": Translation("kubelet.extra_args.feature-gates", _gates),
     "metrics_server_enabled": Translation("addons.metrics_server", _flag),
     "dns_mode": Translation("addons.coredns", _dns),

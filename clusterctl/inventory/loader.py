@@ -65,7 +65,7 @@ def read(given: Path | Sources) -> Inventory:
         findings.refuse(start, "no hosts", "put machines in the groups control_plane and workers", code="inventory.no-hosts")
     findings.raise_problems()
     if settings is None or versions is None:
-        raise InputError("the settings cannot be used", where=str(sources))
+        raise InputError("the settings cannot be used", where=str(sources), code="inventory.value")
     cluster = Cluster(hosts=tuple(hosts), versions=versions, settings=settings, base=sources.folders[0].absolute())
     if settings.kubernetes and settings.kubernetes != versions.kubernetes:
         findings.note(f"Kubernetes {settings.kubernetes} means {versions.kubernetes}, the patch release that is pinned here;"

@@ -91,11 +91,12 @@ def read_machines(ssh_config: str) -> list[Machine]:
         if word.lower() == "host":
             blocks.append((value, {}))
         elif not blocks:
-            raise InputError(f"{word!r} stands before the first Host", where=f"ssh-config:{number}", hint="vagrant ssh-config")
+            raise InputError(f"{word!r} stands before the first Host", where=f"ssh-config:{number}", code="vagrant.ssh-config",
+                             hint="vagrant ssh-config")
         else:
             blocks[-1][1].setdefault(word.lower(), _unquoted(value, word))
     if not blocks:
-        raise InputError("names no machine; are they up?", where="ssh-config", hint="vagrant up")
+        raise InputError("names no machine; are they up?", where="ssh-config", hint="vagrant up", code="vagrant.no-machines")
     return [_machine(name, options) for name, options in blocks]
 
 
@@ -108,10 +109,12 @@ def _unquoted(value: str, word: str) -> str:
 
 def _machine(name: str, options: dict[str, str]) -> Machine:
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no machine of this Vagrantfile (cp-N, etcd-N, w-N)", where="ssh-config")
+        raise InputError(f"{name!r} is no machine of this Vagrantfile (cp-N, etcd-N, w-N)", where="ssh-config",
+                         code="vagrant.unknown-machine")
     missing = [key for key in ("hostname", "port", "user", "identityfile") if not options.get(key)]
     if missing or not re.fullmatch("[0-9]{1,5}", options["port"]) or not 1 <= int(options["port"]) <= 65535:
-        raise InputError(f"{name}: {', '.join(missing) or 'port'} is missing or wrong", where="ssh-config")
+        raise InputError(f"{name}: {', '.join(missing) or 'port'} is missing or wrong", where="ssh-config",
+                         code="vagrant.ssh-config")
     return Machine(name, options)
 
 
@@ -120,11 +123,11 @@ def read_facts(path: Path, network: ipaddress.IPv4Network) -> MachineFacts:
     lines = read_bytes(path).decode("utf-8", "replace").split("\n")
     key = _HOST_KEY.match(lines[0])
     if key is None:
-        raise InputError("the first line is no ssh-ed25519 public key", where=str(path))
+        raise InputError("the first line is no ssh-ed25519 public key", where=str(path), code="vagrant.host-key")
     addresses = [word for word in " ".join(lines[1:]).split() if _is_in(word, network)]
     if len(addresses) != 1:
         raise InputError(f"{len(addresses) or 'no'} addresses in {network}", where=str(path),
-                         hint=f"does {NETWORK_VARIABLE} say now what it said at `vagrant up`?")
+                         hint=f"does {NETWORK_VARIABLE} say now what it said at `vagrant up`?", code="vagrant.addresses")
     return MachineFacts(key.group(), addresses[0])
 
 
@@ -148,14 +151,14 @@ def read_config(path: Path) -> tuple[ipaddress.IPv4Network, object]:
         return ipaddress.IPv4Network(written), settings
     except ValueError:
         where = NETWORK_VARIABLE if os.environ.get(NETWORK_VARIABLE) else str(entries["network"].place)
-        raise InputError(f"{written!r} is not an IPv4 network", where=where) from None
+        raise InputError(f"{written!r} is not an IPv4 network", where=where, code="vagrant.network") from None
 
 
 def _config_entries(root: Node | None, file: str, findings: Findings) -> Mapping[str, Node]:
     if root is None:
         return {}
     if not isinstance(root.value, dict):
-        raise InputError("is not a map", where=file)
+        raise InputError("is not a map", where=file, code="vagrant.config")
     for key, node in root.value.items():
         if key not in CONFIG_KEYS:
             findings.refuse(node.key, f"unknown key {key!r}{did_you_mean(key, CONFIG_KEYS)}; known are {', '.join(CONFIG_KEYS)}")
@@ -167,4 +170,4 @@ def write_inventory(path: Path, text: str) -> None:
     try:
         write_whole(path, text.encode())
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
+        raise InputError(f"cannot be written: {error.strerror}", where=str(path), code="vagrant.not-written") from None

@@ -78,7 +78,7 @@ def _entries(folder: Path) -> frozenset[str]:
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(folder)) from None
+        raise InputError(f"cannot be read: {error.strerror}", where=str(folder), code="inventory.unreadable") from None
 
 
 def _files(path: Path, depth: int = 0) -> list[Path]:
@@ -86,7 +86,7 @@ def _files(path: Path, depth: int = 0) -> list[Path]:
     if not os.path.isdir(path):
         return [path]
     if depth > _MOST_DEPTH:
-        raise InputError(f"is nested more than {_MOST_DEPTH} deep", where=str(path))
+        raise InputError(f"is nested more than {_MOST_DEPTH} deep", where=str(path), code="inventory.folder-depth")
     found: list[Path] = []
     for entry in (path / name for name in sorted(_entries(path))):
         if entry.name.startswith(".") or entry.name.endswith("~"):
@@ -96,5 +96,5 @@ def _files(path: Path, depth: int = 0) -> list[Path]:
         elif entry.suffix in _SUFFIXES:
             found.append(entry)
     if len(found) > _MOST_FILES:
-        raise InputError(f"holds more than {_MOST_FILES} files", where=str(path))
+        raise InputError(f"holds more than {_MOST_FILES} files", where=str(path), code="inventory.folder-size")
     return found

@@ -30,7 +30,8 @@ def _write(path: Path, value: str) -> None:
     try:
         path.write_text(value)
     except OSError as error:
-        raise LabError(f"cannot write {value!r} to {path}: {error.strerror}", where="lab") from error
+        raise LabError(f"cannot write {value!r} to {path}: {error.strerror}", where="lab",
+                       code="lab.cgroup-unwritable") from error
 
 
 class Cgroup:
@@ -93,7 +94,8 @@ class Cgroup:
                 except ProcessLookupError:
                     continue
             if time.monotonic() > end:
-                raise LabError(f"processes of {self.path} outlive SIGKILL: {', '.join(map(str, sorted(pids)))}", where="lab")
+                raise LabError(f"processes of {self.path} outlive SIGKILL: {', '.join(map(str, sorted(pids)))}", where="lab",
+                               code="lab.processes-left")
             time.sleep(0.02)
 
     def remove(self, *, deadline: float = 10) -> None:
@@ -106,7 +108,7 @@ class Cgroup:
                 if not top.exists():
                     break
                 if time.monotonic() > end:
-                    raise LabError(f"the control group {top} is still in use", where="lab")
+                    raise LabError(f"the control group {top} is still in use", where="lab", code="lab.cgroup-in-use")
                 time.sleep(0.02)
 
     def _freezers(self) -> list[tuple[Path, str, str]]:
@@ -125,7 +127,7 @@ class Cgroup:
         end = time.monotonic() + deadline
         while not self.frozen():
             if time.monotonic() > end:
-                raise LabError(f"{self.path} is not frozen after {deadline:g} s", where="lab")
+                raise LabError(f"{self.path} is not frozen after {deadline:g} s", where="lab", code="lab.not-frozen")
             time.sleep(0.02)
 
     def thaw(self) -> None:

@@ -63,7 +63,8 @@ def make_room() -> None:
         try:
             WATCHERS.write_text(f"{WATCHERS_NEEDED}\n")
         except OSError as error:
-            raise LabError(f"{WATCHERS} cannot be set to {WATCHERS_NEEDED}: {error.strerror}", where="lab") from error
+            raise LabError(f"{WATCHERS} cannot be set to {WATCHERS_NEEDED}: {error.strerror}", where="lab",
+                           code="lab.inotify-limit") from error
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -83,10 +84,10 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60, check: boo
         done = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=timeout, check=False,
                               close_fds=False, env=dict(env) if env is not None else environment(), errors="replace")
     except subprocess.TimeoutExpired as error:
-        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:g} s", where="lab") from error
+        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:g} s", where="lab", code="lab.command-timeout") from error
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise LabError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}", where="lab")
+        raise LabError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}", where="lab", code="lab.command-failed")
     return done
 
 
@@ -98,7 +99,8 @@ def enter_network(namespace: str) -> None:
             if _libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     except OSError as error:
-        raise LabError(f"cannot enter the network namespace {namespace}: {error.strerror}", where="lab") from error
+        raise LabError(f"cannot enter the network namespace {namespace}: {error.strerror}", where="lab",
+                       code="lab.namespace") from error
 
 
 def in_network(namespace: str, action: Callable[[], T]) -> T:
@@ -146,6 +148,6 @@ def remove_tree(directory: Path) -> None:
         unmount(point)
     still = mounts_below(directory)
     if still:
-        raise LabError(f"{still[0]} is still mounted; {directory} is left as it is", where="lab")
+        raise LabError(f"{still[0]} is still mounted; {directory} is left as it is", where="lab", code="lab.still-mounted")
     if directory.is_dir():
         shutil.rmtree(directory)

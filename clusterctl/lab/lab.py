@@ -90,7 +90,7 @@ class Lab:
         with lock_of(spec.name) as lock:
             if exists(spec.name):
                 raise InputError(f"something of a lab called {spec.name} is there already", where="--name",
-                                 hint=f"clusterctl lab down --name {spec.name}")
+                                 hint=f"clusterctl lab down --name {spec.name}", code="lab.exists")
             try:
                 lab = cls(State.create(spec))
                 lab._raise(base, progress, deadline)
@@ -148,14 +148,15 @@ class Lab:
     def machine(self, name: str) -> Machine:
         """One of its machines; raises :class:`InputError` if there is none of that name."""
         if name not in self.machines:
-            raise InputError(f"lab {self.name} has no machine {name}", where="lab", hint=f"it has {', '.join(self.machines)}")
+            raise InputError(f"lab {self.name} has no machine {name}", where="lab", code="lab.unknown-machine",
+                             hint=f"it has {', '.join(self.machines)}")
         return self.machines[name]
 
     def add(self, count: int = 1, role: str = "worker", *, progress: Progress = silent,
             deadline: float | None = None) -> list[Machine]:
         """Raise ``count`` more machines of a role, rewrite the inventory and return them. Raises as :meth:`up`."""
         if count < 1:
-            raise InputError("nothing to add", where="--count")
+            raise InputError("nothing to add", where="--count", code="lab.count")
         with lock_of(self.name):
             self.state = State.load(self.name)
             new = [self.state.new_machine(role) for _ in range(count)]
@@ -204,7 +205,8 @@ class Lab:
         """
         one = self.machine(name)
         if Cgroup(one.cgroup).frozen():
-            raise InputError(f"{name} is frozen", where="lab", hint=f"clusterctl lab thaw {name} --name {self.name}")
+            raise InputError(f"{name} is frozen", where="lab", code="lab.frozen",
+                             hint=f"clusterctl lab thaw {name} --name {self.name}")
         if self.driver.leader(one) is None:
             return self.start(name, deadline=deadline)
         before = self.driver.boot_id(one)
@@ -227,7 +229,8 @@ class Lab:
         ``peer`` is another machine, or ``controller``. Several cuts add up until :meth:`heal`.
         """
         if direction not in DIRECTIONS:
-            raise InputError(f"there is no direction {direction!r}", where="--direction", hint=", ".join(DIRECTIONS))
+            raise InputError(f"there is no direction {direction!r}", where="--direction", code="lab.direction",
+                             hint=", ".join(DIRECTIONS))
         other = None if peer is None else self.gateway if peer == "controller" else self.machine(peer).address
         network.cut(self.machine(name).namespace, self.driver.rules, direction, other)
 
@@ -250,4 +253,4 @@ def _each(action: Callable[[Machine], None], these: Sequence[Machine]) -> None:
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(these)))) as pool:
         errors = [error for error in (future.exception() for future in [pool.submit(action, one) for one in these]) if error]
     if errors:
-        raise errors[0] if len(errors) == 1 else LabError("\n".join(map(str, errors)), where="lab")
+        raise errors[0] if len(errors) == 1 else LabError("\n".join(map(str, errors)), where="lab", code="lab.several-failed")

@@ -26,8 +26,8 @@ class FileLock:
         deadline = time.monotonic() + self.wait
         while not self._try():
             if time.monotonic() > deadline:
-                raise Locked(f"someone else has held {self.path} for {self.wait:g} s", where="lab",
-                             hint="wait for the other `clusterctl lab` to end")
+                raise Locked(f"another process has held {self.path} for {self.wait:g} s", where="lab",
+                             hint="wait for the other `clusterctl lab` to end", code="lab.locked")
             time.sleep(0.05)
         return self
 

@@ -101,7 +101,8 @@ def start(what: str, log: Path, *program: str, **variables: str) -> None:
                               stdout=output, stderr=output, timeout=30, check=False, close_fds=False, cwd="/",
                               env=environment(LAB_SCRIPT=script, LAB_HIERARCHIES=roots, **variables))
     if done.returncode != 0:
-        raise LabError(f"cannot start {variables['LAB_CGROUP']}: setsid ended with {done.returncode}", where="lab")
+        raise LabError(f"cannot start {variables['LAB_CGROUP']}: setsid ended with {done.returncode}", where="lab",
+                       code="lab.not-started")
 
 
 def ssh_command(machine: Machine, user: str, options: Iterable[str] = ()) -> list[str]:

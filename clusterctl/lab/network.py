@@ -189,5 +189,6 @@ def wait_for_port(namespace: str, address: str, port: int, *, deadline: float = 
             return in_network(namespace, connect)
         except OSError as error:
             if time.monotonic() > end:
-                raise LabError(f"nothing listens on {address}:{port} after {deadline:g} s: {error}", where="lab") from error
+                raise LabError(f"nothing listens on {address}:{port} after {deadline:g} s: {error}", where="lab",
+                               code="lab.no-listener") from error
         time.sleep(0.05)

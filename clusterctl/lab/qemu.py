@@ -125,7 +125,7 @@ class Qemu(Driver):
         done = run([*ssh, shlex.join(argv)], stdin=stdin, timeout=timeout, check=False)
         if check and done.returncode not in (0, SSH_FAILED):
             raise LabError(f"{machine.name}: `{shlex.join(argv)}` ended with {done.returncode}: {done.stderr.strip()}",
-                           where="lab")
+                           where="lab", code="lab.command-failed")
         if done.returncode == SSH_FAILED:
             raise LabError(f"cannot log in to {machine.name}: {done.stderr.strip()}", where="lab", code="lab.no-login",
                            hint=f"its console is in {machine.directory / 'console.log'}")

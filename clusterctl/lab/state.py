@@ -40,7 +40,7 @@ def check_name(name: str) -> str:
     """``name`` if a lab may be called that; raises :class:`InputError`."""
     if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", name):
         raise InputError(f"a lab cannot be called {name!r}", where="--name",
-                         hint="use up to 16 lower-case letters and digits, a letter first")
+                         hint="use up to 16 lower-case letters and digits, a letter first", code="lab.name")
     return name
 
 
@@ -64,20 +64,22 @@ class LabSpec:
         """Raise :class:`InputError` if it cannot be had."""
         check_name(self.name)
         if self.control_planes < 1 or self.etcd < 0:
-            raise InputError("a lab needs at least one control plane", where="--control-planes")
+            raise InputError("a lab needs at least one control plane", where="--control-planes", code="lab.control-planes")
         if self.workers < 0:
             raise InputError(f"{self.control_planes} control planes and {self.etcd} etcd members are more than "
-                             f"{self.machines} machines", where="--machines")
+                             f"{self.machines} machines", where="--machines", code="lab.machines")
         if self.user not in ("root", "admin"):
-            raise InputError(f"a lab's machines have no user {self.user!r}", where="--user", hint="root or admin")
+            raise InputError(f"a lab's machines have no user {self.user!r}", where="--user", code="lab.user",
+                             hint="root or admin")
         if self.driver not in DRIVERS:
-            raise InputError(f"there is no driver {self.driver!r}", where="--driver", hint=" or ".join(DRIVERS))
+            raise InputError(f"there is no driver {self.driver!r}", where="--driver", code="lab.driver",
+                             hint=" or ".join(DRIVERS))
         bases = [base for base in BASES if base != DNF or self.driver == "nspawn"]
         if self.base not in bases:
             raise InputError(f"the driver {self.driver} has no base {self.base!r}", where="--base", code="lab.unknown-base",
                              hint=" or ".join(bases))
         if self.memory is not None and self.memory < 128 << 20:
-            raise InputError("a machine needs at least 128M", where="--memory")
+            raise InputError("a machine needs at least 128M", where="--memory", code="lab.memory")
 
     @property
     def workers(self) -> int:
@@ -141,12 +143,12 @@ class State:
     def new_machine(self, role: str) -> Machine:
         """The next machine of a role, remembered here but not made. Raises :class:`InputError` where all are taken."""
         if role not in ROLES:
-            raise InputError(f"there is no role {role!r}", where="--role", hint=", ".join(ROLES))
+            raise InputError(f"there is no role {role!r}", where="--role", hint=", ".join(ROLES), code="lab.role")
         taken = [int(machine.name.rpartition("-")[2]) for machine in self.machines.values() if machine.role == role]
         index = max(taken, default=0) + 1
         octet = FIRST_OCTET[role] + index
         if octet > LAST_OCTET[role]:
-            raise InputError(f"a lab has no room for {index} machines of role {role}", where="--machines")
+            raise InputError(f"a lab has no room for {index} machines of role {role}", where="--machines", code="lab.machines")
         name = f"{ROLES[role]}-{index}"
         machine = Machine(name, self.address(octet), role, namespace_of(self.spec.name, name), self.spec.name,
                           self.directory / name)
@@ -167,7 +169,8 @@ class State:
         try:
             document = json.loads((labs_directory() / check_name(name) / "state.json").read_text())
         except FileNotFoundError:
-            raise InputError(f"there is no lab called {name}", where="--name", hint=f"clusterctl lab up --name {name}") from None
+            raise InputError(f"there is no lab called {name}", where="--name", code="lab.unknown",
+                             hint=f"clusterctl lab up --name {name}") from None
         state = cls(LabSpec(**document["spec"]), document["number"])
         for entry in document["machines"]:
             state.machines[entry["name"]] = Machine(entry["name"], entry["address"], entry["role"],
@@ -181,7 +184,7 @@ class State:
             taken = {State.load(name).number for name in lab_names()}
             free = [number for number in range(1, 255) if number not in taken]
             if not free:
-                raise Refused("all 254 address ranges are in use", where="lab", hint="clusterctl lab list")
+                raise Refused("all 254 address ranges are in use", where="lab", hint="clusterctl lab list", code="lab.no-network")
             state = cls(spec, free[0])
             for role, count in spec.roles():
                 for _ in range(count):

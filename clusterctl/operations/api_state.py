@@ -71,7 +71,7 @@ def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Ob
     for name in returned:
         if name in facts and facts[name]["cluster"]:
             raise Refused("it was removed while it could not be reached, and has come back as it was", where=name,
-                          hint=f"clusterctl reset --limit {name}, then this again")
+                          hint=f"clusterctl reset --limit {name}, then this again", code="node.removed-machine")
     return objects.removed_nodes(names - set(returned)) if returned else []
 
 

@@ -103,7 +103,7 @@ def refuse_early(session: Session) -> None:
         require(session)
     why, what = even_members(len(session.cluster.etcd_members))
     if why and session.pki_is_new:
-        raise InputError(why, where=str(session.options.inventory), hint=what)
+        raise InputError(why, where=str(session.options.inventory), hint=what, code="inventory.even-etcd-members")
 
 
 def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
@@ -318,7 +318,8 @@ class Apply:
                     (events.progress if uncordoned else events.note)(f"node {name}: {', '.join(fields)}")
             except ApiError as error:
                 if error.status not in (0, 409):
-                    raise Stopped(str(error), where="labels and taints of nodes", hint="run the same command again") from None
+                    raise Stopped(str(error), where="labels and taints of nodes", code="api.write-failed",
+                                  hint="run the same command again") from None
                 return str(error)
             return "True"
 

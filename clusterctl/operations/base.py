@@ -177,4 +177,5 @@ def refuse_other_cluster(session: Session, facts: Mapping[str, Facts]) -> None:
             "these machines belong to a cluster whose keys are not here",
             where=", ".join(marked),
             hint=f"restore {session.state.path} from its backup, or name it with --state",
+            code="state.keys-missing",
         )

@@ -182,7 +182,7 @@ class Delivery:
         try:
             yield from self.session.engine.transports[host.name].stream(program, silence=SILENCE)
         except Cut as error:
-            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+            raise error.unreachable(host) from None
 
     def _steps(self, host: Host, *steps: tuple[str, ...], parcels: Sequence[Artifact] = ()) -> None:
         """Run calls of delivery.sh on a host. Raises Unreachable with what the machine printed."""

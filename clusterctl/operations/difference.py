@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from clusterctl import fleet
-from clusterctl.errors import Unreachable
 from clusterctl.model import Host
 from clusterctl.operations.apply import ApplyPlan
 from clusterctl.operations.base import Session
@@ -46,7 +45,7 @@ def _fetch(session: Session, host: Host, paths: list[str]) -> Contents:
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=60))
     except Cut as error:
-        raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        raise error.unreachable(host) from None
     return {words[1]: base64.b64decode(words[2]) for words in records if words[0] == "content"}
 
 

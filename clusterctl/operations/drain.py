@@ -27,7 +27,7 @@ def look(api: Api, names: Iterable[str], policy: Policy) -> tuple[Drain, ...]:
     found = []
     for name in names:
         if name not in nodes:
-            raise InputError(f"the cluster has no node {name!r}", hint=f"it has {', '.join(sorted(nodes))}")
+            raise InputError(f"the cluster has no node {name!r}", hint=f"it has {', '.join(sorted(nodes))}", code="node.unknown")
         found.append(disruption.plan(nodes[name], pods_of(api, name), budgets, policy))
     return tuple(found)
 
@@ -41,7 +41,7 @@ def refuse_unsafe(drains: Iterable[Drain]) -> None:
     """Raises Problems of Refused, one for each node, that list pods which may not be evicted without a flag of their own."""
     refused = [
         Refused("; ".join(f"pod {pod.id}: {pod.refused}" for pod in drain.refused), where=f"drain of {drain.node}",
-                hint="say the flag, or move these pods yourself")
+                hint="say the flag, or move these pods yourself", code="drain.refused")
         for drain in drains
         if drain.refused
     ]
@@ -81,7 +81,8 @@ def recover(apis: Apis, note: Callable[[str], None], keep: Iterable[str] = ()) -
             if (operation := cordoned_for(node)) and name not in keep and uncordon(api, name, ours=True):
                 note(f"{name}: uncordoned: {operation}, which did not end, had cordoned it")
     except ApiError as error:
-        raise Stopped(f"nodes that are cordoned still cannot be uncordoned: {error}", hint="run the same command again") from None
+        raise Stopped(f"nodes that are cordoned still cannot be uncordoned: {error}", code="node.not-uncordoned",
+                      hint="run the same command again") from None
 
 
 @dataclass
@@ -118,7 +119,7 @@ class Eviction:
             if left is not None and not left:
                 return
             if time.monotonic() >= ends:
-                raise Stopped(self._late(left or (), last), where=f"drain of {self.node}",
+                raise Stopped(self._late(left or (), last), where=f"drain of {self.node}", code="drain.timeout",
                               hint="look at the budgets (kubectl get pdb -A), then run the same command again")
             time.sleep(0.25)
 
@@ -184,7 +185,8 @@ def empty(apis: Apis, node: str, policy: Policy, note: Callable[[str], None], op
     try:
         cordoned = cordon(apis(), node, operation)
     except ApiError as error:
-        raise Stopped(f"cannot be cordoned: {error}", where=f"drain of {node}", hint="run the same command again") from None
+        raise Stopped(f"cannot be cordoned: {error}", where=f"drain of {node}", code="node.not-cordoned",
+                      hint="run the same command again") from None
     try:
         Eviction(apis, node, policy, note).run()
     except Exception:
@@ -199,7 +201,8 @@ def give_back(apis: Apis, node: str, *, ours: bool = False) -> None:
     try:
         uncordon(apis(), node, ours=ours)
     except ApiError as error:
-        raise Stopped(f"cannot be uncordoned: {error}", where=node, hint=f"clusterctl node uncordon {node}") from None
+        raise Stopped(f"cannot be uncordoned: {error}", where=node, code="node.not-uncordoned",
+                      hint=f"clusterctl node uncordon {node}") from None
 
 
 def waiting_texts(drains: Iterable[Drain]) -> list[str]:

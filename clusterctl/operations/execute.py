@@ -39,6 +39,7 @@ def execute(session: Session, hosts: tuple[Host, ...], command: str, *, silence:
                 f"the connection broke; whether the command ran to its end is not known: {error}",
                 where=host.name,
                 hint="look at the host before you run it again",
+                code="exec.outcome-unknown",
             ) from None
         return Answer("\n".join(lines), code)
 

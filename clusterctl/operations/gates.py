@@ -40,7 +40,7 @@ class Serving:
         self._served = any(self._answers(host) == "True" for host in own)
         if self._served and len(own) > 1:
             raise Stopped("a majority answers again, which it did not when this was planned", where="etcd",
-                          hint="run the same command again")
+                          hint="run the same command again", code="etcd.quorum-returned")
         joins = any(host.is_etcd and host not in self.members for host in batch)
         if self._served or (joins and others):
             # A member that joins adds a vote: one that fails beside another that is down would take the majority.

@@ -41,12 +41,13 @@ def read(path: Path) -> Archive:
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise InputError(f"not an image archive: {why}", where=str(path),
-                         hint="make one with: docker save -o FILE IMAGE") from None
+                         hint="make one with: docker save -o FILE IMAGE", code="image.malformed") from None
     if not names:
         raise InputError(
             "the image in it has no name",
             where=str(path),
             hint="save it by its name and not by its id: docker save -o FILE NAME:TAG",
+            code="image.no-name",
         )
     return Archive(path, digest, names)
 
@@ -86,9 +87,10 @@ def _import(engine: Engine, host: Host, archive: Archive) -> str:
     try:
         for words in engine.transports[host.name].stream(program):
             if words[0] == "failed":
-                raise Stopped(step_result(words).output, where=f"{host.name}: image load", hint="clusterctl status")
+                raise Stopped(step_result(words).output, where=f"{host.name}: image load", code="image.not-loaded",
+                              hint="clusterctl status")
             if words[0] == "output":
                 images.append(words[1])
     except Cut as error:
-        raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        raise error.stopped(host) from None
     return ", ".join(image for image in images if any(image.endswith(name) for name in archive.names))

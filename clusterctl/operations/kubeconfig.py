@@ -34,7 +34,8 @@ def make(session: Session, *, days: int = 1, server: str | None = None) -> dict[
     Raises Refused where the cluster's keys are not here, InputError for a server that the API's certificates do not hold.
     """
     if session.pki_is_new:
-        raise Refused("there is no cluster yet: its keys are not here", where=str(session.state.path), hint="clusterctl apply")
+        raise Refused("there is no cluster yet: its keys are not here", where=str(session.state.path),
+                      code="cluster.not-bootstrapped", hint="clusterctl apply")
     name = session.cluster.name
     authority = session.pki.authorities["kubernetes"]
     certificate, key = authority.issue(
@@ -79,19 +80,22 @@ def _writable(path: Path) -> Iterator[Path]:
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            raise InputError("is no plain file", where=str(path), hint="name a file")
+            raise InputError("is no plain file", where=str(path), hint="name a file", code="kubeconfig.not-a-file")
         yield target
     except OSError as error:
-        raise InputError(f"cannot be used: {error.strerror}", where=str(path), hint="name another file") from None
+        raise InputError(f"cannot be used: {error.strerror}", where=str(path), code="kubeconfig.unusable",
+                         hint="name another file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"is no kubeconfig: {error}", where=str(path), hint="mend it, or name another file") from None
+        raise InputError(f"is no kubeconfig: {error}", where=str(path), code="kubeconfig.malformed",
+                         hint="mend it, or name another file") from None
 
 
 def write(config: Mapping[str, Any], path: Path) -> None:
     """Write it to a file, 0600 from its first byte. Raises InputError."""
     with _writable(path) as target:
         if not target.parent.is_dir():
-            raise InputError("its folder does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+            raise InputError("its folder does not exist", where=str(path), code="kubeconfig.no-folder",
+                             hint=f"mkdir -p {path.parent}")
         write_whole(target, _dump(config))
 
 
@@ -132,8 +136,8 @@ def _locked(lock: Path) -> Iterator[None]:
             break
         except FileExistsError:
             if time.monotonic() > end:
-                raise Locked("somebody else writes this kubeconfig", where=str(lock),
-                             hint=f"wait until it is done; where nobody does, rm {lock}") from None
+                raise Locked("another process writes this kubeconfig", where=str(lock),
+                             hint=f"wait until it is done; where none does, rm {lock}", code="kubeconfig.locked") from None
         time.sleep(0.1)
     try:
         yield

@@ -190,8 +190,8 @@ class OperatorLock:
         others = sum(hold.alive for name, hold in self._holds.items() if name != host.name and name in self._counted)
         if not first and len(self._counted) - others >= self._needed:
             self.release()
-            raise Locked("somebody else held the cluster while it rebooted", where=host.name,
-                         hint="look at what was done, then run the same command again to continue")
+            raise Locked("another operator held the cluster while it rebooted", where=host.name,
+                         hint="look at what was done, then run the same command again to continue", code="lock.held-meanwhile")
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

@@ -88,13 +88,13 @@ def look(session: Session, hosts: Sequence[Host] | None = None) -> Membership:
         except ApiError as error:
             if again and not error.status and not session.engine.transports[host.name].connected:
                 return ask(host, again=False)  # The way to it broke, of which the member knows nothing.
-            raise Unreachable(f"its etcd does not answer: {error}", where=host.name) from None
+            raise Unreachable(f"its etcd does not answer: {error}", where=host.name, code="etcd.no-answer") from None
 
     found = fleet.each(asked, ask, limit=session.options.forks)
     voters = [host for host in asked if host.name in found.results and found.results[host.name][1]]
     if not voters:
         lines = "; ".join(f"{name}: {error.message}" for name, error in found.errors.items())
-        raise Refused(f"no majority of etcd's members answers: {lines}", where="etcd",
+        raise Refused(f"no majority of etcd's members answers: {lines}", where="etcd", code="etcd.no-quorum",
                       hint="bring its machines back; nothing is changed without a majority of etcd's members")
     status, members = found.results[voters[0].name]
     return Membership(
@@ -142,7 +142,7 @@ def refuse_unhealthy(found: Membership, *, bearing: str = "") -> None:
     bad += [f"{state.name} is a learner still" for state in found.members if state.member.learner and state.healthy]
     bad += [f"{state.name} is not in the inventory" for state in found.orphans if state.healthy and not state.member.learner]
     if bad or alarms:
-        raise Refused("; ".join(bad + alarms), where="etcd",
+        raise Refused("; ".join(bad + alarms), where="etcd", code="etcd.unhealthy",
                       hint="clusterctl etcd members; bring it back, or node replace NAME" if bad else "clusterctl etcd defrag")
 
 
@@ -157,7 +157,7 @@ def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[Me
     for state in found_orphans:
         if state.member.started and not state.member.learner:
             raise Refused(f"it votes and {state.error or 'is well'}, and the inventory has no machine for it",
-                          where=f"etcd member {state.name}", hint=way_out(state))
+                          where=f"etcd member {state.name}", hint=way_out(state), code="etcd.orphaned-member")
     return found_orphans
 
 
@@ -204,13 +204,13 @@ def clean(session: Session, stray: MemberState, hosts: Sequence[Host]) -> None:
         return
     problem = "" if state.member.learner else refuse_removal(len(found.voters), found.healthy, target_healthy=state.healthy)
     if problem:
-        raise Refused(problem, where=f"etcd member {state.name}", hint="clusterctl etcd members")
+        raise Refused(problem, where=f"etcd member {state.name}", hint="clusterctl etcd members", code="etcd.quorum-at-risk")
     way = next(session.cluster.host(other.host) for other in found.voters if other.host and other.healthy)
     try:
         session.etcd(way).remove(state.member.id)
     except ApiError as error:
         raise Stopped(f"cannot be removed: {error}", where=f"etcd member {state.name}",
-                      hint="run the same command again") from None
+                      hint="run the same command again", code="etcd.member-not-removed") from None
 
 
 def removal_problem(found: Membership, name: str) -> str:
@@ -232,17 +232,19 @@ def remove(session: Session, name: str, hosts: Sequence[Host]) -> bool:
         return False
     problem = removal_problem(found, name)
     if problem:
-        raise Refused(problem, where=f"etcd member {name}", hint="clusterctl etcd members")
+        raise Refused(problem, where=f"etcd member {name}", hint="clusterctl etcd members", code="etcd.quorum-at-risk")
     others = [host for host in hosts if host.name != name and (other := found.of(host.name)) is not None and other.healthy]
     if not others:
-        raise Refused("no other member answers", where=f"etcd member {name}", hint="clusterctl etcd members")
+        raise Refused("no other member answers", where=f"etcd member {name}", code="etcd.no-other-member",
+                      hint="clusterctl etcd members")
     if state.leader:
         _hand_on(session, state, found, others)
     try:
         session.etcd(others[0]).remove(state.member.id)
     except ApiError as error:
         if "not found" not in str(error):
-            raise Stopped(f"cannot be removed: {error}", where=f"etcd member {name}", hint="run the same command again") from None
+            raise Stopped(f"cannot be removed: {error}", where=f"etcd member {name}", code="etcd.member-not-removed",
+                          hint="run the same command again") from None
     return True
 
 
@@ -297,7 +299,8 @@ def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, 
             member.defragment()
             sizes[host.name] = (before, member.status().size)
         except ApiError as error:
-            raise Stopped(f"not defragmented: {error}", where=host.name, hint="run the same command again") from None
+            raise Stopped(f"not defragmented: {error}", where=host.name, code="etcd.not-defragmented",
+                          hint="run the same command again") from None
         await_all(session, session.cluster.etcd_members)
     with contextlib.suppress(ApiError):
         if order and "NOSPACE" in session.etcd(order[0]).alarms():

@@ -166,7 +166,8 @@ def look(session: Session, *, mode: str, at_once: str, policy: Policy, patient: 
     """
     hosts = session.chosen
     if session.pki_is_new:
-        raise Refused("there is no cluster of this inventory yet", where=str(session.state.path), hint="clusterctl apply")
+        raise Refused("there is no cluster of this inventory yet", where=str(session.state.path), code="cluster.not-bootstrapped",
+                      hint="clusterctl apply")
     machines = fleet.each(hosts, lambda host: _look(session, host, host.name in patient), limit=session.options.forks).or_raise()
     refuse_unfit(machines, session.pki.identity)
     api = session.ready_api()
@@ -194,8 +195,10 @@ def refuse_unfit(machines: Mapping[str, Machine], identity: str) -> None:
     for name, machine in machines.items():
         if machine.cluster != identity:
             what = "belongs to another cluster" if machine.cluster else "is not in the cluster yet"
-            errors.append(Refused(what, where=name, hint="clusterctl plan"))
-        errors += [Refused(text, where=name, hint="mend that on the machine, then run this again") for text in machine.problems]
+            errors.append(Refused(what, where=name, code="host.other-cluster" if machine.cluster else "host.not-joined",
+                                  hint="clusterctl plan"))
+        errors += [Refused(text, where=name, code="os-update.unfit",
+                           hint="mend that on the machine, then run this again") for text in machine.problems]
     raise_all(errors)
 
 
@@ -204,7 +207,8 @@ def make_plan(cluster: Cluster, hosts: Sequence[Host], machines: Mapping[str, Ma
     """The plan, from what machines and the API said; the drains are still missing."""
     for host in hosts:
         if host.is_node and host.name not in nodes:
-            raise InputError(f"the cluster has no node {host.name!r}", where=host.name, hint="clusterctl apply")
+            raise InputError(f"the cluster has no node {host.name!r}", where=host.name, code="node.unknown",
+                             hint="clusterctl apply")
     markers = [machine.marker for machine in machines.values() if machine.marker]
     ended = any(marker.ended for marker in markers)
     parts = []

@@ -26,6 +26,7 @@ class Failure:
     kind: str
     message: str
     exit_code: int
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +43,16 @@ class Ending:
 def prepare(path: Path) -> None:
     """Take away what an earlier run left, which would tell of that one. Raises InputError where no summary could be written."""
     if path.suffix not in FORMATS:
-        raise InputError(f"a summary is a file that ends in {' or '.join(FORMATS)}", where=str(path), hint="summary.xml is JUnit")
+        raise InputError(f"a summary is a file that ends in {' or '.join(FORMATS)}", where=str(path), code="summary.format",
+                         hint="summary.xml is JUnit")
     if not os.path.isdir(path.parent):
-        raise InputError("the folder for the summary does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+        raise InputError("the folder for the summary does not exist", where=str(path), code="summary.no-folder",
+                         hint=f"mkdir -p {path.parent}")
     try:
         write_whole(path, b"", mode=0o644)
         path.unlink()
     except OSError as error:
-        raise InputError(f"the summary cannot be written: {error.strerror}", where=str(path)) from None
+        raise InputError(f"the summary cannot be written: {error.strerror}", where=str(path), code="summary.unwritable") from None
 
 
 def write(path: Path, ending: Ending) -> None:
@@ -58,7 +61,7 @@ def write(path: Path, ending: Ending) -> None:
         write_whole(path, junit(ending) if path.suffix == ".xml" else as_json(ending), mode=0o644)
     except OSError as error:
         raise Stopped(f"the summary cannot be written: {error.strerror}", where=str(path),
-                      hint="run the same command again: what is done stays done") from None
+                      hint="run the same command again: what is done stays done", code="summary.not-written") from None
 
 
 def as_json(ending: Ending) -> bytes:
@@ -70,7 +73,7 @@ def as_json(ending: Ending) -> bytes:
         "seconds": round(ending.seconds, 3),
         "stages": [{"stage": name, "seconds": round(seconds, 3)} for name, seconds in ending.stages],
         "hosts": {name: dict(actions) for name, actions in ending.done.items()},
-        **({"error": failure.kind, "message": failure.message} if failure else {}),
+        **({"error": failure.kind, "code": failure.code, "message": failure.message} if failure else {}),
     }
     return json.dumps(content, indent=1).encode() + b"\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from clusterctl.engine import step_failed
 from clusterctl.errors import AccessRefused, Stopped, Unreachable
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
@@ -33,12 +34,13 @@ def insist(
         except (Cut, Unreachable) as error:
             now = time.monotonic()
             ends = ends or now + deadline
-            said = error.message if isinstance(error, Unreachable) else f"the connection broke: {error}"
+            lost = error if isinstance(error, Unreachable) else error.unreachable(host)
             if not deadline:
-                raise Unreachable(said, where=host.name, hint="run the same command again") from None
+                raise lost from None
             if now >= ends:
-                raise Stopped(f"has not answered for {deadline:.0f} s; last seen: {said}", where=host.name,
-                              hint="look at the machine's console, then run the same command again") from None
+                raise Stopped(f"has not answered for {deadline:.0f} s; last seen: {lost.message}", where=host.name,
+                              hint="look at the machine's console, then run the same command again",
+                              code="run.host-silent") from None
             time.sleep(PAUSE)
 
 
@@ -47,6 +49,6 @@ def checked(host: Host, records: list[list[str]]) -> list[list[str]]:
     for words in records:
         if words[0] == "failed":
             result = step_result(words)
-            raise Stopped(result.output or f"exit code {result.code}", where=host.name,
-                          hint="mend the cause on the machine, then run the same command again")
+            raise step_failed(result.output or f"exit code {result.code}", host.name,
+                              "mend the cause on the machine, then run the same command again")
     return [words for words in records if words[0] != "ok"]

@@ -120,7 +120,7 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
     programs = dict.fromkeys(pair for one in clusters for pair in products(one))
     unknown = sorted(set(update) - {product for product, _ in programs} - {KUBERNETES})
     if unknown:
-        raise InputError(f"the cluster has no product {unknown[0]!r}", where="--update", code="lock.unknown-product",
+        raise InputError(f"the cluster has no product {unknown[0]!r}", where="--update", code="version.unknown-product",
                          hint=f"products: {', '.join(dict.fromkeys(product for product, _ in programs))}")
     catalog, locked = open_catalog(cluster.settings.artifacts, cluster.base), LockFile.read(cluster.base)
     asked = [(product, version, arch) for product, version in programs for arch in architectures

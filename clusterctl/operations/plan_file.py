@@ -39,7 +39,7 @@ class Reviewed:
 
 def _moved_on(path: Path, what: str) -> Refused:
     return Refused(f"the cluster has moved on since this plan was made: {what}", where=str(path),
-                   hint=f"make and review a new one: clusterctl upgrade plan --out {path}")
+                   hint=f"make and review a new one: clusterctl upgrade plan --out {path}", code="plan.outdated")
 
 
 def write(path: Path, session: Session, wish: Wish, found: UpgradePlan) -> None:
@@ -62,7 +62,7 @@ def write(path: Path, session: Session, wish: Wish, found: UpgradePlan) -> None:
     try:
         write_whole(path, json.dumps({**content, "sha256": _seal(content)}, indent=1).encode() + b"\n", mode=0o644)
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
+        raise InputError(f"cannot be written: {error.strerror}", where=str(path), code="plan.unwritable") from None
 
 
 def _seal(content: Mapping[str, Any]) -> str:
@@ -81,12 +81,13 @@ def read(path: Path, session: Session, given: Wish) -> Reviewed:
         raise _no_plan(path, f"{type(error).__name__}: {error}") from None
     if given != Wish() or session.options.limit not in ((), limit):
         raise InputError("the plan says what is done; --to and the like say it a second time", where=str(path),
-                         hint="give the file alone, or the options alone")
+                         hint="give the file alone, or the options alone", code="plan.options")
     if session.pki_is_new:
         raise Refused("the keys of its cluster are not here", where=str(path),
-                      hint=f"restore {session.state.path} from its backup, or name it with --state")
+                      hint=f"restore {session.state.path} from its backup, or name it with --state", code="state.keys-missing")
     if identity != session.pki.identity:
-        raise Refused("is the plan of another cluster", where=str(path), hint="name the inventory that it was made for")
+        raise Refused("is the plan of another cluster", where=str(path), code="plan.other-cluster",
+                      hint="name the inventory that it was made for")
     gone = [name for name in limit if name not in {host.name for host in session.cluster.hosts}]
     if gone:
         raise _moved_on(path, f"the inventory has no host {gone[0]!r} any more")
@@ -98,19 +99,20 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="plan.unreadable") from None
     except (ValueError, RecursionError) as error:
         raise _no_plan(path, str(error)) from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise _no_plan(path, "its kind is another one")
     if content.get("sha256") != _seal(content):
         raise InputError("was changed after it was made", where=str(path),
-                         hint=f"make and review a new one: clusterctl upgrade plan --out {path}")
+                         hint=f"make and review a new one: clusterctl upgrade plan --out {path}", code="plan.changed")
     return content
 
 
 def _no_plan(path: Path, why: str) -> InputError:
-    return InputError(f"is no plan of an upgrade: {why}", where=str(path), hint=f"make one: clusterctl upgrade plan --out {path}")
+    return InputError(f"is no plan of an upgrade: {why}", where=str(path), code="plan.malformed",
+                      hint=f"make one: clusterctl upgrade plan --out {path}")
 
 
 def _wish(wished: Mapping[str, Any]) -> Wish:

@@ -63,11 +63,12 @@ def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tup
     later = {pair: answer for pair, answer in closed.items() if pair.target in opening}
     more = {"check": "; cluster.firewall: manage opens firewalld, ufw and nftables",
             "manage": "; where --limit leaves the machine out, run this without it"}.get(cluster.settings.firewall, "")
-    errors = [Refused(message, where=target, hint=hint + more, code=reach.CODE)
+    errors = [Refused(message, where=target, hint=hint + more, code=reach.UNREACHABLE)
               for target, message, hint in reach.group({pair: answer for pair, answer in closed.items() if pair not in later})]
     if errors:
         raise Problems(errors)
-    opened = [f"{target}: {message} [{reach.CODE}]; the rules of this plan open it" for target, message, _ in reach.group(later)]
+    opened = [f"{target}: {message} [{reach.UNREACHABLE}]; the rules of this plan open it"
+              for target, message, _ in reach.group(later)]
     return tuple(later), [*opened, *answers.notes]
 
 
@@ -82,7 +83,8 @@ def gate(session: Session, facts: Mapping[str, Facts], wanted: Sequence[Pair]) -
         findings = list(reach.group(probe(session, wanted, reach.new_hosts(session.cluster, facts)).closed))
         if findings:
             messages = "\n".join(f"{target}: {message}" for target, message, _ in findings)
-            raise Stopped(f"closed with the rules of cluster.firewall in place: {messages}", where="ports", code=reach.CODE,
+            raise Stopped(f"closed with the rules of cluster.firewall in place: {messages}", where="ports",
+                          code="host.still-unreachable",
                           hint="accept it on the way to these machines, then run the same command again")
 
     return recheck

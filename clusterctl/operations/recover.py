@@ -115,7 +115,7 @@ def standing(session: Session, host: Host) -> Standing:
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=300))
     except Cut as error:
-        raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        raise error.unreachable(host) from None
     return Standing(revision=next((int(words[1]) for words in records if words[0] == "revision" and words[1:] and words[1]), 0))
 
 

@@ -69,12 +69,14 @@ def without(session: Session, names: Sequence[str]) -> None:
     rest = session.cluster.without(names)
     if not rest.control_planes:
         raise Refused("a cluster cannot do without its last control plane", where=", ".join(names),
-                      hint="to end the cluster: clusterctl reset")
+                      hint="to end the cluster: clusterctl reset", code="node.last-control-plane")
     if not rest.etcd_members:
-        raise Refused("a cluster cannot do without its last etcd member", where=", ".join(names), hint="clusterctl reset")
+        raise Refused("a cluster cannot do without its last etcd member", where=", ".join(names), code="etcd.last-member",
+                      hint="clusterctl reset")
     leaving = [host.name for host in session.cluster.etcd_members if host.name in names]
     if len(leaving) > 1:
-        raise Refused("etcd members leave one at a time", where=", ".join(leaving), hint=f"clusterctl node remove {leaving[0]}")
+        raise Refused("etcd members leave one at a time", where=", ".join(leaving), code="etcd.one-at-a-time",
+                      hint=f"clusterctl node remove {leaving[0]}")
     session.leaving = session.leaving | frozenset(names)
     session.cluster = rest
 
@@ -125,13 +127,14 @@ def _departure(api: Api, name: str, host: Host | None, found: members.Membership
                policy: Policy) -> Departure:
     state = found.of(name)
     if host is None and state is None and not known:
-        raise Refused("neither the inventory nor the cluster has it", where=name, hint="clusterctl status")
+        raise Refused("neither the inventory nor the cluster has it", where=name, hint="clusterctl status", code="node.not-found")
     if host is None and not offline:
-        raise Refused("the inventory does not have it, so that it cannot be reached", where=name,
+        raise Refused("the inventory does not have it, so that it cannot be reached", where=name, code="node.not-in-inventory",
                       hint=f"put it into the inventory again, or: clusterctl node remove {name} --offline")
     problem = members.removal_problem(found, name)
     if problem:
-        raise Refused(problem, where=f"etcd member {name}", hint="clusterctl etcd members; bring the others back first")
+        raise Refused(problem, where=f"etcd member {name}", code="etcd.quorum-at-risk",
+                      hint="clusterctl etcd members; bring the others back first")
     return Departure(
         name=name, host=host, offline=offline, member=state is not None, quorum=_arithmetic(found, state),
         drain=drain.look(api, [name], policy)[0] if known and not offline else None,
@@ -186,7 +189,8 @@ class Remove:
             for item in removed_nodes(api_state.removed_names(api) | {one.name}):
                 api.apply(item)
         except ApiError as error:
-            raise Stopped(f"cannot be kept out: {error}", where=one.name, hint="run the same command again to continue") from None
+            raise Stopped(f"cannot be kept out: {error}", where=one.name, code="node.not-kept-out",
+                          hint="run the same command again to continue") from None
 
 
 def forget(session: Session, name: str, *, gone: bool) -> None:
@@ -203,7 +207,8 @@ def forget(session: Session, name: str, *, gone: bool) -> None:
         api.delete_node(name)
         api.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
     except ApiError as error:
-        raise Stopped(f"its traces cannot be deleted: {error}", where=name, hint="run the same command again") from None
+        raise Stopped(f"its traces cannot be deleted: {error}", where=name, code="node.traces-left",
+                      hint="run the same command again") from None
 
 
 def reachable(session: Session, host: Host) -> ClusterctlError | None:

@@ -57,13 +57,14 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
     state = members.look(session, others).of(old)
     known = old in session.ready_api().nodes()
     if old not in hosts and state is None and not known and old not in remove.removed(session):
-        raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status")
+        raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status", code="node.not-found")
     reached = name != old and old in hosts and remove.reachable(session, hosts[old]) is None
     if name != old and not reached:
         await_silence(session, others, old)
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
     if facts["cluster"] not in ("", session.pki.identity):
-        raise Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
+        raise Refused("it belongs to another cluster", where=name, code="host.other-cluster",
+                      hint="reset it with the inventory and the keys of that one")
     if name == old:
         # A machine that is marked is the one that was begun before, unless etcd's data was lost under it.
         lost = state is not None and state.member.started and hosts[old].is_etcd and facts["etcd"] in ("", "lost")
@@ -91,7 +92,8 @@ def await_silence(session: Session, others: Sequence[Host], name: str) -> None:
         wait_for(heard, what=name, deadline=SILENCE_SECONDS)
     except Stopped as error:
         raise Refused(f"SSH does not reach it, and it is not dead: {error.message.rpartition('last seen: ')[2]}", where=name,
-                      hint=f"mend the way to it; or, to do without it: clusterctl node remove {name} --offline") from None
+                      hint=f"mend the way to it; or, to do without it: clusterctl node remove {name} --offline",
+                      code="node.alive") from None
 
 
 def _serves(session: Session, host: Host, begun: bool) -> bool:

@@ -62,6 +62,7 @@ def refuse_members(cluster: Cluster, chosen: Sequence[Host]) -> None:
             f"control planes and etcd members are not reset while others of the cluster stay ({staying[0].name})",
             where=names,
             hint=f"clusterctl node remove {members[0].name}, or reset the whole cluster",
+            code="reset.cluster-stays",
         )
 
 
@@ -76,6 +77,7 @@ def refuse_orphans(session: Session) -> list[str]:
             "the last control planes are not reset while other machines of the cluster stay",
             where=", ".join(answered.results),
             hint=f"add them to --limit; to take one machine out of the cluster: clusterctl node remove {left[0].name}",
+            code="reset.cluster-stays",
         )
     return [f"{host.name} is left out and keeps what it has; later: clusterctl reset --limit {host.name}" for host in left]
 
@@ -130,9 +132,11 @@ def _refuse_others(session: Session, seen: Mapping[str, Observation]) -> None:
             "these machines belong to a cluster whose keys are not here",
             where=", ".join(sorted(marks)),
             hint=f"restore {session.state.path} from its backup, or name it with --state",
+            code="state.keys-missing",
         )
     errors = [
-        Refused("it belongs to another cluster", where=name, hint="reset it with the inventory and the keys of that one")
+        Refused("it belongs to another cluster", where=name, code="host.other-cluster",
+                hint="reset it with the inventory and the keys of that one")
         for name, (identity, _) in sorted(marks.items())
         if identity != session.pki.identity
     ]
@@ -183,12 +187,13 @@ class Reset:
         api = self.session.any_api(host for host in staying if host.is_control_plane)
         hint = "run the same command again to continue"
         if api is None:
-            raise Stopped("no API server answers any more", where=f"Node {', '.join(self.plan.nodes)}", hint=hint)
+            raise Stopped("no API server answers any more", where=f"Node {', '.join(self.plan.nodes)}", code="api.unreachable",
+                          hint=hint)
         for name in self.plan.nodes:
             try:
                 api.delete_node(name)
             except ApiError as error:
-                raise Stopped(str(error), where=f"Node {name}", hint=hint) from None
+                raise Stopped(str(error), where=f"Node {name}", hint=hint, code="node.not-deleted") from None
             events.note(f"remove Node {name}")
         events.stage_ended("nodes", time.monotonic() - started)
 

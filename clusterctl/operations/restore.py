@@ -117,7 +117,7 @@ def look(session: Session, hosts: Sequence[Host]) -> Mapping[str, Machine]:
         try:
             records = list(session.engine.transports[host.name].stream(program, silence=60))
         except Cut as error:
-            raise Unreachable(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+            raise error.unreachable(host) from None
         return read_machine(records)
 
     return fleet.each(hosts, ask, limit=session.options.forks).or_raise()
@@ -167,7 +167,7 @@ def refuse_foreign(path: Path, known: Origin, adopt: str) -> None:
         return
     hint = f"to take it all the same: --adopt {known.uid}" if known.uid else "it cannot be restored by clusterctl"
     raise Refused(f"{snapshot.foreign(path, known)}; secrets in it cannot be decrypted here", where=str(path),
-                  code="etcd.snapshot-foreign", hint=hint)
+                  code="etcd.restore-foreign-snapshot", hint=hint)
 
 
 def refuse_other_machines(session: Session, hosts: Sequence[Host]) -> None:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterctl.errors import Refused, Stopped
+from clusterctl.errors import Refused
 from clusterctl.model import Host
 from clusterctl.operations.base import Session
 from clusterctl.shell import Program, functions
@@ -60,6 +60,6 @@ def ask(session: Session, host: Host, *paths: str) -> tuple[Room, ...]:
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=60))
     except Cut as error:
-        raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        raise error.stopped(host) from None
     return tuple(Room(where=host.name, path=words[1], free=int(words[2]), total=int(words[3]), device=words[4])
                  for words in records if words[0] == "room")

@@ -79,7 +79,8 @@ def versions_for(kubernetes: str, overrides: Mapping[str, str]) -> Versions:
     try:
         return known_versions(kubernetes, **overrides)
     except ValueError as error:
-        raise Refused(str(error), where="cluster.kubernetes", hint="use a clusterctl that knows this version") from None
+        raise Refused(str(error), where="cluster.kubernetes", code="version.unknown",
+                      hint="use a clusterctl that knows this version") from None
 
 
 def differences(cluster: Cluster, fleet: Fleet) -> list[Difference]:
@@ -104,5 +105,5 @@ def refuse_differences(cluster: Cluster, fleet: Fleet) -> None:
         hosts = sorted({entry.host for entry in found if (PRODUCTS[entry.product], entry.running) == (name, version)})
         wanted = getattr(cluster.versions, name)
         lines.append(f"{name.replace('_', '-')} {version} runs on {', '.join(hosts)}, and {wanted} is wanted")
-    raise Refused("; ".join(lines), where="versions",
+    raise Refused("; ".join(lines), where="versions", code="version.differs",
                   hint="a cluster that runs changes its versions by: clusterctl upgrade plan; or name in the inventory what runs")

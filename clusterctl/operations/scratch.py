@@ -104,9 +104,9 @@ def _restore_there(session: Session, host: Host, path: Path) -> tuple[int, int]:
             if words[0] == "snapshot":
                 answer = words[1:]
     except Cut as error:
-        raise Stopped(f"the connection broke: {error}", where=host.name, hint="run the same command again") from None
+        raise error.stopped(host) from None
     except Refused as error:
-        raise Stopped(error.message, where=error.where, hint=error.hint, code="etcd.snapshot-no-room") from None
+        raise Stopped(error.message, where=error.where, hint=error.hint, code="etcd.scratch-no-room") from None
     if answer[:1] == ["killed"]:
         raise Stopped("the scratch member was killed: too little memory to verify the snapshot", where=host.name,
                       hint="verify it where there is more, with etcdutl on this machine", code="etcd.scratch-killed")
@@ -122,7 +122,8 @@ def _restore_here(path: Path) -> tuple[int, int]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Stopped(f"etcdutl cannot be run: {error}", where="this machine", hint="run the same command again") from None
+            raise Stopped(f"etcdutl cannot be run: {error}", where="this machine", code="etcd.etcdutl-not-run",
+                          hint="run the same command again") from None
         if done.returncode:
             raise _unrestorable(path, (done.stderr or done.stdout).strip()[-1000:])
         try:

@@ -84,7 +84,8 @@ def _source(found: Membership) -> MemberState:
     source = next((state for state in found.members if state.leader and state.host), None) or next(
         (state for state in found.voters if state.healthy and state.host), None)
     if source is None:
-        raise Refused("no member of the inventory is well", where="etcd", hint="clusterctl etcd members")
+        raise Refused("no member of the inventory is well", where="etcd", code="etcd.no-healthy-member",
+                      hint="clusterctl etcd members")
     return source
 
 
@@ -119,7 +120,8 @@ def _receive(session: Session, host: Host, path: Path) -> str:
             os.fsync(file.fileno())
     except (ApiError, OSError) as error:
         path.unlink(missing_ok=True)
-        raise Stopped(f"the snapshot broke off: {error}", where=host.name, hint="run the same command again") from None
+        raise Stopped(f"the snapshot broke off: {error}", where=host.name, code="etcd.snapshot-broken-off",
+                      hint="run the same command again") from None
     check_digest(path)
     return digest.hexdigest()
 
@@ -135,7 +137,7 @@ def check_digest(path: Path) -> None:
                 left -= len(piece)
             rest = file.read()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), code="etcd.snapshot-unreadable") from None
     if rest != digest.digest():
         raise IntegrityError("is not a whole snapshot: its sha256 does not match its content", where=str(path), hint=AGAIN,
                              code="etcd.snapshot-damaged")
@@ -150,7 +152,8 @@ def saved(state: StateFolder) -> list[Snapshot]:
         try:
             found.append(Snapshot(**json.loads(path.read_text())))
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"is not the description of a snapshot: {error}", where=str(path)) from None
+            raise InputError(f"is not the description of a snapshot: {error}", where=str(path),
+                             code="etcd.snapshot-description") from None
     return found
 
 
@@ -197,7 +200,8 @@ def description(path: Path) -> dict[str, Any]:
     try:
         note = json.loads(described.read_text()) if described.exists() else {}
     except (OSError, ValueError) as error:
-        raise InputError(f"is not the description of a snapshot: {error}", where=str(described)) from None
+        raise InputError(f"is not the description of a snapshot: {error}", where=str(described),
+                         code="etcd.snapshot-description") from None
     return note if isinstance(note, dict) else {}
 
 

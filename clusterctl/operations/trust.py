@@ -20,7 +20,8 @@ def find(cluster: Cluster, name: str) -> Host:
     """A host of the inventory by its name, or a bastion on the way to one by its address. Raises InputError."""
     known = {host.name: host for host in (*bastions_of(cluster), *cluster.hosts)}
     if name not in known:
-        raise InputError(f"the inventory has no host or bastion {name!r}", hint=f"it has {', '.join(known)}")
+        raise InputError(f"the inventory has no host or bastion {name!r}", code="inventory.no-host",
+                         hint=f"it has {', '.join(known)}")
     if known[name].ssh.local:
         raise InputError("is this computer itself: no SSH, no host key", where=name, code="trust.local", hint="leave it out")
     return known[name]
@@ -76,12 +77,14 @@ def accept(state: StateFolder, host: Host, key: HostKey, expected: str | None) -
             f"it offers {fingerprint(key)}, not {expected}; nothing was accepted",
             where=host.name,
             hint="look at the machine's console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            code="trust.fingerprint-mismatch",
         )
     if host.ssh.host_key is not None:
         raise InputError(
             "the inventory pins its host key",
             where=host.name,
             hint=f"change clusterctl_host_key there to: {key.get_name()} {key.get_base64()}",
+            code="trust.pinned",
         )
     state.prepare()
     name = known_as(resolve(host.ssh).ssh)

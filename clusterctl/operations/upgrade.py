@@ -142,7 +142,8 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     """
     present = running.versions_of(facts)
     if not running.live(facts):
-        raise Refused("there is no cluster yet", where=session.cluster.name, hint="clusterctl apply")
+        raise Refused("there is no cluster yet", where=session.cluster.name, code="cluster.not-bootstrapped",
+                      hint="clusterctl apply")
     found = present["kubernetes"]
     choose_patch(session, ask=not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found})
     settled = running.settle(session.cluster, facts)
@@ -153,7 +154,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     problem = skew.refuse_path(found, to, wish.through)
     if problem:
         hint = f"supported are {', '.join(SUPPORTED_MINORS)}; clusterctl upgrade plan --to X.Y.Z"
-        raise Refused(problem, where="--to", hint=hint)
+        raise Refused(problem, where="--to", hint=hint, code="upgrade.path")
     hops = skew.hops(found, to, wish.through)
     session.cluster = settled.at(_versions(settled, present, hops[0], wish))
     require(session)
@@ -186,7 +187,8 @@ def _with_unavailable(cluster: Cluster, text: str | None) -> Cluster:
     if text is None:
         return cluster
     if not text.rstrip("%").isdigit() or int(text.rstrip("%")) < 1:
-        raise InputError(f"{text!r} is neither a number nor a percentage", where="--max-unavailable", hint="as 2 or 25%")
+        raise InputError(f"{text!r} is neither a number nor a percentage", where="--max-unavailable", code="cli.max-unavailable",
+                         hint="as 2 or 25%")
     return cluster.model_copy(update={"settings": cluster.settings.model_copy(update={"max_unavailable": text})})
 
 
@@ -213,7 +215,7 @@ def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
     try:
         return drain.look(session.ready_api(), names, policy)
     except ApiError as error:
-        raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status") from None
+        raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status", code="api.request-failed") from None
 
 
 def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, kubelets: bool) -> None:
@@ -281,9 +283,10 @@ class Upgrade(Apply):
                 found = self.session.api(host).look("/version")["gitVersion"]
             except ApiError as error:
                 raise Stopped(f"its API server does not say its version: {error}", where=host.name,
-                              hint="run the same command again to continue") from None
+                              hint="run the same command again to continue", code="api.no-version") from None
             if found != wanted:
-                raise Stopped(f"its API server is {found} and not {wanted}", where=host.name, hint="clusterctl status")
+                raise Stopped(f"its API server is {found} and not {wanted}", where=host.name, code="upgrade.version-unexpected",
+                              hint="clusterctl status")
 
     def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         super()._before_nodes(stage, batch)

@@ -72,7 +72,8 @@ def strangers(cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[Refused]
     """Machines that are not in the cluster yet join it at the versions that run, not in between."""
     for host in cluster.hosts:
         if host.name in facts and not facts[host.name].running:
-            yield Refused("it is not in the cluster yet", where=host.name, hint="clusterctl apply, then upgrade")
+            yield Refused("it is not in the cluster yet", where=host.name, code="host.not-joined",
+                          hint="clusterctl apply, then upgrade")
 
 
 def components(versions: Versions) -> Iterator[Refused]:
@@ -82,7 +83,8 @@ def components(versions: Versions) -> Iterator[Refused]:
         for version in found.split(", "):
             problem = skew.refuse_component(product, version, wanted)
             if problem:
-                yield Refused(problem, where=product, hint="name one in between: --component, or versions in the inventory")
+                yield Refused(problem, where=product, code="upgrade.path",
+                              hint="name one in between: --component, or versions in the inventory")
 
 
 def removed(cluster: Cluster, versions: Versions) -> Iterator[Refused]:
@@ -100,7 +102,8 @@ def removed(cluster: Cluster, versions: Versions) -> Iterator[Refused]:
         gates += list(configured) if isinstance(configured, Mapping) else []
     before, after = versions["kubernetes"]
     for text in skew.removed_in_use(before.split(", ")[0], after, flags, gates):
-        yield Refused(text, where="cluster settings", hint="take it out of the inventory and apply, then upgrade")
+        yield Refused(text, where="cluster settings", code="upgrade.setting-removed",
+                      hint="take it out of the inventory and apply, then upgrade")
 
 
 def room(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Refused]:
@@ -114,14 +117,14 @@ def room(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Refused]:
         needed = size * 2 // 2**20 + 100
         if space is not None and space.mib < needed:
             yield Refused(f"{space.mib} MiB are free on the file system of /opt", where=name,
-                          hint=f"{needed} MiB are needed: free some")
+                          hint=f"{needed} MiB are needed: free some", code="host.disk-space")
 
 
 def authorities(session: Session) -> Iterator[Refused]:
     for name, authority in session.pki.authorities.items():
         if authority.ends - datetime.now(UTC) < AUTHORITY_LEFT:
             yield Refused(f"the authority {name} ends on {authority.ends:%Y-%m-%d}", where="certificates",
-                          hint="renew the authority first")
+                          hint="renew the authority first", code="pki.authority-expires")
 
 
 def etcd(session: Session) -> Iterator[Refused]:
@@ -153,7 +156,8 @@ def snapshot_room(session: Session, plan: Plan) -> Iterator[Refused]:
 def _api(session: Session, versions: Versions, drains: Sequence[Drain], *, kubelets: bool) -> Iterator[Refused]:
     for host in session.cluster.control_planes:
         if not session.api(host).ready():
-            yield Refused("its API server is not ready", where=host.name, hint="clusterctl status; clusterctl apply")
+            yield Refused("its API server is not ready", where=host.name, code="api.not-ready",
+                          hint="clusterctl status; clusterctl apply")
             return
     api = session.api(session.cluster.control_planes[0])
     try:
@@ -165,9 +169,10 @@ def _api(session: Session, versions: Versions, drains: Sequence[Drain], *, kubel
                 served = {host.name: str(session.api(host).look("/version")["gitVersion"]) for host in left_out}
                 yield from behind(served, versions["kubernetes"][1])
         for text in drain.hopeless(drains, api.look("/apis/policy/v1/poddisruptionbudgets")["items"] if drains else ()):
-            yield Refused(text, where="drain", hint="let the budget allow one disruption, or run more pods, then upgrade")
+            yield Refused(text, where="drain", code="drain.refused",
+                          hint="let the budget allow one disruption, or run more pods, then upgrade")
     except ApiError as error:
-        yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status")
+        yield Refused(f"the API cannot be asked: {error}", hint="clusterctl status", code="api.request-failed")
 
 
 def behind(served: Mapping[str, str], after: str) -> Iterator[Refused]:
@@ -175,7 +180,7 @@ def behind(served: Mapping[str, str], after: str) -> Iterator[Refused]:
     for name, version in served.items():
         if skew.minor_number(version) < skew.minor_number(after):
             yield Refused(f"its API server is {version} and stays so, and no kubelet may be newer: {after}", where=name,
-                          hint="upgrade the control planes first, or all: without --limit")
+                          hint="upgrade the control planes first, or all: without --limit", code="upgrade.kubelet-newer")
 
 
 def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:
@@ -183,21 +188,24 @@ def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> I
     for host in hosts:
         state = node_ready(found.get(host.name))
         if state != "True":
-            yield Refused(f"the node is not Ready: {state}", where=host.name, hint="clusterctl status; bring it back first")
+            yield Refused(f"the node is not Ready: {state}", where=host.name, code="node.not-ready",
+                          hint="clusterctl status; bring it back first")
 
 
 def _removed_apis(session: Session, api: Api, pair: tuple[str, str]) -> Iterator[Refused]:
     before, after = pair[0].split(", ")[0], pair[1]
     for group in skew.removed_apis(before, after):
         for text in _stored(api, group):
-            yield Refused(f"{text} in {group}, which is gone after {before}", where="the API", hint="delete them, then upgrade")
+            yield Refused(f"{text} in {group}, which is gone after {before}", where="the API", code="upgrade.api-removed",
+                          hint="delete them, then upgrade")
     asked: set[tuple[str, str]] = set()
     for host in session.cluster.control_planes:
         asked |= deprecated(str(session.api(host).look("/metrics")))
     for resource, gone in sorted(asked):
         if skew.minor_number(f"{gone}.0") <= skew.minor_number(after):
-            yield Refused(f"somebody still asks for {resource}, which is gone in {gone}", where="the API",
-                          hint="move its clients to a newer version of it (audit log: k8s.io/removed-release)")
+            yield Refused(f"clients still request {resource}, which is gone in {gone}", where="the API",
+                          hint="move its clients to a newer version of it (audit log: k8s.io/removed-release)",
+                          code="upgrade.api-in-use")
 
 
 def _stored(api: Api, group: str) -> Iterator[str]:

@@ -170,6 +170,7 @@ class Pki:
                 f"the cluster's keys are incomplete: {', '.join(missing)} missing",
                 where=str(folder.path),
                 hint="restore the folder from its backup; without its keys the cluster cannot be changed",
+                code="pki.incomplete",
             )
         made = cls({name: Authority(found[f"pki/{name}.crt"], found[f"pki/{name}.key"]) for name in AUTHORITIES},
                    found["pki/sa.key"], b"", folder)

@@ -243,7 +243,7 @@ def test_two_operators(bare: Cluster) -> None:
             started = time.monotonic()
             output = bare.cli("apply", "--yes", code=5)
             assert time.monotonic() - started < 5
-            assert re.search(f"held by .*pid {first.pid}, apply, since .* UTC\n  next: ", output), output
+            assert re.search(f"held by .*pid {first.pid}, apply, since .* UTC \\[lock.held\\]\n  next: ", output), output
         finally:
             first.kill()
             first.communicate()

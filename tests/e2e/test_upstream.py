@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +18,12 @@ import pytest
 import yaml
 from cluster import Cluster
 
-from clusterctl.artifacts.catalog import PATHS
+from clusterctl.artifacts.catalog import IMAGES, PATHS
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.components.programs import products
 from clusterctl.inventory import load
 from clusterctl.lab import LabSpec
-from clusterctl.versions import minor
+from clusterctl.versions import known_versions, minor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
 
@@ -36,9 +38,8 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A control plane and a worker. Without addons: no registry of images is here that their pods could come from."""
-    made = Cluster.up(LabSpec(name="e2esrc", machines=2, cluster={"addons": {"coredns": False, "metrics_server": False}}),
-                      Path(tmp_path_factory.mktemp("upstream")))
+    """A control plane and a worker."""
+    made = Cluster.up(LabSpec(name="e2esrc", machines=2), Path(tmp_path_factory.mktemp("upstream")))
     try:
         content = yaml.safe_load(made.inventory.read_text())
         del content["all"]["vars"]["cluster"]["artifacts"]
@@ -65,8 +66,14 @@ def upstream(bare: Cluster) -> Iterator[Upstream]:
     cluster, arch = load(bare.inventory), own_architecture()
     paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
     double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
+    for name in ("pause", "coredns", "metrics-server"):
+        publish(double, name, known_versions().model_dump()[name.replace("-", "_")])
     proxy = listen(bare.lab.namespace, bare.lab.gateway)
     double.listen(proxy)
+    # containerd gets the images of pods by the same way, and trusts the double for that registry alone.
+    url = f"http://{bare.lab.gateway}:{proxy.getsockname()[1]}"
+    bare.edit(lambda content: content["all"]["vars"]["cluster"].update(
+        proxy={"https": url}, registries={"registry.k8s.io": {"ca": str(double.authority)}}))
     # Machines have apt's own program to fetch with.
     settings = f"""Acquire::https::Proxy "http://{bare.lab.gateway}:{proxy.getsockname()[1]}"; Acquire::https::CAInfo "/etc/double.pem";"""
     for name in bare.lab.machines:
@@ -74,6 +81,22 @@ def upstream(bare: Cluster) -> Iterator[Upstream]:
                       stdin=double.authority.read_text())
     yield double
     double.close()
+
+
+def publish(double: Upstream, name: str, version: str) -> None:
+    """Publish an image of the mirror in the double's registry."""
+    path, _, tag = IMAGES[name].format(version=version).removeprefix("registry.k8s.io/").partition(":")
+    with tarfile.open(default_mirror() / f"images/{name}-{version}-{own_architecture()}.tar") as members:
+        def blob(digest: str) -> bytes:
+            found = members.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert found is not None
+            return found.read()
+
+        index = members.extractfile("index.json")
+        assert index is not None
+        manifest = json.loads(blob(json.load(index)["manifests"][0]["digest"]))
+        [layer] = manifest["layers"]
+        double.add_image(path, tag, blob(manifest["config"]["digest"]), blob(layer["digest"]), own_architecture())
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +149,8 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)
+    pods = bare.json("get", "pods", "-A")["items"]
+    assert len(pods) >= 2 and all(pod["status"]["phase"] == "Running" for pod in pods), "their images come from the double, too"
     assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
     upstream.asked.clear()
     assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked

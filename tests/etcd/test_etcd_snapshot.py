@@ -55,7 +55,7 @@ def test_forty_damaged_files_are_refused(session: Any, snapshot: Path, tmp_path:
 def test_another_clusters_snapshot_is_restored_only_with_its_uid(session: Any, foreign: Path, adopt: str) -> None:
     with pytest.raises(Refused) as caught:
         restore.make_plan(session, foreign, adopt=adopt)
-    assert (caught.value.code, caught.value.exit_code) == ("etcd.snapshot-foreign", 3)
+    assert (caught.value.code, caught.value.exit_code) == ("etcd.restore-foreign-snapshot", 3)
     assert f"--adopt {UID}" in caught.value.hint
     restore.refuse_foreign(foreign, operation.inspect(session, foreign), UID)
 

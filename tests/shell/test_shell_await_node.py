@@ -56,7 +56,7 @@ def api(tmp_path: Path) -> Iterator[tuple[HTTPServer, list[str]]]:
 
 
 def script(folder: Path, port: int, *, seconds: int = 60) -> Path:
-    text = render("flannel/await-node.sh.j2").decode()
+    text = render("flannel/await-node.sh.j2", port=6443).decode()
     changed = text.replace("/etc/kubernetes/pki", str(folder)).replace(":6443", f":{port}").replace("+ 60))", f"+ {seconds}))")
     path = folder / "await-node"
     path.write_text(changed)

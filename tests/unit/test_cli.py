@@ -92,8 +92,8 @@ cli.main()
 
 
 @pytest.mark.parametrize(("answer", "code", "said"), [
-    ("y\n", 0, ""), (" YES \n", 0, ""), ("n\n", 3, "you said no"), ("\n", 3, "you said no"), ("perhaps\n", 3, "you said no"),
-    ("\x04", 3, "was not answered"), (signal.SIGINT, 3, "was not answered"),
+    ("y\n", 0, ""), (" YES \n", 0, ""), ("n\n", 3, "[cli.cancelled]"), ("\n", 3, "[cli.cancelled]"), ("perhaps\n", 3, "[cli.cancelled]"),
+    ("\x04", 3, "[cli.cancelled]"), (signal.SIGINT, 3, "[cli.cancelled]"),
 ])
 def test_a_question(answer: str | signal.Signals, code: int, said: str) -> None:
     keyboard, terminal = pty.openpty()
@@ -118,7 +118,7 @@ def test_a_question(answer: str | signal.Signals, code: int, said: str) -> None:
 def test_nobody_is_there_to_answer(stream: str) -> None:
     done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" {stream}', QUESTION], env=ENVIRONMENT, capture_output=True, text=True,
                           timeout=60, check=False)
-    assert done.returncode == 3 and done.stderr == "clusterctl: nobody is there to ask\n  next: say --yes to carry the plan out\n"
+    assert done.returncode == 3 and "[cli.no-terminal]\n  next: say --yes" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("error", [Interrupted, EOFError])
@@ -127,8 +127,9 @@ def test_no_answer_at_the_password(monkeypatch: pytest.MonkeyPatch, error: type[
         raise error
 
     monkeypatch.setattr(secrets.getpass, "getpass", asked)
-    with pytest.raises(Refused, match="was not answered"):
+    with pytest.raises(Refused) as caught:
         options.gather(Path("cluster.yaml"), given={"ask_sudo_password": True})
+    assert caught.value.code == "cli.cancelled"
 
 
 class Deaf(Report):
@@ -148,7 +149,7 @@ def test_a_summary_that_nobody_reads() -> None:
 
 def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     def run() -> None:
-        raise Stopped("midway")
+        raise Stopped("midway", code="run.step-failed")
 
     operation = SimpleNamespace(deliver=lambda: None, run=run)
     monkeypatch.setattr("clusterctl.operations.upgrade.Upgrade", lambda *_: operation)
@@ -158,7 +159,7 @@ def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytes
 
 
 def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([None, Refused("you said no")])
+    answers = iter([None, Refused("you said no", code="host.clock")])
     done = []
 
     def confirm(yes: bool) -> None:

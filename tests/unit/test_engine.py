@@ -129,7 +129,7 @@ def test_a_look_that_began_early_is_used_once() -> None:
         assert machine.trips == trips
     assert told == ["a", "a"]
     failed: Future[Look] = Future()
-    failed.set_exception(Unreachable("gone", where="a"))
+    failed.set_exception(Unreachable("gone", where="a", code="ssh.unreachable"))
     engine.ahead["a"] = failed
     assert "gone" in str(engine.facts([A]).errors["a"])
 
@@ -226,7 +226,7 @@ def test_a_machine_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> N
 
         def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
             if self.gone:
-                raise Unreachable("no route", where="a")
+                raise Unreachable("no route", where="a", code="ssh.unreachable")
             if program.steps:
                 self.gone = True
                 raise Cut("gone")
@@ -308,7 +308,7 @@ def test_fleet_keeps_its_limit_and_gathers_errors() -> None:
         with lock:
             running -= 1
         if one.name in ("h3", "h4"):
-            raise Unreachable("gone", where=one.name)
+            raise Unreachable("gone", where=one.name, code="ssh.unreachable")
         return one.name
 
     outcome = fleet.each(hosts, work, limit=3)
@@ -335,5 +335,5 @@ def test_a_bug_or_an_interrupt_ends_the_rest(error: BaseException) -> None:
 
 def test_one_error_is_itself() -> None:
     with pytest.raises(ClusterctlError) as raised:
-        fleet.Outcome({}, {"a": Unreachable("x")}).or_raise()
+        fleet.Outcome({}, {"a": Unreachable("x", code="ssh.unreachable")}).or_raise()
     assert type(raised.value) is Unreachable

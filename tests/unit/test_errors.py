@@ -28,21 +28,21 @@ def test_200_refused_hosts_are_grouped(make: object, most: int) -> None:
 
 
 def test_each_cause_is_named_once_with_its_hosts() -> None:
-    found = Problems([unreachable(1), unreachable(2, "timed out"), unreachable(3), Refused("its clock is 40 s ahead", where="w-4", hint="set it")])
+    found = Problems([unreachable(1), unreachable(2, "timed out"), unreachable(3), Refused("its clock is 40 s ahead", where="w-4", hint="set it", code="host.clock")])
     assert str(found).split("\n") == [
         "w-1, w-3: cannot be reached: No route to host [ssh.unreachable]",
         "  next: try: ssh -p 22 root@192.0.2.1 (w-1; likewise the others)",
         "w-2 (root@192.0.2.2:22): cannot be reached: timed out [ssh.unreachable]",
         "  next: try: ssh -p 22 root@192.0.2.2",
-        "w-4: its clock is 40 s ahead",
+        "w-4: its clock is 40 s ahead [host.clock]",
         "  next: set it"]
 
 
 def test_numbers_that_differ_are_shown_with_one_hint() -> None:
-    found = Problems([Refused(f"its clock is {seconds} s ahead", where=f"w-{seconds}", hint="set it") for seconds in (40, 50)])
-    assert str(found).split("\n") == ["w-40: its clock is 40 s ahead", "w-50: its clock is 50 s ahead", "  next: set it"]
+    found = Problems([Refused(f"its clock is {seconds} s ahead", where=f"w-{seconds}", hint="set it", code="host.clock") for seconds in (40, 50)])
+    assert str(found).split("\n") == ["w-40: its clock is 40 s ahead [host.clock]", "w-50: its clock is 50 s ahead [host.clock]", "  next: set it"]
 
 
 def test_errors_in_a_file_keep_its_order() -> None:
-    found = Problems([InputError("a", where="f:1:1"), InputError("b", where="f:2:1", hint="x"), InputError("a", where="f:3:1", hint="x")])
-    assert str(found).split("\n") == ["f:1:1: a", "f:2:1: b", "f:3:1: a", "  next: x"]
+    found = Problems([InputError("a", where="f:1:1", code="inventory.value"), InputError("b", where="f:2:1", hint="x", code="inventory.value"), InputError("a", where="f:3:1", hint="x", code="inventory.value")])
+    assert str(found).split("\n") == [f"{line} [inventory.value]" for line in ("f:1:1: a", "f:2:1: b", "f:3:1: a")] + ["  next: x"]

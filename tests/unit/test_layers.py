@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
-    {"errors", "text"},
+    {"errors", "error_codes", "text"},
     {"model", "access_settings", "host_settings", "machine_settings", "versions", "skew", "forward", "render", "storage", "kube", "https", "sockets", "local", "ssh_options", "disruption", "kept", "bolt"},
     {"shell", "hostkeys", "host_certificates", "pki", "sshconfig", "keys"},
     {"facts", "transport", "login", "conversation", "sender", "fleet", "resources", "preflight", "foreign", "reach", "etcd", "look"},

@@ -70,7 +70,7 @@ class Machines:
 
 
 def busy(who: str) -> Locked:
-    return Locked(f"held by {who}", where="cp")
+    return Locked(f"held by {who}", where="cp", code="lock.held")
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
 
 def test_a_majority_is_enough(machines: Machines) -> None:
     machines.break_off("cp-1")
-    machines.answers["cp-1"] = [Unreachable("gone")]
+    machines.answers["cp-1"] = [Unreachable("gone", code="ssh.unreachable")]
     machines.lock.check()
     assert machines.answers["cp-1"], "nobody was asked"
 
 
 def test_it_is_taken_again_where_nobody_came_in_between(machines: Machines) -> None:
     machines.break_off("cp-1", "cp-2", "cp-3")
-    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("gone")], "cp-3": [True]}
+    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("gone", code="ssh.unreachable")], "cp-3": [True]}
     machines.lock.check()
     machines.lock.check()
 
@@ -119,7 +119,7 @@ def test_who_came_while_a_control_plane_rebooted_is_noticed(machines: Machines, 
     machines.break_off("cp-1")
     machines.answers = {"cp-1": [first]}
     if noticed:
-        with pytest.raises(Locked, match="somebody else held the cluster while it rebooted"):
+        with pytest.raises(Locked, match=r"\[lock.held-meanwhile\]"):
             machines.lock.retake(machines.hosts[0])
     else:
         machines.lock.retake(machines.hosts[0])
@@ -182,7 +182,7 @@ def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch
     monkeypatch.setattr(lock, "ANSWER", 0.05)
     for held in machines.lock._holds.values():
         held._channel.prompt = False  # type: ignore[attr-defined]
-    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence")], "cp-3": [Unreachable("silence")]}
+    machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence", code="ssh.unreachable")], "cp-3": [Unreachable("silence", code="ssh.unreachable")]}
     with pytest.raises(Stopped) as raised:
         machines.lock.check()
     assert "1 machines kept it and 2 are needed" in str(raised.value)
@@ -253,7 +253,7 @@ def test_a_control_plane_that_is_declared_dead_and_lives_is_held_too(machines: M
 def test_no_majority_names_the_verb_for_a_dead_control_plane(machines: Machines) -> None:
     pair = machines.hosts[:2]
     machines.lock = OperatorLock(machines.transports)
-    machines.answers = {"cp-2": [Unreachable("silence", where="cp-2")] * 2}
+    machines.answers = {"cp-2": [Unreachable("silence", where="cp-2", code="ssh.unreachable")] * 2}
     with pytest.raises(Unreachable) as raised:
         machines.lock.take(pair, "apply")
     assert raised.value.code == "lock.no-majority" and "node remove cp-2 --offline" in raised.value.hint

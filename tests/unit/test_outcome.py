@@ -25,7 +25,7 @@ from clusterctl.report import Report
 STAGES = (("staging", 1.25), ("etcd", 2.0), ("staging", 0.5))
 DONE = {"cp-1": {"create": 3, "restart": 1}, "w-1": {"update": 2}}
 WELL = Ending(operation="upgrade", seconds=4.5, stages=STAGES, done=DONE)
-BAD = Ending(operation="upgrade", seconds=4.5, stages=STAGES, failure=Failure("Stopped", "w-1: a < b & \"c\"\n  next: go on", 4))
+BAD = Ending(operation="upgrade", seconds=4.5, stages=STAGES, failure=Failure("Stopped", "w-1: a < b & \"c\"\n  next: go on", 4, "run.step-failed"))
 
 
 def test_json() -> None:
@@ -58,10 +58,10 @@ def test_junit_of_a_failure() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m", "a\x00b", "\ud800", "\ufffe", "\x0b\x0c", "é€😀\ttab\nline"])
 def test_whatever_a_machine_says_it_stays_xml(text: str) -> None:
-    suite = ElementTree.fromstring(outcome.junit(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4))))
+    suite = ElementTree.fromstring(outcome.junit(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))
     said = suite.findtext(".//failure")
     assert said is not None and len(said) == len(text)
-    assert json.loads(outcome.as_json(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4))))["message"] == text
+    assert json.loads(outcome.as_json(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))["message"] == text
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +90,12 @@ def test_a_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "kind", "code", "words"), [
-    (Refused("no", where="w-1", hint="do this"), "Refused", 3, "w-1: no\n  next: do this"),
-    (Stopped("midway"), "Stopped", 4, "midway"),
-    (InputError("wrong"), "InputError", 2, "wrong"),
-    (Problems([Refused("one", where="a"), Refused("two", where="b")]), "Problems", 3, "a: one\nb: two"),
+    (Refused("no", where="w-1", hint="do this", code="host.clock"), "Refused", 3, "w-1: no [host.clock]\n  next: do this"),
+    (Stopped("midway", code="run.step-failed"), "Stopped", 4, "midway [run.step-failed]"),
+    (InputError("wrong", code="inventory.value"), "InputError", 2, "wrong [inventory.value]"),
+    (Problems([Refused("one", where="a", code="host.clock"), Refused("two", where="b", code="host.clock")]), "Problems", 3, "a: one [host.clock]\nb: two [host.clock]"),
     (KeyError("x"), "KeyError", 1, "this is a bug: KeyError: 'x'"),
-    (BrokenPipeError(32, "Broken pipe"), "BrokenPipeError", 141, "nobody reads its output any more"),
+    (BrokenPipeError(32, "Broken pipe"), "BrokenPipeError", 141, "its output was closed"),
     (Interrupted(signal.SIGTERM), "Interrupted", 4, "interrupted; what a machine has begun it ends by itself"),
     (Interrupted(signal.SIGALRM), "Interrupted", 4, "the time that --timeout gave is over; what a machine has begun it ends by itself"),
     (KeyboardInterrupt(), "Interrupted", 4, "interrupted; what a machine has begun it ends by itself"),
@@ -143,7 +143,7 @@ class Warned(Report):
         self.warnings.append(text)
 
 
-@pytest.mark.parametrize("error", [Refused("the reason"), KeyError("the reason"), Interrupted()])
+@pytest.mark.parametrize("error", [Refused("the reason", code="host.clock"), KeyError("the reason"), Interrupted()])
 def test_the_place_goes_away_meanwhile(tmp_path: Path, error: BaseException) -> None:
     """Why the run ended is what is told, and not that it cannot be written down."""
     place = tmp_path / "reports"
@@ -196,7 +196,7 @@ def run(what: str, path: Path, timeout: int) -> None:
             if what == "bug":
                 raise RuntimeError("oops")
             if what == "refuse":
-                raise Refused("no")
+                raise Refused("no", code="host.clock")
             if what == "talk":
                 with begun():
                     while True:
@@ -222,9 +222,9 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("what", "timeout", "code", "words"), [
     ("nothing", "9", 0, ""),
-    ("refuse", "9", 3, "clusterctl: no"),
-    ("bug", "9", 1, "this is a bug: RuntimeError: oops"),
-    ("wait", "1", 4, "clusterctl: the time that --timeout gave is over; what a machine has begun it ends by itself\n  next: "),
+    ("refuse", "9", 3, "clusterctl: no [host.clock]"),
+    ("bug", "9", 1, "this is a bug: RuntimeError: oops [internal.bug]"),
+    ("wait", "1", 4, "clusterctl: the time that --timeout gave is over; what a machine has begun it ends by itself [run.interrupted]\n  next: "),
 ])
 def test_exit_codes(tmp_path: Path, what: str, timeout: str, code: int, words: str) -> None:
     path = tmp_path / "s.json"
@@ -235,10 +235,10 @@ def test_exit_codes(tmp_path: Path, what: str, timeout: str, code: int, words: s
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (("inventory", "-i", "inventories/ha.yaml"), 1, "cannot be written: No space left on device"),
-    (("inventory", "-i", "inventories/ha.yaml", "-o", "json"), 1, "cannot be written: No space left on device"),
+    (("inventory", "-i", "inventories/ha.yaml"), 1, "cannot be written: No space left on device [internal.no-space]"),
+    (("inventory", "-i", "inventories/ha.yaml", "-o", "json"), 1, "cannot be written: No space left on device [internal.no-space]"),
     (("inventory", "-i", "nowhere.yaml", "-o", "json"), 2, "nowhere.yaml: cannot be read: No such file or directory [inventory.unreadable]"),
-    (("--help",), 1, "cannot be written: No space left on device"),
+    (("--help",), 1, "cannot be written: No space left on device [internal.no-space]"),
 ])
 def test_nowhere_to_print_to(words: tuple[str, ...], code: int, said: str) -> None:
     """A full disk behind the output is no bug, and what went wrong is told all the same."""
@@ -257,7 +257,7 @@ def test_nobody_reads_what_a_run_that_has_begun_prints(tmp_path: Path) -> None:
         assert process.stderr is not None
         said = process.stderr.read()
     assert (process.returncode, json.loads(path.read_text())["exit_code"]) == (4, 4)
-    assert said.startswith("clusterctl: its output: this side cannot go on: Broken pipe\n  next: ")
+    assert said.startswith("clusterctl: its output: this side cannot go on: Broken pipe [run.local-error]\n  next: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -282,21 +282,28 @@ def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "kind"), [
-    (Refused("no", where="w-1", hint="do this"), Stopped), (Unreachable("no", where="w-1", hint="do this"), Stopped),
-    (Locked("no", where="w-1", hint="do this"), Stopped), (Problems([Refused("no", where="w-1", hint="do this")]), Stopped),
-    (Stopped("no"), Stopped), (IntegrityError("no"), IntegrityError), (KeyError("no"), KeyError),
+    (Refused("no", where="w-1", hint="do this", code="host.clock"), Stopped), (Unreachable("no", where="w-1", hint="do this", code="ssh.unreachable"), Stopped),
+    (Locked("no", where="w-1", hint="do this", code="lock.held"), Stopped), (Problems([Refused("no", where="w-1", hint="do this", code="host.clock")]), Stopped),
+    (Stopped("no", code="run.step-failed"), Stopped), (IntegrityError("no", code="artifact.mismatch"), IntegrityError), (KeyError("no"), KeyError),
     (BrokenPipeError(32, "Broken pipe"), Stopped), (OSError(28, "No space left on device", "/state/journal"), Stopped)])
 def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]) -> None:
     """Codes 3, 5 and 6 promise that nothing was changed: a pipeline may run the same again."""
     with pytest.raises(kind) as found, begun():
         raise error
     if isinstance(error, Refused):
-        assert str(found.value) == "w-1: no\n  next: do this"
+        assert str(found.value) == "w-1: no [host.clock]\n  next: do this"
     if isinstance(error, OSError):
-        assert f"this side cannot go on: {error.strerror}\n  next: make room, or let its output be read" in str(found.value)
+        assert f"this side cannot go on: {error.strerror} [run.local-error]\n  next: make room, or let its output be read" in str(found.value)
 
 
-def test_every_error_has_a_code_of_the_table() -> None:
+def test_problems_of_a_run_that_has_begun_keep_their_codes() -> None:
+    with pytest.raises(Problems) as found, begun():
+        raise Problems([Refused("one", where="a", code="host.clock"), Unreachable("two", where="b", code="ssh.unreachable")])
+    assert found.value.exit_code == 4
+    assert [(type(one), one.code) for one in found.value.errors] == [(Stopped, "host.clock"), (Stopped, "ssh.unreachable")]
+
+
+def test_every_error_has_an_exit_code_of_the_table() -> None:
     def all_of(kind: type[ClusterctlError]) -> set[int]:
         return {kind.exit_code}.union(*(all_of(one) for one in kind.__subclasses__()))
 

@@ -28,7 +28,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, alive: str, standings: dict[str, Stand
          machines: dict[str, Machine] | None = None, inventory: str = "abc") -> Any:
     def look(*_: Any) -> Any:
         if not majority:
-            raise Refused("no majority")
+            raise Refused("no majority", code="host.clock")
 
     monkeypatch.setattr(recover, "refuse_other_machines", lambda *_: None)
     monkeypatch.setattr(recover, "look", lambda session, hosts: {host.name: (machines or {}).get(host.name, machine()) for host in hosts})

@@ -26,7 +26,7 @@ def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known:
     state = SimpleNamespace(healthy=lives == "etcd", member=SimpleNamespace(learner=False))
     monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda name: state if member else None))
     monkeypatch.setattr(replace, "SILENCE_SECONDS", 0)
-    monkeypatch.setattr(remove, "reachable", lambda _, host: Unreachable("gone") if marks[host.name] is None else None)
+    monkeypatch.setattr(remove, "reachable", lambda _, host: Unreachable("gone", code="ssh.unreachable") if marks[host.name] is None else None)
     return replace.decide(session, "cp-1", "cp-3")
 
 

@@ -112,7 +112,7 @@ class Machine:
 
     def connect(self) -> None:
         if self.dead:
-            raise Unreachable("pretended")
+            raise Unreachable("pretended", code="ssh.unreachable")
 
     def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
         for index, call in enumerate(program.steps):
@@ -215,8 +215,9 @@ def test_confirmation(yes: bool, given: str | None, refused: str) -> None:
 
 def test_a_confirmation_is_asked_for_without_yes() -> None:
     steps.confirm_name("reset", "prod", yes=True)
-    with pytest.raises(Refused, match="nobody is there"):
+    with pytest.raises(Refused) as caught:
         steps.confirm_name("reset", "prod", yes=False)
+    assert caught.value.code == "cli.no-terminal"
 
 
 MARK, BEFORE, TABLES = ("/etc/clusterctl/cluster", "/var/lib/clusterctl/before", "/var/lib/clusterctl/before/tables")

@@ -111,7 +111,7 @@ def limited(found: dict[str, Facts], *names: str) -> Any:
 
     def ask(hosts: Sequence[Host]) -> Outcome[Facts]:
         return Outcome({host.name: found[host.name] for host in hosts if host.name in found},
-                       {host.name: Unreachable("dead", where=host.name) for host in hosts if host.name not in found})
+                       {host.name: Unreachable("dead", where=host.name, code="ssh.unreachable") for host in hosts if host.name not in found})
 
     def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts], **_: object) -> tuple[dict[str, Facts], list[str]]:
         return {**beside, **ask(hosts).or_raise()}, []

@@ -141,7 +141,7 @@ def test_cordon_is_refused_where_no_api_server_gets_ready() -> None:
 
     def ready_api(*, deadline: float) -> None:
         deadlines.append(deadline)
-        raise Stopped("the API: not within 15 s")
+        raise Stopped("the API: not within 15 s", code="run.step-failed")
 
     opened: Any = SimpleNamespace(cluster=SimpleNamespace(control_planes=()), connect_any=lambda hosts: None, ready_api=ready_api)
     with pytest.raises(Refused) as caught:

@@ -77,7 +77,7 @@ def write_catalog(folder: Path, pins: dict[str, str]) -> bytes:
 def test_the_inventory_does_not_change_a_built_in_pin(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_catalog(ArtifactSettings(pins={KUBELET: ONE}), tmp_path)
-    assert caught.value.exit_code == 2 and caught.value.code == "artifact.pin-conflict"
+    assert caught.value.exit_code == 2 and caught.value.code == "artifact.inventory-pin-conflict"
     assert KUBELET in str(caught.value) and ONE in str(caught.value) and built_in()[KUBELET].sha256 in str(caught.value)
     same = open_catalog(ArtifactSettings(pins={KUBELET: built_in()[KUBELET].sha256}), tmp_path)
     assert same.pins == built_in() and same.sources == {}

@@ -163,7 +163,7 @@ def test_an_interruption_ends_the_builds(tmp_path: Path, tools: Path, monkeypatc
 def test_upstream_s_release_is_preferred(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def obtain(url: str, part: Path, pin: Pin, patience: object, tell: Callable[[int, int | None], None]) -> None:
         if "bad" in url:
-            raise IntegrityError("not what it should be")
+            raise IntegrityError("not what it should be", code="artifact.mismatch")
         part.write_bytes(b"upstream's")
 
     monkeypatch.setattr(module, "built_in", lambda: {"example.com/tool": Pin("1" * 64), "example.com/bad": Pin("2" * 64)})

@@ -133,5 +133,5 @@ def test_explain_on_the_command_line(tmp_path: Path) -> None:
     assert yaml.safe_load(run("-o", "yaml", "--explain", "w-2").stdout)["cluster"]["kubelet"]["max_pods"] == 50
     assert yaml.safe_load(run("-o", "yaml").stdout)["cluster"]["hosts"][1]["settings"]["kubelet"]["max_pods"] == 50
     unknown = run("-o", "yaml", "--explain", "w-9")
-    assert unknown.returncode == 2 and "[inventory.unknown-host]" in unknown.stderr
+    assert unknown.returncode == 2 and "[inventory.no-host]" in unknown.stderr
     assert "[inventory.explain-output]" in run("--explain", "w-1").stderr

@@ -44,7 +44,8 @@ FOLLOWED = [
     ({"supplementary_addresses_in_ssl_keys": ["192.0.2.8", "api"]},     {"endpoint": {"names": ["192.0.2.8", "api"]}}),
     ({"kubelet_max_pods": 60},                                          {"kubelet": {"max_pods": 60}}),
     ({"kube_kubeadm_apiserver_extra_args": {"event-ttl": "2h"}},        {"api_server": {"extra_args": {"event-ttl": "2h"}}}),
-    ({"kube_feature_gates": ["A=true", "B=false"]},                     {"api_server": {"extra_args": {"feature-gates": "A=true,B=false"}}}),
+    ({"kube_feature_gates": ["A=true", "B=false"]}, {name: {"extra_args": {"feature-gates": "A=true,B=false"}}
+                                                     for name in ("api_server", "controller_manager", "scheduler", "kubelet")}),
     ({"metrics_server_enabled": False, "dns_mode": "none"},             {"addons": {"metrics_server": False, "coredns": False}}),
     ({"http_proxy": "http://proxy:3128", "no_proxy": "a.example,10.9.0.0/16"},
      {"proxy": {"http": "http://proxy:3128", "no_proxy": ["a.example", "10.9.0.0/16"]}}),
