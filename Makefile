@@ -29,7 +29,7 @@ check:
 	@tools/prepare check
 	$(VENV)/ruff check clusterctl tests bench docs
 	$(VENV)/mypy
-	shellcheck tools/* clusterctl/shell/*.sh .ci/run vagrant/apply vagrant/clusterctl vagrant/make-box
+	shellcheck tools/* clusterctl/shell/*.sh clusterctl/lab/*.sh .ci/run vagrant/apply vagrant/clusterctl vagrant/make-box
 	$(VENV)/python -m pytest -q -n 2 tests/unit
 
 mirror:

@@ -85,7 +85,7 @@ def _shape(inventory: Path, settings: dict[str, object]) -> tuple[int, int, int,
 def up(
     name: Name = "lab",
     driver: Annotated[Driver, typer.Option(help="Containers of systemd-nspawn, or virtual machines of QEMU.")] = Driver.NSPAWN,
-    base: Annotated[str, typer.Option(metavar="RELEASE", help="Debian bookworm, trixie or bullseye.")] = "bookworm",
+    base: Annotated[str, typer.Option(metavar="BASE", help="Debian bookworm, trixie or bullseye, or dnf.")] = "bookworm",
     machines: Annotated[int, typer.Option(help="How many machines in all.")] = 3,
     control_planes: Annotated[int, typer.Option(help="How many of them are control planes.")] = 1,
     etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,

@@ -28,7 +28,8 @@ Files = Mapping[str, tuple[int, str]]
 class Recipe:
     """What a base is made of.
 
-    ``early`` is a shell script that runs before ``packages`` are installed, with the tree as its argument; ``disk`` is the size
+    ``early`` is a shell script that runs before ``packages`` are installed, with the tree as its argument, and ``late`` one that
+    runs afterwards and fills the repository, in the environment of :data:`clusterctl.lab.repository.FETCH`; ``disk`` is the size
     in bytes of a disk image that is made of the tree (0: none). ``shares_kernel``: machines run on this host's kernel; the
     settings that a distribution gives its kernel at boot are left out, as they would change this host's.
     """
@@ -41,12 +42,13 @@ class Recipe:
     disk: int = 0
     shares_kernel: bool = False
     release: str = RELEASES[0]
+    late: str = repository.FETCH
 
     @property
     def digest(self) -> str:
         """A short digest of all that goes into a base: another recipe makes another base."""
         parts = (self.release, self.packages, USERS, sorted(self.files.items()), sorted(self.links.items()), self.masked,
-                 self.early, self.disk, self.shares_kernel, repository.FETCH)
+                 self.early, self.disk, self.shares_kernel, self.late)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -127,7 +129,7 @@ def ensure_base(progress: Callable[[str], None], recipe: Recipe) -> Base:
 def _build(base: Base, recipe: Recipe) -> None:
     early, late = base.directory / "early", base.directory / "late"
     early.write_text(recipe.early)
-    late.write_text(repository.FETCH + USERS)
+    late.write_text(recipe.late + USERS)
     sources = write_sources(base.directory, recipe.release)
     # In namespaces of its own and with the parent's death as its own: nothing of it is left behind, no mount either.
     run(["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",

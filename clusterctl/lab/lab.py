@@ -6,7 +6,6 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from clusterctl.errors import InputError
@@ -17,6 +16,7 @@ from clusterctl.lab.cgroup import Cgroup
 from clusterctl.lab.drivers import check_driver, driver_of
 from clusterctl.lab.host import LabError, check_host, make_room
 from clusterctl.lab.inventory import write_inventory, write_known_hosts
+from clusterctl.lab.recipes import recipe_of
 from clusterctl.lab.removal import exists, remove_lab, remove_parts
 from clusterctl.lab.state import LabSpec, Machine, State, lock_of, write_atomically
 
@@ -86,7 +86,7 @@ class Lab:
         :class:`InputError` (also where the lab is there already), :class:`Refused`, :class:`LabError`.
         """
         spec.check()
-        base = ensure_base(progress, replace(check_driver(spec.driver).recipe, release=spec.base))
+        base = ensure_base(progress, recipe_of(check_driver(spec.driver).recipe, spec.base))
         with lock_of(spec.name) as lock:
             if exists(spec.name):
                 raise InputError(f"something of a lab called {spec.name} is there already", where="--name",

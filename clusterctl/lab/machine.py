@@ -46,7 +46,7 @@ def prepare(machine: Machine, base: Base, *, gateway: str, authorized_key: str, 
     put("etc/hostname", f"{machine.name}\n", 0o644)
     put("etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
     put("etc/hosts", f"127.0.0.1 localhost\n{machine.address} {machine.name}\n::1 localhost ip6-localhost\n", 0o644)
-    put("etc/apt/sources.list", repository.source_line(gateway), 0o644)
+    put(*repository.source_file(gateway, base.repository), 0o644)
     put("root/.ssh/authorized_keys", f"{authorized_key}\n", 0o600)
     put("home/admin/.ssh/authorized_keys", f"{authorized_key}\n", 0o600, owner=1000)
     if sudo_password:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from email.utils import formatdate
 from pathlib import Path
 
@@ -14,15 +15,20 @@ PACKAGES = ("ca-certificates", "chrony", "conntrack", "ethtool", "firewalld", "h
             "openssl", "socat", "ufw", "zstd")
 """What machines can install, beside what these depend on."""
 
-FETCH = f"""
+
+def fetch(packages: Iterable[str]) -> str:
+    """Return a hook of mmdebstrap that fetches packages, resolved against the base tree that was just made."""
+    return f"""
 set -e
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 mkdir -p "$LAB_REPOSITORY/partial"
 apt-get --yes --no-install-recommends --download-only -o Dir::Cache::archives="$LAB_REPOSITORY" \\
-  -o APT::Sandbox::User=root install {' '.join(PACKAGES)}
+  -o APT::Sandbox::User=root install {' '.join(packages)}
 rm -rf "$LAB_REPOSITORY/partial" "$LAB_REPOSITORY/lock"
 """
-"""A hook of mmdebstrap: fetches the packages, resolved against the base tree that was just made."""
+
+
+FETCH = fetch(PACKAGES)
 
 
 def write_index(directory: Path) -> None:
@@ -42,6 +48,10 @@ def write_index(directory: Path) -> None:
         f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n")
 
 
-def source_line(address: str) -> str:
-    """The line of a machine's ``sources.list`` for the repository served at ``address``."""
-    return f"deb [trusted=yes] http://{address}:{PORT}/ ./\n"
+def source_file(address: str, directory: Path) -> tuple[str, str]:
+    """Return the name and the content of the file with which machines find the repository that ``address`` serves."""
+    if (directory / "rpm").is_dir():
+        parts = (f"[{name}]\nname={name}\nbaseurl=http://{address}:{PORT}/{name}\ngpgcheck=0\nenabled={enabled}\n"
+                 for name, enabled in (("rpm", 1), ("rpm-updates", 0)))
+        return "etc/yum.repos.d/lab.repo", "".join(parts)
+    return "etc/apt/sources.list", f"deb [trusted=yes] http://{address}:{PORT}/ ./\n"

@@ -11,6 +11,9 @@ from clusterctl.errors import Refused
 
 RELEASES = ("bookworm", "trixie", "bullseye")
 """Debian 12, which is the default, 13 and 11."""
+DNF = "dnf"
+"""Debian 12 under another name, with dnf in place of apt."""
+BASES = (*RELEASES, DNF)
 _SUITE = re.compile(rf"\b({'|'.join(RELEASES)})(-updates|-security)?")
 OVERRIDE = "CLUSTERCTL_LAB_SOURCES"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from clusterctl.errors import InputError, Refused
 from clusterctl.lab.lock import FileLock
 from clusterctl.lab.network import namespace_of
-from clusterctl.lab.sources import RELEASES
+from clusterctl.lab.sources import BASES, DNF
 
 ROLES = {"control_plane": "cp", "etcd": "etcd", "worker": "w"}
 FIRST_OCTET = {"control_plane": 10, "etcd": 30, "worker": 50}
@@ -58,7 +58,7 @@ class LabSpec:
     sudo_password: bool = False
     cluster: dict[str, object] = field(default_factory=dict)
     driver: str = "nspawn"
-    base: str = RELEASES[0]
+    base: str = BASES[0]
 
     def check(self) -> None:
         """Raise :class:`InputError` if it cannot be had."""
@@ -74,9 +74,10 @@ class LabSpec:
         if self.driver not in DRIVERS:
             raise InputError(f"there is no driver {self.driver!r}", where="--driver", code="lab.driver",
                              hint=" or ".join(DRIVERS))
-        if self.base not in RELEASES:
-            raise InputError(f"there is no base {self.base!r}", where="--base", code="lab.unknown-base",
-                             hint=" or ".join(RELEASES))
+        bases = [base for base in BASES if base != DNF or self.driver == "nspawn"]
+        if self.base not in bases:
+            raise InputError(f"the driver {self.driver} has no base {self.base!r}", where="--base", code="lab.unknown-base",
+                             hint=" or ".join(bases))
         if self.memory is not None and self.memory < 128 << 20:
             raise InputError("a machine needs at least 128M", where="--memory", code="lab.memory")
 

@@ -37,7 +37,7 @@ forget_added() {
 }
 
 before_package() {
-	! installed_packages | grep -qxF -- "$1" || echo installed
+	[ -z "$(installed_as "$1")" ] || echo installed
 }
 
 before_module() {

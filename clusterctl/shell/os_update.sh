@@ -114,16 +114,17 @@ dnf_excluding() {
 		count=$((count - 1))
 	done
 	shift
-	dnf -y -q "$@"
+	run_dnf -y -q "$@"
 }
 
 # dnf ends with 100 where there are updates: NAME.ARCHITECTURE VERSION REPOSITORY.
 dnf_updates() {
-	code=0
+	# shellcheck disable=SC2034 # used by run_dnf
+	code=0 lock_seconds=120
 	dnf_excluding "$@" -- --refresh check-update >"$work/updates" 2>"$work/complaints" || code=$?
 	if [ "$code" -ne 0 ] && [ "$code" -ne 100 ]; then emit problem "dnf cannot tell what it would update: $(squash "$work/complaints")"; fi
 	dnf_lines <"$work/updates" | emit_lines update
-	dnf -y -q check-update "$@" 2>/dev/null | dnf_lines | emit_lines held
+	run_dnf -y -q check-update "$@" 2>/dev/null | dnf_lines | emit_lines held
 }
 
 dnf_lines() {

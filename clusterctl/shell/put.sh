@@ -77,9 +77,13 @@ put_packages() {
 	fi
 }
 
+# dnf_install NAME...: metadata that is too old names packages which the mirror no longer has.
 dnf_install() {
 	use_proxy
-	dnf -y install "$@"
+	# The table of the transaction, in whose lines one space precedes the name: a note that a kill cannot lose.
+	run_dnf --assumeno --setopt=install_weak_deps=False install "$@" 2>/dev/null | sed -n '/^ Package  *Arch/d; s/^ \([^ ]\{1,\}\).*/\1/p' |
+		grep -vxF -f "$work/installed" >>"$state/packages" || :
+	run_dnf -y --setopt=install_weak_deps=False install "$@" || run_dnf -y --refresh --setopt=install_weak_deps=False install "$@"
 	installed_packages | grep -vxF -f "$work/installed" >>"$state/packages" || :
 }
 
@@ -88,6 +92,26 @@ installed_packages() {
 		dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p' | sort -u
 	else
 		rpm -qa --queryformat '%{NAME}\n' | sort -u
+	fi
+}
+
+# run_dnf ARG...: by itself dnf waits for a lock without end. Given up, it names the lock's holder.
+run_dnf() {
+	begin_waiting
+	while :; do
+		code=0
+		dnf --setopt=exit_on_lock=True "$@" || code=$?
+		if [ "$code" -ne 200 ] || [ "$(date +%s)" -ge "$lock_until" ]; then return "$code"; fi
+		sleep 2
+	done
+}
+
+# installed_as NAME: the installed packages that a name stands for, as words; Fedora's family has some under other names.
+installed_as() {
+	if command -v dpkg-query >/dev/null 2>&1; then
+		installed_packages | grep -xF -- "$1" || :
+	elif rpm -q --quiet --whatprovides "$1"; then
+		rpm -q --whatprovides --queryformat '%{NAME} ' "$1"
 	fi
 }
 

@@ -35,8 +35,11 @@ is_among() {
 
 # A package that was there before stays, and so does one that others need by now.
 undo_one_package() {
-	if [ "$2" = installed ] || ! installed_packages | grep -qxF -- "$1" || takes_others " $1" "$1"; then return 0; fi
-	purge_packages "$1"
+	names=$(installed_as "$1")
+	# shellcheck disable=SC2086 # words
+	if [ "$2" = installed ] || [ -z "$names" ] || takes_others " $names" $names; then return 0; fi
+	# shellcheck disable=SC2086 # words
+	purge_packages $names
 }
 
 undo_one_module() {

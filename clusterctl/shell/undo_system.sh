@@ -23,8 +23,8 @@ foreign_tables() {
 would_remove() {
 	if command -v apt-get >/dev/null 2>&1; then
 		apt-get -s -o APT::Get::AutomaticRemove=false purge -- "$@" 2>/dev/null | sed -n -E 's/^(Purg|Remv) ([^ :]*).*/\2/p'
-	else
-		rpm -e --test -- "$@" >/dev/null 2>&1 || echo 'what needs them'
+	elif ! rpm -e --test -- "$@" >"$work/needed" 2>&1; then
+		sed -n 's/.* is needed by (installed) //p' "$work/needed" | xargs -r rpm -q --queryformat '%{NAME}\n' | grep . || echo 'what needs them'
 	fi
 }
 

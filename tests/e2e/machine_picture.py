@@ -11,7 +11,7 @@ NOT_OURS = (
     # Logs stay: they are what people want to read after a reset.
     "/var/log/*",
     # What the package manager notes for itself: a copy of its database, and who was installed unasked (that is compared below).
-    "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states",
+    "/var/lib/dpkg/status-old", "/var/lib/apt/extended_states", "/var/lib/dnf/*", "/var/lib/rpm/*",
     # The state of the system's own daemons, which change it by themselves.
     "/run/systemd/*", "/run/log/*", "/run/utmp", "/run/motd.dynamic", "/run/udev/*", "/run/sshd.pid", "/tmp/systemd-private-*",
     "/var/lib/systemd/random-seed",
@@ -21,14 +21,15 @@ NOT_OURS = (
     "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-",
 )
 
+BUT = " ".join(f"! -path '{path}'" for path in NOT_OURS)
 TREES = "/etc /opt /usr /var/lib /var/spool /root /home /srv /boot /tmp /run"
 
 SECTIONS: Mapping[str, str] = {
-    "tree": f"find {TREES} -xdev {' '.join(f'! -path {chr(39)}{path}{chr(39)}' for path in NOT_OURS)} -printf '%p %y %m %u:%g %l\\n' | sort",
+    "tree": f"find {TREES} -xdev {BUT} -printf '%p %y %m %u:%g %l\\n' | sort",
     # Programs that no package of ours could have changed would only cost time: what their packages list is compared below.
-    "contents": f"find {TREES} -xdev -type f -size -1024k {' '.join(f'! -path {chr(39)}{path}{chr(39)}' for path in NOT_OURS)} -print0 "
+    "contents": f"find {TREES} -xdev -type f -size -1024k {BUT} -print0 "
                 "| sort -z | xargs -0 sha256sum",
-    "large files": f"find {TREES} -xdev -type f -size +1023k -printf '%p %s\\n' | sort",
+    "large files": f"find {TREES} -xdev -type f -size +1023k {BUT} -printf '%p %s\\n' | sort",
     "data folders": "for d in containerd kubelet etcd; do find /var/lib/$d -printf '%p %y %m %u:%g\\n'; done",
     "mounts": "findmnt --list --noheadings --output TARGET,FSTYPE | sort",
     "links": "ip -o link show | sed 's/qlen.*//; s/state [A-Z]*//'; ls /run/netns 2>/dev/null",
@@ -41,7 +42,7 @@ SECTIONS: Mapping[str, str] = {
     "units": "systemctl list-units --all --no-pager --no-legend --plain --type=service,socket,mount,slice,scope,timer "
              "| awk '{print $1, $2, $3}' | grep -v '^session-\\|^user' | sort",
     "users": "cat /etc/passwd /etc/group",
-    "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives",
+    "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives; rpm -qa | sort",
     # The shared kernel's own settings are none of the machine's: those of its network are.
     "settings": "grep -r . /proc/sys/net 2>/dev/null | grep -v 'stat\\|nf_conntrack_count\\|nf_conntrack_max\\|/random\\|nf_conntrack_buckets\\|flush' | sort",
     "processes": "ps -eo comm=,args= | awk '$2 !~ /^\\[/ {print $1}' | grep -v '^ps$\\|^awk$\\|^sh$\\|^sort$\\|^bash$\\|sshd\\|^grep$\\|systemd\\|sd-pam\\|^xargs$\\|^sudo$' | sort -u",

@@ -56,7 +56,7 @@ def test_a_size_that_is_none() -> None:
 @pytest.mark.parametrize("spec", [
     LabSpec(name="Lab"), LabSpec(name="a-b"), LabSpec(name="9"), LabSpec(name="a" * 17), LabSpec(machines=0),
     LabSpec(control_planes=0), LabSpec(machines=3, control_planes=2, etcd=2), LabSpec(user="nobody"), LabSpec(memory=5),
-    LabSpec(etcd=-1),
+    LabSpec(etcd=-1), LabSpec(base="sarge"), LabSpec(base="dnf", driver="qemu"),
 ])
 def test_what_cannot_be_had(spec: LabSpec) -> None:
     with pytest.raises(InputError):

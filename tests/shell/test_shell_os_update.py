@@ -30,6 +30,7 @@ for name; do [ "$name" = policy ] || printf '%s:\\n  Installed: 1.5\\n  Candidat
 """
 DNF = """
 printf '%s\\n' "$*" >>{box}/calls
+if [ -e {box}/locked ]; then rm {box}/locked; exit 200; fi
 case " $* " in
 *" needs-restarting --help "*) ;;
 *" needs-restarting "*) exit 1 ;;
@@ -146,8 +147,9 @@ def test_dnf(box: Box) -> None:
     assert found.updates == (Package("bash", "", "5.1.8-9.el9"), Package("kernel", "", "5.14.0-503"))
     assert found.held == (Package("zstd", "", "99-1"),)
     assert found.reboot == ("asked for by needs-restarting",)
+    (box.path / "locked").touch()
     assert run(box, steps=(("os_update", "zstd", "etcd*"),), before=without).failure is None
-    assert calls(box).splitlines()[-1] == "-y -q upgrade --exclude=zstd --exclude=etcd*"
+    assert calls(box).splitlines()[-2:] == ["--setopt=exit_on_lock=True -y -q upgrade --exclude=zstd --exclude=etcd*"] * 2
     assert "-y -q --refresh check-update --exclude=zstd --exclude=haproxy --exclude=runc" in calls(box)
 
 

@@ -64,9 +64,9 @@ class Machine(Box):
         # The shell's own way to find programs stays.
         return text.replace(f"{self.path}/usr/local/sbin:", "/usr/local/sbin:")
 
-    def prints(self, *call: str) -> list[str]:
+    def prints(self, *call: str, functions: str = "") -> list[str]:
         """What a function prints, line by line."""
-        result = self.run(Program(steps=(("undo_print", *call),), functions='undo_print() { "$@" >"$work/../printed"; }'))
+        result = self.run(Program(steps=(("undo_print", *call),), functions=f'undo_print() {{ "$@" >"$work/../printed"; }}\n{functions}\n'))
         assert result.failure is None, result.failure
         return (self.path / "printed").read_text().splitlines()
 
@@ -271,6 +271,29 @@ haproxy) echo "Purg haproxy [2]" ;;
 esac; done""")
     assert sorted(machine.prints("remaining_packages")) == [
         "kept\tlibx\tothers need it", "kept\topenssl\tothers need it", "packages\thaproxy"]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_rpms_that_others_need_stay(tmp_path: Path, shell: str) -> None:
+    """What only packages that go need goes as well."""
+    machine = Machine(tmp_path, shell)
+    without = "command() { case $2 in apt-get | dpkg-query) return 1 ;; esac; }"
+    (machine.state / "before").mkdir()
+    (machine.state / "before/packages").write_text("bash\n")
+    (machine.state / "packages").write_text("liba\nlibb\nhaproxy\n")
+    machine.command("rpm", f"""case "$*" in
+-qa*) printf '%s\\n' bash liba libb haproxy other ;;
+"-e --test -- liba") echo 'liba = 1 is needed by (installed) haproxy-2.4.22-3.el9.x86_64' >&2; exit 1 ;;
+"-e --test -- libb"*) echo 'libb.so.1()(64bit) is needed by (installed) other-1:1-1.noarch' >&2; exit 1 ;;
+"-e --test -- haproxy" | "-e --test -- haproxy liba") [ ! -e {tmp_path}/broken ] || exit 1 ;;
+*-e*) exit 1 ;;
+*-q*haproxy-2.4.22-3.el9.x86_64) echo haproxy ;;
+*-q*other-1:1-1.noarch) echo other ;;
+esac""")
+    kept = "kept\tlibb\tothers need it"
+    assert sorted(machine.prints("remaining_packages", functions=without)) == [kept, "packages\thaproxy", "packages\tliba"]
+    (tmp_path / "broken").touch()
+    assert "packages\thaproxy" not in machine.prints("remaining_packages", functions=without), "rpm does not say why"
 
 
 def test_units_by_their_states(machine: Machine) -> None:
