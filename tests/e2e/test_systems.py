@@ -1,13 +1,14 @@
-"""A whole cluster on one machine of each release of Debian beside the one of all other tests; one has another port of the API."""
+"""A whole cluster on one machine of each base beside the one of all other tests; one has another port of the API, one has dnf."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import checks
 import pytest
-from cluster import Cluster
+from cluster import Cluster, until
 from machine_picture import differences, picture
 
 from clusterctl.lab import LabSpec
@@ -15,7 +16,7 @@ from clusterctl.lab import LabSpec
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture(params=["trixie", "bullseye"])
+@pytest.fixture(params=["trixie", "bullseye", "dnf"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     release: str = request.param
     settings = {"schedule_on_control_plane": True, "endpoint": {"port": 8443 if release == "trixie" else 6443}}
@@ -30,6 +31,30 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made.down()
 
 
+def packages_of_dnf(cluster: Cluster) -> None:
+    """Packages of the inventory come, one by another name of it, and go; of updates one is held back and one asks for a reboot."""
+    assert cluster.on("cp-1", "command -v apt-get dpkg-query || :") == ""
+    noted = "ls /var/lib/clusterctl/noted/standing-*"
+    until(lambda: cluster.cli("plan") and cluster.on("cp-1", noted), "what rpm says is noted", 30)
+    cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(packages=["socat", "firmware"]))
+    cluster.apply()
+    assert "no changes" in cluster.cli("plan")
+    assert cluster.on("cp-1", "socat -V >/dev/null && rpm -q --queryformat '%{VERSION}' linux-firmware") == "1.0"
+    cluster.on("cp-1", "dnf -y -q install cri-tools; echo mine >>/etc/linux-firmware.conf; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/lab.repo")
+    for times in range(2):
+        said = [json.loads(line) for line in cluster.cli("os-update", "--reboot", "never", "--yes", "-o", "json").splitlines()]
+        [[part]] = [event["machines"] for event in said if event["event"] == "os-update-plan"]
+        assert {entry["package"] for entry in part["updates"]} == (set() if times else {"zstd", "linux-firmware"})
+        assert part["held_back"] == [{"package": "cri-tools", "from": "", "to": "99.0-1"}]
+        assert part["reboot"] == "no" and "asked for by needs-restarting" in part["why"], part
+    assert cluster.on("cp-1", "rpm -q zstd cri-tools --queryformat '%{RELEASE} '; cat /etc/linux-firmware.conf").split() == ["2", "1", "mine", "mine"]
+    cluster.edit(lambda content: content["all"]["vars"]["cluster"].pop("packages"))
+    cluster.apply()
+    assert "no changes" in cluster.cli("plan")
+    assert cluster.on("cp-1", "rpm -q --queryformat '%{NAME} ' socat linux-firmware conntrack-tools", check=False).endswith("\nconntrack-tools ")
+    cluster.on("cp-1", "rpm -e cri-tools; rm /etc/linux-firmware.conf.*; sed -i '$s/1/0/' /etc/yum.repos.d/lab.repo")
+
+
 def test_from_bare_to_reset(cluster: Cluster) -> None:
     before = picture(cluster, "cp-1")
     cluster.apply()
@@ -39,11 +64,13 @@ def test_from_bare_to_reset(cluster: Cluster) -> None:
     checks.pod_network(cluster, pods)
     assert "no changes" in cluster.cli("plan")
     cluster.cli("status")
+    if cluster.lab.state.spec.base == "dnf":
+        packages_of_dnf(cluster)
     cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(endpoint={"port": 9443}))
     assert "[host.api-port-changed]" in cluster.cli("plan", code=3)
     cluster.cli("reset", "--yes", "--confirm", cluster.lab.name)
     left = "ls -d /etc/kubernetes /etc/clusterctl /opt/clusterctl 2>/dev/null; cat /proc/sys/net/ipv4/conf/all/route_localnet"
     assert cluster.on("cp-1", left).split() == ["0"]
-    if cluster.lab.state.spec.base == "trixie":  # In bullseye the control groups of mounts stay (systemd 247).
+    if cluster.lab.state.spec.base != "bullseye":  # In bullseye the control groups of mounts stay (systemd 247).
         found = differences(before, picture(cluster, "cp-1"))
         assert not found, found[:20000]
