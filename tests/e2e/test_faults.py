@@ -77,7 +77,9 @@ def refused(cluster: Cluster, code: int, *needles: str, verb: tuple[str, ...] = 
     assert time.monotonic() - started < seconds
     for needle in (*needles, "next: |did you mean"):
         assert re.search(needle, output), f"{needle!r} is missing: {output}"
-    assert look(cluster) == before
+    after = look(cluster)
+    changed = {name: sorted(set(after[name].splitlines()) ^ set(text.splitlines())) for name, text in before.items()}
+    assert not any(changed.values()), changed
     assert not (cluster.inventory.parent / ".clusterctl" / "e2efault" / "pki").exists()
     return output
 
