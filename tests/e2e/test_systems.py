@@ -61,7 +61,7 @@ def test_from_bare_to_reset(cluster: Cluster) -> None:
     checks.nodes_ready(cluster)
     checks.load_image(cluster)
     pods = checks.pods_everywhere(cluster)
-    until(lambda: checks.pod_network(cluster, pods), "pods reach each other and their Service", 60)
+    until(lambda: checks.pod_network(cluster, pods) is None, "pods reach each other and their Service", 60)
     assert "no changes" in cluster.cli("plan")
     cluster.cli("status")
     if cluster.lab.state.spec.base == "dnf":
