@@ -56,6 +56,7 @@ def packages_of_dnf(cluster: Cluster) -> None:
 
 
 def test_from_bare_to_reset(cluster: Cluster) -> None:
+    until(lambda: "tentative" not in cluster.on("cp-1", "ip -o addr show"), "the machine's addresses are settled", 20)
     before = picture(cluster, "cp-1")
     cluster.apply()
     checks.nodes_ready(cluster)
