@@ -5,7 +5,7 @@ remaining_added() {
 	[ ! -e "$added" ] || awk -F "$tab" '{print $1 " " $2}' "$added"
 }
 
-# undo_added [KIND NAME...]: take these away, or all, and put back what was there before.
+# undo_added [KIND NAME...]: remove these additions, or all, and restore the state before them.
 undo_added() {
 	[ -e "$added" ] || return 0
 	wanted_kind=${1:-}

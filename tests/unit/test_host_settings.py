@@ -1,4 +1,4 @@
-"""A setting of one host changes what is wanted of that host, and of no other one."""
+"""A setting of one host changes the desired state of that host alone."""
 
 from __future__ import annotations
 
