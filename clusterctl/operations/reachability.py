@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from clusterctl import fleet, reach
 from clusterctl.engine import Gate
@@ -31,20 +31,37 @@ def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Ans
 
     def attempt(host: Host) -> None:
         words = (host.name, token, *reach.lines(host.name, wanted, new))
-        program = Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True)
         try:
-            for record in session.engine.transports[host.name].stream(program, silence=SILENCE):
-                with lock:
-                    answers.take(host, record, time.monotonic())
-                    if answers.complete:
-                        # What is left of the program ends with its channel.
-                        return
+            transport = session.engine.transports[host.name]
+            running = _read(transport.stream(_program("reach", words), silence=SILENCE), lambda record: take(host, record))
+            if running:
+                list(transport.stream(_program("reach_end", running), silence=SILENCE))
         except (Cut, ClusterctlError) as error:
             session.engine.events.note(f"{host.name}: its ports are not probed: {error}")
+
+    def take(host: Host, record: list[str]) -> bool:
+        with lock:
+            answers.take(host, record, time.monotonic())
+            return answers.complete
 
     # Not as many as there are forks: each has to listen while the others connect.
     fleet.each(hosts, attempt, limit=len(hosts))
     return answers
+
+
+def _program(kind: str, words: Sequence[str]) -> Program:
+    return Program(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
+
+
+def _read(records: Iterator[list[str]], take: Callable[[list[str]], bool]) -> list[str]:
+    """Read until ``take`` has seen enough. Return what ``reach_end`` needs to end the program, empty where it has ended."""
+    running: list[str] = []
+    for record in records:
+        if record[0] == "runs":
+            running = record[1:]
+        elif take(record):
+            return running
+    return []
 
 
 def check(session: Session, facts: Mapping[str, Facts], plan: Plan) -> tuple[tuple[Pair, ...], list[str]]:

@@ -6,11 +6,12 @@ dial_seconds=5
 window_seconds=9
 
 # observe_reach NAME TOKEN LINE...: LINE is 'listen PROTOCOL ADDRESS PORT', 'watch PROTOCOL ADDRESS PORT' (report it where a service
-# listens) or 'dial PROTOCOL ADDRESS PORT'. NAME and TOKEN mark the datagrams of this run. Ends after the window, or as soon as the
-# controller reads no more; listeners end with it.
+# listens) or 'dial PROTOCOL ADDRESS PORT'. NAME and TOKEN mark the datagrams of this run. Ends after the window, by observe_reach_end, or
+# as soon as the controller reads no more; listeners end with it.
 observe_reach() {
 	name=$1 token=$2 children='' datagrams='' watched=''
 	shift 2
+	emit runs "$work" "$$"
 	: >"$work/heard"
 	trap end_children EXIT
 	trap 'exit 1' HUP INT TERM PIPE
@@ -25,6 +26,15 @@ observe_reach() {
 		done
 	done
 	report_ports
+}
+
+# observe_reach_end FOLDER PID: end the program of an observe_reach, and wait until nothing is left of it.
+observe_reach_end() {
+	last=$(($(date +%s) + window_seconds))
+	while [ -e "$1" ] && [ "$(date +%s)" -le "$last" ]; do
+		kill "$2" 2>/dev/null || :
+		sleep 0.05
+	done
 }
 
 watch() {

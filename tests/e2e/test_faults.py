@@ -69,13 +69,6 @@ def look(cluster: Cluster) -> dict[str, str]:
     return {name: cluster.on(name, LOOK) for name in cluster.lab.machines if "running" in cluster.lab.status(name)}
 
 
-def unchanged(cluster: Cluster, before: dict[str, str]) -> bool:
-    after = look(cluster)
-    changed = {name: sorted(set(after[name].splitlines()) ^ set(text.splitlines())) for name, text in before.items()}
-    assert not any(changed.values()), changed
-    return True
-
-
 def refused(cluster: Cluster, code: int, *needles: str, verb: tuple[str, ...] = ("apply", "--yes"), seconds: float = 30,
             **env: str) -> str:
     """apply ends with this code, says all of these and what to do next, and has changed nothing; what it said."""
@@ -84,7 +77,9 @@ def refused(cluster: Cluster, code: int, *needles: str, verb: tuple[str, ...] = 
     assert time.monotonic() - started < seconds
     for needle in (*needles, "next: |did you mean"):
         assert re.search(needle, output), f"{needle!r} is missing: {output}"
-    until(lambda: unchanged(cluster, before), "nothing is changed; listeners of probes have ended", 20)
+    after = look(cluster)
+    changed = {name: sorted(set(after[name].splitlines()) ^ set(text.splitlines())) for name, text in before.items()}
+    assert not any(changed.values()), changed
     assert not (cluster.inventory.parent / ".clusterctl" / "e2efault" / "pki").exists()
     return output
 

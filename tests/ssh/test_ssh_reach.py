@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from ssh_server import PASSWORD, Server, until
@@ -21,13 +22,31 @@ def listens() -> bool:
         return tried.connect_ex(("127.0.0.1", PORT)) == 0
 
 
+def program(kind: str, *words: str) -> Program:
+    return Program(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
+
+
+@pytest.mark.parametrize("user", ["root", "sudo"])
+def test_it_is_ended_by_another_program(
+        server: Server, connect: Callable[..., Transport], as_operator: Callable[[str | None], Transport], user: str) -> None:
+    """Once that one has ended, nothing is left of the first: no listener and no folder."""
+    transport = connect() if user == "root" else as_operator(PASSWORD)
+    records = transport.stream(program("reach", "a", "77aa", f"listen tcp 127.0.0.1 {PORT}"))
+    runs, folder, process = next(records)
+    mine = server.state / Path(folder).relative_to("/var/lib/clusterctl")
+    assert runs == "runs" and (mine / "run.sh").exists()
+    assert ["listens", f"tcp/{PORT}"] in records and listens()
+    assert list(transport.stream(program("reach_end", folder, process))) == []
+    assert not listens() and not mine.exists()
+    records.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("user", ["root", "sudo"])
 @pytest.mark.parametrize("way", ["read-no-more", "cut"])
 def test_listeners_end_with_the_channel_and_with_the_connection(
         server: Server, connect: Callable[..., Transport], as_operator: Callable[[str | None], Transport], user: str, way: str) -> None:
     transport = connect() if user == "root" else as_operator(PASSWORD)
-    words = ("a", "77aa", f"listen tcp 127.0.0.1 {PORT}")
-    records = transport.stream(Program(probes=[("reach", word) for word in words], functions=functions("reach"), shared=True))
+    records = transport.stream(program("reach", "a", "77aa", f"listen tcp 127.0.0.1 {PORT}"))
     assert ["listens", f"tcp/{PORT}"] in records and listens()
     if way == "cut":
         transport.close()
