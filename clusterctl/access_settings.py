@@ -62,6 +62,7 @@ def _url(value: str) -> str:
     return value
 
 
+HttpUrl = Annotated[str, AfterValidator(_url)]
 ProxyUrl = Annotated[
     Annotated[str, AfterValidator(_proxy_url), Tag("word")] | Annotated[Reference, Tag("map")], Discriminator(kind_of)]
 
@@ -77,7 +78,7 @@ class Proxy(Model):
 class Mirror(Model):
     """A host that is asked for images before the registry itself."""
 
-    url: Annotated[str, AfterValidator(_url)]
+    url: HttpUrl
     override_path: bool = Field(False, description="the URL's path is the API's root; /v2 is not added")
     ca: str | None = Field(None, description="file of certificates, relative to the inventory's folder")
     client_cert: str | None = Field(None, description="file of the client certificate")

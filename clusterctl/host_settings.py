@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from clusterctl.access_settings import Proxy, Registry, RegistryName, kind_of
+from clusterctl.access_settings import HttpUrl, Proxy, Registry, RegistryName, kind_of
 from clusterctl.machine_settings import Files, Hooks, ModuleName, PackageName, SysctlKey, SysctlValue, full
 from clusterctl.machine_settings import Model as Model
 
@@ -58,6 +58,13 @@ class ComponentSettings(Model):
     extra_args: Mapping[FlagName, FlagValue] = Field(default_factory=dict)
 
 
+def _named_by_the_inventory(flags: Mapping[str, str]) -> Mapping[str, str]:
+    """A node under another name than its host's would be a second node to every verb."""
+    if "hostname-override" in flags:
+        raise ValueError("hostname-override: a node has the name of its host in the inventory; rename the host instead")
+    return flags
+
+
 Reserved = Mapping[Literal["cpu", "memory", "ephemeral-storage"], Quantity]
 Reserves = Annotated[
     Annotated[Literal["auto", "none"], Tag("word")] | Annotated[Reserved, Tag("map")], Discriminator(kind_of)]
@@ -66,6 +73,7 @@ Reserves = Annotated[
 class KubeletSettings(ComponentSettings):
     """What differs in the kubelets' configuration, and in the Node objects."""
 
+    extra_args: Annotated[Mapping[FlagName, FlagValue], AfterValidator(_named_by_the_inventory)] = Field(default_factory=dict)
     max_pods: int = Field(110, ge=1, le=1000)
     config: Mapping[str, object] = Field(default_factory=dict, description="KubeletConfiguration fields, merged over ours")
     labels: Mapping[LabelKey, LabelValue] = Field(default_factory=dict)
@@ -79,6 +87,8 @@ class HostSettings(Model):
 
     kubelet: KubeletSettings = KubeletSettings()
     proxy: Proxy = Proxy()
+    mirror: HttpUrl | None = Field(
+        None, description="http(s) base that machines fetch programs from, in place of artifacts.mirror or upstream")
     registries: Mapping[RegistryName, Registry] = Field(default_factory=dict)
     packages: tuple[PackageName, ...] = ()
     modules: tuple[ModuleName, ...] = ()

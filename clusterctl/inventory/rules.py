@@ -56,9 +56,14 @@ def delivery(cluster: Cluster) -> Iterator[Broken]:
     settings, names = cluster.settings.artifacts, [host.name for host in cluster.hosts]
     if settings.relay is not None and settings.relay not in names:
         yield Broken(("artifacts", "relay"), f"no host is called {settings.relay!r}", f"hosts: {', '.join(names)}")
-    if settings.delivery == "pull" and settings.mirror and "://" not in settings.mirror:
+    own = all(host.settings.mirror for host in cluster.hosts)
+    if settings.delivery == "pull" and settings.mirror and "://" not in settings.mirror and not own:
         yield Broken(("artifacts", "delivery"), "machines cannot fetch from the folder of cluster.artifacts.mirror",
                      "serve the folder over HTTPS and give its URL, or delivery: push")
+    unused = ", ".join([host.name for host in cluster.hosts if host.settings.mirror][:5])
+    if settings.delivery == "push" and unused:
+        yield Broken(("artifacts", "delivery"), f"{unused}: with push no machine fetches, and cluster.mirror has no effect",
+                     "delivery: auto, or remove cluster.mirror")
 
 
 def distinct_addresses(cluster: Cluster) -> Iterator[Broken]:

@@ -126,7 +126,7 @@ class Delivery:
         """Return the files that are on each host; all others have verified copies here, and are sent."""
         if self.relay is not None:
             return self._through(self.relay)
-        found = self._pull({host.name: [own(one) for one in self.wanted[host.name].values() if one.url] for host in self.hosts})
+        found = self._pull({host.name: _fetchable(host, self.wanted[host.name].values()) for host in self.hosts})
         self._have_here(one for name, artifacts in self.wanted.items()
                         for one in artifacts.values() if one.sha256 not in found.get(name, {}))
         return found
@@ -218,7 +218,7 @@ class Delivery:
 
     def _at_relay(self, relay: Host, artifacts: Mapping[str, Artifact]) -> dict[str, File]:
         """Bring files to the relay; return each as others fetch it there, by the artifact's sha256."""
-        direct = [own(one) for one in artifacts.values() if one.url]
+        direct = _fetchable(relay, artifacts.values())
         found = Fetched()
         if self.mode != "push" and direct:
             found = self._fetch(relay, direct)
@@ -229,7 +229,7 @@ class Delivery:
         rest = [one for sha256, one in artifacts.items() if sha256 not in found.brought]
         self._have_here(rest)
         base = f"http://{relay.address}:{RELAY_PORT}"
-        files = {sha256: replace(own(artifacts[sha256]), url=f"{base}/{sha256}") for sha256 in found.brought}
+        files = {sha256: replace(own(relay, artifacts[sha256]), url=f"{base}/{sha256}") for sha256 in found.brought}
         for one in rest:
             name = _parcel_name(one)
             sha256 = digest(one.parcel().path) if one.is_packed else one.sha256
@@ -244,9 +244,15 @@ class Delivery:
         fleet.each(hosts, lambda host: list(self._stream(host, program)), limit=self.session.options.forks)
 
 
-def own(artifact: Artifact) -> File:
-    """An artifact as the mirror or upstream has it."""
-    return File(artifact, artifact.sha256, artifact.sha256, artifact.url or "")
+def own(host: Host, artifact: Artifact) -> File:
+    """An artifact as the host's mirror, the cluster's or upstream has it. Without a URL where only this machine has it."""
+    mirror = host.settings.mirror
+    url = f"{mirror.rstrip('/')}/{artifact.path}" if mirror else artifact.url or ""
+    return File(artifact, artifact.sha256, artifact.sha256, url)
+
+
+def _fetchable(host: Host, artifacts: Iterable[Artifact]) -> list[File]:
+    return [file for file in (own(host, one) for one in artifacts) if file.url]
 
 
 def _parcel_name(artifact: Artifact) -> str:
