@@ -7,8 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import checks
@@ -16,7 +19,7 @@ import pytest
 import yaml
 from cluster import Cluster
 
-from clusterctl.artifacts.catalog import PATHS
+from clusterctl.artifacts.catalog import PATHS, image_path
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.components.programs import products
 from clusterctl.inventory import load
@@ -36,8 +39,8 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A control plane and a worker. Without addons: no registry of images is here that their pods could come from."""
-    made = Cluster.up(LabSpec(name="e2esrc", machines=2, cluster={"addons": {"coredns": False, "metrics_server": False}}),
+    """A control plane and a worker."""
+    made = Cluster.up(LabSpec(name="e2esrc", machines=2, cluster={"addons": {"metrics_server": False}}),
                       Path(tmp_path_factory.mktemp("upstream")))
     try:
         content = yaml.safe_load(made.inventory.read_text())
@@ -65,8 +68,14 @@ def upstream(bare: Cluster) -> Iterator[Upstream]:
     cluster, arch = load(bare.inventory), own_architecture()
     paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
     double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
+    for image, version in (("pause", cluster.versions.pause), ("coredns", cluster.versions.coredns)):
+        double.add_archive(default_mirror() / image_path(image, version, arch))
     proxy = listen(bare.lab.namespace, bare.lab.gateway)
     double.listen(proxy)
+    # containerd gets to the registry through the proxy, and needs the double's CA.
+    bare.edit(lambda content: content["all"]["vars"]["cluster"].update(
+        proxy={"https": f"http://{bare.lab.gateway}:{proxy.getsockname()[1]}"},
+        registries={"registry.k8s.io": {"ca": str(double.authority)}}))
     # Machines have apt's own program to fetch with.
     settings = f"""Acquire::https::Proxy "http://{bare.lab.gateway}:{proxy.getsockname()[1]}"; Acquire::https::CAInfo "/etc/double.pem";"""
     for name in bare.lab.machines:
@@ -126,8 +135,38 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)
+    bare.cli("status")  # CoreDNS answers: containerd got it and the pause image from the registry.
+    assert {"registry.k8s.io/v2/pause", "registry.k8s.io/v2/coredns/coredns"} <= {
+        asked.split(" ")[1].partition("/manifests/")[0] for asked in upstream.asked}
     assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
     upstream.asked.clear()
     assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
     named = run(bare, upstream, program, "upgrade", "plan", "--to", minor(upstream.newest), code=2)
     assert upstream.newest in named, "a minor is its newest patch release, which the double does not have"
+
+
+def test_a_mirror_of_its_own(bare: Cluster, upstream: Upstream, program: Path) -> None:
+    """A host fetches from the mirror in its variables, and not from upstream."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            asked.append(self.path.removeprefix("/"))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(default_mirror())))
+    server.socket.close()
+    server.socket = listen(bare.lab.namespace, bare.lab.gateway)
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+    deliver(bare, delivery="pull")
+    url = f"http://{bare.lab.gateway}:{server.socket.getsockname()[1]}"
+    bare.edit(lambda content: content["all"]["children"]["workers"]["hosts"]["w-1"].update(cluster={"mirror": url}))
+    upstream.asked.clear()
+    try:
+        bare.on("w-1", "rm $(readlink -f /opt/clusterctl/bin/crictl)")
+        run(bare, upstream, program, "apply", "--yes")
+        bare.on("w-1", "/opt/clusterctl/bin/crictl --version")
+    finally:
+        server.shutdown()
+        server.server_close()
+    [path] = set(asked)
+    assert "crictl" in path and not any("crictl" in line for line in upstream.asked)

@@ -14,6 +14,7 @@ import re
 import shutil
 import socket
 import ssl
+import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -167,14 +168,25 @@ class Upstream:
         index = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [other, entry]})
         self.images[f"{name}:{tag}"] = (str(described(index.encode(), "index.v1+json")["digest"]), blobs)
 
+    def add_archive(self, archive: Path) -> None:
+        """Publish the image of an OCI archive, under the name that it has there."""
+        with tarfile.open(archive) as layout:
+            contents = {member.name: layout.extractfile(member).read() for member in layout if member.isfile()}  # type: ignore[union-attr]
+        index = contents["index.json"]
+        reference = json.loads(index)["manifests"][0]["annotations"]["io.containerd.image.name"]
+        blobs = {f"sha256:{hashlib.sha256(content).hexdigest()}": content for content in contents.values()}
+        self.images[reference.partition("/")[2]] = (f"sha256:{hashlib.sha256(index).hexdigest()}", blobs)
+
     def _registry(self, handler: BaseHTTPRequestHandler, path: str) -> None:
         """Manifests, by tag or digest to clients that accept them, and blobs."""
         match = re.fullmatch(r"(.+)/(manifests|blobs)/([^/]+)", path)
         for image, (index, blobs) in self.images.items() if match else ():
             name, _, tag = image.rpartition(":")
             found = blobs.get(index if match[3] == tag else match[3]) if match and match[1] == name else None
-            if found is not None and (match[2] == "blobs" or "index" in handler.headers.get("Accept", "")):  # type: ignore[index]
+            if found is not None and match[2] == "blobs":  # type: ignore[index]
                 return serve(handler, found)
+            if found is not None and "index" in handler.headers.get("Accept", ""):
+                return serve(handler, found, json.loads(found)["mediaType"])
         return reply(handler, 404, b"{}")
 
     def _tunnels(self, proxy: socket.socket) -> None:
@@ -224,13 +236,14 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, *, length: 
     handler.close_connection = True
 
 
-def serve(handler: BaseHTTPRequestHandler, content: bytes | Path) -> None:
+def serve(handler: BaseHTTPRequestHandler, content: bytes | Path, media_type: str = "application/octet-stream") -> None:
     """A file, or the rest of it."""
     whole, match = size(content), re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     start = int(match[1]) if match else 0
     handler.send_response(206 if match else 200)
     if match:
         handler.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+    handler.send_header("Content-Type", media_type)
     handler.send_header("Content-Length", str(whole - start))
     handler.send_header("Connection", "close")
     handler.end_headers()
