@@ -10,10 +10,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clusterctl.cluster.model import Host
 from clusterctl.inventory import load
-from clusterctl.model import Host
 from clusterctl.shell import Program
-from clusterctl.transport import Transport
+from clusterctl.ssh.transport import Transport
 
 
 def _one(host: Host, program: Program) -> None:

@@ -16,8 +16,8 @@ from clusterctl.artifacts.places import default_mirror
 from clusterctl.components import objects
 from clusterctl.inventory import load
 from clusterctl.lab import Lab, LabSpec
+from clusterctl.local.storage import StateFolder
 from clusterctl.pki import CertificateSpec, Pki
-from clusterctl.storage import StateFolder
 
 
 def measure(machines: int, control_planes: int) -> dict[str, object]:

@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from clusterctl.engine import Events
-from clusterctl.facts import probe_program
+from clusterctl.engine.engine import Events
 from clusterctl.lab import Lab
-from clusterctl.operations.base import Options, session
-from clusterctl.operations.foresight import foresee
+from clusterctl.session.foresight import foresee
+from clusterctl.session.session import Options, session
+from clusterctl.shell.facts import probe_program
 
 RUNS = 15
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl.cli import _app
-from clusterctl.error_codes import markdown
+from clusterctl.errors.codes import markdown
 from clusterctl.inventory import json_schema
 
 DOCS = Path(__file__).resolve().parent

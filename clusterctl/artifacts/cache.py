@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from clusterctl.errors import InputError, Refused
-from clusterctl.storage import make_folder, user_home, write_whole
+from clusterctl.local.storage import make_folder, user_home, write_whole
 
 FOLDERS = ("artifacts", "artifacts/sha256", "parcels", "verified", "catalogs")
 """The folders of a cache."""

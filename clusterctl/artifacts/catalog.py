@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterctl.cluster.model import SHA256
 from clusterctl.errors import InputError
-from clusterctl.model import SHA256
 
 if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel

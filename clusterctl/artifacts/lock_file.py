@@ -13,10 +13,10 @@ import yaml
 
 from clusterctl.artifacts.catalog import Pin
 from clusterctl.artifacts.upstream import REACH, Found, Upstream
+from clusterctl.cluster.model import SHA256, VERSION
+from clusterctl.cluster.versions import minor
 from clusterctl.errors import ClusterctlError, InputError, Problems, Unreachable
-from clusterctl.model import SHA256, VERSION
-from clusterctl.storage import write_whole
-from clusterctl.versions import minor
+from clusterctl.local.storage import write_whole
 
 NAME = "clusterctl.lock"
 HEADER = b"# Checksums of this cluster's programs, as upstream publishes them. Written by clusterctl; commit it.\n"

@@ -13,7 +13,7 @@ from typing import IO
 
 from clusterctl.artifacts.pack import file_entry
 from clusterctl.errors import IntegrityError
-from clusterctl.storage import whole
+from clusterctl.local.storage import whole
 
 LEVEL = 3
 """zstd's own default: programs shrink to a third at several hundred MB a second."""

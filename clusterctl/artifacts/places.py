@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from clusterctl.errors import Refused
-from clusterctl.storage import user_cache
+from clusterctl.local.storage import user_cache
 
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 

@@ -18,9 +18,9 @@ from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, P
 from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
+from clusterctl.cluster.model import ArtifactSettings
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable, raise_all
-from clusterctl.model import ArtifactSettings
-from clusterctl.storage import make_folder, user_cache, write_whole
+from clusterctl.local.storage import make_folder, user_cache, write_whole
 
 if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel

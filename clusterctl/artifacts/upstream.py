@@ -16,8 +16,8 @@ from typing import Any
 
 from clusterctl.artifacts.catalog import PATHS, Pin
 from clusterctl.artifacts.download import NotThere, Patience, length_of, read_small
+from clusterctl.cluster.versions import minor
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable
-from clusterctl.versions import minor
 
 CHECKSUMS: Mapping[str, str] = {
     **{name: "{path}.sha256" for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet",

@@ -127,7 +127,7 @@ def _leave(code: int) -> NoReturn:
 
 def _say(text: str, event: dict[str, object]) -> None:
     """An error, for people and, where they asked for it, for programs."""
-    from clusterctl.text import printable
+    from clusterctl.local.text import printable
 
     _say_json(event)
     with contextlib.suppress(OSError):

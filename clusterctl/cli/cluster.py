@@ -10,9 +10,9 @@ from clusterctl.cli.options import Invocation, LimitOption, LockedOption, YesOpt
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.operations.apply import ApplyPlan
-    from clusterctl.operations.base import Session
-    from clusterctl.report import Report
+    from clusterctl.commands.apply import ApplyPlan
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 CHANGES = 10
 VerifyOption = Annotated[bool, typer.Option("--verify", help="Believe no earlier look, and hash installed programs again.")]
@@ -38,7 +38,7 @@ def plan(
     call.look(verify=verify)
     report = call.report()
     with call.session(report) as opened:
-        from clusterctl.operations.apply import make_plan
+        from clusterctl.commands.apply import make_plan
 
         found = make_plan(opened, verify=verify)
         _show(report, opened, found, diff=diff)
@@ -61,9 +61,9 @@ def apply(
     call.look("apply", verify=verify)
     report = call.report()
     with limits(report, "apply", timeout, summary), call.session(report) as opened:
-        from clusterctl.operations.apply import Apply, make_plan, refuse_early
-        from clusterctl.operations.foresight import foresee
-        from clusterctl.operations.lock import locked as operator_lock
+        from clusterctl.commands.apply import Apply, make_plan, refuse_early
+        from clusterctl.session.foresight import foresee
+        from clusterctl.session.operator_lock import locked as operator_lock
 
         refuse_early(opened)
         guess = foresee(opened)
@@ -81,7 +81,7 @@ def apply(
 
 
 def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
-    from clusterctl.operations.difference import with_differences
+    from clusterctl.commands.diff import with_differences
 
     report.inventory_notes(opened.opening.notes)
     named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes

@@ -12,24 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.options import (
-    Invocation,
-    LimitOption,
-    Output,
-    OutputOption,
-    StateOption,
-    gather,
-    reads_inventory,
-    verb,
-)
+from clusterctl.cli.options import Invocation, LimitOption, Output, OutputOption, StateOption, gather, reads_inventory, verb
 from clusterctl.inventory.sources import Sources
-from clusterctl.text import printable
+from clusterctl.local.text import printable
 
 if TYPE_CHECKING:
+    from clusterctl.cluster.model import Cluster
+    from clusterctl.commands.status import ClusterStatus
     from clusterctl.errors import ClusterctlError
-    from clusterctl.model import Cluster
-    from clusterctl.operations.status import ClusterStatus
-    from clusterctl.storage import StateFolder
+    from clusterctl.local.storage import StateFolder
 
 UNWELL = 3
 
@@ -68,8 +59,8 @@ def status(
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
     call.look(api=False)
-    from clusterctl.engine import Events
-    from clusterctl.operations.status import status as look
+    from clusterctl.commands.status import status as look
+    from clusterctl.engine.engine import Events
 
     with call.session(Events()) as opened:
         found = look(opened)
@@ -120,9 +111,9 @@ def kubeconfig(
     """Print or merge an administrator's kubeconfig. Its certificate is short-lived; no machine is contacted."""
     import yaml
 
-    from clusterctl.engine import Events
-    from clusterctl.operations import kubeconfig as operation
-    from clusterctl.operations.base import session
+    from clusterctl.commands import kubeconfig as operation
+    from clusterctl.engine.engine import Events
+    from clusterctl.session.session import session
 
     with session(gather(inventory, state=state), Events()) as opened:
         made = operation.make(opened, days=days, server=server)
@@ -146,10 +137,10 @@ def execute(
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root. Exits with the highest of their exit codes."""
-    from clusterctl.engine import Events
+    from clusterctl.commands import execute as operation
+    from clusterctl.engine.engine import Events
     from clusterctl.errors import InputError
     from clusterctl.inventory.patterns import select
-    from clusterctl.operations import execute as operation
 
     if not context.args:
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD", code="exec.no-command")
@@ -171,7 +162,7 @@ def image_load(
     limit: LimitOption = None,
 ) -> None:
     """Put an image archive onto all nodes. An app built with Docker then runs without a registry."""
-    from clusterctl.operations import image as operation
+    from clusterctl.commands import image as operation
 
     archive = operation.read(file)
     with call.session(call.report()) as opened:
@@ -194,11 +185,11 @@ def trust(
 ) -> None:
     """Accept host keys. Compare them with those on the machines' consoles first."""
     from clusterctl.cli.steps import confirm
+    from clusterctl.commands import trust as operation
     from clusterctl.errors import InputError
     from clusterctl.inventory import load
-    from clusterctl.operations import trust as operation
-    from clusterctl.storage import StateFolder
-    from clusterctl.transport import fingerprint
+    from clusterctl.local.storage import StateFolder
+    from clusterctl.ssh.transport import fingerprint
 
     if everything == (host is not None) or (everything and expected is not None):
         raise InputError("needs one host, or --all without a host and a fingerprint", where="trust", code="trust.one-or-all")
@@ -222,10 +213,10 @@ def trust(
 def _trust_all(cluster: Cluster, folder: StateFolder, passphrase: Callable[[], str | None], *, yes: bool) -> None:
     """Show all unknown keys in one table and accept them after one question; before that each bastion's, which come first."""
     from clusterctl.cli.steps import confirm
+    from clusterctl.commands import trust as operation
     from clusterctl.errors import raise_all
     from clusterctl.inventory.show import table
-    from clusterctl.operations import trust as operation
-    from clusterctl.transport import fingerprint
+    from clusterctl.ssh.transport import fingerprint
 
     errors: list[ClusterctlError] = []
     accepted = 0
@@ -246,7 +237,7 @@ def _trust_all(cluster: Cluster, folder: StateFolder, passphrase: Callable[[], s
 def version(output: OutputOption = Output.text) -> None:
     """Show the versions of clusterctl and its products."""
     from clusterctl import __version__
-    from clusterctl.versions import SUPPORTED_MINORS, known_versions
+    from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions
 
     products = known_versions().model_dump()
     if output is Output.json:

@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
 @verb
 def members(call: Invocation) -> None:
     """Show etcd's members. Exits with 3 where one is not well."""
-    from clusterctl.engine import Events
-    from clusterctl.operations import members as operation
+    from clusterctl.engine.engine import Events
+    from clusterctl.etcd import members as operation
 
     with call.session(Events()) as opened:
         found = operation.look(opened)
@@ -58,8 +58,8 @@ def members(call: Invocation) -> None:
 @verb
 def defrag(call: Invocation, limit: LimitOption = None) -> None:
     """Give free space of etcd's databases back. One member after the other, the leader last."""
-    from clusterctl.operations import members as operation
-    from clusterctl.operations.lock import locked
+    from clusterctl.etcd import members as operation
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened, locked(opened, "etcd defrag"):
@@ -73,8 +73,8 @@ def save(call: Invocation) -> None:
     """Save and verify a snapshot of etcd. It is kept beside the cluster's keys, and restored into a scratch member."""
     from dataclasses import asdict
 
-    from clusterctl.operations import snapshot as operation
-    from clusterctl.operations.lock import locked
+    from clusterctl.etcd import snapshot as operation
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened, locked(opened, "etcd snapshot save"):
@@ -92,9 +92,9 @@ def list_saved(inventory: Sources, output: OutputOption = Output.text, state: St
     """Show the snapshots that are kept. No machine is contacted."""
     from dataclasses import asdict
 
-    from clusterctl.engine import Events
-    from clusterctl.operations import snapshot as operation
-    from clusterctl.operations.base import session
+    from clusterctl.engine.engine import Events
+    from clusterctl.etcd import snapshot as operation
+    from clusterctl.session.session import session
 
     with session(gather(inventory, state=state), Events()) as opened:
         found = operation.saved(opened.state)
@@ -111,7 +111,7 @@ def list_saved(inventory: Sources, output: OutputOption = Output.text, state: St
 @verb
 def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")]) -> None:
     """Verify a snapshot. Checks its digest, that it is of this cluster, and a restore into a scratch member."""
-    from clusterctl.operations import snapshot as operation
+    from clusterctl.etcd import snapshot as operation
 
     report = call.report()
     with call.session(report) as opened:

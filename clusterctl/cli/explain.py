@@ -24,7 +24,7 @@ def explain(
     output: OutputOption = Output.text,
 ) -> None:
     """Explain an error code, or list all of them."""
-    from clusterctl.error_codes import table
+    from clusterctl.errors.codes import table
     from clusterctl.inventory.findings import did_you_mean
 
     codes = table()

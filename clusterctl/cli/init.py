@@ -38,11 +38,11 @@ def init(
 ) -> None:
     """Look at machines and write an inventory of them. Nothing on them is changed."""
     from clusterctl.cli.steps import confirm
+    from clusterctl.commands import init as operation
     from clusterctl.errors import InputError
     from clusterctl.inventory.show import table
-    from clusterctl.operations import init as operation
-    from clusterctl.storage import write_whole
-    from clusterctl.transport import fingerprint
+    from clusterctl.local.storage import write_whole
+    from clusterctl.ssh.transport import fingerprint
 
     to_file = str(output) != "-"
     if to_file and output.exists():

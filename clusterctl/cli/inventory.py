@@ -17,8 +17,8 @@ from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
 
 if TYPE_CHECKING:
+    from clusterctl.cluster.model import Host
     from clusterctl.inventory.loader import Inventory
-    from clusterctl.model import Host
 
 
 class Output(StrEnum):
@@ -134,7 +134,7 @@ def schema(
     """Print the JSON Schema of inventories, for editors."""
     from clusterctl.errors import InputError
     from clusterctl.inventory import json_schema
-    from clusterctl.storage import write_whole
+    from clusterctl.local.storage import write_whole
 
     text = json.dumps(json_schema(), indent=2)
     if output is None:

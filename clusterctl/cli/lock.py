@@ -38,9 +38,9 @@ def lock(
     if context.invoked_subcommand is not None:
         return
     from clusterctl.artifacts.lock_file import ARCHITECTURES, NAME
+    from clusterctl.commands import lock as pinning
     from clusterctl.errors import InputError
     from clusterctl.inventory import load
-    from clusterctl.operations import pinning
 
     chosen = arch.split(",")
     if unknown := [one for one in chosen if one not in ARCHITECTURES]:
@@ -61,8 +61,8 @@ def lock(
 
 def verify(inventory: Sources) -> None:
     """Download every file of clusterctl.lock and compare it."""
+    from clusterctl.commands import lock as pinning
     from clusterctl.inventory import load
-    from clusterctl.operations import pinning
 
     count = pinning.verify(load(inventory), lambda path, done, total: None)
     typer.echo(f"{count} files are what clusterctl.lock says")

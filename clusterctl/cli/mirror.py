@@ -12,8 +12,8 @@ from clusterctl.cli import words
 from clusterctl.cli.options import ComponentOption, components_of
 
 if TYPE_CHECKING:
-    from clusterctl.artifacts.mirror import Mirror
-    from clusterctl.artifacts.recipes import Recipe
+    from clusterctl.mirror.mirror import Mirror
+    from clusterctl.mirror.recipes import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +31,8 @@ def mirror(
     show: Annotated[bool, typer.Option("--list", help="Show what is there and what is missing, and change nothing.")] = False,
 ) -> None:
     """Fill a mirror with all programs and images. They are those that clusters of the given versions need."""
-    from clusterctl.artifacts.mirror import Mirror, fill
     from clusterctl.artifacts.places import default_mirror, own_architecture
+    from clusterctl.mirror.mirror import Mirror, fill
 
     arch = own_architecture()
     wanted = _recipes(kubernetes, component or (), arch)
@@ -45,9 +45,9 @@ def mirror(
 
 
 def _recipes(kubernetes: Sequence[str] | None, components: Sequence[str], arch: str) -> list[Recipe]:
-    from clusterctl.artifacts.recipes import MIRRORED, recipes
+    from clusterctl.cluster.versions import known_versions
     from clusterctl.errors import InputError
-    from clusterctl.versions import known_versions
+    from clusterctl.mirror.recipes import MIRRORED, recipes
 
     try:
         versions = [known_versions(version) for version in kubernetes or MIRRORED]

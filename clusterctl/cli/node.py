@@ -13,9 +13,9 @@ from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
 from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.kube import Api
-    from clusterctl.operations.base import Session
-    from clusterctl.report import Report
+    from clusterctl.kube.client import Api
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 API_SECONDS = 15.0
 """How long cordon and uncordon wait for an API server that is ready."""
@@ -61,8 +61,8 @@ def serving_api(opened: Session) -> Api:
 @draining_verb
 def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> None:
     """Cordon nodes and evict their pods. PodDisruptionBudgets are always respected."""
-    from clusterctl.operations import drain as operation
-    from clusterctl.operations.lock import locked
+    from clusterctl.kube import drain as operation
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened:
@@ -84,7 +84,7 @@ def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> Non
 @verb
 def cordon(call: Invocation, names: NamesArgument) -> None:
     """Let no new pod come to nodes; those that are there stay."""
-    from clusterctl.operations import drain as operation
+    from clusterctl.kube import drain as operation
 
     report = call.report()
     with call.session(report) as opened:
@@ -98,7 +98,7 @@ def cordon(call: Invocation, names: NamesArgument) -> None:
 @verb
 def uncordon(call: Invocation, names: NamesArgument) -> None:
     """Let pods come to nodes again."""
-    from clusterctl.operations import drain as operation
+    from clusterctl.kube import drain as operation
 
     report = call.report()
     with call.session(report) as opened:
@@ -124,8 +124,8 @@ def remove(
 
     Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
     """
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.remove import Remove, make, next_steps, refuse_unknown
+    from clusterctl.commands.node.remove import Remove, make, next_steps, refuse_unknown
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened:
@@ -175,10 +175,10 @@ def replace(
     yes: YesOption = False,
 ) -> None:
     """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
+    from clusterctl.commands.node.replace import decide, refuse_no_host
+    from clusterctl.commands.node.replace import replace as operate
     from clusterctl.errors import ClusterctlError
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.replace import decide, refuse_no_host
-    from clusterctl.operations.replace import replace as operate
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened:

@@ -28,11 +28,11 @@ from clusterctl.inventory.sources import Sources
 
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
-    from clusterctl.disruption import Policy
-    from clusterctl.engine import Events
-    from clusterctl.operations.base import Session
-    from clusterctl.operations.opening import Opening, Options
-    from clusterctl.report import Report
+    from clusterctl.engine.engine import Events
+    from clusterctl.kube.disruption import Policy
+    from clusterctl.session.opening import Opening, Options
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 
 def _folder(text: str) -> Path:
@@ -99,7 +99,7 @@ ComponentOption = Annotated[
 
 def refuse_versions(option: str, given: Iterable[str]) -> None:
     """Raises InputError for what is no version."""
-    from clusterctl.model import VERSION
+    from clusterctl.cluster.model import VERSION
 
     for version in given:
         if not VERSION.fullmatch(version):
@@ -112,8 +112,8 @@ def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) 
 
     ``minors``: a minor such as 1.36 is a version, too.
     """
-    from clusterctl.model import MINOR
-    from clusterctl.versions import SUPPORTED_MINORS, minor
+    from clusterctl.cluster.model import MINOR
+    from clusterctl.cluster.versions import SUPPORTED_MINORS, minor
 
     for version in given:
         if not minors or not MINOR.fullmatch(version):
@@ -125,7 +125,7 @@ def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) 
 
 def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
     """What was said to ``--component``: products and versions. Raises InputError for what is neither."""
-    from clusterctl.model import Versions
+    from clusterctl.cluster.model import Versions
 
     products = sorted(set(Versions.model_fields) - {"kubernetes"})
     components = []
@@ -157,7 +157,7 @@ class Invocation:
     @property
     def policy(self) -> Policy:
         """How far a drain may go, of a verb that drains."""
-        from clusterctl.disruption import Policy
+        from clusterctl.kube.disruption import Policy
 
         return Policy(
             timeout=self.given["drain_timeout"],
@@ -168,14 +168,14 @@ class Invocation:
 
     def report(self) -> Report:
         """The report for the output format."""
-        from clusterctl.report import JsonReport, TextReport
+        from clusterctl.views.report import JsonReport, TextReport
 
         return (JsonReport if self.output is Output.json else TextReport)(verbose=self.verbose)
 
     @contextmanager
     def session(self, report: Events) -> Iterator[Session]:
         """Everything that the verb needs. Raises InputError."""
-        from clusterctl.operations.base import session
+        from clusterctl.session.session import session
 
         with session(self.options, report, self.opening) as opened:
             announcement = self._announcement
@@ -193,7 +193,7 @@ class Invocation:
     @cached_property
     def opening(self) -> Opening:
         """The cluster and the ways to its machines. Raises InputError."""
-        from clusterctl.operations.opening import Opening
+        from clusterctl.session.opening import Opening
 
         return Opening(self.options)
 
@@ -294,8 +294,8 @@ def gather(
     given: Mapping[str, Any] = MappingProxyType({}),
 ) -> Options:
     """Return the options as operations know them. ``given``: the values of ``PASSWORDS``. Raises InputError, Refused."""
-    from clusterctl import secrets
-    from clusterctl.operations.opening import Options
+    from clusterctl.inventory import secrets
+    from clusterctl.session.opening import Options
 
     def source(what: str) -> secrets.Source:
         return secrets.Source(fd=given.get(f"{what}_password_fd"), command=given.get(f"{what}_password_command"),
@@ -322,6 +322,6 @@ def gather(
 
 
 def _reveal(secret: object) -> Callable[[], str | None]:
-    from clusterctl.secrets import Secret
+    from clusterctl.inventory.secrets import Secret
 
     return lambda: secret.reveal() if isinstance(secret, Secret) else None

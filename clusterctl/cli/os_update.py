@@ -12,9 +12,9 @@ from clusterctl.cli.options import Invocation, LimitOption, YesOption, draining_
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.disruption import Policy
-    from clusterctl.operations.base import Session
-    from clusterctl.report import Report
+    from clusterctl.kube.disruption import Policy
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 
 class Reboot(StrEnum):
@@ -62,10 +62,10 @@ def os_update(
 
 
 def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str, reboot_seconds: float) -> None:
-    from clusterctl.operations.drain import refuse_unsafe
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.os_reboot import Rollout, await_rebooting
-    from clusterctl.operations.os_update import look
+    from clusterctl.commands.os_reboot import Rollout, await_rebooting
+    from clusterctl.commands.os_update import look
+    from clusterctl.kube.drain import refuse_unsafe
+    from clusterctl.session.operator_lock import locked
 
     patient = await_rebooting(opened, report.progress, reboot_seconds)
     with locked(opened, "os-update", connect=opened.chosen) as lock:

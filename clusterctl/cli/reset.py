@@ -23,8 +23,8 @@ def reset(
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
 ) -> None:
     """Remove everything that clusterctl put on machines. Nothing else is removed; run it again whenever it stopped."""
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.reset import Reset, make_plan
+    from clusterctl.commands.reset import Reset, make_plan
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened:

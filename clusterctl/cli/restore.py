@@ -13,8 +13,8 @@ from clusterctl.cli.steps import begin_journal, begun, confirm_name, refuse_unco
 from clusterctl.errors import InputError
 
 if TYPE_CHECKING:
-    from clusterctl.operations.base import Session
-    from clusterctl.report import Report
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 ConfirmOption = Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")]
 
@@ -36,9 +36,9 @@ def restore(
     abort: AbortOption = False,
 ) -> None:
     """Restore etcd from a snapshot, on all members of the inventory. Run it again whenever it stopped."""
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.restore import make_plan
-    from clusterctl.operations.restoring import Restoring
+    from clusterctl.commands.etcd.restore import make_plan
+    from clusterctl.commands.etcd.restoring import Restoring
+    from clusterctl.session.operator_lock import locked
 
     if (file is None) is not abort:
         raise InputError("give either a snapshot or --abort", where="FILE", code="etcd.restore-input",
@@ -66,9 +66,9 @@ def restore(
 @verb
 def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = None) -> None:
     """Bring etcd back where quorum is lost for good. One surviving member becomes the whole; run it again whenever it stopped."""
-    from clusterctl.operations.lock import locked
-    from clusterctl.operations.recover import make_plan, reachable
-    from clusterctl.operations.restoring import Restoring
+    from clusterctl.commands.etcd.recover import make_plan, reachable
+    from clusterctl.commands.etcd.restoring import Restoring
+    from clusterctl.session.operator_lock import locked
 
     report = call.report()
     with call.session(report) as opened:
@@ -88,8 +88,8 @@ def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = N
 
 
 def _abort(report: Report, opened: Session, *, yes: bool) -> None:
-    from clusterctl.operations.restore import abort_plan
-    from clusterctl.operations.restoring import Restoring
+    from clusterctl.commands.etcd.restore import abort_plan
+    from clusterctl.commands.etcd.restoring import Restoring
 
     found = abort_plan(opened)
     if found is None:

@@ -17,9 +17,9 @@ from clusterctl.cli import Interrupted, unforeseen
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Problems, Refused, Stopped, raise_all
 
 if TYPE_CHECKING:
-    from clusterctl.operations.base import Session
-    from clusterctl.operations.outcome import Failure
-    from clusterctl.report import Report
+    from clusterctl.session.session import Session
+    from clusterctl.views.junit import Failure
+    from clusterctl.views.report import Report
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def confirm_name(command: str, name: str, *, yes: bool) -> None:
 
 def begin_journal(report: Report, opened: Session, operation: str) -> None:
     """From now on events are written down, too."""
-    from clusterctl.storage import Journal
+    from clusterctl.local.storage import Journal
 
     opened.state.prepare()
     report.journal = Journal(opened.state, f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{operation}")
@@ -137,14 +137,14 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
     if path is None:
         yield
         return
-    from clusterctl.operations import outcome
+    from clusterctl.views import junit
 
-    def tell(failure: outcome.Failure | None) -> None:
-        ending = outcome.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
+    def tell(failure: junit.Failure | None) -> None:
+        ending = junit.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
                                 done=report.done, failure=failure)
-        outcome.write(path, ending)
+        junit.write(path, ending)
 
-    outcome.prepare(path)
+    junit.prepare(path)
     try:
         yield
     except BaseException as error:
@@ -159,7 +159,7 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
 
 
 def _failure(error: BaseException) -> Failure:
-    from clusterctl.operations.outcome import Failure
+    from clusterctl.views.junit import Failure
 
     if isinstance(error, ClusterctlError):
         return Failure(type(error).__name__, str(error), error.exit_code, error.code)

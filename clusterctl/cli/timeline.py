@@ -27,8 +27,8 @@ def timeline(
     """Show where the time of a run went. Nothing is contacted."""
     from clusterctl.errors import InputError
     from clusterctl.inventory import load
-    from clusterctl.operations import timeline as operation
-    from clusterctl.storage import StateFolder, write_whole
+    from clusterctl.local.storage import StateFolder, write_whole
+    from clusterctl.views import timeline as operation
 
     cluster = load(inventory)
     folder = StateFolder.of(cluster.base, cluster.name, state)

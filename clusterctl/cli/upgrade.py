@@ -22,11 +22,11 @@ from clusterctl.cli.options import (
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.disruption import Policy
-    from clusterctl.operations.base import Session
-    from clusterctl.operations.plan_file import Reviewed
-    from clusterctl.operations.upgrade import UpgradePlan, Wish
-    from clusterctl.report import Report
+    from clusterctl.commands.plan_file import Reviewed
+    from clusterctl.commands.upgrade import UpgradePlan, Wish
+    from clusterctl.kube.disruption import Policy
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 ToOption = Annotated[str | None, typer.Option(
     "--to", metavar="X.Y[.Z]", autocompletion=words.versions,
@@ -53,8 +53,8 @@ def register(app: typer.Typer) -> None:
 
 def _wish(to: str | None, through: list[str] | None, component: list[str] | None, unavailable: str | None, pause: str | None,
           policy: Policy) -> Wish:
+    from clusterctl.commands.upgrade import PAUSES, Wish
     from clusterctl.errors import InputError
-    from clusterctl.operations.upgrade import PAUSES, Wish
 
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", code="upgrade.unknown-stage",
@@ -79,9 +79,9 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
 ) -> None:
     """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
-    from clusterctl.operations import pinning, plan_file
-    from clusterctl.operations.apply import gather
-    from clusterctl.operations.upgrade import make
+    from clusterctl.commands import lock, plan_file
+    from clusterctl.commands.apply import gather
+    from clusterctl.commands.upgrade import make
 
     wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
     report = call.report()
@@ -89,7 +89,7 @@ def plan(
         facts, warnings = gather(opened)
         found = make(opened, facts, warnings, wish)
         report.upgrade(found)
-        newer = [] if to or locked else pinning.newer_releases(facts)
+        newer = [] if to or locked else lock.newer_releases(facts)
         if newer:
             report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
         if out is not None:
@@ -118,8 +118,8 @@ def apply(
 
     Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
     """
-    from clusterctl.operations import plan_file
-    from clusterctl.operations.lock import locked as operator_lock
+    from clusterctl.commands import plan_file
+    from clusterctl.session.operator_lock import locked as operator_lock
 
     report = call.report()
     with limits(report, "upgrade", timeout, summary):
@@ -132,8 +132,8 @@ def apply(
 
 def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Reviewed | None) -> None:
     """One upgrade after the other, each planned when it is its turn; of a plan that was reviewed, the one that it is about."""
-    from clusterctl.operations.apply import gather
-    from clusterctl.operations.upgrade import make
+    from clusterctl.commands.apply import gather
+    from clusterctl.commands.upgrade import make
 
     changed = False
     while True:
@@ -157,7 +157,7 @@ def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Revie
 
 
 def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> None:
-    from clusterctl.operations.upgrade import Upgrade
+    from clusterctl.commands.upgrade import Upgrade
 
     operation = Upgrade(opened, found, wish, report.progress)
     operation.deliver()
@@ -175,8 +175,8 @@ def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Revie
         return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:
         return [f"the same command without --pause-after {wish.pause_after} goes on"]
-    from clusterctl.model import MINOR
-    from clusterctl.versions import minor
+    from clusterctl.cluster.model import MINOR
+    from clusterctl.cluster.versions import minor
 
     settings, wanted = opened.cluster.settings, opened.cluster.versions
     said = settings.kubernetes or ""

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clusterctl.model import Host
-    from clusterctl.transport import Transport
+    from clusterctl.cluster.model import Host
+    from clusterctl.ssh.transport import Transport
 
 SILENCE = 1.0
 """Seconds after which a run reports what it waits for."""

@@ -10,7 +10,7 @@ import typer
 from clusterctl.errors import ClusterctlError
 
 if TYPE_CHECKING:
-    from clusterctl.model import Host
+    from clusterctl.cluster.model import Host
 
 
 def hosts(context: typer.Context, incomplete: str) -> list[str]:
@@ -33,14 +33,14 @@ def host_patterns(context: typer.Context, incomplete: str) -> list[str]:
 
 def versions(incomplete: str) -> list[str]:
     """Return the versions of Kubernetes that belong to the supported minors."""
-    from clusterctl.versions import SUPPORTED_MINORS, known_versions
+    from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions
 
     return _matching([known_versions(minor).kubernetes for minor in SUPPORTED_MINORS], incomplete)
 
 
 def error_codes(incomplete: str) -> list[str]:
     """Return the codes of errors that begin so."""
-    from clusterctl.error_codes import table
+    from clusterctl.errors.codes import table
 
     return _matching(list(table()), incomplete)
 

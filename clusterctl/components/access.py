@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from clusterctl.access_settings import PROXY, Proxy, Reference, Registry
+from clusterctl.cluster.access_settings import PROXY, Proxy, Reference, Registry
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.render import render
 from clusterctl.errors import InputError
-from clusterctl.model import Cluster, Host
-from clusterctl.render import render
+from clusterctl.inventory.secrets import reveal
 from clusterctl.resources.additions import AddedFile
-from clusterctl.secrets import reveal
 
 PROXY_FILE = "/etc/clusterctl/proxy.env"
 CERTIFICATES = "/etc/containerd/certs.d"

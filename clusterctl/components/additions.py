@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from clusterctl.cluster.machine_settings import Hook, MachineFile, StageName
 from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
 from clusterctl.errors import InputError
-from clusterctl.machine_settings import Hook, MachineFile, StageName
 from clusterctl.resources.additions import AddedFile, AddedPackages, Command, FormerAdditions, Hostname, Restart
 from clusterctl.resources.base import Resource
 

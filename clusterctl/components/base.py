@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clusterctl.artifacts.catalog import Catalog
-from clusterctl.facts import Facts
-from clusterctl.model import Cluster, Host
+from clusterctl.cluster.model import Cluster, Host
 from clusterctl.pki import Pki
 from clusterctl.resources.base import Resource
+from clusterctl.shell.facts import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

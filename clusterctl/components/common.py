@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clusterctl.components.base import Context
+from clusterctl.components.render import render
 from clusterctl.pki import AuthorityName, CertificateSpec
-from clusterctl.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Link

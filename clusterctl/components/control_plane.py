@@ -6,11 +6,11 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from clusterctl.cluster.model import API_PORT, Cluster
 from clusterctl.components import etcd
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import CIPHERS, PKI, ca_file, ids, issued, kubeconfig, links, product, unit, with_extra
-from clusterctl.model import API_PORT, Cluster
-from clusterctl.render import render, yaml_value
+from clusterctl.components.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.program import ROOT

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clusterctl.cluster.model import Host
 from clusterctl.components.base import Component, Context, etcd_members
 from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, product, unit
-from clusterctl.model import Host
-from clusterctl.render import render
+from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.etcd_member import FORMED, INITIAL, Formed, Join, Voter
 from clusterctl.resources.file import Folder, Seed

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from clusterctl.cluster.model import Host
 from clusterctl.components import additions
 from clusterctl.components.base import Component, Context, everywhere
-from clusterctl.model import Host
-from clusterctl.reach import ports
-from clusterctl.render import render
+from clusterctl.components.render import render
+from clusterctl.health.ports import ports
 from clusterctl.resources.additions import AddedModule, AddedSysctl, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder

@@ -20,8 +20,8 @@ from clusterctl.components.common import (
 )
 from clusterctl.components.host import in_container
 from clusterctl.components.objects import node_taints
+from clusterctl.components.render import render, yaml_value
 from clusterctl.components.reserves import reserved
-from clusterctl.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.service import Service

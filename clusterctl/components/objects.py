@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from clusterctl.artifacts.catalog import image_reference
+from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.common import NODE_IDENTITIES, node_user
 from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
+from clusterctl.components.render import render_data
 from clusterctl.errors import InputError
-from clusterctl.kube import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
-from clusterctl.model import Cluster, Host
+from clusterctl.kube.client import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
 from clusterctl.pki import CertificateSpec, Pki, describe
-from clusterctl.render import render_data
 
 _MEND = "correct the file, or take it out of cluster.addons.manifests"
 OURS = {MANAGED_BY: MANAGER}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from clusterctl.artifacts.catalog import CNI_PLUGINS, IMAGES, image_reference
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
 from clusterctl.components.base import Component, Context, everywhere, nodes
 from clusterctl.components.common import ids, links, product, unit
-from clusterctl.model import Cluster
-from clusterctl.render import render
+from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.program import ROOT, Image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clusterctl.facts import Facts
-from clusterctl.host_settings import KubeletSettings
+from clusterctl.cluster.host_settings import KubeletSettings
+from clusterctl.shell.facts import Facts
 
 _MEMORY = ((4096, 25), (4096, 20), (8192, 10), (114688, 6))
 """(MiB, per cent of them); of the rest 2 per cent."""

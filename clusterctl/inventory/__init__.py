@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clusterctl.cluster.model import Cluster
     from clusterctl.inventory.loader import Inventory
     from clusterctl.inventory.sources import Sources
-    from clusterctl.model import Cluster
 
 __all__ = ["json_schema", "load", "read"]
 

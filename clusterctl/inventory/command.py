@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clusterctl.errors import InputError
-from clusterctl.sockets import environment
+from clusterctl.ssh.sockets import environment
 
 
 def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int, cwd: Path | None = None) -> bytes:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import yaml
 
+from clusterctl.cluster.model import Cluster, Host, Ssh
 from clusterctl.inventory.names import ROLE_GROUPS
-from clusterctl.model import Cluster, Host, Ssh
 
 _OF_ONE = ("ansible_host", "clusterctl_address", "clusterctl_host_key", "cluster")
 """Variables of hosts that are not moved to all of them."""

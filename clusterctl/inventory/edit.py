@@ -8,13 +8,13 @@ from pathlib import Path
 
 import yaml
 
+from clusterctl.cluster.model import Cluster
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.inventory.dynamic import is_program
 from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import read
 from clusterctl.inventory.sources import Sources, is_pipe, shown
-from clusterctl.model import Cluster
-from clusterctl.storage import write_whole
+from clusterctl.local.storage import write_whole
 
 
 def remove_host(given: Path | Sources, name: str) -> list[Path]:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
-from clusterctl.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
-from clusterctl.secrets import Secret
-from clusterctl.ssh_options import parse
+from clusterctl.inventory.secrets import Secret
+from clusterctl.ssh.ssh_options import parse
 
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from clusterctl.host_settings import HostSettings
+from clusterctl.cluster.host_settings import HostSettings
+from clusterctl.cluster.versions import SUPPORTED_MINORS, minor
 from clusterctl.inventory.document import Node, bare
 from clusterctl.inventory.findings import Findings
 from clusterctl.inventory.values import is_template
-from clusterctl.versions import SUPPORTED_MINORS, minor
 
 Variables = Mapping[str, Node]
 

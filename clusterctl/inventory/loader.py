@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from clusterctl.cluster.host_settings import HostSettings
+from clusterctl.cluster.model import Cluster, Host
 from clusterctl.errors import InputError
-from clusterctl.host_settings import HostSettings
 from clusterctl.inventory import kubespray, rules
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.findings import Findings, Place
@@ -17,18 +18,10 @@ from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
 from clusterctl.inventory.names import near_cluster
 from clusterctl.inventory.roles import assign, node_names
-from clusterctl.inventory.settings import (
-    descend,
-    merged,
-    read_host_settings,
-    read_settings,
-    read_versions,
-    refuse_cluster_wide,
-)
+from clusterctl.inventory.secrets import Secret
+from clusterctl.inventory.settings import descend, merged, read_host_settings, read_settings, read_versions, refuse_cluster_wide
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
-from clusterctl.model import Cluster, Host
-from clusterctl.secrets import Secret
 
 Provenance = Mapping[str, Node | None]
 """The variable ``cluster`` of each host, merged, with the places of its values."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from clusterctl.cluster.model import Role
 from clusterctl.inventory import kubespray
 from clusterctl.inventory.findings import distance
-from clusterctl.model import Role
 
 ROLE_GROUPS: dict[str, Role] = {
     "control_plane": "control_plane",

@@ -6,10 +6,10 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 
+from clusterctl.cluster.model import Cluster, Host
 from clusterctl.errors import InputError
 from clusterctl.inventory.findings import did_you_mean
 from clusterctl.inventory.names import ROLE_GROUPS
-from clusterctl.model import Cluster, Host
 
 _PART = re.compile(r"(?:[^,:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]")

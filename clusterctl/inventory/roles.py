@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
+from clusterctl.cluster.model import DNS_NAME, Role
 from clusterctl.inventory.findings import Findings, Place, distance
 from clusterctl.inventory.groups import Tree
 from clusterctl.inventory.names import FOREIGN_GROUPS, FORMER_GROUPS, ROLE_GROUPS
-from clusterctl.model import DNS_NAME, Role
 
 Roles = Mapping[str, set[Role]]
 """The roles of each host that has one, by its name in the inventory."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from clusterctl.model import Cluster, Host
+from clusterctl.cluster.model import Cluster, Host
 
 MOST_NODE_SUBNET_BITS = 16  # kube-controller-manager's limit between the pod network and a node's part of it
 Network = ipaddress.IPv4Network

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from clusterctl.host_settings import HostSettings
+from clusterctl.cluster.host_settings import HostSettings
+from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, FLAG, MINOR, SHA256, VERSION, Settings
 from clusterctl.inventory import names
 from clusterctl.inventory.hosts import HOST_KEY, LABEL_VALUE, USER, WAYS
-from clusterctl.model import DNS_LABEL, DNS_NAME, FLAG, MINOR, SHA256, VERSION, Settings
 
 ID = "https://clusterctl.dev/inventory.schema.json"
 HOST_NAMES = r"^([A-Za-z0-9._-]|\[[0-9A-Za-z]*:[0-9A-Za-z]+(:[0-9]+)?\])+(:[0-9]+)?$"

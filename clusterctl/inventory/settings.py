@@ -11,12 +11,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from clusterctl.host_settings import HostSettings
+from clusterctl.cluster.host_settings import HostSettings
+from clusterctl.cluster.model import Settings, Versions
+from clusterctl.cluster.versions import known_versions
 from clusterctl.inventory.document import Node, quoted
 from clusterctl.inventory.findings import Findings, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
-from clusterctl.model import Settings, Versions
-from clusterctl.versions import known_versions
 
 _BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le"), "greater_than": ("more than", "gt"),
            "less_than": ("less than", "lt")}

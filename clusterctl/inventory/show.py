@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from clusterctl.host_settings import HostSettings
+from clusterctl.cluster.host_settings import HostSettings
+from clusterctl.cluster.model import Host
 from clusterctl.inventory.document import Node
 from clusterctl.inventory.loader import Inventory
-from clusterctl.model import Host
-from clusterctl.sshconfig import resolve
+from clusterctl.ssh.ssh_config import resolve
 
 MOST_NAMES = 5
 """Of ignored variables, that are named in one line."""

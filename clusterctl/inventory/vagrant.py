@@ -16,7 +16,7 @@ from clusterctl.errors import InputError
 from clusterctl.inventory.document import Node, parse, read_bytes
 from clusterctl.inventory.findings import Findings, did_you_mean
 from clusterctl.inventory.settings import plain
-from clusterctl.storage import write_whole
+from clusterctl.local.storage import write_whole
 
 NETWORK_VARIABLE = "CLUSTERCTL_VAGRANT_NETWORK"
 CONFIG_KEYS = ("box", "provider", "driver", "network", "control_plane", "etcd", "workers", "cluster")

@@ -18,8 +18,8 @@ from functools import cache, cached_property
 from typing import Literal
 
 from clusterctl.errors import InputError
-from clusterctl.kept import Kept
-from clusterctl.storage import StateFolder
+from clusterctl.local.kept import Kept
+from clusterctl.local.storage import StateFolder
 
 AuthorityName = Literal["kubernetes", "etcd", "front-proxy"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from clusterctl.machine_settings import Hook
+from clusterctl.cluster.machine_settings import Hook
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service

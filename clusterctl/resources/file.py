@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clusterctl.model import SHA256
+from clusterctl.cluster.model import SHA256
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.shell import Blob, Call, Observation, Probe
 

@@ -15,9 +15,9 @@ from typing import Any
 import zstandard
 from cluster import APP, CLI, Cluster, deployment, service, until
 
-from clusterctl.artifacts.image import ImageSpec, write_docker_archive
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.lab import LabSpec
+from clusterctl.mirror.image import ImageSpec, write_docker_archive
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from clusterctl.artifacts.places import default_mirror, own_architecture
+from clusterctl.cluster.versions import DEFAULT_KUBERNETES
 from clusterctl.lab import Lab, LabSpec
-from clusterctl.versions import DEFAULT_KUBERNETES
 
 CLI = (sys.executable, "-m", "clusterctl")
 APP = "example/app:1"

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from clusterctl.cli.options import gather
-from clusterctl.engine import Events
+from clusterctl.engine.engine import Events
 from clusterctl.errors import ClusterctlError
-from clusterctl.operations.base import session
-from clusterctl.operations.lock import locked
+from clusterctl.session.operator_lock import locked
+from clusterctl.session.session import session
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from cluster import Cluster, until
 from interruption import Undisturbed
 
 from clusterctl.artifacts.catalog import IMAGES
-from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
+from clusterctl.cluster.versions import DEFAULT_KUBERNETES, known_versions
 
 pytestmark = pytest.mark.lab
 

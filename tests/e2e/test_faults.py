@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from clusterctl.artifacts.places import default_mirror
+from clusterctl.cluster.versions import known_versions
 from clusterctl.lab import LabSpec
-from clusterctl.versions import known_versions
 
 pytestmark = pytest.mark.lab
 

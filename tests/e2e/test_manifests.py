@@ -13,9 +13,9 @@ import pytest
 import yaml
 from cluster import CLI, Cluster, until
 
-from clusterctl.artifacts.image import ImageSpec, write_docker_archive
 from clusterctl.artifacts.places import own_architecture
 from clusterctl.lab import Lab, LabSpec
+from clusterctl.mirror.image import ImageSpec, write_docker_archive
 
 pytestmark = pytest.mark.lab
 

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.artifacts.places import default_mirror, own_architecture
-from clusterctl.artifacts.recipes import AGNHOST
+from clusterctl.cluster.versions import known_versions
 from clusterctl.lab import LabSpec
-from clusterctl.versions import known_versions
+from clusterctl.mirror.recipes import AGNHOST
 
 pytestmark = pytest.mark.lab
 REGISTRY = "github.com/distribution/distribution/v3/cmd/registry@v3.0.0"

@@ -21,10 +21,10 @@ from cluster import Cluster
 
 from clusterctl.artifacts.catalog import PATHS, image_path
 from clusterctl.artifacts.places import default_mirror, own_architecture
+from clusterctl.cluster.versions import minor
 from clusterctl.components.programs import products
 from clusterctl.inventory import load
 from clusterctl.lab import LabSpec
-from clusterctl.versions import minor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit/artifacts"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from etcd_programs import UID, member, unpack
 
-from clusterctl.operations.origin import AUTHENTICATION, NAMESPACE
+from clusterctl.etcd.origin import AUTHENTICATION, NAMESPACE
 from clusterctl.pki import Pki
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.artifacts.places import default_mirror, own_architecture
-from clusterctl.versions import known_versions
+from clusterctl.cluster.versions import known_versions
 
 UID = "11111111-2222-3333-4444-555555555555"
 PROGRAMS = ("etcd", "etcdctl", "etcdutl")

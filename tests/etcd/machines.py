@@ -11,7 +11,7 @@ from pathlib import Path
 
 from etcd_programs import PROGRAMS, free_port
 
-from clusterctl.operations.restore import Machine, read_machine
+from clusterctl.commands.etcd.restore import Machine, read_machine
 from clusterctl.pki import CertificateSpec, Pki
 from clusterctl.shell import Blob, Call, Program, functions
 

@@ -14,7 +14,7 @@ import pytest
 from etcd_programs import free_port
 
 from clusterctl.components.etcd import DATA
-from clusterctl.render import render
+from clusterctl.components.render import render
 
 pytestmark = pytest.mark.lab
 

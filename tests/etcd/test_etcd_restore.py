@@ -11,8 +11,8 @@ import pytest
 from etcd_programs import free_port, member
 from machines import EtcdBox, Restored
 
-from clusterctl import bolt
-from clusterctl.operations.snapshot import sha256
+from clusterctl.etcd import bolt
+from clusterctl.etcd.snapshot import sha256
 from clusterctl.pki import Pki
 from clusterctl.shell import Blob, Call
 

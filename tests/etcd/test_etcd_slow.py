@@ -12,7 +12,7 @@ import pytest
 from etcd_programs import free_port
 from machines import EtcdBox
 
-from clusterctl.etcd import ApiError, Etcd
+from clusterctl.etcd.client import ApiError, Etcd
 from clusterctl.pki import Pki
 
 pytestmark = pytest.mark.lab

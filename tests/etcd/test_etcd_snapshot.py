@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from etcd_programs import UID, damaged, member
 
-from clusterctl import bolt
+from clusterctl.commands.etcd import restore
 from clusterctl.errors import IntegrityError, Refused
-from clusterctl.operations import restore, scratch
-from clusterctl.operations import snapshot as operation
-from clusterctl.operations.scratch import Place
+from clusterctl.etcd import bolt, scratch
+from clusterctl.etcd import snapshot as operation
+from clusterctl.etcd.scratch import Place
 
 
 def test_a_snapshot_is_read_as_etcd_reads_it(session: Any, snapshot: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
-from clusterctl.machine_settings import Hook
+from clusterctl.cluster.machine_settings import Hook
 from clusterctl.resources.additions import AddedFile, AddedPackages, Command, Hostname
 from clusterctl.resources.base import Change
 from clusterctl.shell import Call, Program

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS
 
+from clusterctl.components.render import render
 from clusterctl.pki import CertificateSpec, Pki
-from clusterctl.render import render
 
 MISSING, BARE = 3, 2
 """How often the API answers that there is no such Node, and then that it has no part of the pod network."""

@@ -10,8 +10,8 @@ import pytest
 from shell_box import SHELLS
 from test_shell_undo import Machine
 
-from clusterctl.facts import Facts, probe_program, read_facts
 from clusterctl.shell import Program
+from clusterctl.shell.facts import Facts, probe_program, read_facts
 
 MOUNTS = """1 0 254:0 / / rw,relatime - ext4 /dev/vda rw
 2 1 254:1 / {opt} rw,{options} - ext4 /dev/vdb rw

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box
 
-from clusterctl.operations.lock import HOLD
+from clusterctl.session.operator_lock import HOLD
 from clusterctl.shell import Program
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
-from clusterctl import facts
-from clusterctl.shell import Observation, Probe
+from clusterctl.shell import Observation, Probe, facts
 
 CONTENT = "a 'quoted' \"word\", $HOME ${nonce} `id` \\n \\\\ \t$(id)\nnoted_state=\n"
 

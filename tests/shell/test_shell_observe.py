@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
-from clusterctl import facts
 from clusterctl.resources.program import Image
 from clusterctl.resources.system import Module, Packages, Sysctl, User
-from clusterctl.shell import Observation, Program, Records, quote, step_result
+from clusterctl.shell import Observation, Program, Records, facts, quote, step_result
 
 
 def test_text(box: Box) -> None:

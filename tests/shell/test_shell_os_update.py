@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from shell_box import Box, Result
 
-from clusterctl.operations.os_packages import Machine, Marker, Package, read_machine
+from clusterctl.commands.os_packages import Machine, Marker, Package, read_machine
 from clusterctl.shell import Call, Probe, Program, functions
 
 APT_GET = """

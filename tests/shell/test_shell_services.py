@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from shell_box import Box
 
-from clusterctl import planner
+from clusterctl.plan import planner
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service

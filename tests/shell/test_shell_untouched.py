@@ -14,8 +14,8 @@ import pytest
 from shell_box import SHELLS, Box
 from test_shell_lock import until
 
-from clusterctl.facts import probe_program
 from clusterctl.shell import BOOTSTRAP, Program
+from clusterctl.shell.facts import probe_program
 
 
 class Machine(Box):

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS
 
-from clusterctl import facts
-from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, functions, standing
+from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, facts, functions, standing
 
 ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
 """The files of functions that only some programs have."""

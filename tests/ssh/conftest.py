@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ssh_server import PASSWORD, SUDOERS, USER, Server, until
 
-from clusterctl.model import Host
-from clusterctl.transport import Transport
+from clusterctl.cluster.model import Host
+from clusterctl.ssh.transport import Transport
 
 
 @pytest.fixture(scope="session")

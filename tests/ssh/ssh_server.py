@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.model import Host, Ssh
+from clusterctl.cluster.model import Host, Ssh
 
 DEADLINE = 15.0
 USER = "operator"

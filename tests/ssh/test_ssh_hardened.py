@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 from ssh_server import Server, keygen
 
-from clusterctl import fleet, sshconfig
+from clusterctl.cluster.model import Host
+from clusterctl.engine import fleet
+from clusterctl.engine.observe import look
 from clusterctl.errors import Refused, Unreachable
-from clusterctl.https import ApiError, Https
-from clusterctl.login import Login
-from clusterctl.look import look
-from clusterctl.model import Host
-from clusterctl.operations.lock import OperatorLock
+from clusterctl.session.operator_lock import OperatorLock
 from clusterctl.shell import Program
-from clusterctl.transport import Transport
+from clusterctl.ssh import ssh_config
+from clusterctl.ssh.https import ApiError, Https
+from clusterctl.ssh.login import Login
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
@@ -241,9 +242,9 @@ Host jump
 """)
     known = tmp_path / "known"
     known.write_text(f"[127.0.0.1]:{another.port} {another.public}\n")
-    sshconfig._config.cache_clear()
+    ssh_config._config.cache_clear()
     host = Host(name="machine", address="192.0.2.1", roles=frozenset({"worker"}), ssh={"address": "node1", "host_key": server.public})  # type: ignore[arg-type]
     assert list(connect(host, known_hosts=known).stream(TRUE)) == [["ok", "0"]]
     assert another.log.count("Accepted publickey") == 1
-    way = sshconfig.resolve(host.ssh.model_copy(update={"user": "ops", "port": 2222}))
+    way = ssh_config.resolve(host.ssh.model_copy(update={"user": "ops", "port": 2222}))
     assert (way.ssh.user, way.ssh.port, way.ssh.address) == ("ops", 2222, "127.0.0.1")

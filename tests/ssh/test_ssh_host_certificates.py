@@ -10,15 +10,15 @@ import paramiko
 import pytest
 from ssh_server import Server, keygen
 
+from clusterctl.cluster.model import Ssh
+from clusterctl.commands import init as operations_init
+from clusterctl.commands import trust
 from clusterctl.errors import AccessRefused
-from clusterctl.host_certificates import marked
-from clusterctl.model import Ssh
-from clusterctl.operations import init as operations_init
-from clusterctl.operations import trust
+from clusterctl.local.storage import StateFolder
 from clusterctl.shell import Program
-from clusterctl.sshconfig import Way
-from clusterctl.storage import StateFolder
-from clusterctl.transport import Transport
+from clusterctl.ssh.host_certificates import marked
+from clusterctl.ssh.ssh_config import Way
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 

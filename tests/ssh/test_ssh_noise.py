@@ -10,10 +10,10 @@ import pytest
 from ssh_server import NOPASSWD, PASSWORD, SUDOERS, USER, Server, keygen
 
 from clusterctl.errors import Locked, Unreachable
-from clusterctl.operations import lock
-from clusterctl.operations.lock import OperatorLock
+from clusterctl.session import operator_lock
+from clusterctl.session.operator_lock import OperatorLock
 from clusterctl.shell import Program
-from clusterctl.transport import Transport
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
@@ -34,7 +34,7 @@ def noisy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     (SUDOERS, "echo Here we go\necho Welcome >&2\n"),
 ], indirect=True, ids=["one line", "part of a line", "300 kB", "go, with a password"])
 def test_a_login_shell_that_prints(noisy: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)  # The holder is this process.
+    monkeypatch.setattr(operator_lock, "PATIENCE", 0.0)  # The holder is this process.
 
     def transport() -> Transport:
         return connect(noisy.host(user=USER, become=True), sudo_password=lambda: PASSWORD)

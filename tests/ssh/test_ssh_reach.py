@@ -10,7 +10,7 @@ import pytest
 from ssh_server import PASSWORD, Server, until
 
 from clusterctl.shell import Program, functions
-from clusterctl.transport import Transport
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 

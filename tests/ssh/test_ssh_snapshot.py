@@ -14,10 +14,10 @@ import pytest
 from ssh_server import Server, until
 
 from clusterctl.errors import Refused
-from clusterctl.etcd import Member
-from clusterctl.operations import members, origin, snapshot
-from clusterctl.operations.members import Membership, MemberState
-from clusterctl.transport import Transport
+from clusterctl.etcd import members, origin, snapshot
+from clusterctl.etcd.client import Member
+from clusterctl.etcd.members import Membership, MemberState
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
@@ -61,7 +61,7 @@ def test_a_writer_never_sees_a_full_disk(another: Server, tmp_path: Path, monkey
 
 
 def test_the_room_of_a_machine(server: Server, connect: Callable[..., Transport]) -> None:
-    from clusterctl.operations import room
+    from clusterctl.etcd import room
 
     session: Any = SimpleNamespace(engine=SimpleNamespace(transports={"machine": connect()}))
     first, second = room.ask(session, server.host(), "/var/lib/clusterctl", "/var/lib/etcd/member")

@@ -14,10 +14,10 @@ from ssh_server import NOPASSWD, PASSWORD, SUDOERS, USER, Server, name_of, until
 from clusterctl.errors import AccessRefused, Unreachable
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
-from clusterctl.login import Login
-from clusterctl.operations.opening import Opening, Options
+from clusterctl.session.opening import Opening, Options
 from clusterctl.shell import Program
-from clusterctl.transport import Transport
+from clusterctl.ssh.login import Login
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 

@@ -22,7 +22,7 @@ from ssh_server import PASSWORD, Server, keygen, until
 
 from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.shell import Program
-from clusterctl.transport import Cut, Transport, offered_key
+from clusterctl.ssh.transport import Cut, Transport, offered_key
 
 pytestmark = pytest.mark.lab
 

@@ -22,8 +22,8 @@ from ssh_server import Server, until
 
 from clusterctl.errors import Unreachable
 from clusterctl.shell import Program
-from clusterctl.sockets import _may_name_a_way, open_socket
-from clusterctl.transport import Transport
+from clusterctl.ssh.sockets import _may_name_a_way, open_socket
+from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 

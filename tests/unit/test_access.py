@@ -11,18 +11,18 @@ import pytest
 from test_host_settings import cluster_with
 from test_host_settings import wanted as all_wanted
 
+from clusterctl.commands.diff import difference
 from clusterctl.components.access import CREDENTIALS, PROXY_FILE, proxy_digest, proxy_environment
 from clusterctl.components.objects import addons
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import read
+from clusterctl.inventory.secrets import reveal
 from clusterctl.inventory.show import as_data, as_text, explain
-from clusterctl.operations.difference import difference
 from clusterctl.pki import Pki
 from clusterctl.resources.additions import AddedFile, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
-from clusterctl.secrets import reveal
 
 SECRET = "s3cr\"et'\\$x"
 

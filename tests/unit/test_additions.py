@@ -8,14 +8,14 @@ import pytest
 from test_host_settings import cluster_with
 from test_host_settings import wanted as all_wanted
 
-from clusterctl import planner
+from clusterctl.cluster.machine_settings import MANAGED, Hook
 from clusterctl.components.additions import OUR_UNITS
 from clusterctl.components.host import replaced_settings
+from clusterctl.engine.hooks import gates
 from clusterctl.errors import InputError, Problems, Stopped
 from clusterctl.inventory import load
-from clusterctl.machine_settings import MANAGED, Hook
-from clusterctl.operations.desired import stages
-from clusterctl.operations.hooks import gates
+from clusterctl.plan import planner
+from clusterctl.plan.stages import stages
 from clusterctl.resources.additions import (
     NOTES,
     AddedFile,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from clusterctl.kube import apply_order, established, rolled_out
-from clusterctl.operations import dns
-from clusterctl.operations.api_health import late_pod
+from clusterctl.health import dns
+from clusterctl.health.api_health import late_pod
+from clusterctl.kube.client import apply_order, established, rolled_out
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from test_golden import VM, Catalog, Pins, nothing
 
-from clusterctl import planner
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context
+from clusterctl.health.ports import ports
 from clusterctl.inventory import load
-from clusterctl.model import Cluster
-from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
-from clusterctl.reach import ports
+from clusterctl.plan import planner
+from clusterctl.plan.stages import stages
 from clusterctl.resources.file import File
 
 INVENTORY = """

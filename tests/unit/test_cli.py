@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from clusterctl import cli, secrets
+from clusterctl import cli
 from clusterctl.cli import Interrupted, options, steps, upgrade
+from clusterctl.commands.upgrade import Wish
 from clusterctl.errors import InputError, Refused, Stopped
-from clusterctl.operations.upgrade import Wish
-from clusterctl.report import Report
+from clusterctl.inventory import secrets
+from clusterctl.views.report import Report
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CLUSTERCTL_DEBUG"}
@@ -152,7 +153,7 @@ def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytes
         raise Stopped("midway", code="run.step-failed")
 
     operation = SimpleNamespace(deliver=lambda: None, run=run)
-    monkeypatch.setattr("clusterctl.operations.upgrade.Upgrade", lambda *_: operation)
+    monkeypatch.setattr("clusterctl.commands.upgrade.Upgrade", lambda *_: operation)
     nothing: Any = SimpleNamespace(path="plan.json")
     with pytest.raises(Stopped, match="Broken pipe"):
         upgrade._run(Deaf(), nothing, nothing, Wish(), nothing)
@@ -168,8 +169,8 @@ def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
 
     for name, fake in (("confirm", confirm), ("begin_journal", lambda *_: None), ("_run", lambda *_: done.append("hop"))):
         monkeypatch.setattr(upgrade, name, fake)
-    monkeypatch.setattr("clusterctl.operations.apply.gather", lambda opened: ())
-    monkeypatch.setattr("clusterctl.operations.upgrade.make", lambda *_: SimpleNamespace(hops=("1.36.4", "1.37.2")))
+    monkeypatch.setattr("clusterctl.commands.apply.gather", lambda opened: ())
+    monkeypatch.setattr("clusterctl.commands.upgrade.make", lambda *_: SimpleNamespace(hops=("1.36.4", "1.37.2")))
     opened: Any = SimpleNamespace(forget_versions=lambda: None)
     report: Any = SimpleNamespace(upgrade=lambda found: None)
     with pytest.raises(Stopped, match="you said no"):

@@ -10,14 +10,14 @@ from typing import Any
 import paramiko
 import pytest
 
+from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import Stopped
-from clusterctl.https import Https
-from clusterctl.model import Host, Ssh
-from clusterctl.operations.base import Session
-from clusterctl.operations.opening import Opening, Options
-from clusterctl.sender import Sender, Statistics
+from clusterctl.session.opening import Opening, Options
+from clusterctl.session.session import Session
 from clusterctl.shell import Program
-from clusterctl.transport import Transport
+from clusterctl.ssh.https import Https
+from clusterctl.ssh.sender import Sender, Statistics
+from clusterctl.ssh.transport import Transport
 
 
 class Door:

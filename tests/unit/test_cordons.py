@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from test_os_update import cluster, machine, node
 
-from clusterctl.kube import CORDONED_FOR
-from clusterctl.operations import drain
-from clusterctl.operations.os_update import make_plan
+from clusterctl.commands.os_update import make_plan
+from clusterctl.kube import drain
+from clusterctl.kube.client import CORDONED_FOR
 
 
 class Nodes:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from clusterctl import disruption
-from clusterctl.disruption import LOCAL_VOLUMES, Policy
 from clusterctl.errors import Problems, Refused
-from clusterctl.kube import CORDONED_FOR, cordoned_for
-from clusterctl.operations import drain
+from clusterctl.kube import disruption, drain
+from clusterctl.kube.client import CORDONED_FOR, cordoned_for
+from clusterctl.kube.disruption import LOCAL_VOLUMES, Policy
 
 MIRROR = "kubernetes.io/config.mirror"
 

@@ -9,18 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from clusterctl import engine as engine_module
-from clusterctl import fleet, planner
-from clusterctl.engine import Engine, Events, Gates
+from clusterctl.cluster.model import Host, Ssh
+from clusterctl.engine import engine as engine_module
+from clusterctl.engine import fleet
+from clusterctl.engine.engine import Engine, Events, Gates
+from clusterctl.engine.observe import Look, look
 from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
-from clusterctl.look import Look, look
-from clusterctl.model import Host, Ssh
-from clusterctl.planner import Rolling, Stage
+from clusterctl.plan import planner
+from clusterctl.plan.planner import Rolling, Stage
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 from clusterctl.shell import Program
-from clusterctl.transport import Cut
+from clusterctl.ssh.transport import Cut
 
 FILES = tuple(File(path=f"/etc/{name}", content=name.encode()) for name in ("one", "two"))
 SERVICES = (Service(unit="first.service", inputs=(FILES[0].id,)), Service(unit="second.service", inputs=(FILES[0].id, FILES[1].id)))

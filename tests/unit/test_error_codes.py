@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from clusterctl.cli import words
-from clusterctl.engine import STEP_CODES, step_failed
-from clusterctl.error_codes import markdown, table
+from clusterctl.engine.engine import STEP_CODES, step_failed
 from clusterctl.errors import AccessRefused, ClusterctlError, InputError, Refused, Stopped
+from clusterctl.errors.codes import markdown, table
 
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clusterctl import preflight
+from clusterctl.cluster.model import Cluster, Host, Settings, Ssh, Versions
 from clusterctl.errors import Problems
-from clusterctl.facts import Facts, Listener, Space, read_facts
-from clusterctl.model import Cluster, Host, Settings, Ssh, Versions
+from clusterctl.health import preflight
+from clusterctl.shell.facts import Facts, Listener, Space, read_facts
 
 SPACE = {path: Space(100_000, 1_000_000, True) for path in ("/opt", "/var/lib", "/etc")}
 IDENTITY = "ours"

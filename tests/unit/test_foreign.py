@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from test_facts_preflight import HOSTS, IDENTITY, check, facts
 
-from clusterctl import foreign, preflight
+from clusterctl.cluster.model import Cluster, Settings, Versions
 from clusterctl.errors import Problems
-from clusterctl.facts import Facts, read_facts
-from clusterctl.model import Cluster, Settings, Versions
+from clusterctl.health import foreign, preflight
+from clusterctl.shell.facts import Facts, read_facts
 
 CP, W, E = HOSTS
 SYSTEM = "/etc/systemd/system"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, image_path
-from clusterctl.operations.apply import ApplyPlan
-from clusterctl.operations.desired import foreign_pins
-from clusterctl.planner import Plan
-from clusterctl.report import JsonReport, TextReport
+from clusterctl.commands.apply import ApplyPlan
+from clusterctl.plan.planner import Plan
+from clusterctl.plan.stages import foreign_pins
 from clusterctl.resources.base import Resource
 from clusterctl.resources.program import Image, Program
+from clusterctl.views.report import JsonReport, TextReport
 
 MIRROR = "https://mirror.test"
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from clusterctl import look
+from clusterctl.engine import observe
 from clusterctl.errors import Locked
-from clusterctl.facts import Facts
-from clusterctl.operations import opening as opening_module
-from clusterctl.operations.foresight import Foresight, foresee, remember
-from clusterctl.operations.lock import OperatorLock
-from clusterctl.operations.opening import Opening, Options
-from clusterctl.operations.recall import Kept, recall
-from clusterctl.storage import StateFolder
+from clusterctl.local.storage import StateFolder
+from clusterctl.session import opening as opening_module
+from clusterctl.session.foresight import Foresight, foresee, remember
+from clusterctl.session.opening import Opening, Options
+from clusterctl.session.operator_lock import OperatorLock
+from clusterctl.session.recall import Kept, recall
+from clusterctl.shell.facts import Facts
 
 OLD = {"a": Facts(values={"hostname": "a", "time": "1.0"}), "b": Facts(values={"hostname": "b"})}
 PROBES: Any = {"a": (("stat", "/etc/a"), ("stat", "/etc/b"))}
@@ -114,7 +114,7 @@ class Way:
         self.opening = Opening(Options(inventory=inventory, state=state.path))
         for name, transport in self.opening.transports.items():
             monkeypatch.setattr(transport, "connect", lambda name=name: self.done.append(f"connect {name}"))
-        monkeypatch.setattr(look, "look", lambda transport, probes, verify: self.done.append(f"look {transport.host.name} {len(probes)}"))
+        monkeypatch.setattr(observe, "look", lambda transport, probes, verify: self.done.append(f"look {transport.host.name} {len(probes)}"))
         monkeypatch.setattr(OperatorLock, "take", lambda lock, hosts, operation: (self.may_lock.wait(10), self.done.append(f"lock {operation}")))
         monkeypatch.setattr(OperatorLock, "release", lambda lock: self.done.append("release"))
 

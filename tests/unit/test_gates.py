@@ -9,9 +9,9 @@ import pytest
 from test_os_update import cluster
 
 from clusterctl.errors import Stopped
-from clusterctl.facts import Facts
-from clusterctl.https import ApiError
-from clusterctl.operations import gates
+from clusterctl.health import gates
+from clusterctl.shell.facts import Facts
+from clusterctl.ssh.https import ApiError
 
 SERVES = Facts(values={"etcd": "formed", "running": "../kube-apiserver/1.36.4/kube-apiserver"})
 NOTHING_YET = Facts(values={"etcd": "", "running": ""})

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from cryptography import x509
 
-from clusterctl import planner
 from clusterctl.artifacts.catalog import Artifact, Catalog, Pin
 from clusterctl.components.base import Context
-from clusterctl.facts import Facts
 from clusterctl.inventory import load
-from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
+from clusterctl.plan import planner
+from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File
 from clusterctl.shell import LOOKS
+from clusterctl.shell.facts import Facts
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -10,13 +10,13 @@ from pathlib import Path
 from test_golden import ROOT, VM, Pins, nothing
 from test_planner import look_at
 
-from clusterctl import planner
 from clusterctl.artifacts.catalog import Catalog
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context
 from clusterctl.inventory import load
-from clusterctl.model import Cluster
-from clusterctl.operations.desired import stages
 from clusterctl.pki import Pki
+from clusterctl.plan import planner
+from clusterctl.plan.stages import stages
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Link
 from clusterctl.resources.program import Program

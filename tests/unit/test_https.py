@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.https import ApiError, Broken, Https
 from clusterctl.pki import Authority, CertificateSpec
+from clusterctl.ssh.https import ApiError, Broken, Https
 
 AUTHORITY = Authority.create("test")
 SPEC = CertificateSpec(authority="kubernetes", common_name="server", addresses=("127.0.0.1",), server=True, client=True)

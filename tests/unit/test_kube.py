@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from clusterctl.errors import Stopped
-from clusterctl.kube import Api, ApiError, differences, node_ready, object_id, rolled_out, wait_for
+from clusterctl.kube.client import Api, ApiError, differences, node_ready, object_id, rolled_out, wait_for
 
 
 @pytest.mark.parametrize(("wanted", "found", "expected"), [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterctl.commands import kubeconfig
 from clusterctl.errors import InputError, Locked
-from clusterctl.operations import kubeconfig
 
 OURS: dict[str, Any] = {
     "apiVersion": "v1", "kind": "Config", "current-context": "prod", "preferences": {},

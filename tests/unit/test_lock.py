@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clusterctl.errors import Locked, Stopped, Unreachable
-from clusterctl.operations import lock
-from clusterctl.operations.lock import Answers, Hold, OperatorLock
+from clusterctl.session import operator_lock
+from clusterctl.session.operator_lock import Answers, Hold, OperatorLock
 
 
 class Channel:
@@ -42,7 +42,7 @@ class Channel:
 
 
 def hold(channel: Any, taken: float | None = None) -> Hold:
-    return Hold(channel, lock._clock() if taken is None else taken, Answers(channel, "n"))
+    return Hold(channel, operator_lock._clock() if taken is None else taken, Answers(channel, "n"))
 
 
 class Machines:
@@ -51,8 +51,8 @@ class Machines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hosts: Any = [SimpleNamespace(name=f"cp-{number}") for number in (1, 2, 3)]
         self.answers: dict[str, list[bool | Exception]] = {}
-        monkeypatch.setattr(lock, "_hold", self._hold)
-        monkeypatch.setattr(lock, "PAUSE", 0.0)
+        monkeypatch.setattr(operator_lock, "_hold", self._hold)
+        monkeypatch.setattr(operator_lock, "PAUSE", 0.0)
         self.transports: Any = {host.name: host.name for host in self.hosts}
         self.lock = OperatorLock(self.transports)
         self.lock.take(self.hosts, "apply")
@@ -135,31 +135,31 @@ def test_one_that_nobody_waits_for_any_more_is_released(machines: Machines) -> N
 
 def test_our_own_broken_connection_is_waited_for(machines: Machines) -> None:
     machines.break_off("cp-1", "cp-2")
-    machines.answers = {"cp-1": [busy(f"{lock._us()}{os.getpid()}, apply"), True], "cp-2": [True]}
+    machines.answers = {"cp-1": [busy(f"{operator_lock._us()}{os.getpid()}, apply"), True], "cp-2": [True]}
     machines.lock.check()
 
 
 def test_a_holder_without_a_name_is_asked_again_for_a_while(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has not written it yet, or is on its way out: who it is, or that nobody is there any more, is known soon."""
     machines.break_off("cp-1", "cp-2")
-    machines.answers = {"cp-1": [busy(lock.SOMEBODY), True], "cp-2": [busy(lock.SOMEBODY), busy(lock.SOMEBODY), True]}
+    machines.answers = {"cp-1": [busy(operator_lock.SOMEBODY), True], "cp-2": [busy(operator_lock.SOMEBODY), busy(operator_lock.SOMEBODY), True]}
     machines.lock.check()
-    monkeypatch.setattr(lock, "NAMELESS", 0.0)
-    machines.answers = {"cp-1": [busy(lock.SOMEBODY), True]}
+    monkeypatch.setattr(operator_lock, "NAMELESS", 0.0)
+    machines.answers = {"cp-1": [busy(operator_lock.SOMEBODY), True]}
     with pytest.raises(Locked, match="somebody who comes or goes"):
-        lock._insist("cp-1", "me")  # type: ignore[arg-type]
+        operator_lock._insist("cp-1", "me")  # type: ignore[arg-type]
 
 
 def test_only_dead_processes_of_this_machine_are_waited_for() -> None:
-    us = lock._us()
-    assert lock._dead(f"{us}999999999, apply, since today") and lock._dead(f"{us}{os.getpid()}, apply")
-    assert not lock._dead(f"{us}1, apply") and not lock._dead("somebody@else, pid 999999999, apply") and not lock._dead("")
+    us = operator_lock._us()
+    assert operator_lock._dead(f"{us}999999999, apply, since today") and operator_lock._dead(f"{us}{os.getpid()}, apply")
+    assert not operator_lock._dead(f"{us}1, apply") and not operator_lock._dead("somebody@else, pid 999999999, apply") and not operator_lock._dead("")
 
 
 def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It lets go 20 s after the last word that it heard; what counts is when that was sent, not when its answer came."""
     now = 100.0
-    monkeypatch.setattr(lock, "_clock", lambda: now)
+    monkeypatch.setattr(operator_lock, "_clock", lambda: now)
     channel = Channel(prompt=False)
     hold = Hold(channel, now, Answers(channel, "n"))
     for moment in (105.0, 110.0, 115.0):
@@ -179,7 +179,7 @@ def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.Monke
 
 
 def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    monkeypatch.setattr(operator_lock, "ANSWER", 0.05)
     for held in machines.lock._holds.values():
         held._channel.prompt = False  # type: ignore[attr-defined]
     machines.answers = {"cp-1": [True], "cp-2": [Unreachable("silence", code="ssh.unreachable")], "cp-3": [Unreachable("silence", code="ssh.unreachable")]}
@@ -190,7 +190,7 @@ def test_words_that_nobody_answers_lose_the_lock(machines: Machines, monkeypatch
 
 def test_check_requires_an_answer_from_after_a_suspend(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machines let go while this one was suspended, and no end of a connection has been noticed yet."""
-    monkeypatch.setattr(lock, "ANSWER", 0.05)
+    monkeypatch.setattr(operator_lock, "ANSWER", 0.05)
     machines.lock.check()
     for held in machines.lock._holds.values():
         held._channel.prompt = False  # type: ignore[attr-defined]
@@ -202,8 +202,8 @@ def test_check_requires_an_answer_from_after_a_suspend(machines: Machines, monke
 
 
 def test_the_clock_of_the_lock_goes_on_in_a_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock.time, "clock_gettime", lambda clock: {lock.time.CLOCK_BOOTTIME: 5.0}[clock])
-    assert lock._clock() == 5.0
+    monkeypatch.setattr(operator_lock.time, "clock_gettime", lambda clock: {operator_lock.time.CLOCK_BOOTTIME: 5.0}[clock])
+    assert operator_lock._clock() == 5.0
 
 
 def test_noise_between_answers_is_skipped() -> None:
@@ -222,7 +222,7 @@ def subsets(names: frozenset[str]) -> Iterator[frozenset[str]]:
 
 def held(planes: frozenset[str], dead: frozenset[str], reached: frozenset[str]) -> frozenset[str] | None:
     """What an operation holds that reaches these machines: all of them, as take() does; None where they are too few."""
-    counted = lock.counted_for_lock(planes, dead)
+    counted = operator_lock.counted_for_lock(planes, dead)
     return reached if len(counted & reached) >= len(counted) // 2 + 1 else None
 
 

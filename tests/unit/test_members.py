@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import Refused
-from clusterctl.etcd import Etcd, Member, majority, read_members, refuse_removal
-from clusterctl.facts import Facts
-from clusterctl.model import Host, Ssh
-from clusterctl.operations import members
-from clusterctl.operations.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, strays
+from clusterctl.etcd import members
+from clusterctl.etcd.client import Etcd, Member, majority, read_members, refuse_removal
+from clusterctl.etcd.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, strays
+from clusterctl.shell.facts import Facts
 
 ENTRIES: list[Any] = [
     {"ID": "9372538179322589801", "name": "cp-1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"]},

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.objects import addons, node_changes, node_taints
 from clusterctl.errors import InputError
 from clusterctl.inventory import load
-from clusterctl.model import Cluster
 from clusterctl.pki import Pki
 
 OWN = "node-role.kubernetes.io/control-plane"

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from clusterctl.cluster.model import Cluster, Host, Settings, Ssh
+from clusterctl.cluster.versions import known_versions
+from clusterctl.commands.os_packages import HELD_BACK, Machine, Marker, Package, newer_kernel, read_machine
+from clusterctl.commands.os_reboot import node_state
+from clusterctl.commands.os_update import MachinePlan, in_batches, make_plan, reboot_of, refuse_unfit, safety
 from clusterctl.components.host import packages
 from clusterctl.errors import InputError, Problems, Refused
-from clusterctl.kube import CORDONED_FOR
-from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations.desired import max_unavailable
-from clusterctl.operations.os_packages import HELD_BACK, Machine, Marker, Package, newer_kernel, read_machine
-from clusterctl.operations.os_reboot import node_state
-from clusterctl.operations.os_update import MachinePlan, in_batches, make_plan, reboot_of, refuse_unfit, safety
-from clusterctl.versions import known_versions
+from clusterctl.kube.client import CORDONED_FOR
+from clusterctl.plan.stages import max_unavailable
 
 UPDATE = (Package("hello", "1.0", "2.0"),)
 

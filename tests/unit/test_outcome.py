@@ -18,9 +18,9 @@ import pytest
 from clusterctl.cli import Interrupted
 from clusterctl.cli.steps import begun, limits
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Locked, Problems, Refused, Stopped, Unreachable
-from clusterctl.operations import outcome
-from clusterctl.operations.outcome import Ending, Failure
-from clusterctl.report import Report
+from clusterctl.views import junit
+from clusterctl.views.junit import Ending, Failure
+from clusterctl.views.report import Report
 
 STAGES = (("staging", 1.25), ("etcd", 2.0), ("staging", 0.5))
 DONE = {"cp-1": {"create": 3, "restart": 1}, "w-1": {"update": 2}}
@@ -29,15 +29,15 @@ BAD = Ending(operation="upgrade", seconds=4.5, stages=STAGES, failure=Failure("S
 
 
 def test_json() -> None:
-    assert json.loads(outcome.as_json(WELL)) == {
+    assert json.loads(junit.as_json(WELL)) == {
         "operation": "upgrade", "ok": True, "exit_code": 0, "seconds": 4.5, "hosts": DONE,
         "stages": [{"stage": "staging", "seconds": 1.25}, {"stage": "etcd", "seconds": 2.0}, {"stage": "staging", "seconds": 0.5}]}
-    found = json.loads(outcome.as_json(BAD))
+    found = json.loads(junit.as_json(BAD))
     assert (found["ok"], found["exit_code"], found["error"], found["message"]) == (False, 4, "Stopped", "w-1: a < b & \"c\"\n  next: go on")
 
 
 def test_junit() -> None:
-    suite = ElementTree.fromstring(outcome.junit(WELL))
+    suite = ElementTree.fromstring(junit.junit(WELL))
     cases = list(suite.iter("testcase"))
     assert suite.attrib == {"name": "clusterctl upgrade", "tests": "4", "failures": "0", "errors": "0", "time": "4.500"}
     assert [case.get("name") for case in cases] == ["staging", "etcd", "staging (2)", "the whole run"]
@@ -47,7 +47,7 @@ def test_junit() -> None:
 
 
 def test_junit_of_a_failure() -> None:
-    suite = ElementTree.fromstring(outcome.junit(BAD))
+    suite = ElementTree.fromstring(junit.junit(BAD))
     assert suite.get("failures") == "1"
     [case] = [case for case in suite.iter("testcase") if case.find("failure") is not None]
     said = case.find("failure")
@@ -58,10 +58,10 @@ def test_junit_of_a_failure() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m", "a\x00b", "\ud800", "\ufffe", "\x0b\x0c", "é€😀\ttab\nline"])
 def test_whatever_a_machine_says_it_stays_xml(text: str) -> None:
-    suite = ElementTree.fromstring(outcome.junit(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))
+    suite = ElementTree.fromstring(junit.junit(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))
     said = suite.findtext(".//failure")
     assert said is not None and len(said) == len(text)
-    assert json.loads(outcome.as_json(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))["message"] == text
+    assert json.loads(junit.as_json(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))["message"] == text
 
 
 @pytest.fixture(autouse=True)

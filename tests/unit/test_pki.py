@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from clusterctl import pki as pki_module
 from clusterctl.components.base import Context
 from clusterctl.errors import InputError, Refused
-from clusterctl.facts import Facts
 from clusterctl.inventory import load
-from clusterctl.operations.desired import stages
+from clusterctl.local.storage import StateFolder
 from clusterctl.pki import Authority, CertificateSpec, Pki, describe
-from clusterctl.planner import wanted
+from clusterctl.plan.planner import wanted
+from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.shell import Observation
-from clusterctl.storage import StateFolder
+from clusterctl.shell.facts import Facts
 
 INVENTORIES = Path(__file__).parent.parent.parent / "inventories"
 PKI = Pki.create()

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from test_planner import host
 
-from clusterctl.disruption import Policy
+from clusterctl.commands import plan_file
+from clusterctl.commands.apply import ApplyPlan
+from clusterctl.commands.upgrade import UpgradePlan, Wish, essence_difference
 from clusterctl.errors import ClusterctlError, InputError, Refused
-from clusterctl.kube import ObjectChange
-from clusterctl.operations import plan_file
-from clusterctl.operations.apply import ApplyPlan
-from clusterctl.operations.upgrade import UpgradePlan, Wish, essence_difference
-from clusterctl.planner import HostChanges, Plan, Rolling, Stage, StagePlan
+from clusterctl.kube.client import ObjectChange
+from clusterctl.kube.disruption import Policy
+from clusterctl.plan.planner import HostChanges, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from clusterctl import planner
+from clusterctl.cluster.model import Host, Ssh
 from clusterctl.components.base import Component
-from clusterctl.model import Host, Ssh
-from clusterctl.planner import OneByOne, Parallel, Rolling, Stage
+from clusterctl.plan import planner
+from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.file import File, Folder, Link, Seed
 from clusterctl.resources.program import Program

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from clusterctl.components.objects import INVENTORY
-from clusterctl.kube import Object, ObjectChange, object_id
-from clusterctl.operations import pruning
+from clusterctl.kube import pruning
+from clusterctl.kube.client import Object, ObjectChange, object_id
 
 
 def item(version: str, kind: str, name: str, namespace: str = "") -> dict[str, Any]:

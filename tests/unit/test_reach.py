@@ -6,12 +6,12 @@ import pytest
 from test_golden import VM, context_of
 from test_os_update import cluster
 
-from clusterctl import foreign, reach
 from clusterctl.components.host import firewall
-from clusterctl.facts import Facts
-from clusterctl.reach import Answers, Pair
+from clusterctl.health import foreign, ports
+from clusterctl.health.ports import Answers, Pair
 from clusterctl.resources.firewall import RULES, SCRIPT, UNIT, Firewall
 from clusterctl.shell import Observation
+from clusterctl.shell.facts import Facts
 
 STAMPS = "/var/lib/clusterctl/stamps"
 NEW = Facts(values={"served": f"{STAMPS}/*.service"})
@@ -22,7 +22,7 @@ def probed(planes: int, workers: int, *new: str, left_out: tuple[str, ...] = (),
     """The pairs as CLIENT>TARGET:PORT."""
     wanted = cluster(planes, workers, **settings)
     fleet = {host.name: NEW if host.name in new else SERVES for host in wanted.hosts if host.name not in left_out}
-    return {f"{pair.client}>{pair.target}:{pair.port}" for pair in reach.pairs(wanted, fleet)}
+    return {f"{pair.client}>{pair.target}:{pair.port}" for pair in ports.pairs(wanted, fleet)}
 
 
 def test_a_cluster_in_service_is_not_probed() -> None:
@@ -53,10 +53,10 @@ def test_ports_follow_the_settings() -> None:
 def test_the_connections_of_a_machine_are_bounded_and_every_listener_is_tried() -> None:
     wanted = cluster(3, 97)
     fleet = {host.name: NEW for host in wanted.hosts}
-    found = reach.pairs(wanted, fleet)
+    found = ports.pairs(wanted, fleet)
     for client in ("cp-1", "w-97"):
         per_port = [sum(pair.client == client and pair.port == port for pair in found) for port in (6443, 10250, 8472)]
-        assert max(per_port) <= reach.MOST_TARGETS
+        assert max(per_port) <= ports.MOST_TARGETS
     assert {pair.target for pair in found if pair.port == 10250} == {host.name for host in wanted.nodes}
     assert {pair.client for pair in found if pair.port == 6443} == {host.name for host in wanted.nodes}
 
@@ -118,15 +118,15 @@ def test_findings_are_grouped_by_cause() -> None:
     pairs = [Pair(client, "w-1", "10.0.0.9", protocol, port) for protocol, port in (("tcp", 10250), ("udp", 8472))  # type: ignore[arg-type]
              for client in ("cp-1", "cp-2", "w-2", "w-3")]
     odd = Pair("w-1", "cp-1", "10.0.0.1", "tcp", 6443)
-    found = list(reach.group({**dict.fromkeys(pairs, "dropped"), odd: "refused"}))
+    found = list(ports.group({**dict.fromkeys(pairs, "dropped"), odd: "refused"}))
     assert [target for target, _, _ in found] == ["w-1", "cp-1"]
     assert all(word in found[0][1] for word in ("cp-1, cp-2, w-2, w-3", "10250/tcp, 8472/udp", "dropped"))
 
 
 def test_only_new_machines_raise_listeners() -> None:
-    assert reach.lines("w-1", [TCP, UDP], {"w-1"}) == [f"listen tcp {W.address} 10250", f"listen udp {W.address} 8472"]
-    assert reach.lines("w-1", [TCP], set()) == [f"watch tcp {W.address} 10250"]
-    assert reach.lines("cp-1", [TCP, UDP], {"cp-1"}) == [f"dial tcp {W.address} 10250", f"dial udp {W.address} 8472"]
+    assert ports.lines("w-1", [TCP, UDP], {"w-1"}) == [f"listen tcp {W.address} 10250", f"listen udp {W.address} 8472"]
+    assert ports.lines("w-1", [TCP], set()) == [f"watch tcp {W.address} 10250"]
+    assert ports.lines("cp-1", [TCP, UDP], {"cp-1"}) == [f"dial tcp {W.address} 10250", f"dial udp {W.address} 8472"]
 
 
 @pytest.mark.parametrize(("inventory", "which", "expected"), [

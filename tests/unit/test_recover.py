@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from clusterctl.commands.etcd import recover
+from clusterctl.commands.etcd.recover import DIGEST, Standing
+from clusterctl.commands.etcd.restore import Machine, Mark
 from clusterctl.errors import Refused
-from clusterctl.operations import members, recover, room
-from clusterctl.operations.recover import DIGEST, Standing
-from clusterctl.operations.restore import Machine, Mark
+from clusterctl.etcd import members, room
 
 
 class Host(SimpleNamespace):

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from test_os_update import cluster
 
-from clusterctl.disruption import Policy
+from clusterctl.commands import apply
+from clusterctl.commands.node import remove, replace
 from clusterctl.errors import Refused
-from clusterctl.operations import apply, members, remove, replace
-from clusterctl.storage import StateFolder
+from clusterctl.etcd import members
+from clusterctl.kube.disruption import Policy
+from clusterctl.local.storage import StateFolder
 
 
 @pytest.fixture

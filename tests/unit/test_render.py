@@ -16,8 +16,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterctl import render as render_module
-from clusterctl.render import keep_texts, render, unit_word, yaml_value
+from clusterctl.components import render as render_module
+from clusterctl.components.render import keep_texts, render, unit_word, yaml_value
 
 HOSTILE = ["", " ", "a b", "a'b", 'a"b', "a;b", "\\", "\\\\n", "%", "%i", "%%", "$", "$HOME", "${HOME}", "$$", "{{ 7*7 }}", "`id`", "$(id)",
            "#x", "-", "@", "!", "\u202egnp", "🐧", "é\u0085x", "\u2028", "a\u00a0b", '"', "'", "x\\", "\\x41", "\\ ", "\ufeff"]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from test_os_update import cluster
 
+from clusterctl.commands.node import remove, replace
 from clusterctl.errors import Refused, Unreachable
-from clusterctl.operations import members, remove, replace
+from clusterctl.etcd import members
 
 OURS = "identity"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clusterctl.cluster.host_settings import KubeletSettings
 from clusterctl.components.reserves import reserved, reserved_mib, reserved_millicores
-from clusterctl.facts import Facts
-from clusterctl.host_settings import KubeletSettings
+from clusterctl.shell.facts import Facts
 
 
 @pytest.mark.parametrize(("memory", "mib"), [

@@ -11,24 +11,24 @@ from typing import Any
 import pytest
 from test_golden import CONTAINER, VM, Pins, nothing
 
-from clusterctl import planner
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cli import steps
+from clusterctl.cluster.model import Cluster, Host, Ssh
+from clusterctl.commands.reset import WHOLE, WORKER, Reset, make_plan, refuse_members, survivors, undo
 from clusterctl.components.base import Context
-from clusterctl.engine import Engine, Events
+from clusterctl.engine.engine import Engine, Events
 from clusterctl.errors import InputError, Problems, Refused, Stopped, Unreachable
 from clusterctl.inventory import load
-from clusterctl.model import Cluster, Host, Ssh
-from clusterctl.operations.base import Session
-from clusterctl.operations.desired import stages
-from clusterctl.operations.reset import WHOLE, WORKER, Reset, make_plan, refuse_members, survivors, undo
 from clusterctl.pki import Pki
+from clusterctl.plan import planner
+from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.footprint import KINDS, Before, FirewallBefore, Remains
 from clusterctl.resources.program import Program as Installed
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
+from clusterctl.session.session import Session
 from clusterctl.shell import Observation, Program, functions
 
 ROOT = Path(__file__).parent.parent.parent

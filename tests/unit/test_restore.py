@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from clusterctl.commands.etcd import restore
+from clusterctl.commands.etcd.restore import Machine, Mark, RestorePlan, begun, read_machine
+from clusterctl.commands.etcd.restoring import Restoring
 from clusterctl.errors import Refused
-from clusterctl.operations import restore
-from clusterctl.operations.restore import Machine, Mark, RestorePlan, begun, read_machine
-from clusterctl.operations.restoring import Restoring
 
 MEMBERS = "a=https://10.0.0.1:2380,b=https://10.0.0.2:2380"
 

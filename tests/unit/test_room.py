@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from clusterctl.errors import Refused
-from clusterctl.etcd import Member
-from clusterctl.operations import room, scratch, upgrade_checks
-from clusterctl.operations.members import Membership, MemberState
-from clusterctl.operations.room import MIB, Room
-from clusterctl.planner import Plan
+from clusterctl.etcd import room, scratch
+from clusterctl.etcd.client import Member
+from clusterctl.etcd.members import Membership, MemberState
+from clusterctl.etcd.room import MIB, Room
+from clusterctl.health import upgrade_checks
+from clusterctl.plan.planner import Plan
 
 GIB = 1024 * MIB
 

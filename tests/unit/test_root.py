@@ -68,8 +68,8 @@ def test_a_kubeconfig_s_file_is_named_as_that_of_other_verbs(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_no_image_archive_is_refused_in_a_line(tmp_path: Path) -> None:
+    from clusterctl.commands.image import read
     from clusterctl.errors import InputError
-    from clusterctl.operations.image import read
 
     (tmp_path / "x.yaml").write_text("a: b")
     with pytest.raises(InputError) as caught:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from clusterctl.cluster.model import Cluster, Host, Settings, Ssh
+from clusterctl.cluster.versions import DEFAULT_KUBERNETES, known_versions
+from clusterctl.commands import apply, upgrade
+from clusterctl.engine.fleet import Outcome
 from clusterctl.errors import Refused, Unreachable
-from clusterctl.facts import Facts
-from clusterctl.fleet import Outcome
-from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations import apply, ready, running, upgrade
-from clusterctl.versions import DEFAULT_KUBERNETES, known_versions
+from clusterctl.health import ready
+from clusterctl.plan import running
+from clusterctl.shell.facts import Facts
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.engine import Events
+from clusterctl.commands.apply import refuse_early
+from clusterctl.engine.engine import Events
 from clusterctl.errors import Unreachable
-from clusterctl.operations.apply import refuse_early
-from clusterctl.operations.base import session
-from clusterctl.operations.opening import Options
+from clusterctl.session.opening import Options
+from clusterctl.session.session import session
 
 
 def options(folder: Path, mirror: str) -> Options:

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from clusterctl.cli.node import serving_api
+from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import Refused, Stopped, Unreachable
-from clusterctl.model import Host, Ssh
-from clusterctl.transport import Transport
+from clusterctl.ssh.transport import Transport
 
 TIMEOUT = 8
 """Seconds that the inventories here give a connection: long beside the start of the program on a loaded machine."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from clusterctl import skew
-from clusterctl.versions import SUPPORTED_MINORS, order
+from clusterctl.cluster import version_skew
+from clusterctl.cluster.versions import SUPPORTED_MINORS, order
 
 PATHS = [
     # runs                  to        through                         words of the refusal; none: it may
@@ -42,7 +42,7 @@ PATHS = [
 
 @pytest.mark.parametrize(("running", "to", "through", "refused"), PATHS)
 def test_paths(running: Sequence[str], to: str, through: Sequence[str], refused: str) -> None:
-    found = skew.refuse_path(running, to, through)
+    found = version_skew.refuse_path(running, to, through)
     assert refused in found and bool(refused) == bool(found), found
 
 
@@ -55,7 +55,7 @@ def test_paths(running: Sequence[str], to: str, through: Sequence[str], refused:
     (["1.36.4", "1.37.2"], "1.37.2", ["1.36.4"], ("1.37.2",)),
 ])
 def test_hops(running: Sequence[str], to: str, through: Sequence[str], expected: tuple[str, ...]) -> None:
-    assert skew.hops(running, to, through) == expected
+    assert version_skew.hops(running, to, through) == expected
 
 
 def test_every_way_that_is_allowed_goes_up_and_skips_nothing() -> None:
@@ -63,10 +63,10 @@ def test_every_way_that_is_allowed_goes_up_and_skips_nothing() -> None:
     for running in versions:
         for to in versions:
             for through in ([], *([one] for one in versions), *([one, other] for one in versions for other in versions)):
-                if not skew.refuse_path([running], to, through):
-                    way = [running, *skew.hops([running], to, through)]
+                if not version_skew.refuse_path([running], to, through):
+                    way = [running, *version_skew.hops([running], to, through)]
                     assert way == sorted(way, key=order)
-                    assert all(skew.minor_number(after) - skew.minor_number(before) <= 1 for before, after in zip(way, way[1:], strict=False))
+                    assert all(version_skew.minor_number(after) - version_skew.minor_number(before) <= 1 for before, after in zip(way, way[1:], strict=False))
 
 
 FLAGS = {"kubelet": {"containerd": "x", "v": "2"}, "api_server": {"cloud-provider": "aws"}, "controller_manager": {"concurrent-service-syncs": "3"},
@@ -86,8 +86,8 @@ FLAGS = {"kubelet": {"containerd": "x", "v": "2"}, "api_server": {"cloud-provide
     ("1.36.4", "1.37.2", {"api_server": {"containerd": "x"}}, [], []),
 ])
 def test_flags_and_gates_that_are_gone(before: str, after: str, flags: dict[str, dict[str, str]], gates: list[str], expected: list[str]) -> None:
-    assert skew.removed_in_use(before, after, flags, gates) == expected
-    assert skew.removed_in_use(before, after, flags, iter(gates)) == expected, "gates may come one by one"
+    assert version_skew.removed_in_use(before, after, flags, gates) == expected
+    assert version_skew.removed_in_use(before, after, flags, iter(gates)) == expected, "gates may come one by one"
 
 
 @pytest.mark.parametrize(("before", "after", "expected"), [
@@ -98,7 +98,7 @@ def test_flags_and_gates_that_are_gone(before: str, after: str, flags: dict[str,
     ("1.34.1", "1.37.2", ("storagemigration.k8s.io/v1alpha1", "scheduling.k8s.io/v1alpha2")),
 ])
 def test_apis_that_are_gone(before: str, after: str, expected: tuple[str, ...]) -> None:
-    assert skew.removed_apis(before, after) == expected
+    assert version_skew.removed_apis(before, after) == expected
 
 
 @pytest.mark.parametrize(("product", "running", "wanted", "refused"), [
@@ -121,5 +121,5 @@ def test_apis_that_are_gone(before: str, after: str, expected: tuple[str, ...]) 
     ("cni_plugins", "1.9.1-rc.1", "1.9.1", ""),
 ])
 def test_other_products(product: str, running: str, wanted: str, refused: str) -> None:
-    found = skew.refuse_component(product, running, wanted)
+    found = version_skew.refuse_component(product, running, wanted)
     assert refused in found and bool(refused) == bool(found), found

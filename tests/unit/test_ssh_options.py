@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl.cluster.model import Ssh
 from clusterctl.errors import InputError
-from clusterctl.model import Ssh
-from clusterctl.ssh_options import parse
-from clusterctl.sshconfig import resolve
+from clusterctl.ssh.ssh_config import resolve
+from clusterctl.ssh.ssh_options import parse
 
 
 @pytest.mark.parametrize(("words", "honoured", "ignored"), [

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from clusterctl.errors import InputError, Locked, Refused
-from clusterctl.operations import snapshot
-from clusterctl.storage import Journal, StateFolder, user_cache, write_whole
+from clusterctl.etcd import snapshot
+from clusterctl.local.storage import Journal, StateFolder, user_cache, write_whole
 
 
 def test_killed_200_times_leaves_old_or_new(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from clusterctl.errors import InputError
-from clusterctl.operations.timeline import as_html, as_text, choose, read
-from clusterctl.storage import Journal, StateFolder
+from clusterctl.local.storage import Journal, StateFolder
+from clusterctl.views.timeline import as_html, as_text, choose, read
 
 
 @pytest.fixture

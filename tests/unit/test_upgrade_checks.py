@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from clusterctl.facts import Facts, Space
-from clusterctl.kube import ApiError
-from clusterctl.model import Cluster, Host, Settings, Ssh
-from clusterctl.operations import upgrade_checks
-from clusterctl.planner import HostChanges, Plan, Stage, StagePlan
+from clusterctl.cluster.model import Cluster, Host, Settings, Ssh
+from clusterctl.cluster.versions import known_versions
+from clusterctl.health import upgrade_checks
+from clusterctl.kube.client import ApiError
+from clusterctl.plan.planner import HostChanges, Plan, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.program import Program
-from clusterctl.versions import known_versions
+from clusterctl.shell.facts import Facts, Space
 
 METRICS = '''# HELP apiserver_requested_deprecated_apis [STABLE] Gauge of deprecated APIs that have been requested.
 # TYPE apiserver_requested_deprecated_apis gauge

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl.cluster.model import Cluster
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import load
 from clusterctl.inventory.vagrant import generate, read_machines, write_inventory
-from clusterctl.model import Cluster
 
 ROOT = Path(__file__).parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "{:A<43}"

@@ -13,16 +13,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from clusterctl import login, transport
 from clusterctl.cli import day
+from clusterctl.cluster.model import Host, Ssh
+from clusterctl.commands import trust
 from clusterctl.errors import InputError, Unreachable
-from clusterctl.host_certificates import Marked
-from clusterctl.hostkeys import expect
-from clusterctl.model import Host, Ssh
-from clusterctl.operations import trust
-from clusterctl.sockets import proxy
-from clusterctl.sshconfig import resolve
-from clusterctl.storage import StateFolder
+from clusterctl.local.storage import StateFolder
+from clusterctl.ssh import login, transport
+from clusterctl.ssh.host_certificates import Marked
+from clusterctl.ssh.host_keys import expect
+from clusterctl.ssh.sockets import proxy
+from clusterctl.ssh.ssh_config import resolve
 
 BLOBS = [b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32 for number in (1, 2)]
 ONE, TWO = (f"ssh-ed25519 {base64.b64encode(blob).decode()}" for blob in BLOBS)

@@ -15,8 +15,8 @@ from artifact_web import CONTENT, IMPATIENT, Web, artifact
 from clusterctl.artifacts.cache import FOLDERS
 from clusterctl.artifacts.catalog import Artifact
 from clusterctl.artifacts.store import Location, Store, open_catalog
+from clusterctl.cluster.model import ArtifactSettings
 from clusterctl.errors import Refused
-from clusterctl.model import ArtifactSettings
 
 EVIL = b"not the program that is pinned"
 

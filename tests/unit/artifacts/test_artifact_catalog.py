@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterctl.artifacts.catalog import IMAGES, PATHS, built_in, image_path, parse_pins
-from clusterctl.artifacts.recipes import AGNHOST, MIRRORED, recipes
 from clusterctl.artifacts.store import open_catalog
+from clusterctl.cluster.model import ArtifactSettings, Versions
+from clusterctl.cluster.versions import known_versions
 from clusterctl.errors import InputError, IntegrityError, Unreachable
-from clusterctl.model import ArtifactSettings, Versions
-from clusterctl.versions import known_versions
+from clusterctl.mirror.recipes import AGNHOST, MIRRORED, recipes
 
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 KUBELET = PATHS["kubelet"].format(version="1.36.4", arch="amd64")

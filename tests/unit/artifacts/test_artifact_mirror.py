@@ -15,17 +15,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from clusterctl.artifacts import mirror as module
-from clusterctl.artifacts.build import Workshop, check_tools, run
 from clusterctl.artifacts.catalog import Pin
-from clusterctl.artifacts.mirror import Mirror, fill
 from clusterctl.artifacts.places import default_mirror, own_architecture
-from clusterctl.artifacts.progress import Progress
-from clusterctl.artifacts.recipes import Output, Recipe, recipes
 from clusterctl.cli.mirror import register
+from clusterctl.cluster.versions import known_versions
 from clusterctl.errors import InputError, IntegrityError, Locked, Problems, Refused, Stopped
-from clusterctl.storage import user_cache
-from clusterctl.versions import known_versions
+from clusterctl.local.storage import user_cache
+from clusterctl.mirror import mirror as module
+from clusterctl.mirror.build import Workshop, check_tools, run
+from clusterctl.mirror.mirror import Mirror, fill
+from clusterctl.mirror.progress import Progress
+from clusterctl.mirror.recipes import Output, Recipe, recipes
 
 
 def test_a_catalog_without_sizes(tmp_path: Path) -> None:

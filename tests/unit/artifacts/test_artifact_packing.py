@@ -14,10 +14,10 @@ import pytest
 import zstandard
 
 from clusterctl.artifacts.catalog import MEMBERS
-from clusterctl.artifacts.image import ImageSpec, write_docker_archive, write_oci_archive
 from clusterctl.artifacts.pack import write_archive
-from clusterctl.artifacts.recipes import recipes
-from clusterctl.versions import known_versions
+from clusterctl.cluster.versions import known_versions
+from clusterctl.mirror.image import ImageSpec, write_docker_archive, write_oci_archive
+from clusterctl.mirror.recipes import recipes
 
 SPEC = ImageSpec("registry.k8s.io/coredns/coredns:v1.14.0", ("/coredns",), ("-conf", "x"), "65532:65532", ("53/udp",), True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterctl.artifacts.progress import Progress
+from clusterctl.mirror.progress import Progress
 
 
 def test_the_time_left_follows_the_pace() -> None:

@@ -18,10 +18,10 @@ from clusterctl.artifacts.catalog import PATHS, built_in
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.store import open_catalog
 from clusterctl.artifacts.upstream import parse_checksums
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.programs import products
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.inventory import load
-from clusterctl.model import Cluster
 
 INVENTORY = {"all": {"children": {
     "control_plane": {"hosts": {"cp-1": {"ansible_host": "192.0.2.1"}}}, "etcd": {"hosts": {"cp-1": None}},

@@ -10,9 +10,9 @@ import pytest
 from upstream_double import Upstream
 
 from clusterctl.artifacts.catalog import PATHS
-from clusterctl.artifacts.mirror import Mirror, fill
-from clusterctl.artifacts.recipes import KUBERNETES, Recipe, recipes
-from clusterctl.versions import known_versions
+from clusterctl.cluster.versions import known_versions
+from clusterctl.mirror.mirror import Mirror, fill
+from clusterctl.mirror.recipes import KUBERNETES, Recipe, recipes
 
 
 def silent(line: str) -> None:

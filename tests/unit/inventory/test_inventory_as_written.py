@@ -12,7 +12,7 @@ import pytest
 
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import load, read
-from clusterctl.keys import refuse_unreadable
+from clusterctl.ssh.keys import refuse_unreadable
 
 ONE = "all: {{vars: {{cluster: {{{settings}}}}}, children: {{control_plane: {{hosts: {{a: {{ip: 192.0.2.1, {host}}}}}}}}}}}"
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterctl.cluster.model import Settings
 from clusterctl.errors import InputError
 from clusterctl.inventory import read
 from clusterctl.inventory.conversion import convert
 from clusterctl.inventory.kubespray import TRANSLATIONS
 from clusterctl.inventory.loader import Inventory
-from clusterctl.model import Settings
 
 EXAMPLES = Path(__file__).parent.parent.parent.parent / "inventories"
 REAL = Path(__file__).with_name("real")

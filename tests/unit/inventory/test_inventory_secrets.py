@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clusterctl import secrets
 from clusterctl.errors import InputError
-from clusterctl.secrets import Secret, Source, key_passphrase, sudo_password
+from clusterctl.inventory import secrets
+from clusterctl.inventory.secrets import Secret, Source, key_passphrase, sudo_password
 
 
 @pytest.fixture

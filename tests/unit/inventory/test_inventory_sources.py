@@ -17,7 +17,7 @@ from clusterctl.inventory.edit import remove_host
 from clusterctl.inventory.ini import looks_like_ini
 from clusterctl.inventory.loader import Inventory
 from clusterctl.inventory.sources import Sources
-from clusterctl.storage import StateFolder
+from clusterctl.local.storage import StateFolder
 
 INI = "[control_plane]\ncp-1 ansible_host=192.0.2.1\n"
 YAML = "control_plane: {hosts: {cp-1: {ansible_host: 192.0.2.1}}}\n"

@@ -19,7 +19,7 @@ from clusterctl.inventory.loader import Inventory
 from clusterctl.inventory.show import explain
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
-from clusterctl.operations.opening import Opening, Options
+from clusterctl.session.opening import Opening, Options
 
 PASSWORD = b"correct horse"
 HOST = "control_plane: {hosts: {a: {ip: 192.0.2.1, ansible_user: ops}}}\n"

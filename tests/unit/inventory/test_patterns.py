@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from clusterctl.cluster.model import Host, Role, Ssh
 from clusterctl.errors import InputError
 from clusterctl.inventory.patterns import select
-from clusterctl.model import Host, Role, Ssh
 
 
 def host(name: str, role: Role, *groups: str) -> Host:

@@ -1,0 +1,1 @@
+"""The cluster as the inventory describes it: frozen, without any effect."""

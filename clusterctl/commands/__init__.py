@@ -1,0 +1,1 @@
+"""What the verbs of the command line do: one file for each, by the verb's words."""

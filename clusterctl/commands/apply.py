@@ -1,0 +1,323 @@
+"""``plan`` and ``apply``: one path. The plan that is printed is the object that is carried out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from clusterctl.cluster.model import Host
+from clusterctl.commands.lock import choose_patch, require
+from clusterctl.components import objects
+from clusterctl.components.host import replaced_settings
+from clusterctl.engine import hooks
+from clusterctl.engine.engine import Gates
+from clusterctl.errors import InputError, Refused, Stopped
+from clusterctl.etcd import members
+from clusterctl.etcd.members import Membership, MemberState
+from clusterctl.health import reachability
+from clusterctl.health.gates import Serving
+from clusterctl.health.ports import Pair
+from clusterctl.health.ready import wait_nodes
+from clusterctl.inventory.rules import even_members
+from clusterctl.kube import api_objects, api_write
+from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange, object_id, wait_for
+from clusterctl.plan import planner, running
+from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
+from clusterctl.plan.stages import foreign_pins, formed, stages, wanted
+from clusterctl.resources.etcd_member import Join
+from clusterctl.session.foresight import Foresight, foresee, probes_of, remember
+from clusterctl.session.session import Session, refuse_other_cluster
+from clusterctl.shell.facts import Facts
+
+
+@dataclass(frozen=True)
+class ApplyPlan:
+    """What apply will do: on machines, in the API, to nodes. Nothing in it: everything is as wanted."""
+
+    machines: Plan
+    objects: tuple[ObjectChange, ...]
+    nodes: api_objects.NodeChanges
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """What changes within a resource, by (host, id), where somebody asked for it."""
+    strays: tuple[MemberState, ...] = ()
+    """etcd members of no machine, which are taken out first."""
+    later: tuple[Object, ...] = ()
+    """The objects of an API that did not answer: they are compared when the machines are as wanted."""
+    pins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The programs and images whose pin is not built in, by the source of the pin."""
+    closed: tuple[Pair, ...] = ()
+    """Connections that cannot be made yet, which cluster.firewall opens."""
+
+    def __bool__(self) -> bool:
+        return bool(self.machines or self.objects or self.nodes or self.strays or self.later)
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            **self.machines.as_dict(self.differences),
+            "objects": [change.as_dict() for change in self.objects],
+            "nodes": [{"node": name, "fields": list(fields)} for name, _, fields in self.nodes],
+            "etcd_members": [
+                {"member": state.name, "action": "remove", "reason": state.error or "a learner"} for state in self.strays
+            ],
+            "pins": [{"source": source, "files": list(files)} for source, files in self.pins.items()],
+            "warnings": list(self.warnings),
+        }
+
+
+def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | None = None) -> ApplyPlan:
+    """Look once at every machine, at etcd and at the API, and compare. Nothing is changed.
+
+    One trip to each machine that is as it was the last time, two to others. From here on the session's cluster has the
+    versions that run, where the inventory names none.
+    """
+    refuse_early(session)
+    guess = foresight or foresee(session)
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
+        facts, warnings = gather(session, guess, verify=verify)
+        why, _ = even_members(len(session.cluster.etcd_members))
+        warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
+        session.cluster = running.settle(session.cluster, facts)
+        running.refuse_differences(session.cluster, facts)
+        require(session)
+        held = guess if guess and guess.holds(facts) else None
+        order = held.order if held else stages(session.cluster, formed(facts))
+        found = compare(session, order, facts, warnings, guess=held, asked=asked if held else None, verify=verify)
+        closed, told = reachability.check(session, facts, found.machines)
+        return replace(found, closed=closed, warnings=(*found.warnings, *told))
+
+
+def refuse_early(session: Session) -> None:
+    """Raises InputError for what can be told before any machine is asked."""
+    choose_patch(session, ask=session.pki_is_new)
+    if session.pki_is_new or "kubernetes" in running.pinned(session.cluster):
+        require(session)
+    why, what = even_members(len(session.cluster.etcd_members))
+    if why and session.pki_is_new:
+        raise InputError(why, where=str(session.options.inventory), hint=what, code="inventory.even-etcd-members")
+
+
+def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
+    """Facts of the chosen hosts, and warnings; beside them those of all etcd members and control planes that answer: they know
+    whether there is a cluster, which versions it runs, and who serves. Raises Unreachable, Refused.
+
+    ``guess``: what it foresees is looked at in the same trip.
+    """
+    hosts = session.chosen
+    session.connect(hosts)
+    serving = [host for host in session.cluster.hosts if host.is_etcd or host.is_control_plane]
+    others = session.engine.facts([host for host in serving if host not in hosts] if not session.pki_is_new else [])
+    if not running.live(others.results) and any(session.cluster.host(name).is_etcd for name in others.errors):
+        # Without any member that has served, a new one would take itself for the first.
+        others.or_raise()
+    if guess is None:
+        facts, warnings = session.facts(hosts, beside=others.results, verify=verify)
+    else:
+        facts, warnings = session.facts(hosts, beside=others.results, foreseen=guess.probes, verify=verify, tell=guess.compare)
+    refuse_other_cluster(session, facts)
+    return facts, warnings
+
+
+class Asked:
+    """The API and etcd, asked while machines are looked at. After an interrupt nobody waits for answers that may never come."""
+
+    def __init__(self, session: Session, facts: Mapping[str, Facts]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
+        self.api = self._pool.submit(api_objects.look, session, facts)
+        self.etcd = self._pool.submit(_look_at_etcd, session, facts)
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
+            guess: Foresight | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
+    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage.
+
+    ``guess``, that held, and ``asked``: where they are known and under way already.
+    """
+    hosts = session.chosen
+    resources = guess.resources if guess else wanted(session, order, hosts, facts)
+    probes = guess.probes if guess else probes_of(resources)
+    with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
+        seen = session.engine.observe(hosts, resources, verify=verify, probes=probes).or_raise()
+        found, membership = asking.api.result(), asking.etcd.result()
+    remember(session, facts, probes)
+    if isinstance(membership, Refused):
+        # Nobody serves who could be interrupted, and none is well again before a majority is.
+        order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]
+    machines = planner.make(order, hosts, resources, seen, guess.compared if guess else {})
+    told = [*warnings, *found.warnings]
+    strays: tuple[MemberState, ...] = ()
+    if isinstance(membership, Membership):
+        members.refuse_lost(hosts, facts, membership)
+        strays = () if session.options.limit else members.strays(membership, session.leaving)
+    else:
+        members.refuse_lost(hosts, facts, None)
+    if isinstance(membership, Refused):
+        if not any(stage == "etcd" for stage, _, _ in machines.changes):
+            raise membership
+        if any(isinstance(change.resource, Join) for _, _, change in machines.changes):
+            raise Refused(f"no new member joins while no majority of the members answers: {membership.message}", where="etcd",
+                          hint="bring the members back: clusterctl etcd members; then run this again", code="etcd.no-quorum")
+        told.append(membership.message)
+    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later,
+                     pins=foreign_pins(resources, session.catalog.sources))
+
+
+def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
+    """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    if not any(host.is_etcd for host in session.chosen):
+        return None
+    hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]
+    if not hosts:
+        return None
+    try:
+        return members.look(session, hosts)
+    except Refused as error:
+        return error
+
+
+class Apply:
+    """Carries an ApplyPlan out."""
+
+    def __init__(self, session: Session, plan: ApplyPlan) -> None:
+        self.session, self.plan = session, plan
+        self.serving = Serving(session, plan.facts)
+        self._bound = self._delivered = self._brought = False
+        self._rolls: list[ObjectChange] = []
+
+    def gates(self) -> Gates:
+        """What must hold around each batch."""
+        serving = self.serving
+        return Gates(
+            before={**hooks.gates(self.session), "etcd": serving.before_etcd, "control-plane": serving.before_control_plane,
+                    "nodes": self._before_nodes},
+            after={"prepare": reachability.gate(self.session, self.plan.facts, self.plan.closed), "etcd": serving.after_etcd,
+                   "control-plane": serving.after_control_plane, "nodes": self._after_nodes},
+        )
+
+    def run(self) -> None:
+        """All of it, in order. Raises Stopped; run again, it goes on."""
+        self.deliver()
+        if self.session.pki_is_new:
+            self.session.pki.save(self.session.state)
+        if self.plan.nodes:
+            # What a killed run left cordoned takes pods again, whatever comes of the rest.
+            self.settle_nodes()
+        self._clean()
+        self._admit()
+        self.session.engine.execute(self.plan.machines, self.gates())
+        self._apply_rest()
+        self._roll_out()
+        if self.plan.nodes or self.plan.later:
+            self.settle_nodes()
+
+    def _clean(self) -> None:
+        """Members of no machine go before others are asked to join."""
+        for stray in self.plan.strays:
+            members.clean(self.session, stray, self.serving.members)
+            self.session.engine.events.note(f"etcd member {stray.name} is taken out")
+
+    def _admit(self) -> None:
+        """Machines that were kept out and come in again are let in before they ask."""
+        api_write.apply(self.session, [change for change in self.plan.objects if self.admits(change)])
+
+    @cached_property
+    def _changes(self) -> Sequence[ObjectChange]:
+        """The planned changes in the API; what could not be looked at then is compared now.
+
+        Only removals that the plan shows are carried out: others are left to the next run, for which the record keeps them.
+        """
+        if not self.plan.later:
+            return self.plan.objects
+        found = api_objects.compare_objects(self.session, self.session.ready_api(), self.plan.later)
+        return [change for change in found if change.action != "remove"]
+
+    def deliver(self) -> None:
+        """Bring files to the machines, verified, before anything is changed; ``run`` does it where it was not done."""
+        from clusterctl.engine.delivery import deliver
+
+        if not self._delivered:
+            self.plan = replace(self.plan, machines=deliver(self.session, self.plan.machines))
+            self._delivered = True
+
+    @staticmethod
+    def admits(change: ObjectChange) -> bool:
+        """Whether an object says which machines are kept out."""
+        return bool(change.wanted["metadata"]["name"] == objects.REMOVED_NODES)
+
+    @cached_property
+    def _bindings(self) -> frozenset[str]:
+        return frozenset(object_id(item) for item in objects.bindings(self.session.cluster))
+
+    def binds(self, change: ObjectChange) -> bool:
+        """Return whether an object of ours grants or limits what the cluster's own programs may do."""
+        return change.id in self._bindings
+
+    def _before_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """kubelets and flannel come to an API that already lets them in."""
+        if not self._bound:
+            api_write.apply(self.session, [change for change in self._changes if self.binds(change)])
+            self._bound = True
+
+    def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
+        """A batch is done when its nodes are Ready, labelled and tainted.
+
+        Without a CNI of ours, the one of ``addons.manifests`` is applied before the nodes can be Ready; where there is none,
+        nodes need only be registered.
+        """
+        settings = self.session.cluster.settings
+        if settings.network.cni == "none":
+            self._apply_rest()
+        limit = self.session.cluster.settings.timeouts.start
+        wait_nodes(self.session, [host for host in batch if host.is_node], deadline=limit,
+                   network=settings.network.cni != "none" or bool(settings.addons.manifests))
+        self.settle_nodes()
+
+    def _apply_rest(self) -> None:
+        """Apply the objects that are neither bindings nor about removed nodes, once."""
+        if not self._brought:
+            self._brought = True
+            rest = [change for change in self._changes if not ((self._bound and self.binds(change)) or self.admits(change))]
+            api_write.bring(self.session, rest, narrow=not self.plan.later)
+            self._rolls = [change for change in rest if api_write.awaited(change)]
+
+    def _roll_out(self) -> None:
+        """Wait for workloads, where there is a CNI that lets their pods run."""
+        settings = self.session.cluster.settings
+        if settings.network.cni != "none" or settings.addons.manifests:
+            api_write.roll_out(self.session, self._rolls)
+
+    def settle_nodes(self) -> None:
+        """Labels, taints, and no cordon of an operation that ended early.
+
+        Others change nodes too: a patch that came too late is made anew.
+        """
+
+        events = self.session.engine.events
+
+        def patch() -> str:
+            try:
+                api = self.session.ready_api()
+                for name, wanted_patch, fields in objects.node_changes(self.session.cluster, dict(api.nodes())):
+                    api.patch_node(name, wanted_patch)
+                    uncordoned = CORDONED_FOR in wanted_patch["metadata"].get("annotations", {})
+                    (events.progress if uncordoned else events.note)(f"node {name}: {', '.join(fields)}")
+            except ApiError as error:
+                if error.status not in (0, 409):
+                    raise Stopped(str(error), where="labels and taints of nodes", code="api.write-failed",
+                                  hint="run the same command again") from None
+                return str(error)
+            return "True"
+
+        if self.session.cluster.nodes:
+            wait_for(patch, what="labels and taints of nodes", deadline=30)

@@ -1,0 +1,235 @@
+"""Carries an os-update out: gates, drains, updates, at most one reboot of each machine, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from clusterctl.cluster.model import Host
+from clusterctl.commands.os_packages import Machine, boot_program, download_program, program, read_machine, update_program
+from clusterctl.commands.os_update import IF_REQUIRED, OPERATION, YES, MachinePlan, UpdatePlan
+from clusterctl.engine import fleet
+from clusterctl.engine.engine import BOOT_SECONDS
+from clusterctl.engine.patience import PAUSE, insist
+from clusterctl.errors import ClusterctlError, Stopped, Unreachable
+from clusterctl.kube import drain
+from clusterctl.kube.client import ApiError, Object, node_ready, wait_for
+from clusterctl.kube.disruption import Policy
+from clusterctl.session.operator_lock import OperatorLock
+from clusterctl.session.session import Session
+
+GATE_SECONDS = 60.0
+REBOOT_SECONDS = 900.0
+"""How long a reboot may take by default: servers that test their memory take 4 to 10 minutes."""
+UPDATE_SECONDS = 1800.0
+"""How long packages may be fetched, or installed, without a word."""
+
+REBOOTING = "rebooting"
+"""The file of the state folder with the machines that are being rebooted: a run after a kill waits for them."""
+
+
+def await_rebooting(session: Session, note: Callable[[str], None], deadline: float = REBOOT_SECONDS) -> frozenset[str]:
+    """Wait for machines that a run before this one rebooted when it was killed; return their names.
+
+    ``deadline`` in seconds. Raises Stopped.
+    """
+    content = session.state.read(REBOOTING) or b""
+    hosts = [host for host in session.cluster.hosts if host.name in content.decode().split()]
+    for host in hosts:
+        note(f"{host.name}: was being rebooted when the last os-update ended; waiting until it answers")
+    forks = session.options.forks
+    fleet.each(hosts, lambda host: insist(session, host, boot_program, deadline=deadline), limit=forks).or_raise()
+    return frozenset(host.name for host in hosts)
+
+
+def other_members(session: Session, host: Host) -> str:
+    """``True`` where every etcd member but this machine's answers and every other API server is ready; or which does not."""
+    late = [f"etcd on {other.name}: {state}" for other in session.cluster.etcd_members
+            if other.name != host.name and (state := etcd_state(session, other)) != "True"]
+    late += [f"the API server on {other.name}: {state}" for other in session.cluster.control_planes
+             if other.name != host.name and (state := api_state(session, other)) != "True"]
+    return "; ".join(late) or "True"
+
+
+def etcd_state(session: Session, host: Host) -> str:
+    """``True`` where a member serves a read that a majority agrees to, or why not."""
+    try:
+        session.etcd(host).answers()
+    except (ApiError, Unreachable) as error:
+        return str(error).partition("\n")[0]
+    return "True"
+
+
+def api_state(session: Session, host: Host) -> str:
+    """``True`` where this machine's API server is ready, or why not."""
+    try:
+        return "True" if session.api(host).ready() else "is not ready"
+    except Unreachable as error:
+        return error.message
+
+
+def node_state(node: Object | None, boot_id: str) -> str:
+    """``True`` where a node is Ready in this boot of its machine: what it said before a reboot does not count."""
+    state = node_ready(node)
+    if node is None or state != "True":
+        return state
+    said = node["status"].get("nodeInfo", {}).get("bootID", "")
+    return "True" if said == boot_id else f"is Ready as of boot {said}, and the machine is in boot {boot_id}"
+
+
+class Rollout:
+    """Carries an UpdatePlan out. ``late``: afterwards, the machines that still want a reboot.
+
+    ``reboot_seconds``: how long a machine may take to come back.
+    """
+
+    def __init__(self, session: Session, plan: UpdatePlan, policy: Policy, lock: OperatorLock,
+                 note: Callable[[str], None], reboot_seconds: float = REBOOT_SECONDS) -> None:
+        self._reboot_seconds = reboot_seconds
+        self._ready_seconds = session.cluster.settings.timeouts.start
+        self.session, self.plan, self.policy, self.lock, self.note = session, plan, policy, lock, note
+        self.late = {part.host.name for part in plan.machines if part.machine.reboot and part.reboot != YES}
+        self._marked = set(plan.markers)
+        self._rebooting: set[str] = set()
+        self._writing = threading.Lock()
+
+    def run(self) -> None:
+        """Batch after batch; the first failure is the end. Raises Stopped; run again, it goes on."""
+        parts = {part.host.name: part for batch in self.plan.batches for part in batch}
+        # What was interrupted is finished first, and drained for that.
+        self._together([part.host for part in parts.values() if part.updates and not part.machine.interrupted], self._download)
+        events = self.session.engine.events
+        if self.plan.forgotten:
+            drain.recover(self.session.ready_api, self.note, keep=self.plan.resumed)
+        for batch in self.plan.batches:
+            self.session.engine.guard()
+            started = time.monotonic()
+            events.stage_started(OPERATION, [part.host.name for part in batch])
+            self._together([part.host for part in batch], lambda host: self._machine(parts[host.name]))
+            events.stage_ended(OPERATION, time.monotonic() - started)
+        self._end()
+
+    def _together(self, hosts: list[Host], work: Callable[[Host], object]) -> None:
+        fleet.each(hosts, work, limit=self.session.options.forks).or_raise()
+
+    def _download(self, host: Host) -> None:
+        insist(self.session, host, download_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        self.note(f"{host.name}: the updates are there")
+
+    def _machine(self, part: MachinePlan) -> None:
+        host, boot_id = part.host, part.machine.boot_id
+        try:
+            self._gate(part)
+            if part.drain is not None:
+                drain.empty(self.session.ready_api, host.name, self.policy, self.note, OPERATION)
+            after = self._update(part) if part.updates else part.machine
+            reboots = part.reboot == YES or (part.reboot == IF_REQUIRED and bool(after.reboot))
+            if reboots:
+                self._gate(part)
+            self.session.engine.guard()
+        except ClusterctlError:
+            # Nothing is away: pods may come back until the next run.
+            with contextlib.suppress(ClusterctlError):
+                drain.give_back(self.session.ready_api, host.name, ours=True)
+            raise
+        if reboots:
+            # The boot that was looked at: where a killed run's reboot came in between, none is due any more.
+            boot_id = self._reboot(host, boot_id if part.reboot == YES else after.boot_id)
+        elif after.reboot:
+            self.late.add(host.name)
+        self._settle(host, boot_id)
+
+    def _gate(self, part: MachinePlan) -> None:
+        if part.alone:
+            what = f"the other members, before {part.host.name} is touched"
+            wait_for(lambda: other_members(self.session, part.host), what=what, deadline=GATE_SECONDS)
+
+    def _update(self, part: MachinePlan) -> Machine:
+        host, started = part.host, time.monotonic()
+        records = insist(self.session, host, update_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        self.session.engine.events.acted(host.name, "update", len(part.machine.updates))
+        self.note(f"{host.name}: {len(part.machine.updates)} packages updated in {time.monotonic() - started:.0f} s")
+        return read_machine(records)
+
+    def _reboot(self, host: Host, before: str) -> str:
+        """Reboot a machine unless it is in another boot already; the boot that it is in then. Raises Stopped."""
+        started = time.monotonic()
+        self._away(host, True)
+        self._marked.add(host.name)
+        self.note(f"{host.name}: rebooting")
+        ordered, last = False, "it was not reached"
+        while True:
+            try:
+                if not ordered:
+                    self._ask(host, ("reboot_once", self.plan.operation, before))
+                    ordered = True
+                boot_id = self._boot(host)
+                if boot_id != before:
+                    break
+                last = "it is still in the boot before"
+            except Unreachable as error:
+                last = error.message
+            if time.monotonic() - started >= self._reboot_seconds:
+                raise Stopped(f"not back within {self._reboot_seconds:.0f} s; last seen: {last}", where=f"{host.name}: reboot",
+                              code="os-update.reboot-timeout",
+                              hint="look at the machine's console (--reboot-timeout for a slow one); it stays cordoned until the "
+                                   "same command is run again")
+            time.sleep(PAUSE)
+        self._away(host, False)
+        if host.is_control_plane:
+            self.lock.retake(host)
+        self.session.engine.events.acted(host.name, "reboot")
+        self.note(f"{host.name}: is back after {time.monotonic() - started:.0f} s")
+        return boot_id
+
+    def _ask(self, host: Host, call: tuple[str, ...]) -> None:
+        insist(self.session, host, lambda: program(call), deadline=0, silence=60)
+
+    def _boot(self, host: Host) -> str:
+        return read_machine(insist(self.session, host, boot_program, deadline=0, silence=30)).boot_id
+
+    def _away(self, host: Host, away: bool) -> None:
+        with self._writing:
+            (self._rebooting.add if away else self._rebooting.discard)(host.name)
+            self.session.state.write(REBOOTING, "\n".join(sorted(self._rebooting)).encode())
+
+    def _settle(self, host: Host, boot_id: str) -> None:
+        """Until all that runs there serves again; then pods may come. Raises Stopped."""
+        ready = self._ready_seconds
+        units = ("await_units", f"{ready:.0f}")
+        insist(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=ready + 30)
+        if host.is_etcd:
+            wait_for(lambda: etcd_state(self.session, host), what=f"etcd on {host.name}", deadline=ready)
+        if host.is_control_plane:
+            wait_for(lambda: api_state(self.session, host), what=f"the API server on {host.name}", deadline=ready)
+        if host.is_node:
+            wait_for(lambda: self._give_back(host, boot_id), what=f"node {host.name} Ready", deadline=ready)
+        self.note(f"{host.name}: serves again")
+
+    def _give_back(self, host: Host, boot_id: str) -> str:
+        try:
+            api = self.session.ready_api(deadline=10)
+            state = node_state(api.nodes().get(host.name), boot_id)
+            if state == "True":
+                drain.uncordon(api, host.name, ours=True)
+        except (ApiError, Stopped) as error:
+            return str(error).partition("\n")[0]
+        return state
+
+    def _end(self) -> None:
+        """Remove all markers. One says that all has ended until the others are gone: a kill in between begins nothing anew."""
+        ended = {part.host.name for part in self.plan.machines if part.machine.marker and part.machine.marker.ended}
+        marked = [host for host in self.session.chosen if host.name in self._marked]
+        marked.sort(key=lambda host: host.name not in ended)
+        for host in marked[:1]:
+            self._insist(host, ("end_reboots", self.plan.operation))
+        self._together(marked[1:], lambda host: self._insist(host, ("forget_reboot",)))
+        for host in marked[:1]:
+            self._insist(host, ("forget_reboot",))
+        if self.session.state.read(REBOOTING):
+            self.session.state.write(REBOOTING, b"")
+
+    def _insist(self, host: Host, call: tuple[str, ...]) -> None:
+        insist(self.session, host, lambda: program(call), deadline=BOOT_SECONDS)

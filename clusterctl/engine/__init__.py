@@ -1,0 +1,1 @@
+"""Runs programs on machines and carries plans out."""

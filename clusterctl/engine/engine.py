@@ -1,0 +1,327 @@
+"""Looks at machines and carries plans out: one program per host and stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from clusterctl.cluster.model import Host
+from clusterctl.engine import fleet
+from clusterctl.engine.fleet import Outcome
+from clusterctl.engine.observe import Look, look
+from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
+from clusterctl.plan import planner
+from clusterctl.plan.planner import HostChanges, Plan, StagePlan
+from clusterctl.resources.base import Change, Resource
+from clusterctl.resources.service import Service
+from clusterctl.shell import Blob, Call, Observation, Probe, Program, functions, step_result
+from clusterctl.shell.facts import Facts
+from clusterctl.ssh.transport import Cut, Transport
+
+RECONNECTS = 3
+BOOT_SECONDS = 180.0
+"""How long a machine that went away may take to come back, in seconds."""
+
+
+class Events:
+    """What happens while a plan is carried out. Reports and journals override what they care for."""
+
+    def looked(self, host: Host, what: str, seconds: float) -> None: ...
+    def stage_started(self, stage: str, hosts: Sequence[str]) -> None: ...
+    def change_done(self, stage: str, host: Host, change: Change, seconds: float) -> None: ...
+    def change_failed(self, stage: str, host: Host, change: Change, message: str) -> None: ...
+    def stage_ended(self, stage: str, seconds: float) -> None: ...
+    def note(self, text: str) -> None: ...
+    def progress(self, text: str) -> None: ...
+    def acted(self, host: str, action: str, count: int = 1) -> None: ...
+    def fetched(self, path: str, done: int, total: int | None) -> None: ...
+
+
+Foreseen = Mapping[str, Sequence[Probe]]
+"""What will have to be looked at as far as one can tell, by host."""
+NOTHING: Foreseen = MappingProxyType({})
+
+STEP_CODES = ("etcd.not-added", "etcd.member-exists")
+"""Codes of errors that shell functions print in front of the cause."""
+
+Seen = Callable[[Host, Look], None]
+"""Told of each machine as soon as it was looked at, while others still are."""
+
+Gate = Callable[[StagePlan, Sequence[Host]], None]
+"""Runs before or after a batch of a stage; raises to stop."""
+
+
+def _nothing(stage: StagePlan, hosts: Sequence[Host]) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold before and after each batch of a stage, by stage name."""
+
+    before: Mapping[str, Gate] = field(default_factory=dict)
+    after: Mapping[str, Gate] = field(default_factory=dict)
+    failed: Mapping[str, Gate] = field(default_factory=dict)
+    """What is to be done when a batch failed, before the whole stops."""
+
+
+class Engine:
+    """The one who talks to machines. ``forks``: how many at a time."""
+
+    def __init__(self, transports: Mapping[str, Transport], *, forks: int, events: Events) -> None:
+        self.transports = transports
+        self.forks = forks
+        self.events = events
+        self.guard: Callable[[], None] = lambda: None
+        """Asked before each batch and after each broken connection; raises where nothing more may be done."""
+        self.ahead: dict[str, Future[Look]] = {}
+        """Looks that began before anybody asked for them, by host: each is used once."""
+        self._seen: dict[str, Look] = {}
+        """What was looked at together with facts, and has not been asked for yet."""
+
+    def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False,
+              tell: Seen = lambda host, found: None) -> Outcome[Facts]:
+        """Ask all hosts for their facts: one trip each; the unreachable are told together.
+
+        ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
+        """
+        begun = {host.name: self.ahead.pop(host.name) for host in hosts if host.name in self.ahead}
+        begun |= fleet.begin([host for host in hosts if host.name not in begun], lambda host: look(
+            self.transports[host.name], foreseen.get(host.name, ()), verify=verify), limit=self.forks)
+        by_name = {host.name: host for host in hosts}
+
+        def take(name: str, found: Look) -> None:
+            self._seen[name] = found
+            self.events.looked(by_name[name], "facts", found.seconds)
+            tell(by_name[name], found)
+
+        looks = fleet.collect(begun, take)
+        return Outcome({name: found.facts for name, found in looks.results.items()}, looks.errors)
+
+    def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False,
+                probes: Foreseen = NOTHING) -> Outcome[Observation]:
+        """Look at all resources of all hosts: one trip each, but to those where all of it was seen with their facts.
+
+        ``verify`` hashes programs again. ``probes``: what that is, by host, where somebody knows it.
+        """
+
+        def ask(host: Host) -> Observation:
+            started = time.monotonic()
+            everything = [resource for stage in resources[host.name].values() for resource in stage]
+            seen = self._look(host, everything, verify=verify)
+            self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
+            return seen
+
+        before = {host.name: self._seen.pop(host.name, None) for host in hosts}
+        seen = {name: found.seen for name, found in before.items() if found and found.probes.issuperset(
+            probes.get(name) or planner.probes(resource for stage in resources[name].values() for resource in stage))}
+        rest = fleet.each([host for host in hosts if host.name not in seen], ask, limit=self.forks)
+        return Outcome({**seen, **rest.results}, rest.errors)
+
+    def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
+        seen = Observation()
+        try:
+            for words in self.transports[host.name].stream(Program(probes=planner.probes(resources), verify=verify)):
+                seen.add(words[0], words[1:])
+        except Cut as error:
+            raise error.unreachable(host) from None
+        return seen
+
+    def run(self, host: Host, steps: Sequence[Call], *, silence: float = 300, more: str = "",
+            blobs: Mapping[str, Blob] = MappingProxyType({})) -> list[list[str]]:
+        """Run calls of the prelude on one host; the records that they print. Raises Stopped where one fails.
+
+        ``silence``: seconds; ``more``: functions beside the prelude's; ``blobs``: files that are sent with it.
+        """
+        try:
+            program = Program(steps=steps, functions=more, blobs=blobs)
+            records = list(self.transports[host.name].stream(program, silence=silence))
+        except Cut as error:
+            raise error.stopped(host) from None
+        for words in records:
+            if words[0] == "failed":
+                result = step_result(words)
+                raise step_failed(result.output or f"exit code {result.code}", f"{host.name}: {steps[result.index][0]}")
+        return records
+
+    def execute(self, plan: Plan, gates: Gates) -> None:
+        """Carry a plan out, stage by stage. Raises Stopped; a host that failed takes no further step."""
+        for stage in plan.stages:
+            if not stage.hosts:
+                continue
+            started = time.monotonic()
+            self.events.stage_started(stage.stage.name, [part.host.name for part in stage.hosts])
+            disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
+            parts = {part.host.name: part for part in stage.hosts}
+            for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
+                self.guard()
+                try:
+                    self._pass(stage, batch, [parts[host.name] for host in batch], gates)
+                except ClusterctlError:
+                    gates.failed.get(stage.stage.name, _nothing)(stage, batch)
+                    raise
+            self.events.stage_ended(stage.stage.name, time.monotonic() - started)
+
+    def _pass(self, stage: StagePlan, batch: Sequence[Host], parts: Sequence[HostChanges], gates: Gates) -> None:
+        """One batch between its gates. Machines that are not well afterwards go back to what they were."""
+        name = stage.stage.name
+        gates.before.get(name, _nothing)(stage, batch)
+        # What comes before may take minutes: drains, others that are not well yet.
+        self.guard()
+        self._batch(name, parts)
+        try:
+            gates.after.get(name, _nothing)(stage, batch)
+        except ClusterctlError as error:
+            disrupted = [part.host for part in parts if part.disruptive]
+            outcome = fleet.each(disrupted, self._put_back, limit=self.forks)
+            for host in disrupted:
+                failed = outcome.errors.get(host.name)
+                self.events.note(f"{host.name}: {failed.message if failed else 'what was there before runs again'}")
+            if disrupted and not outcome.errors:
+                names = ", ".join(host.name for host in disrupted)
+                raise Stopped(f"{error.message}\n{names}: what was there before runs again", where=error.where,
+                              hint=error.hint, code=error.code) from None
+            raise
+
+    def _put_back(self, host: Host) -> None:
+        self.run(host, [("put_back", "60")], more=functions("rollback"))
+
+    def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
+        by_name = {part.host.name: part for part in parts}
+        hosts = [part.host for part in parts]
+        fleet.each(hosts, lambda host: self._carry_out(stage, by_name[host.name]), limit=self.forks).or_raise()
+
+    def _carry_out(self, stage: str, part: HostChanges) -> None:
+        changes: Sequence[Change] = part.changes
+        for attempt in range(RECONNECTS + 1):
+            try:
+                self._program(stage, part.host, changes, (*planner.restarts(changes), *part.later))
+                return
+            except Refused as error:
+                raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint, code=error.code) from None
+            except Cut as error:
+                if attempt == RECONNECTS:
+                    raise Stopped(f"the connection broke {attempt + 1} times: {error}", where=f"{part.host.name}: stage {stage}",
+                                  hint="run the same command again to continue", code="run.connection-broken") from None
+                self.events.note(f"{part.host.name}: the connection broke ({error}); asking what was done")
+                seen = self._return(part.host, part.resources)
+                self.guard()
+                changes = planner.compare(part.resources, seen, {})
+                if not changes:
+                    return
+
+    def _return(self, host: Host, resources: Sequence[Resource]) -> Observation:
+        """Look again at a machine whose connection broke; its lock makes us wait until a program that runs on has ended."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                return self._look(host, resources)
+            except AccessRefused as error:
+                raise Stopped(error.message, where=error.where, hint=error.hint, code=error.code) from None
+            except Unreachable as error:
+                if time.monotonic() >= deadline:
+                    raise Stopped(f"did not come back within {BOOT_SECONDS:.0f} s; last seen: {error.message}", where=host.name,
+                                  hint="run the same command again to continue", code="run.host-silent") from None
+                time.sleep(0.5)
+
+    def _program(self, stage: str, host: Host, changes: Sequence[Change], stale: Sequence[str]) -> None:
+        program, owners = compile_program(changes, stale)
+        seen = Observation()
+        started = time.monotonic()
+        failure: tuple[Change, str] | None = None
+        for words in self.transports[host.name].stream(program):
+            if words[0] == "back" and failure:
+                failure = (failure[0], f"{failure[1]}\n{_said_of_return(words)}")
+            elif words[0] == "failed":
+                result = step_result(words)
+                failure = (owners[result.index], result.output or f"exit code {result.code}")
+            elif words[0] == "ok":
+                index, now = int(words[1]), time.monotonic()
+                if index + 1 == len(owners) or owners[index + 1] is not owners[index]:
+                    self.events.change_done(stage, host, owners[index], now - started)
+                started = now
+            else:
+                seen.add(words[0], words[1:])
+        if failure:
+            self.events.change_failed(stage, host, *failure)
+            raise _failed(stage, host, *failure)
+        self._verify(stage, host, changes, seen)
+
+    def _verify(self, stage: str, host: Host, changes: Sequence[Change], seen: Observation) -> None:
+        for change in changes:
+            resource = change.resource
+            left = resource.diff(resource.parse(seen))
+            if left is not None:
+                what = f"did not converge: still {left.reason}"
+                self.events.change_failed(stage, host, change, what)
+                raise _failed(stage, host, change, what)
+
+
+def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Program, list[Change]]:
+    """The program that carries changes out and looks again, and for each of its steps the change that it belongs to.
+
+    ``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early.
+    """
+    kept = _keep(changes, stale)
+    steps: list[Call] = [*kept, *([("forget_stamps", *stale)] if stale else [])]
+    owners: list[Change] = [*changes[:1]] * len(steps)
+    blobs: dict[str, Blob] = {}
+    first, last = _starting(changes)
+    for place, change in enumerate(changes):
+        calls = list(change.resource.apply(change))
+        if first <= place < last:
+            calls = [(name, unit, digest, "await", *rest) for name, unit, digest, _, *rest in calls]
+        if place == first < last:
+            units = (call[1] for one in changes[first:last] for call in one.resource.apply(one))
+            calls = [("begin_services", *units), *calls]
+        steps += calls
+        owners += [change] * len(calls)
+        blobs |= change.resource.payload(change)
+    if kept:
+        steps.append(("keep_no_more",))
+        owners.append(changes[-1])
+    seen = planner.probes([change.resource for change in changes])
+    return Program(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
+
+
+def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
+    """The call that keeps what is there, where something that runs is about to be interrupted."""
+    running = [change.resource for change in changes if change.action == "restart"]
+    units = [" ".join((resource.unit, *resource.ready)) for resource in running if type(resource) is Service]
+    paths = (path for change in changes for path in change.resource.paths())
+    stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in stale)
+    return [("keep", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []
+
+
+def _said_of_return(words: Sequence[str]) -> str:
+    result = step_result(["failed", "0", *words[1:]])
+    if result.code == 0:
+        return "what was there before runs again"
+    return f"what was there before could not be put back: {result.output}"
+
+
+def _starting(changes: Sequence[Change]) -> tuple[int, int]:
+    """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
+    last = len(changes)
+    first = last
+    while first and isinstance(changes[first - 1].resource, Service) and changes[first - 1].action == "start":
+        first -= 1
+    return (first, last) if last - first > 1 else (last, last)
+
+
+def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
+    unit = getattr(change.resource, "unit", None)
+    look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
+    where = f"{host.name}: stage {stage}: {change.resource.id}"
+    return step_failed(message, where, f"{look} the same command again to continue")
+
+
+def step_failed(message: str, where: str, hint: str = "") -> Stopped:
+    """Return the error of a step that failed. ``message``: its output, which may have a code in front of the cause."""
+    for code in STEP_CODES:
+        if f"{code}: " in message:
+            return Stopped(message.replace(f"{code}: ", ""), where=where, hint=hint, code=code)
+    return Stopped(message, where=where, hint=hint, code="run.step-failed")

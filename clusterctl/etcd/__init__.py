@@ -1,0 +1,1 @@
+"""etcd: its client, its members, its quorum and its snapshots."""

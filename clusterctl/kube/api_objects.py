@@ -1,0 +1,94 @@
+"""What differs in the API, on its nodes, and what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clusterctl.components import objects
+from clusterctl.errors import Refused
+from clusterctl.kube import pruning
+from clusterctl.kube.client import Api, ApiError, Object, ObjectChange, refuse
+from clusterctl.plan import running
+from clusterctl.session.session import Session
+from clusterctl.shell.facts import Facts
+
+NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiState:
+    """What differs in the API, what on its nodes, and what could not be looked at."""
+
+    objects: tuple[ObjectChange, ...] = ()
+    nodes: NodeChanges = ()
+    later: tuple[Object, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
+    """Compare the API with the inventory; a cluster that is not bootstrapped yet lacks everything.
+
+    With ``--limit`` only the bindings are compared: the programs of a new node need theirs.
+    """
+    cluster = session.cluster
+    limited = bool(session.options.limit)
+    wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
+    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
+    if not born or not running.live(facts):
+        whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
+        return ApiState(tuple(ObjectChange(item, "create") for item in whole))
+    api = session.any_api(born)
+    if api is None:
+        if limited:
+            return ApiState()
+        return ApiState(later=tuple(wanted_objects),
+                        warnings=("no API server answers: what runs in the cluster is compared once one does",))
+    if limited:
+        return ApiState(tuple(compare_objects(session, api, wanted_objects)))
+    try:
+        nodes = dict(api.nodes())
+    except ApiError as error:
+        raise refuse(error, "the nodes cannot be read") from None
+    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.leaving)
+    warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name} --offline" for name in unknown)
+    wanted_objects += _returned(session, api, facts)
+    changes = tuple(compare_objects(session, api, wanted_objects))
+    return ApiState(changes, tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
+
+
+def removed_names(api: Api) -> frozenset[str]:
+    """Nodes that were removed while nobody could reach them, and are kept out since. Raises ApiError."""
+    return objects.removed_names(api.get(objects.removed_nodes(())[0]))
+
+
+def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Object]:
+    """Machines of the inventory that are kept out come in again where they are bare. Raises Refused where they are not."""
+    try:
+        names = removed_names(api)
+    except ApiError as error:
+        raise refuse(error, "the nodes that are kept out cannot be read") from None
+    returned = sorted(names & {host.name for host in session.cluster.hosts})
+    for name in returned:
+        if name in facts and facts[name]["cluster"]:
+            raise Refused("it was removed while it could not be reached, and has come back as it was", where=name,
+                          hint=f"clusterctl reset --limit {name}, then this again", code="node.removed-machine")
+    return objects.removed_nodes(names - set(returned)) if returned else []
+
+
+def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
+    # CoreDNS does not start with a forward to nobody.
+    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
+    found = [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
+    return [*found, pruning.record(found)]
+
+
+def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
+    """Return what differs from these objects and, where the record of applied ones is among them, what left the inventory."""
+    try:
+        changes = api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
+        if any(pruning.is_record(change.wanted) for change in changes):
+            changes += pruning.stale(api, session.cluster.name, wanted_objects)
+        return changes
+    except ApiError as error:
+        raise refuse(error, "the API's objects cannot be read") from None

@@ -1,0 +1,103 @@
+"""What is wanted of which machine: the stages of ``apply``, and the resources that their components have on each host."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from clusterctl.artifacts.catalog import Artifact
+from clusterctl.cluster.machine_settings import StageName
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.additions import hooks
+from clusterctl.components.base import Context
+from clusterctl.components.control_plane import CONTROL_PLANE
+from clusterctl.components.etcd import ETCD
+from clusterctl.components.host import HOST
+from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
+from clusterctl.plan import planner
+from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
+from clusterctl.resources.base import Resource
+from clusterctl.resources.program import Image, Program
+from clusterctl.session.session import Session
+from clusterctl.shell.facts import Facts
+
+BEFORE, AFTER = "before ", "after "
+"""How the names of stages begin whose commands run on the controller."""
+
+ByHost = Mapping[str, Mapping[str, tuple[Resource, ...]]]
+"""Resources by host and stage."""
+
+
+def max_unavailable(cluster: Cluster, given: str = "") -> int:
+    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one.
+
+    ``given``: what somebody says in place of the inventory, of the same form.
+    """
+    text = given or cluster.settings.max_unavailable
+    return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+
+
+def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
+    """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
+    order = (
+        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
+        Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
+        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
+        Stage(
+            name="nodes",
+            components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
+            strategy=Rolling(max_unavailable(cluster)),
+            together=True,
+        ),
+        Stage(name="images", components=(ADDON_IMAGES, ADDON_VERSIONS)),
+    )
+    hooked = {str(hook.where) for host in cluster.hosts for hook in host.settings.hooks}
+    return tuple(stage for one in order for stage in _with_hooks(one, hooked)) if hooked else order
+
+
+def _with_hooks(stage: Stage, where: set[str]) -> Iterator[Stage]:
+    """Yield a stage with its commands on hosts, between those of the controller, which are stages of their own."""
+    name = cast(StageName, stage.name)
+    if "controller" in where:
+        yield Stage(name=BEFORE + name, components=(hooks(name, controller=True),))
+    yield replace(stage, components=(hooks(name), *stage.components, hooks(name, after=True)))
+    if "controller" in where:
+        yield Stage(name=AFTER + name, components=(hooks(name, after=True, controller=True),))
+
+
+def wanted(
+    session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
+) -> ByHost:
+    """All resources of all hosts, by stage."""
+    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+def foreign_pins(resources: ByHost, sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the programs and images whose pin is not built in, by the source of the pin."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for stage in (stage for of_host in resources.values() for stage in of_host.values()):
+        for resource in stage:
+            artifact = resource.source if isinstance(resource, Program | Image) else None
+            if isinstance(artifact, Artifact) and artifact.path in sources:
+                found[sources[artifact.path]].add(f"{artifact.product} {artifact.version} ({artifact.arch})")
+    return {source: sorted(files) for source, files in sorted(found.items())}
+
+
+def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Context:
+    """All that components may know of one host."""
+    return Context(
+        cluster=session.cluster,
+        host=host,
+        facts=facts[host.name],
+        pki=session.pki,
+        catalog=session.catalog,
+        etcd_formed=formed(facts),
+    )
+
+
+def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
+    """The hosts whose etcd has served once."""
+    return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")

@@ -1,0 +1,1 @@
+"""One run: connections to the machines, the operator lock, the journal."""

@@ -1,0 +1,182 @@
+"""What every verb needs: the cluster, its keys, the machines' transports and an engine, from the options given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from clusterctl.artifacts.catalog import Catalog
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.engine import fleet
+from clusterctl.engine.engine import NOTHING, Engine, Events, Foreseen, Seen
+from clusterctl.engine.fleet import Outcome
+from clusterctl.errors import Refused, Unreachable
+from clusterctl.etcd.client import Etcd
+from clusterctl.health import preflight
+from clusterctl.kube.client import Api, wait_for
+from clusterctl.local.storage import StateFolder
+from clusterctl.pki import Pki
+from clusterctl.session.opening import Opening
+from clusterctl.session.opening import Options as Options
+from clusterctl.shell.facts import Facts
+
+
+@dataclass
+class Session:
+    """One run of a verb on one cluster. ``close`` ends its connections."""
+
+    cluster: Cluster
+    state: StateFolder
+    pki: Pki
+    pki_is_new: bool
+    open_catalog: Callable[[], Catalog]
+    engine: Engine
+    options: Options
+    opening: Opening
+    leaving: frozenset[str] = frozenset()
+    """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
+    _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
+    _current: Api | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is pinned; the mirror is asked when this is first wanted. Raises InputError, Unreachable, IntegrityError."""
+        return self.open_catalog()
+
+    @property
+    def chosen(self) -> tuple[Host, ...]:
+        """The hosts that ``--limit`` leaves."""
+        return self.options.chosen(self.cluster)
+
+    def reach(self, hosts: Sequence[Host]) -> Outcome[None]:
+        """Connect to all hosts at the same time; return the error of each that cannot be reached."""
+        begun = {host.name: self.opening.connecting.pop(host.name) for host in hosts if host.name in self.opening.connecting}
+        rest = [host for host in hosts if host.name not in begun]
+        begun |= fleet.begin(rest, lambda host: self.engine.transports[host.name].connect(), limit=self.options.forks)
+        return fleet.collect(begun)
+
+    def connect(self, hosts: Sequence[Host]) -> None:
+        """Connect to all hosts. Raises Unreachable, AccessRefused, InputError for all of them together."""
+        self.reach(hosts).or_raise()
+
+    def connect_any(self, hosts: Sequence[Host]) -> None:
+        """Connect to hosts of which one is enough. Raises Unreachable for all of them together where none can be reached."""
+        reached = self.reach(hosts)
+        if not reached.results:
+            reached.or_raise()
+
+    def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None, foreseen: Foreseen = NOTHING,
+              verify: bool = False, tell: Seen = lambda host, found: None) -> tuple[Mapping[str, Facts], list[str]]:
+        """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together.
+
+        ``beside``: facts of others, which join them; ``foreseen``: what is looked at in the same trip, by host.
+        """
+        found = {**(beside or {}), **self.engine.facts(hosts, foreseen=foreseen, verify=verify, tell=tell).or_raise()}
+        return found, preflight.check(self.cluster, found, self.pki.identity)
+
+    def api(self, host: Host) -> Api:
+        """The API server of one control plane, through its SSH connection. Raises Unreachable."""
+        return self.opening.api(host, self.pki)
+
+    def etcd(self, host: Host, address: str = "127.0.0.1") -> Etcd:
+        """One member's API. Raises Unreachable.
+
+        The way there is the SSH connection of ``host``; ``address``: of another member, as it is reached from there.
+        """
+        found = self._etcds.get((host.name, address))
+        if found is None:
+            forward = self.engine.transports[host.name].forward(address, 2379)
+            certificate, key = self.pki.client_certificate("etcd")
+            authority = self.pki.authorities["etcd"].pem
+            found = self._etcds[host.name, address] = Etcd(
+                forward.port, authority=authority, certificate=certificate, key=key, why_broken=lambda: forward.error)
+        return found
+
+    def ready_api(self, *, deadline: float = 60.0) -> Api:
+        """An API server that is ready: the one that was before, where it still is.
+
+        Raises Stopped where none becomes so, and where nothing more may be done: this is what changes are made through.
+        """
+        self.engine.guard()
+        if self._current is None or not self._current.ready():
+            found: list[Api] = []
+
+            def look() -> str:
+                api = self.any_api()
+                if api is None:
+                    return "no API server answers /readyz"
+                found.append(api)
+                return "True"
+
+            wait_for(look, what="the API", deadline=deadline)
+            self._current = found[-1]
+        return self._current
+
+    def any_api(self, among: Iterable[Host] | None = None) -> Api | None:
+        """The first API server that is ready; None where none is."""
+        asked = list(among if among is not None else self.cluster.control_planes)
+        # A machine that is dead costs a time-out: those that we talk to already come first.
+        for host in sorted(asked, key=lambda one: not self.engine.transports[one.name].connected):
+            with contextlib.suppress(Unreachable):
+                found = self.api(host)
+                if found.ready():
+                    return found
+        return None
+
+    def forget_versions(self) -> None:
+        """What is wanted is again what the inventory says: an upgrade to the next version is planned anew."""
+        from clusterctl.inventory import load
+
+        self.cluster = load(self.options.inventory)
+
+    def limit(self, names: tuple[str, ...]) -> None:
+        """Concern only these hosts from now on."""
+        self.options = replace(self.options, limit=names)
+
+    def close(self) -> None:
+        self.opening.close()
+        # A thread that nobody waits for may be making one still.
+        while self._etcds:
+            self._etcds.popitem()[1].close()
+        for transport in self.engine.transports.values():
+            transport.close()
+        self.opening.login.close()
+
+
+@contextlib.contextmanager
+def session(options: Options, events: Events, opening: Opening | None = None) -> Iterator[Session]:
+    """Load everything that a verb needs. Raises InputError; nothing is written, and nobody contacted but by ``opening``."""
+    from clusterctl.artifacts.store import open_catalog
+
+    way = opening or Opening(options)
+    cluster, state = way.cluster, way.state
+    pki = way.pki
+    made = Session(
+        cluster=cluster,
+        state=state,
+        pki=pki or Pki.create(),
+        pki_is_new=pki is None,
+        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, events.fetched)),
+        engine=Engine(way.transports, forks=options.forks, events=events),
+        options=way.options,
+        opening=way,
+    )
+    made.engine.ahead = way.looking
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def refuse_other_cluster(session: Session, facts: Mapping[str, Facts]) -> None:
+    """Machines that carry a cluster whose keys we lack are not ours to touch."""
+    marked = sorted(name for name, found in facts.items() if found["cluster"])
+    if session.pki_is_new and marked:
+        raise Refused(
+            "these machines belong to a cluster whose keys are not here",
+            where=", ".join(marked),
+            hint=f"restore {session.state.path} from its backup, or name it with --state",
+            code="state.keys-missing",
+        )
