@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from clusterctl.components.control_plane import ADMINISTRATORS
+from clusterctl.components.apiserver import ADMINISTRATORS
 from clusterctl.errors import InputError, Locked, Refused
 from clusterctl.local.storage import user_home, write_whole
 from clusterctl.pki import CertificateSpec

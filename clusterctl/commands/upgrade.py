@@ -13,11 +13,17 @@ from clusterctl.cluster.model import MINOR, Cluster, Host, Versions
 from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions, minor, order
 from clusterctl.commands.apply import Apply, ApplyPlan, compare
 from clusterctl.commands.lock import choose_patch, locked_patch, require
+from clusterctl.components.api_proxy import API_PROXY
+from clusterctl.components.containerd import CONTAINERD
 from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
+from clusterctl.components.flannel import FLANNEL
 from clusterctl.components.host import HOST
-from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
+from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
+from clusterctl.components.kube_proxy import KUBE_PROXY
+from clusterctl.components.kubelet import KUBELET
+from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.trust import TRUST
 from clusterctl.engine.engine import Gates
 from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped, raise_all
 from clusterctl.etcd import snapshot

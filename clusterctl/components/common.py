@@ -12,7 +12,8 @@ from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Link
 from clusterctl.resources.program import ROOT, Program
 
-PKI = "/etc/kubernetes/pki"
+ETC = "/etc/kubernetes"
+PKI = f"{ETC}/pki"
 
 NODE_IDENTITIES = ("system:node", "flannel", "kube-proxy")
 """The prefixes of the API users that a node's programs have, each followed by ``:`` and the name of the node.

@@ -12,8 +12,8 @@ import yaml
 
 from clusterctl.artifacts.catalog import image_reference
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.apiserver import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.components.common import NODE_IDENTITIES, node_user
-from clusterctl.components.control_plane import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.components.render import render_data
 from clusterctl.errors import InputError
 from clusterctl.kube.client import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for

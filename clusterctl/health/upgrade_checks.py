@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from clusterctl.cluster import version_skew
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.apply import ApplyPlan
+from clusterctl.components import apiserver, controller_manager, scheduler
 from clusterctl.components.base import Context
-from clusterctl.components.control_plane import api_arguments, manager_arguments, scheduler_arguments
 from clusterctl.engine import fleet
 from clusterctl.errors import Refused, Stopped
 from clusterctl.etcd import members, snapshot
@@ -256,9 +256,9 @@ def accept_flags(session: Session, facts: Mapping[str, Facts]) -> None:
 def _flag_calls(context: Context) -> Iterator[Call]:
     """For each program that is about to run in another version."""
     arguments: Mapping[str, Callable[[Context], Mapping[str, object]]] = {
-        "kube-apiserver": api_arguments,
-        "kube-controller-manager": manager_arguments,
-        "kube-scheduler": scheduler_arguments,
+        "kube-apiserver": apiserver.arguments,
+        "kube-controller-manager": controller_manager.arguments,
+        "kube-scheduler": scheduler.arguments,
         "kubelet": lambda one: one.host.settings.kubelet.extra_args,
     }
     for name, make in arguments.items():

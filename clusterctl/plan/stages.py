@@ -11,12 +11,18 @@ from clusterctl.artifacts.catalog import Artifact
 from clusterctl.cluster.machine_settings import StageName
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
+from clusterctl.components.api_proxy import API_PROXY
 from clusterctl.components.base import Context
+from clusterctl.components.containerd import CONTAINERD
 from clusterctl.components.control_plane import CONTROL_PLANE
 from clusterctl.components.etcd import ETCD
+from clusterctl.components.flannel import FLANNEL
 from clusterctl.components.host import HOST
-from clusterctl.components.node import API_PROXY, FLANNEL, KUBE_PROXY, KUBELET, TRUST
-from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, CONTAINERD, PROGRAMS
+from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
+from clusterctl.components.kube_proxy import KUBE_PROXY
+from clusterctl.components.kubelet import KUBELET
+from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.trust import TRUST
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource

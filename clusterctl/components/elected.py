@@ -1,0 +1,46 @@
+"""What the controller manager and the scheduler have in common: of several one leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context
+from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, product, unit
+from clusterctl.resources.base import Resource
+from clusterctl.resources.service import Service
+
+
+def patient_election(cluster: Cluster) -> dict[str, str]:
+    """Return the timings of the leader election where there is one control plane: nothing else could lead.
+
+    A controller manager ends when it cannot renew its lease in time, 10 s by default, and on a slow machine it would end over and
+    over again (client-go, leaderelection.go: a renewal may take half of the deadline). A new one waits until the lease ends.
+    """
+    if len(cluster.control_planes) > 1:
+        return {}
+    return {"lease-duration": "30s", "renew-deadline": "25s", "retry-period": "3s"}
+
+
+def daemon(context: Context, name: str, short: str, port: int, arguments: dict[str, object], *more: Resource,
+           inputs: Sequence[str] = ()) -> list[Resource]:
+    """Return a kubeconfig, a serving certificate and a unit. ``short``: the name of its files; ``more``: its further resources.
+
+    ``inputs``: files of others that it reads.
+    """
+    program = product(context, name, context.cluster.versions.kubernetes)
+    client = issued(context, f"{PKI}/{short}", f"system:{name}", client=True)
+    server = issued(
+        context, f"{PKI}/{short}-server", name, dns=("localhost", context.host.name), addresses=("127.0.0.1",), server=True
+    )
+    conf = kubeconfig(context, f"{ETC}/{short}.conf", f"system:{name}", client.path)
+    switch = links(program, name)
+    service = unit(name, f"{name}/{name}.service.j2", arguments=arguments)
+    read = (
+        *inputs,
+        f"file:{PKI}/ca.crt",
+        f"file:{PKI}/front-proxy-ca.crt",
+        *ids(program, client, server, conf, *more, *switch, service),
+    )
+    return [client, server, conf, *more, *switch, service,
+            Service(unit=f"{name}.service", inputs=read, deadline=60, ready=("tcp_open", "127.0.0.1", str(port)))]

@@ -1,0 +1,64 @@
+"""kube-proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clusterctl.components.base import Component, Context, nodes
+from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
+from clusterctl.components.host import in_container
+from clusterctl.components.render import yaml_value
+from clusterctl.resources.base import Resource
+from clusterctl.resources.file import File
+from clusterctl.resources.service import Service
+
+
+def proxy_config(context: Context) -> dict[str, object]:
+    """The KubeProxyConfiguration."""
+    network = context.cluster.network
+    config: dict[str, object] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
+        "mode": network.proxy_mode,
+        "clusterCIDR": str(network.pods),
+        "metricsBindAddress": "127.0.0.1:10249",
+        "healthzBindAddress": "0.0.0.0:10256",
+        "hostnameOverride": context.host.name,
+    }
+    if network.proxy_mode == "iptables":
+        # As in the nftables mode: otherwise kube-proxy sets route_localnet for the whole machine, which nothing sets back.
+        config["iptables"] = {"localhostNodePorts": False}
+    if in_container(context):
+        # These sysctls belong to the kernel that the machine shares.
+        config["conntrack"] = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
+    if not context.facts.lowers_oom_score:
+        config["oomScoreAdj"] = 0
+    return config
+
+
+def _kube_proxy(context: Context) -> Sequence[Resource]:
+    user = node_user("kube-proxy", context.host.name)
+    client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
+    conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
+    config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
+    program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
+    switch = links(program, "kube-proxy")
+    service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
+    return [
+        client,
+        conf,
+        config,
+        *switch,
+        service,
+        Service(
+            unit="kube-proxy.service",
+            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
+            # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
+            ready=("tcp_open", "127.0.0.1", "10256"),
+            deadline=60,
+        ),
+    ]
+
+
+KUBE_PROXY = Component(name="kube-proxy", on=nodes, resources=_kube_proxy)
