@@ -12,11 +12,11 @@ from pathlib import Path
 
 from clusterctl.cluster.model import Host
 from clusterctl.inventory import load
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.transport import Transport
 
 
-def _one(host: Host, program: Program) -> None:
+def _one(host: Host, program: Script) -> None:
     transport = Transport(host)
     try:
         list(transport.stream(program))
@@ -27,7 +27,7 @@ def _one(host: Host, program: Program) -> None:
 def main(inventory: Path, programs: str = "") -> None:
     """All hosts at once."""
     hosts = load(inventory).hosts
-    small = Program(probes=(("stat", "/etc/hostname"),))
+    small = Script(probes=(("stat", "/etc/hostname"),))
     sent = pickle.loads(Path(programs).read_bytes()) if programs else {host.name: small for host in hosts}
     with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
         list(pool.map(lambda host: _one(host, sent[host.name]), hosts))

@@ -24,7 +24,7 @@ BLOCK = 1 << 18
 LARGEST = 4 << 30
 
 
-class NotThere(Unreachable):
+class NotFound(Unreachable):
     """A source answers, but does not give the file; asking again is of no use. ``headers``: of its answer, in lower case."""
 
     status = 0
@@ -36,7 +36,7 @@ class Interrupted(Unreachable):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long a source is waited for. ``stall``: seconds without a byte; ``whole``, ``small``: seconds for one attempt."""
 
     stall: float = 30.0
@@ -73,7 +73,7 @@ def answers(host: str, seconds: float = 3.0) -> bool:
     return True
 
 
-def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotThere, Interrupted."""
     # A byte now and then, of the headers even, keeps a socket from its time-out: nobody waits for such a thread.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
@@ -85,7 +85,7 @@ def read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, s
         pool.shutdown(wait=False)
 
 
-def _read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, str]) -> bytes:
+def _read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str]) -> bytes:
     with _opened(url, 0, patience, headers) as response:
         if url.lower().startswith("https:") and not response.geturl().lower().startswith("https:"):
             raise Interrupted("redirects to plain HTTP", where=url, code="download.insecure-redirect")
@@ -94,21 +94,21 @@ def _read_small(url: str, limit: int, patience: Patience, headers: Mapping[str, 
         except (OSError, http.client.HTTPException) as error:
             raise Interrupted(f"broke off: {error}", where=url, code="download.interrupted") from error
     if len(content) > limit:
-        raise NotThere(f"is larger than {limit} bytes", where=url, code="download.too-large")
+        raise NotFound(f"is larger than {limit} bytes", where=url, code="download.too-large")
     return content
 
 
-def length_of(url: str, patience: Patience) -> int:
+def length_of(url: str, patience: Timeouts) -> int:
     """The size of a file in bytes, 0 where its source does not say."""
     try:
         with _opened(url, 0, patience, method="HEAD") as response:
             length = response.headers.get("Content-Length", "")
-    except (NotThere, Interrupted):
+    except (NotFound, Interrupted):
         return 0
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-def obtain(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> None:
+def obtain(url: str, part: Path, pin: Pin, patience: Timeouts, tell: Tell) -> None:
     """Bring ``part`` to the whole file that the pin names, going on with what is there of it.
 
     Raises NotThere and Interrupted, which keeps what came; and IntegrityError, which leaves nothing.
@@ -135,7 +135,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _transfer_patiently(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> bool:
+def _transfer_patiently(url: str, part: Path, pin: Pin, patience: Timeouts, tell: Tell) -> bool:
     """Transfer in a few attempts. Says whether a part that was there before was gone on with."""
     resumed = part.stat().st_size > 0
     for attempt in range(patience.attempts):
@@ -149,7 +149,7 @@ def _transfer_patiently(url: str, part: Path, pin: Pin, patience: Patience, tell
     return resumed
 
 
-def _transfer(url: str, part: Path, pin: Pin, patience: Patience, tell: Tell) -> None:
+def _transfer(url: str, part: Path, pin: Pin, patience: Timeouts, tell: Tell) -> None:
     """One attempt."""
     offset = part.stat().st_size
     if pin.size and offset == pin.size:
@@ -180,7 +180,7 @@ def _start(response: Any, offset: int, url: str, part: Path) -> int:
     return offset
 
 
-def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pin, patience: Patience, tell: Tell) -> None:
+def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pin, patience: Timeouts, tell: Tell) -> None:
     ends = time.monotonic() + patience.whole
     limit = pin.size or LARGEST
     done = stream.tell()
@@ -205,7 +205,7 @@ def _reason(error: Exception) -> object:
     return getattr(reason, "strerror", None) or reason
 
 
-def _opened(url: str, offset: int, patience: Patience, headers: Mapping[str, str] = MappingProxyType({}),
+def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({}),
             method: str = "GET") -> Any:
     """The answer to a request for a file, from ``offset`` on. An Authorization does not go where the answer redirects."""
     import urllib.error
@@ -223,7 +223,7 @@ def _opened(url: str, offset: int, patience: Patience, headers: Mapping[str, str
         error.close()
         if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
             raise Interrupted(f"answered with {error.code} {error.reason}", where=url, code="download.server-error") from None
-        refusal = NotThere(f"answered with {error.code} {error.reason}", where=url, code="download.refused")
+        refusal = NotFound(f"answered with {error.code} {error.reason}", where=url, code="download.refused")
         refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
         raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from clusterctl.artifacts import cache
 from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, Pin, built_in, parse_pins
-from clusterctl.artifacts.download import Interrupted, NotThere, Patience, digest, obtain, read_small
+from clusterctl.artifacts.download import Interrupted, NotFound, Timeouts, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
 from clusterctl.cluster.model import ArtifactSettings
@@ -61,7 +61,7 @@ class Store:
     cache: Path
     mirror: Location | None = None
     progress: Progress = _silent
-    patience: Patience = field(default_factory=Patience)
+    patience: Timeouts = field(default_factory=Timeouts)
     upstream: str = UPSTREAM
 
     def fetch(self, artifact: Artifact) -> Path:
@@ -165,7 +165,7 @@ class Store:
                 if not any(isinstance(known, IntegrityError) for known in errors):
                     sources.append(source)
                 errors.append(error)
-            except (NotThere, Interrupted) as error:
+            except (NotFound, Interrupted) as error:
                 errors.append(error)
         raise _combined(artifact, errors)
 
@@ -240,7 +240,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
 
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
-                 patience: Patience | None = None) -> Catalog:
+                 patience: Timeouts | None = None) -> Catalog:
     """Return the catalog of a cluster: the built-in pins, and those that the inventory, the lock file and the mirror add.
 
     ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
@@ -248,7 +248,7 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     mirror = Location.parse(settings.mirror, base) if settings.mirror else None
     place = base / settings.cache.expanduser() if settings.cache else user_cache()
     cache.refuse_writable(place)
-    store = Store(place, mirror, progress or _silent, patience or Patience())
+    store = Store(place, mirror, progress or _silent, patience or Timeouts())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pin = given.pop(CATALOG, None)
     pins, sources = merge(built_in(), given, LockFile.read(base).pins, _mirror_catalog(store, pin))
@@ -288,7 +288,7 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
     kept = store.cache / "catalogs" / hashlib.sha256(where.encode()).hexdigest()
     try:
         content = read_small(where, 16 << 20, store.patience)
-    except NotThere:
+    except NotFound:
         return None
     except Interrupted as error:
         with contextlib.suppress(OSError):

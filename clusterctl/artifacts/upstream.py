@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clusterctl.artifacts.catalog import PATHS, Pin
-from clusterctl.artifacts.download import NotThere, Patience, length_of, read_small
+from clusterctl.artifacts.download import NotFound, Timeouts, length_of, read_small
 from clusterctl.cluster.versions import minor
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable
 
@@ -53,7 +53,7 @@ class Found:
 class Upstream:
     """Upstream's servers over HTTPS. ``scheme`` goes before each path, whose first part is the host."""
 
-    patience: Patience = field(default_factory=Patience)
+    patience: Timeouts = field(default_factory=Timeouts)
     scheme: str = "https:/"
 
     def find(self, product: str, version: str, arch: str) -> Found:
@@ -70,7 +70,7 @@ class Upstream:
                 return self._asset(product, version, arch, path)
             source = f"{self.scheme}/{CHECKSUMS[product].format(path=path, version=version)}"
             sha256 = parse_checksums(read_small(source, SMALL, self.patience), path.rpartition("/")[2], source)
-        except NotThere as error:
+        except NotFound as error:
             raise self._not_there(error, product, version) from None
         return Found(path, Pin(sha256, length_of(f"{self.scheme}/{path}", self.patience)), source)
 
@@ -93,7 +93,7 @@ class Upstream:
         raise InputError(f"the release v{version} of {product} has no file for {arch}", where=source,
                          code="artifact.not-released", hint="another version of it: cluster.versions")
 
-    def _not_there(self, error: NotThere, product: str, version: str) -> ClusterctlError:
+    def _not_there(self, error: NotFound, product: str, version: str) -> ClusterctlError:
         """Return the error for an answer without a file."""
         if error.status in (403, 429) and error.headers.get("x-ratelimit-remaining") == "0":
             reset = error.headers.get("x-ratelimit-reset", "")

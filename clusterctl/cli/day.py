@@ -146,7 +146,7 @@ def execute(
         raise InputError("no command was given", where="exec", hint="clusterctl exec HOSTS -- CMD", code="exec.no-command")
     command = context.args[0] if len(context.args) == 1 else shlex.join(context.args)
     with call.session(Events()) as opened:
-        answers = operation.execute(opened, select(opened.cluster, hosts, "HOSTS"), command, silence=timeout)
+        answers = operation.run_command(opened, select(opened.cluster, hosts, "HOSTS"), command, silence=timeout)
     for name, answer in answers.items():
         if call.output is Output.json:
             typer.echo(json.dumps({"event": "answer", "host": name, "exit_code": answer.code, "output": answer.output}))

@@ -124,7 +124,7 @@ def remove(
 
     Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
     """
-    from clusterctl.commands.node.remove import Remove, make, next_steps, refuse_unknown
+    from clusterctl.commands.node.remove import RemoveNodes, make, next_steps, refuse_unknown
     from clusterctl.session.operator_lock import locked
 
     report = call.report()
@@ -143,7 +143,7 @@ def remove(
                 confirm(yes)
                 begin_journal(report, opened, "node-remove")
                 with begun():
-                    Remove(opened, found, call.policy, report.progress).run()
+                    RemoveNodes(opened, found, call.policy, report.progress).run()
         edited = edit_inventory and _edit(opened, named, report)
         summarise(report, opened, changed=bool(found), next_steps=next_steps(whole, found, named, edited))
 
@@ -175,7 +175,7 @@ def replace(
     yes: YesOption = False,
 ) -> None:
     """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
-    from clusterctl.commands.node.replace import decide, refuse_no_host
+    from clusterctl.commands.node.replace import plan_replacement, refuse_no_host
     from clusterctl.commands.node.replace import replace as operate
     from clusterctl.errors import ClusterctlError
     from clusterctl.session.operator_lock import locked
@@ -189,7 +189,7 @@ def replace(
             _refuse_edit(opened, named)
         asked = [host for host in whole.hosts if host.name != old or new is None]
         with locked(opened, "node replace", dead=[old, *([new] if new else [])], connect=asked):
-            found = decide(opened, old, new)
+            found = plan_replacement(opened, old, new)
             begin_journal(report, opened, "node-replace")
             agreed: list[str] = []
 

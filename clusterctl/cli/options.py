@@ -29,7 +29,7 @@ from clusterctl.inventory.sources import Sources
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
     from clusterctl.engine.engine import Events
-    from clusterctl.kube.disruption import Policy
+    from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.opening import Opening, Options
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
@@ -155,11 +155,11 @@ class Invocation:
     """What was said to the options that verbs of this kind share."""
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> DrainPolicy:
         """How far a drain may go, of a verb that drains."""
-        from clusterctl.kube.disruption import Policy
+        from clusterctl.kube.disruption import DrainPolicy
 
-        return Policy(
+        return DrainPolicy(
             timeout=self.given["drain_timeout"],
             grace_period=self.given["grace_period"],
             delete_emptydir_data=self.given["delete_emptydir_data"],

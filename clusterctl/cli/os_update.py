@@ -12,7 +12,7 @@ from clusterctl.cli.options import Invocation, LimitOption, YesOption, draining_
 from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
 
 if TYPE_CHECKING:
-    from clusterctl.kube.disruption import Policy
+    from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
@@ -61,8 +61,8 @@ def os_update(
                  reboot_seconds=reboot_timeout)
 
 
-def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: str, at_once: str, reboot_seconds: float) -> None:
-    from clusterctl.commands.os_reboot import Rollout, await_rebooting
+def _run(report: Report, opened: Session, policy: DrainPolicy, *, yes: bool, mode: str, at_once: str, reboot_seconds: float) -> None:
+    from clusterctl.commands.os_reboot import OsUpdateRun, await_rebooting
     from clusterctl.commands.os_update import look
     from clusterctl.kube.drain import refuse_unsafe
     from clusterctl.session.operator_lock import locked
@@ -76,7 +76,7 @@ def _run(report: Report, opened: Session, policy: Policy, *, yes: bool, mode: st
         if found:
             confirm(yes)
             begin_journal(report, opened, "os-update")
-            rollout = Rollout(opened, found, policy, lock, report.progress, reboot_seconds)
+            rollout = OsUpdateRun(opened, found, policy, lock, report.progress, reboot_seconds)
             with begun():
                 rollout.run()
             late = rollout.late

@@ -140,7 +140,7 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
     from clusterctl.views import junit
 
     def tell(failure: junit.Failure | None) -> None:
-        ending = junit.Ending(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
+        ending = junit.RunResult(operation=operation, seconds=time.monotonic() - report.started, stages=report.stages,
                                 done=report.done, failure=failure)
         junit.write(path, ending)
 

@@ -23,8 +23,8 @@ from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, 
 
 if TYPE_CHECKING:
     from clusterctl.commands.plan_file import Reviewed
-    from clusterctl.commands.upgrade import UpgradePlan, Wish
-    from clusterctl.kube.disruption import Policy
+    from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest
+    from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
@@ -52,8 +52,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _wish(to: str | None, through: list[str] | None, component: list[str] | None, unavailable: str | None, pause: str | None,
-          policy: Policy) -> Wish:
-    from clusterctl.commands.upgrade import PAUSES, Wish
+          policy: DrainPolicy) -> UpgradeRequest:
+    from clusterctl.commands.upgrade import PAUSES, UpgradeRequest
     from clusterctl.errors import InputError
 
     if pause is not None and pause not in PAUSES:
@@ -61,8 +61,8 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
                          hint=f"stages: {', '.join(PAUSES)}")
     refuse_releases("--to", [to] if to is not None else [], minors=True)
     refuse_releases("--through", through or ())
-    return Wish(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
-                pause_after=pause, policy=policy)
+    return UpgradeRequest(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
+                          pause_after=pause, policy=policy)
 
 
 @draining_verb
@@ -130,7 +130,7 @@ def apply(
                 _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
 
 
-def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Reviewed | None) -> None:
+def _all(report: Report, opened: Session, wish: UpgradeRequest, yes: bool, reviewed: Reviewed | None) -> None:
     """One upgrade after the other, each planned when it is its turn; of a plan that was reviewed, the one that it is about."""
     from clusterctl.commands.apply import gather
     from clusterctl.commands.upgrade import make
@@ -156,7 +156,7 @@ def _all(report: Report, opened: Session, wish: Wish, yes: bool, reviewed: Revie
     summarise(report, opened, changed=changed, next_steps=_next_steps(opened, found, wish, reviewed))
 
 
-def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> None:
+def _run(report: Report, opened: Session, found: UpgradePlan, wish: UpgradeRequest, reviewed: Reviewed | None) -> None:
     from clusterctl.commands.upgrade import Upgrade
 
     operation = Upgrade(opened, found, wish, report.progress)
@@ -170,7 +170,7 @@ def _run(report: Report, opened: Session, found: UpgradePlan, wish: Wish, review
             raise
 
 
-def _next_steps(opened: Session, found: UpgradePlan, wish: Wish, reviewed: Reviewed | None) -> list[str]:
+def _next_steps(opened: Session, found: UpgradePlan, wish: UpgradeRequest, reviewed: Reviewed | None) -> list[str]:
     if reviewed is not None and (wish.pause_after is not None or len(found.hops) > 1):
         return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:

@@ -18,7 +18,7 @@ from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.etcd import members
 from clusterctl.etcd.members import Membership, MemberState
 from clusterctl.health import reachability
-from clusterctl.health.gates import Serving
+from clusterctl.health.gates import ClusterGates
 from clusterctl.health.ports import Pair
 from clusterctl.health.ready import wait_nodes
 from clusterctl.inventory.rules import even_members
@@ -27,7 +27,7 @@ from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange,
 from clusterctl.plan import planner, running
 from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.plan.stages import foreign_pins, formed, stages, wanted
-from clusterctl.resources.etcd_member import Join
+from clusterctl.resources.etcd_member import EtcdLearner
 from clusterctl.session.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.session.session import Session, refuse_other_cluster
 from clusterctl.shell.facts import Facts
@@ -82,8 +82,8 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
         facts, warnings = gather(session, guess, verify=verify)
         why, _ = even_members(len(session.cluster.etcd_members))
         warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
-        session.cluster = running.settle(session.cluster, facts)
-        running.refuse_differences(session.cluster, facts)
+        session.cluster = running.pin_running(session.cluster, facts)
+        running.refuse_skewed(session.cluster, facts)
         require(session)
         held = guess if guess and guess.holds(facts) else None
         order = held.order if held else stages(session.cluster, formed(facts))
@@ -112,7 +112,7 @@ def gather(session: Session, guess: Foresight | None = None, *, verify: bool = F
     session.connect(hosts)
     serving = [host for host in session.cluster.hosts if host.is_etcd or host.is_control_plane]
     others = session.engine.facts([host for host in serving if host not in hosts] if not session.pki_is_new else [])
-    if not running.live(others.results) and any(session.cluster.host(name).is_etcd for name in others.errors):
+    if not running.is_bootstrapped(others.results) and any(session.cluster.host(name).is_etcd for name in others.errors):
         # Without any member that has served, a new one would take itself for the first.
         others.or_raise()
     if guess is None:
@@ -159,13 +159,13 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):
         members.refuse_lost(hosts, facts, membership)
-        strays = () if session.options.limit else members.strays(membership, session.leaving)
+        strays = () if session.options.limit else members.stray_members(membership, session.leaving)
     else:
         members.refuse_lost(hosts, facts, None)
     if isinstance(membership, Refused):
         if not any(stage == "etcd" for stage, _, _ in machines.changes):
             raise membership
-        if any(isinstance(change.resource, Join) for _, _, change in machines.changes):
+        if any(isinstance(change.resource, EtcdLearner) for _, _, change in machines.changes):
             raise Refused(f"no new member joins while no majority of the members answers: {membership.message}", where="etcd",
                           hint="bring the members back: clusterctl etcd members; then run this again", code="etcd.no-quorum")
         told.append(membership.message)
@@ -191,7 +191,7 @@ class Apply:
 
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
         self.session, self.plan = session, plan
-        self.serving = Serving(session, plan.facts)
+        self.serving = ClusterGates(session, plan.facts)
         self._bound = self._delivered = self._brought = False
         self._rolls: list[ObjectChange] = []
 

@@ -14,8 +14,8 @@ from clusterctl.engine import fleet
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.session.session import Session
-from clusterctl.shell import Program
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script
+from clusterctl.ssh.transport import ConnectionLost
 
 Contents = Mapping[str, bytes]
 """What files hold now, by path."""
@@ -41,10 +41,10 @@ def with_differences(session: Session, plan: ApplyPlan) -> ApplyPlan:
 
 
 def _fetch(session: Session, host: Host, paths: list[str]) -> Contents:
-    program = Program(probes=[("content", path) for path in paths])
+    program = Script(probes=[("content", path) for path in paths])
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=60))
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.unreachable(host) from None
     return {words[1]: base64.b64decode(words[2]) for words in records if words[0] == "content"}
 

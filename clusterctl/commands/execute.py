@@ -9,8 +9,8 @@ from clusterctl.cluster.model import Host
 from clusterctl.engine import fleet
 from clusterctl.errors import Stopped
 from clusterctl.session.session import Session
-from clusterctl.shell import Program
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script
+from clusterctl.ssh.transport import ConnectionLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Answer:
     code: int
 
 
-def execute(session: Session, hosts: tuple[Host, ...], command: str, *, silence: float = 600) -> Mapping[str, Answer]:
+def run_command(session: Session, hosts: tuple[Host, ...], command: str, *, silence: float = 600) -> Mapping[str, Answer]:
     """Run a shell command on each host, in parallel. ``silence``: seconds that it may take. Raises Unreachable, Stopped."""
 
     def run(host: Host) -> Answer:
@@ -29,12 +29,12 @@ def execute(session: Session, hosts: tuple[Host, ...], command: str, *, silence:
         code = 0
         try:
             for words in session.engine.transports[host.name].stream(
-                    Program(probes=(("command", command),), unlocked=True), silence=silence):
+                    Script(probes=(("command", command),), unlocked=True), silence=silence):
                 if words[0] == "output":
                     lines.append("\t".join(words[1:]))
                 elif words[0] == "exit":
                     code = int(words[1])
-        except Cut as error:
+        except ConnectionLost as error:
             raise Stopped(
                 f"the connection broke; whether the command ran to its end is not known: {error}",
                 where=host.name,

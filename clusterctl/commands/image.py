@@ -13,10 +13,10 @@ from clusterctl.cluster.model import Host
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import Engine
 from clusterctl.errors import InputError, Stopped
-from clusterctl.resources.program import ROOT
+from clusterctl.resources.binary import ROOT
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, step_result
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, step_result
+from clusterctl.ssh.transport import ConnectionLost
 
 MOST_MANIFEST = 4 * 2**20
 
@@ -78,7 +78,7 @@ def load(session: Session, archive: Archive, hosts: Sequence[Host]) -> dict[str,
 
 
 def _import(engine: Engine, host: Host, archive: Archive) -> str:
-    program = Program(
+    program = Script(
         steps=(("put_image", archive.sha256, "image"),),
         blobs={"image": archive.path},
         probes=(("command", f"{ROOT}/bin/ctr --namespace k8s.io images ls -q"),),
@@ -91,6 +91,6 @@ def _import(engine: Engine, host: Host, archive: Archive) -> str:
                               hint="clusterctl status")
             if words[0] == "output":
                 images.append(words[1])
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.stopped(host) from None
     return ", ".join(image for image in images if any(image.endswith(name) for name in archive.names))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clusterctl.artifacts.catalog import PATHS, Artifact, built_in
-from clusterctl.artifacts.download import Patience
+from clusterctl.artifacts.download import Timeouts
 from clusterctl.artifacts.lock_file import ARCHITECTURES, LockFile, resolve, unresolved
 from clusterctl.artifacts.pins import LOCK
 from clusterctl.artifacts.store import Progress, open_catalog, prefetch
@@ -20,7 +20,7 @@ from clusterctl.plan import running
 from clusterctl.session.session import Session
 from clusterctl.shell.facts import Facts
 
-SOON = Upstream(Patience(stall=3, small=5, attempts=1))
+SOON = Upstream(Timeouts(stall=3, small=5, attempts=1))
 """Upstream, for what can be done without: it is asked once and for a short time."""
 
 

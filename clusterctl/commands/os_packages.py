@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clusterctl.shell import Call, Program, functions
+from clusterctl.shell import Call, Script, functions
 
 HELD_BACK = ("containerd", "containerd.io", "docker.io", "docker-ce", "runc", "kubelet", "kubeadm", "kubectl", "kubernetes-cni",
              "cri-tools", "etcd*", "flannel")
@@ -107,31 +107,31 @@ def _numbers(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", found[0])] if found else []
 
 
-def look_program(*, refresh: bool) -> Program:
+def look_program(*, refresh: bool) -> Script:
     """Asks a machine what would be updated. ``refresh``: have the lists of packages fetched first."""
     lists = [("lists", "now")] if refresh else []
-    return Program(probes=[*lists, *LOOK], functions=functions("os_update"))
+    return Script(probes=[*lists, *LOOK], functions=functions("os_update"))
 
 
 LOOK = tuple(("os_update", pattern) for pattern in HELD_BACK)
 
 
-def download_program() -> Program:
+def download_program() -> Script:
     """Fetches what an update needs; nothing is installed."""
     return program(("os_download", *HELD_BACK))
 
 
-def update_program() -> Program:
+def update_program() -> Script:
     """Updates a machine's packages, restarts what still runs their old files, and looks again."""
-    return Program(steps=[("os_update", *HELD_BACK), ("restart_outdated", "api-proxy.service")], probes=LOOK,
-                   functions=functions("os_update"))
+    return Script(steps=[("os_update", *HELD_BACK), ("restart_outdated", "api-proxy.service")], probes=LOOK,
+                  functions=functions("os_update"))
 
 
-def boot_program() -> Program:
+def boot_program() -> Script:
     """Asks which boot it is."""
-    return Program(probes=[("boot", "id")], functions=functions("os_update"))
+    return Script(probes=[("boot", "id")], functions=functions("os_update"))
 
 
-def program(*steps: Call) -> Program:
+def program(*steps: Call) -> Script:
     """Any steps of these functions."""
-    return Program(steps=steps, functions=functions("os_update"))
+    return Script(steps=steps, functions=functions("os_update"))

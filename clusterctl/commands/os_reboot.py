@@ -16,7 +16,7 @@ from clusterctl.engine.patience import PAUSE, insist
 from clusterctl.errors import ClusterctlError, Stopped, Unreachable
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, node_ready, wait_for
-from clusterctl.kube.disruption import Policy
+from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.session.operator_lock import OperatorLock
 from clusterctl.session.session import Session
 
@@ -79,13 +79,13 @@ def node_state(node: Object | None, boot_id: str) -> str:
     return "True" if said == boot_id else f"is Ready as of boot {said}, and the machine is in boot {boot_id}"
 
 
-class Rollout:
+class OsUpdateRun:
     """Carries an UpdatePlan out. ``late``: afterwards, the machines that still want a reboot.
 
     ``reboot_seconds``: how long a machine may take to come back.
     """
 
-    def __init__(self, session: Session, plan: UpdatePlan, policy: Policy, lock: OperatorLock,
+    def __init__(self, session: Session, plan: UpdatePlan, policy: DrainPolicy, lock: OperatorLock,
                  note: Callable[[str], None], reboot_seconds: float = REBOOT_SECONDS) -> None:
         self._reboot_seconds = reboot_seconds
         self._ready_seconds = session.cluster.settings.timeouts.start

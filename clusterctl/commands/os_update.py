@@ -16,7 +16,7 @@ from clusterctl.engine.patience import insist
 from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, refuse
-from clusterctl.kube.disruption import Drain, Policy
+from clusterctl.kube.disruption import Drain, DrainPolicy
 from clusterctl.plan.stages import max_unavailable
 from clusterctl.session.session import Session
 
@@ -159,7 +159,7 @@ def safety(cluster: Cluster, host: Host, at_once: int) -> str:
     return "; ".join(words)
 
 
-def look(session: Session, *, mode: str, at_once: str, policy: Policy, patient: frozenset[str]) -> UpdatePlan:
+def look(session: Session, *, mode: str, at_once: str, policy: DrainPolicy, patient: frozenset[str]) -> UpdatePlan:
     """Look once at every machine and at the API. Lists of packages are fetched; nothing else is changed.
 
     ``patient``: machines that may be rebooting. Raises Unreachable, Refused, InputError, Stopped.

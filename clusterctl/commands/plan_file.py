@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl import __version__
-from clusterctl.commands.upgrade import UpgradePlan, Wish, essence_difference
+from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
 from clusterctl.errors import InputError, Refused
-from clusterctl.kube.disruption import Policy
+from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.local.storage import write_whole
 from clusterctl.session.session import Session
 
@@ -26,7 +26,7 @@ class Reviewed:
     """A plan that somebody has seen: what was wished for, and what was to be done."""
 
     path: Path
-    wish: Wish
+    wish: UpgradeRequest
     essence: dict[str, Any]
 
     def refuse_other(self, found: UpgradePlan) -> None:
@@ -42,7 +42,7 @@ def _moved_on(path: Path, what: str) -> Refused:
                    hint=f"make and review a new one: clusterctl upgrade plan --out {path}", code="plan.outdated")
 
 
-def write(path: Path, session: Session, wish: Wish, found: UpgradePlan) -> None:
+def write(path: Path, session: Session, wish: UpgradeRequest, found: UpgradePlan) -> None:
     """Write a plan, whole or not at all. Raises InputError.
 
     ``digest``: the same for two plans that do the same; ``sha256``: of all the rest of the file.
@@ -71,7 +71,7 @@ def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read(path: Path, session: Session, given: Wish) -> Reviewed:
+def read(path: Path, session: Session, given: UpgradeRequest) -> Reviewed:
     """Read a plan; the session concerns its hosts from here on. ``given``: the options beside it. Raises InputError, Refused."""
     content = _load(path)
     try:
@@ -79,7 +79,7 @@ def read(path: Path, session: Session, given: Wish) -> Reviewed:
         identity, limit, essence = str(content["identity"]), _texts(content["limit"]), dict(content["essence"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_plan(path, f"{type(error).__name__}: {error}") from None
-    if given != Wish() or session.options.limit not in ((), limit):
+    if given != UpgradeRequest() or session.options.limit not in ((), limit):
         raise InputError("the plan says what is done; --to and the like say it a second time", where=str(path),
                          hint="give the file alone, or the options alone", code="plan.options")
     if session.pki_is_new:
@@ -115,16 +115,16 @@ def _no_plan(path: Path, why: str) -> InputError:
                       hint=f"make one: clusterctl upgrade plan --out {path}")
 
 
-def _wish(wished: Mapping[str, Any]) -> Wish:
+def _wish(wished: Mapping[str, Any]) -> UpgradeRequest:
     """Raises ValueError, KeyError, TypeError for what ``Wish.as_dict`` never wrote."""
     components = wished["components"]
-    return Wish(
+    return UpgradeRequest(
         to=_text(wished["to"]),
         through=_texts(wished["through"]),
         components=dict(zip(components, _texts(list(components.values())), strict=True)),
         unavailable=_text(wished["max_unavailable"]),
         pause_after=_text(wished["pause_after"]),
-        policy=Policy(**wished["drain"]),
+        policy=DrainPolicy(**wished["drain"]),
     )
 
 

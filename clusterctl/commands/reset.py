@@ -13,7 +13,7 @@ from clusterctl.errors import Refused, Stopped, raise_all
 from clusterctl.kube.client import ApiError, refuse
 from clusterctl.plan import planner
 from clusterctl.plan.planner import Plan, Stage
-from clusterctl.resources.footprint import KINDS, Remains
+from clusterctl.resources.footprint import KINDS, Leftovers
 from clusterctl.session.session import Session
 from clusterctl.shell import Observation
 
@@ -110,7 +110,7 @@ def look(session: Session, hosts: Sequence[Host]) -> tuple[Plan, Mapping[str, Ob
     Raises Unreachable and Refused.
     """
     pods = str(session.cluster.network.pods)
-    remains = tuple(Remains(kind=kind, pods=pods) for kind in KINDS)
+    remains = tuple(Leftovers(kind=kind, pods=pods) for kind in KINDS)
     resources = {host.name: {RESET.name: remains} for host in hosts}
     seen = session.engine.observe(hosts, resources).or_raise()
     _refuse_others(session, seen)

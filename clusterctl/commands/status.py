@@ -76,7 +76,7 @@ def status(session: Session) -> ClusterStatus:
     # What runs is asked of all members, also where only some machines are to be shown.
     beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])
     fleet = {**beside.results, **facts.results}
-    session.cluster = running.settle(session.cluster, fleet)
+    session.cluster = running.pin_running(session.cluster, fleet)
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources)
@@ -115,7 +115,7 @@ def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, 
         others = len(session.cluster.etcd_members) > len(lost)
         yield (f"etcd member {name} has served and its data is gone: "
                f"clusterctl {f'node replace {name}' if others else 'etcd snapshot restore FILE'}")
-    for one in running.differences(session.cluster, facts):
+    for one in running.skewed(session.cluster, facts):
         yield f"{one.host} runs {one.product} {one.running}, and {one.wanted} is wanted: clusterctl upgrade plan"
     for name in sorted(set(nodes) - {host.name for host in session.cluster.nodes}):
         yield f"node {name} is not in the inventory: clusterctl node remove {name} --offline"
@@ -141,7 +141,7 @@ def _strays(session: Session, asked: Sequence[Host]) -> Iterator[str]:
         if not state.host:
             votes = state.member.started and not state.member.learner
             yield (f"etcd member {state.name} is of no machine of the inventory ({state.error or 'it is well'}): "
-                   f"{members.way_out(state) if votes else 'clusterctl apply'}")
+                   f"{members.removal_hint(state) if votes else 'clusterctl apply'}")
         elif state.member.learner:
             yield f"etcd member {state.name} is still a learner: clusterctl apply"
 

@@ -31,7 +31,7 @@ from clusterctl.health import upgrade_checks
 from clusterctl.health.ready import wait_nodes
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, ObjectChange
-from clusterctl.kube.disruption import Drain, Policy
+from clusterctl.kube.disruption import Drain, DrainPolicy
 from clusterctl.plan import running
 from clusterctl.plan.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.plan.stages import max_unavailable
@@ -44,7 +44,7 @@ PAUSES = ("staging", "etcd", "control-plane")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class UpgradeRequest:
     """What was asked for. ``to``: of Kubernetes; none: what the inventory names, or what runs.
 
     ``components``: versions of other products; ``unavailable``: workers at once, a number or a percentage.
@@ -55,7 +55,7 @@ class Wish:
     components: Mapping[str, str] = field(default_factory=dict)
     unavailable: str | None = None
     pause_after: str | None = None
-    policy: Policy = Policy()
+    policy: DrainPolicy = DrainPolicy()
 
     @property
     def alone(self) -> bool:
@@ -144,18 +144,18 @@ def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
     )
 
 
-def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], wish: Wish) -> UpgradePlan:
+def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], wish: UpgradeRequest) -> UpgradePlan:
     """The plan of the next upgrade. Raises Problems of Refused with everything that forbids it; nothing is changed.
 
     From here on the session's cluster has the versions that are wanted.
     """
     present = running.versions_of(facts)
-    if not running.live(facts):
+    if not running.is_bootstrapped(facts):
         raise Refused("there is no cluster yet", where=session.cluster.name, code="cluster.not-bootstrapped",
                       hint="clusterctl apply")
     found = present["kubernetes"]
     choose_patch(session, ask=not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found})
-    settled = running.settle(session.cluster, facts)
+    settled = running.pin_running(session.cluster, facts)
     asked_for = wish.to
     if asked_for and MINOR.fullmatch(asked_for):
         asked_for = known_versions(locked_patch(session, asked_for, ask=True) or asked_for).kubernetes
@@ -179,7 +179,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     return made
 
 
-def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, wish: Wish) -> Versions:
+def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, wish: UpgradeRequest) -> Versions:
     """What belongs to a version of Kubernetes, unless inventory or command line say otherwise; nothing goes back by itself.
 
     Where products alone were asked for, all others stay as they are.
@@ -217,7 +217,7 @@ def disrupted(plan: Plan) -> list[str]:
     return list(names)
 
 
-def _drains(session: Session, plan: Plan, policy: Policy) -> tuple[Drain, ...]:
+def _drains(session: Session, plan: Plan, policy: DrainPolicy) -> tuple[Drain, ...]:
     names = disrupted(plan)
     if not names:
         return ()
@@ -234,7 +234,7 @@ def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, k
 class Upgrade(Apply):
     """Carries an UpgradePlan out. ``say`` tells people how it goes."""
 
-    def __init__(self, session: Session, plan: UpgradePlan, wish: Wish, say: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, plan: UpgradePlan, wish: UpgradeRequest, say: Callable[[str], None]) -> None:
         machines = plan.plan.machines
         pause = wish.pause_after
         if pause is not None:

@@ -8,9 +8,9 @@ from clusterctl.components.base import Context
 from clusterctl.components.render import render
 from clusterctl.pki import AuthorityName, CertificateSpec
 from clusterctl.resources.base import Resource
+from clusterctl.resources.binary import ROOT, Binary
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Link
-from clusterctl.resources.program import ROOT, Program
 
 ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
@@ -32,13 +32,13 @@ CIPHERS = (
 """What CIS 1.2.29 and 4.2.12 accept, without TLS 1.3's own, which Go does not let one choose."""
 
 
-def product(context: Context, name: str, version: str) -> Program:
+def product(context: Context, name: str, version: str) -> Binary:
     """The bytes of a product's version; putting them there disturbs nothing."""
     artifact = context.catalog.artifact(name, version, context.facts.arch)
-    return Program(name=name, version=version, source=artifact, members=artifact.members)
+    return Binary(name=name, version=version, source=artifact, members=artifact.members)
 
 
-def links(program: Program, *names: str) -> list[Resource]:
+def links(program: Binary, *names: str) -> list[Resource]:
     """/opt/clusterctl/bin/NAME for each name, switched to this version."""
     return [Link(path=f"{ROOT}/bin/{name}", target=f"../{program.name}/{program.version}/{name}") for name in names]
 

@@ -11,8 +11,8 @@ from clusterctl.components.common import ids, links, product, unit
 from clusterctl.components.images import images, notes
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
+from clusterctl.resources.binary import ROOT
 from clusterctl.resources.file import File, Folder, Link
-from clusterctl.resources.program import ROOT
 from clusterctl.resources.service import Service
 
 

@@ -8,8 +8,8 @@ from clusterctl.components import apiserver, controller_manager, scheduler
 from clusterctl.components.base import Component, Context, control_planes
 from clusterctl.components.common import ETC, PKI, issued, kubeconfig, links, product
 from clusterctl.resources.base import Resource
+from clusterctl.resources.binary import ROOT
 from clusterctl.resources.file import Link
-from clusterctl.resources.program import ROOT
 
 
 def _control_plane(context: Context) -> Sequence[Resource]:

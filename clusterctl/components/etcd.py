@@ -9,8 +9,8 @@ from clusterctl.components.base import Component, Context, etcd_members
 from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, product, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
-from clusterctl.resources.etcd_member import FORMED, INITIAL, Formed, Join, Voter
-from clusterctl.resources.file import Folder, Seed
+from clusterctl.resources.etcd_member import FORMED, INITIAL, EtcdLearner, EtcdVoter, Formed
+from clusterctl.resources.file import Folder, WriteOnceFile
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
 
@@ -112,22 +112,21 @@ def _entrance(context: Context) -> list[Resource]:
     """How this member comes in: with all the others at the birth of the cluster, or as a learner of one that runs."""
     host = context.host
     if context.etcd_formed and host.name not in context.etcd_formed:
-        return [Join(name=host.name, peer_url=peer_url(host), endpoints=_others(context), token=context.pki.identity)]
+        return [EtcdLearner(name=host.name, peer_url=peer_url(host), endpoints=_others(context), token=context.pki.identity)]
     initial = render(
         "etcd/initial.env.j2",
         state="new",
         token=context.pki.identity,
         members=[f"{member.name}={peer_url(member)}" for member in context.cluster.etcd_members],
     )
-    return [Seed(path=INITIAL, content=initial, mode="600")]
+    return [WriteOnceFile(path=INITIAL, content=initial, mode="600")]
 
 
 def _vote(context: Context) -> list[Resource]:
     """Promotion concerns only a member that came in as a learner, which the birth of a cluster has none of."""
     others = _others(context)
-    return (
-        [Voter(name=context.host.name, endpoints=others, joining=context.host.name not in context.etcd_formed)] if others else []
-    )
+    joining = context.host.name not in context.etcd_formed
+    return [EtcdVoter(name=context.host.name, endpoints=others, joining=joining)] if others else []
 
 
 ETCD = Component(name="etcd", on=etcd_members, resources=resources)

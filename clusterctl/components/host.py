@@ -14,7 +14,7 @@ from clusterctl.resources.additions import AddedModule, AddedSysctl, FormerAddit
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.firewall import Firewall
-from clusterctl.resources.footprint import Before, FirewallBefore
+from clusterctl.resources.footprint import Baseline, FirewallBaseline
 from clusterctl.resources.system import Module, Packages, Sysctl
 
 MODULES = {
@@ -115,7 +115,7 @@ def firewall(context: Context) -> Firewall:
 def resources(context: Context) -> Sequence[Resource]:
     ours = NETWORK_SETTINGS if in_container(context) else (*NETWORK_SETTINGS, *KERNEL_SETTINGS, *CONNTRACK_SETTINGS)
     wanted: list[Resource] = [
-        Before(identity=context.pki.identity, sysctls=tuple(ours)),
+        Baseline(identity=context.pki.identity, sysctls=tuple(ours)),
         Folder(path="/etc/clusterctl"),
         File(path="/etc/clusterctl/cluster", content=f"{context.pki.identity}\n".encode()),
     ]
@@ -123,7 +123,7 @@ def resources(context: Context) -> Sequence[Resource]:
     wanted += additions.access(context)
     wanted.append(Packages(names=packages(context.host)))
     if context.host.is_node:
-        wanted.append(FirewallBefore())
+        wanted.append(FirewallBaseline())
     wanted += additions.packages(context, packages(context.host))
     wanted += _kernel(context)
     wanted.append(firewall(context))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.components.base import Component, Context, nodes
 from clusterctl.resources.base import Resource
+from clusterctl.resources.binary import Image
 from clusterctl.resources.file import File
-from clusterctl.resources.program import Image
 
 
 def notes(**named: str) -> list[Resource]:

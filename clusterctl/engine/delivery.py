@@ -19,11 +19,10 @@ from clusterctl.engine import fleet
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Stopped, Unreachable
 from clusterctl.plan.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Resource
-from clusterctl.resources.program import INCOMING, PARCEL, Image, Program
+from clusterctl.resources.binary import INCOMING, PARCEL, Binary, Image
 from clusterctl.session.session import Session
-from clusterctl.shell import Program as Commands
-from clusterctl.shell import functions
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, functions
+from clusterctl.ssh.transport import ConnectionLost
 
 RELAY_PORT = 8473
 """TCP, on the relay alone, while it serves."""
@@ -61,7 +60,7 @@ def needed(plan: Plan) -> dict[str, dict[str, Artifact]]:
     found: dict[str, dict[str, Artifact]] = {}
     for _, host, change in plan.changes:
         resource = change.resource
-        if isinstance(resource, Program | Image) and isinstance(resource.source, Artifact) and change.action != "remove":
+        if isinstance(resource, Binary | Image) and isinstance(resource.source, Artifact) and change.action != "remove":
             found.setdefault(host.name, {})[resource.source.sha256] = resource.source
     return found
 
@@ -90,7 +89,7 @@ def _taken(part: HostChanges, brought: Brought) -> HostChanges:
     """A host's part of a stage, with programs and images from the files that are on the host."""
 
     def take(resource: Resource) -> Resource:
-        if isinstance(resource, Program | Image) and resource.source.sha256 in brought:
+        if isinstance(resource, Binary | Image) and resource.source.sha256 in brought:
             assert isinstance(resource.source, Artifact)
             return replace(resource, source=replace(resource.source, at=f"{INCOMING}/{brought[resource.source.sha256]}"))
         return resource
@@ -159,8 +158,8 @@ class Delivery:
         by_name = {file.name: file for file in files}
         found = Fetched()
         # The machine may have another proxy's environment still.
-        program = Commands(probes=[("delivery", file.line) for file in files], functions=functions("delivery"),
-                           blobs={"proxy": proxy_environment(self.session.cluster, host)})
+        program = Script(probes=[("delivery", file.line) for file in files], functions=functions("delivery"),
+                         blobs={"proxy": proxy_environment(self.session.cluster, host)})
         events = self.session.engine.events
         for kind, *words in self._stream(host, program):
             file = by_name.get(words[0]) if words else None
@@ -178,10 +177,10 @@ class Delivery:
                 found.failure = f"{words[1]}: {words[2] if len(words) > 2 else 'no reason is known'}"
         return found
 
-    def _stream(self, host: Host, program: Commands) -> Iterator[list[str]]:
+    def _stream(self, host: Host, program: Script) -> Iterator[list[str]]:
         try:
             yield from self.session.engine.transports[host.name].stream(program, silence=SILENCE)
-        except Cut as error:
+        except ConnectionLost as error:
             raise error.unreachable(host) from None
 
     def _steps(self, host: Host, *steps: tuple[str, ...], parcels: Sequence[Artifact] = ()) -> None:
@@ -239,7 +238,7 @@ class Delivery:
 
     def drop(self) -> None:
         """Remove what was brought, as far as machines can be reached."""
-        program = Commands(probes=[("drop", "all")], functions=functions("delivery"))
+        program = Script(probes=[("drop", "all")], functions=functions("delivery"))
         hosts = [host for host in self.session.cluster.hosts if host.name in self.touched]
         fleet.each(hosts, lambda host: list(self._stream(host, program)), limit=self.session.options.forks)
 

@@ -10,16 +10,16 @@ from types import MappingProxyType
 
 from clusterctl.cluster.model import Host
 from clusterctl.engine import fleet
-from clusterctl.engine.fleet import Outcome
+from clusterctl.engine.fleet import HostResults
 from clusterctl.engine.observe import Look, look
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.plan import planner
 from clusterctl.plan.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.service import Service
-from clusterctl.shell import Blob, Call, Observation, Probe, Program, functions, step_result
+from clusterctl.shell import Blob, Call, Observation, Probe, Script, functions, step_result
 from clusterctl.shell.facts import Facts
-from clusterctl.ssh.transport import Cut, Transport
+from clusterctl.ssh.transport import ConnectionLost, Transport
 
 RECONNECTS = 3
 BOOT_SECONDS = 180.0
@@ -83,7 +83,7 @@ class Engine:
         """What was looked at together with facts, and has not been asked for yet."""
 
     def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False,
-              tell: Seen = lambda host, found: None) -> Outcome[Facts]:
+              tell: Seen = lambda host, found: None) -> HostResults[Facts]:
         """Ask all hosts for their facts: one trip each; the unreachable are told together.
 
         ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
@@ -99,10 +99,10 @@ class Engine:
             tell(by_name[name], found)
 
         looks = fleet.collect(begun, take)
-        return Outcome({name: found.facts for name, found in looks.results.items()}, looks.errors)
+        return HostResults({name: found.facts for name, found in looks.results.items()}, looks.errors)
 
     def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False,
-                probes: Foreseen = NOTHING) -> Outcome[Observation]:
+                probes: Foreseen = NOTHING) -> HostResults[Observation]:
         """Look at all resources of all hosts: one trip each, but to those where all of it was seen with their facts.
 
         ``verify`` hashes programs again. ``probes``: what that is, by host, where somebody knows it.
@@ -119,14 +119,14 @@ class Engine:
         seen = {name: found.seen for name, found in before.items() if found and found.probes.issuperset(
             probes.get(name) or planner.probes(resource for stage in resources[name].values() for resource in stage))}
         rest = fleet.each([host for host in hosts if host.name not in seen], ask, limit=self.forks)
-        return Outcome({**seen, **rest.results}, rest.errors)
+        return HostResults({**seen, **rest.results}, rest.errors)
 
     def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
         seen = Observation()
         try:
-            for words in self.transports[host.name].stream(Program(probes=planner.probes(resources), verify=verify)):
+            for words in self.transports[host.name].stream(Script(probes=planner.probes(resources), verify=verify)):
                 seen.add(words[0], words[1:])
-        except Cut as error:
+        except ConnectionLost as error:
             raise error.unreachable(host) from None
         return seen
 
@@ -137,9 +137,9 @@ class Engine:
         ``silence``: seconds; ``more``: functions beside the prelude's; ``blobs``: files that are sent with it.
         """
         try:
-            program = Program(steps=steps, functions=more, blobs=blobs)
+            program = Script(steps=steps, functions=more, blobs=blobs)
             records = list(self.transports[host.name].stream(program, silence=silence))
-        except Cut as error:
+        except ConnectionLost as error:
             raise error.stopped(host) from None
         for words in records:
             if words[0] == "failed":
@@ -202,7 +202,7 @@ class Engine:
                 return
             except Refused as error:
                 raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint, code=error.code) from None
-            except Cut as error:
+            except ConnectionLost as error:
                 if attempt == RECONNECTS:
                     raise Stopped(f"the connection broke {attempt + 1} times: {error}", where=f"{part.host.name}: stage {stage}",
                                   hint="run the same command again to continue", code="run.connection-broken") from None
@@ -260,7 +260,7 @@ class Engine:
                 raise _failed(stage, host, change, what)
 
 
-def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Program, list[Change]]:
+def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Script, list[Change]]:
     """The program that carries changes out and looks again, and for each of its steps the change that it belongs to.
 
     ``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early.
@@ -284,7 +284,7 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Pr
         steps.append(("keep_no_more",))
         owners.append(changes[-1])
     seen = planner.probes([change.resource for change in changes])
-    return Program(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
+    return Script(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
 
 
 def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Result]):
+class HostResults(Generic[Result]):
     """What came of each host: a result or an error, by host name."""
 
     results: Mapping[str, Result]
@@ -38,7 +38,7 @@ def _nobody(name: str, result: object) -> None:
     """Who is told where nobody wants to know."""
 
 
-def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], None] = _nobody) -> Outcome[Result]:
+def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], None] = _nobody) -> HostResults[Result]:
     """What came of each thing that was begun, told as it comes. A host's own error does not stop the others; any other does."""
     results: dict[str, Result] = {}
     errors: dict[str, ClusterctlError] = {}
@@ -50,11 +50,11 @@ def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], N
             errors[names[future]] = error
         else:
             tell(names[future], results[names[future]])
-    return Outcome({name: results[name] for name in begun if name in results},
-                   {name: errors[name] for name in begun if name in errors})
+    return HostResults({name: results[name] for name in begun if name in results},
+                       {name: errors[name] for name in begun if name in errors})
 
 
-def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> Outcome[Result]:
+def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -> HostResults[Result]:
     """Do one thing on each host, ``limit`` at a time, and wait for all of them."""
     hosts = list(hosts)
     pool = ThreadPoolExecutor(max_workers=max(1, min(limit, len(hosts))), thread_name_prefix="host")

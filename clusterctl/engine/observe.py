@@ -10,7 +10,7 @@ from clusterctl.cluster.model import Role
 from clusterctl.errors import Unreachable
 from clusterctl.shell import Observation, Probe
 from clusterctl.shell.facts import Facts, probe_program, read_facts
-from clusterctl.ssh.transport import SILENCE, Cut, Transport
+from clusterctl.ssh.transport import SILENCE, ConnectionLost, Transport
 
 LOOK_SECONDS = 150.0
 """How long it may take, in seconds: a machine itself waits 120 for another program of ours that runs on it."""
@@ -41,7 +41,7 @@ def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = F
     asked = time.time()
     try:
         records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.unreachable(transport.host) from None
     if tried is not None:
         tried.result()

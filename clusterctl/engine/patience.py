@@ -9,15 +9,15 @@ from clusterctl.cluster.model import Host
 from clusterctl.engine.engine import step_failed
 from clusterctl.errors import AccessRefused, Stopped, Unreachable
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, step_result
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, step_result
+from clusterctl.ssh.transport import ConnectionLost
 
 PAUSE = 0.5
 """Seconds between two attempts to reach a machine."""
 
 
 def insist(
-    session: Session, host: Host, make: Callable[[], Program], *, deadline: float, silence: float = 300
+    session: Session, host: Host, make: Callable[[], Script], *, deadline: float, silence: float = 300
 ) -> list[list[str]]:
     """Run a program until it was run to its end; its records. Only for programs that do no harm twice.
 
@@ -31,7 +31,7 @@ def insist(
         except AccessRefused:
             # Each attempt counts where accounts are locked after some (pam_faillock).
             raise
-        except (Cut, Unreachable) as error:
+        except (ConnectionLost, Unreachable) as error:
             now = time.monotonic()
             ends = ends or now + deadline
             lost = error if isinstance(error, Unreachable) else error.unreachable(host)

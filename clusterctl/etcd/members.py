@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from clusterctl.cluster.model import Host
 from clusterctl.components.etcd import peer_url
 from clusterctl.engine import fleet
-from clusterctl.engine.fleet import Outcome
+from clusterctl.engine.fleet import HostResults
 from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.etcd.client import ApiError, EndpointStatus, Etcd, Member, refuse_removal
 from clusterctl.kube.client import wait_for
@@ -103,7 +103,8 @@ def look(session: Session, hosts: Sequence[Host] | None = None) -> Membership:
     )
 
 
-def _state(session: Session, way: Host, member: Member, found: Outcome[tuple[EndpointStatus, tuple[Member, ...]]]) -> MemberState:
+def _state(session: Session, way: Host, member: Member,
+           found: HostResults[tuple[EndpointStatus, tuple[Member, ...]]]) -> MemberState:
     for name, (status, _) in found.results.items():
         if status.member_id == member.id:
             return _answered(member, name, status)
@@ -146,7 +147,7 @@ def refuse_unhealthy(found: Membership, *, bearing: str = "") -> None:
                       hint="clusterctl etcd members; bring it back, or node replace NAME" if bad else "clusterctl etcd defrag")
 
 
-def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
+def stray_members(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
     """Members of no machine of the inventory that ``apply`` cleans away: they are learners, or have never started.
 
     ``leaving``: hosts whose members are somebody else's business.
@@ -157,11 +158,11 @@ def strays(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[Me
     for state in found_orphans:
         if state.member.started and not state.member.learner:
             raise Refused(f"it votes and {state.error or 'is well'}, and the inventory has no machine for it",
-                          where=f"etcd member {state.name}", hint=way_out(state), code="etcd.orphaned-member")
+                          where=f"etcd member {state.name}", hint=removal_hint(state), code="etcd.orphaned-member")
     return found_orphans
 
 
-def way_out(state: MemberState) -> str:
+def removal_hint(state: MemberState) -> str:
     """What to do about a voter of no machine: only one that is contacted can be undone."""
     leave = f"clusterctl node remove {state.name}"
     if state.healthy:

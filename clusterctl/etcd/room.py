@@ -9,8 +9,8 @@ from pathlib import Path
 from clusterctl.cluster.model import Host
 from clusterctl.errors import Refused
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, functions
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, functions
+from clusterctl.ssh.transport import ConnectionLost
 
 FACTOR = 2.2
 """A snapshot and what is restored from it, with the write-ahead log, take so many times its size."""
@@ -56,10 +56,10 @@ def ask(session: Session, host: Host, *paths: str) -> tuple[Room, ...]:
 
     Raises Unreachable, Stopped.
     """
-    program = Program(probes=[("room", path) for path in paths], functions=functions("snapshot"))
+    program = Script(probes=[("room", path) for path in paths], functions=functions("snapshot"))
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=60))
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.stopped(host) from None
     return tuple(Room(where=host.name, path=words[1], free=int(words[2]), total=int(words[3]), device=words[4])
                  for words in records if words[0] == "room")

@@ -16,8 +16,8 @@ from clusterctl.errors import IntegrityError, Refused, Stopped, Unreachable
 from clusterctl.etcd import bolt, room
 from clusterctl.etcd.members import Membership, MemberState
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, functions
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, functions
+from clusterctl.ssh.transport import ConnectionLost
 
 STATE = "/var/lib/clusterctl"
 """Where programs on machines keep their files."""
@@ -96,13 +96,13 @@ def restore(session: Session, place: Place, path: Path) -> tuple[int, int]:
 
 
 def _restore_there(session: Session, host: Host, path: Path) -> tuple[int, int]:
-    program = Program(blobs={"snapshot": path}, probes=(("snapshot", "snapshot"),), functions=functions("snapshot"))
+    program = Script(blobs={"snapshot": path}, probes=(("snapshot", "snapshot"),), functions=functions("snapshot"))
     answer: list[str] = []
     try:
         for words in session.engine.transports[host.name].stream(program, silence=SECONDS):
             if words[0] == "snapshot":
                 answer = words[1:]
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.stopped(host) from None
     except Refused as error:
         raise Stopped(error.message, where=error.where, hint=error.hint, code="etcd.scratch-no-room") from None

@@ -16,7 +16,7 @@ OTHERS_SECONDS = 60.0
 """How long the others may take to be well before the next one is interrupted, in seconds."""
 
 
-class Serving:
+class ClusterGates:
     """Asks the control planes and members that serve already.
 
     ``fleet``: facts of the hosts that were looked at. One that was not, as it is of no

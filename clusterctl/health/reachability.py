@@ -16,9 +16,9 @@ from clusterctl.health.ports import Answers, Pair
 from clusterctl.plan.planner import Plan, StagePlan
 from clusterctl.resources.firewall import Firewall
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 from clusterctl.shell.facts import Facts
-from clusterctl.ssh.transport import Cut
+from clusterctl.ssh.transport import ConnectionLost
 
 SILENCE = 60.0
 """How long a machine may be silent, in seconds. Its program reports several times a second once it runs."""
@@ -37,7 +37,7 @@ def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Ans
             running = _read(transport.stream(_program("reach", words), silence=SILENCE), lambda record: take(host, record))
             if running:
                 list(transport.stream(_program("reach_end", running), silence=SILENCE))
-        except (Cut, ClusterctlError) as error:
+        except (ConnectionLost, ClusterctlError) as error:
             session.engine.events.note(f"{host.name}: its ports are not probed: {error}")
 
     def take(host: Host, record: list[str]) -> bool:
@@ -50,8 +50,8 @@ def probe(session: Session, wanted: Sequence[Pair], new: Collection[str]) -> Ans
     return answers
 
 
-def _program(kind: str, words: Sequence[str]) -> Program:
-    return Program(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
+def _program(kind: str, words: Sequence[str]) -> Script:
+    return Script(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
 
 
 def _read(records: Iterator[list[str]], take: Callable[[list[str]], bool]) -> list[str]:

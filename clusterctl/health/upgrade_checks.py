@@ -21,7 +21,7 @@ from clusterctl.kube.disruption import Drain
 from clusterctl.plan import running
 from clusterctl.plan.planner import Plan
 from clusterctl.plan.stages import context_of
-from clusterctl.resources.program import ROOT, Program
+from clusterctl.resources.binary import ROOT, Binary
 from clusterctl.session.session import Session
 from clusterctl.shell import Call
 from clusterctl.shell.facts import Facts
@@ -113,7 +113,7 @@ def room(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Refused]:
     """Twice what is staged must fit below /opt: archives are unpacked beside themselves."""
     wanted: dict[str, int] = {}
     for _, host, change in plan.changes:
-        if isinstance(change.resource, Program):
+        if isinstance(change.resource, Binary):
             wanted[host.name] = wanted.get(host.name, 0) + int(getattr(change.resource.source, "size", 0))
     for name, size in wanted.items():
         space = facts[name].space.get("/opt")

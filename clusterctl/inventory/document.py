@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from clusterctl.errors import InputError
-from clusterctl.inventory.findings import Findings, Place, looks_secret
+from clusterctl.inventory.findings import Diagnostics, Place, looks_secret
 
 MOST_BYTES = 1024 * 1024
 MOST_OF_A_LISTING = 64 * 1024 * 1024
@@ -129,7 +129,7 @@ def too_large(where: str, most: int) -> InputError:
                       hint="the JSON of ansible-inventory --list may have 64 MiB" if most == MOST_BYTES else "")
 
 
-def parse(content: bytes, file: str, findings: Findings, root: str = "", *, secret: bool = False) -> Node | None:
+def parse(content: bytes, file: str, findings: Diagnostics, root: str = "", *, secret: bool = False) -> Node | None:
     """The tree of a document, or None where it is empty; syntax errors are raised, other problems collected.
 
     ``secret``: the document was decrypted.
@@ -192,7 +192,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
 class _Builder:
     """Turns parser events into nodes. What an alias stands for is shared, and counted as if it were written out."""
 
-    def __init__(self, events: Iterator[Any], file: str, findings: Findings, secret: bool) -> None:
+    def __init__(self, events: Iterator[Any], file: str, findings: Diagnostics, secret: bool) -> None:
         self.events, self.file, self.findings, self.secret = events, file, findings, secret
         self.anchors: dict[str, tuple[Node, int, int] | None] = {}
         """Node, number of nodes in it, and levels of it; None while it is being read."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
 from clusterctl.inventory.document import MOST_OF_A_LISTING, Node, bare
-from clusterctl.inventory.findings import Findings, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, did_you_mean
 from clusterctl.inventory.groups import Group, Tree, add_child, add_host
 from clusterctl.inventory.names import GROUP_KEYS, near_cluster
 
@@ -37,7 +37,7 @@ def run_program(path: Path, deadline: float = DEADLINE) -> bytes:
                cwd=program.parent)
 
 
-def read_listing(tree: Tree, root: Node, entries: dict[str, Node], findings: Findings) -> None:
+def read_listing(tree: Tree, root: Node, entries: dict[str, Node], findings: Diagnostics) -> None:
     """Add the groups of what ``ansible-inventory --list`` or a program prints to a tree. Raises InputError."""
     meta = entries.get("_meta")
     hostvars = _entries(meta, findings).get("hostvars") if meta else None
@@ -70,7 +70,7 @@ def _hoist_settings(everything: Group, variables: dict[str, dict[str, Node]]) ->
             everything.variables[name] = first
 
 
-def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Findings) -> None:
+def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Diagnostics) -> None:
     node, variables = entry
     parts = {"hosts": node} if isinstance(node.value, list) else _entries(node, findings)
     for key, value in parts.items():
@@ -84,7 +84,7 @@ def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str,
         group.variables.update(_entries(settings, findings))
 
 
-def _entries(node: Node, findings: Findings) -> dict[str, Node]:
+def _entries(node: Node, findings: Diagnostics) -> dict[str, Node]:
     if isinstance(node.value, dict):
         return node.value
     if node.value is not None:
@@ -92,7 +92,7 @@ def _entries(node: Node, findings: Findings) -> dict[str, Node]:
     return {}
 
 
-def _names(node: Node | None, findings: Findings) -> list[Node]:
+def _names(node: Node | None, findings: Diagnostics) -> list[Node]:
     if node is None or node.value is None:
         return []
     if not isinstance(node.value, list) or not all(isinstance(item.value, str) for item in node.value):

@@ -30,7 +30,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Findings:
+class Diagnostics:
     """Collects all problems, so that people mend a file once."""
 
     problems: list[tuple[Place, InputError]] = field(default_factory=list)

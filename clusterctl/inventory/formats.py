@@ -9,7 +9,7 @@ from clusterctl.errors import InputError
 from clusterctl.inventory import vault
 from clusterctl.inventory.document import MOST_BYTES, MOST_OF_A_LISTING, decode, parse, read_bytes, too_large
 from clusterctl.inventory.dynamic import is_program, read_listing, run_program
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.groups import Tree, read_groups, settle
 from clusterctl.inventory.ini import looks_like_ini, read_ini
 from clusterctl.inventory.json_listing import read_large
@@ -19,7 +19,7 @@ _LARGE = 64 * 1024
 """Bytes from which on a listing is read without the place of each variable."""
 
 
-def read_tree(sources: Sources, findings: Findings) -> tuple[Tree, Place]:
+def read_tree(sources: Sources, findings: Diagnostics) -> tuple[Tree, Place]:
     """Return the groups of all sources, and where the first one begins. Raises InputError."""
     files = sources.files()
     start = Place(shown(files[0]))
@@ -38,7 +38,7 @@ def read_tree(sources: Sources, findings: Findings) -> tuple[Tree, Place]:
     return tree, start
 
 
-def _read(path: Path, sources: Sources, tree: Tree, findings: Findings) -> bool:
+def _read(path: Path, sources: Sources, tree: Tree, findings: Diagnostics) -> bool:
     """Read one file; False where nothing is in it."""
     name = shown(path)
     if path != STDIN and path not in sources.instead and is_program(path):
@@ -73,7 +73,7 @@ def _content(path: Path, sources: Sources) -> bytes:
     return content
 
 
-def _read_json(content: bytes, name: str, tree: Tree, findings: Findings, *, program: bool = False) -> bool:
+def _read_json(content: bytes, name: str, tree: Tree, findings: Diagnostics, *, program: bool = False) -> bool:
     """Read a map in braces: a listing by ``ansible-inventory`` or a program where it has ``_meta``, else groups."""
     if len(content) > _LARGE and (program or b'"_meta"' in content):
         read_large(tree, content, name, findings)

@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from clusterctl.errors import InputError
 from clusterctl.inventory import values
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.names import GROUP_KEYS
 
 MOST_HOSTS = 5000  # as many nodes as Kubernetes allows
@@ -77,7 +77,7 @@ class Tree:
                              code="inventory.too-many-hosts")
 
 
-def read_groups(tree: Tree, root: Node, findings: Findings) -> None:
+def read_groups(tree: Tree, root: Node, findings: Diagnostics) -> None:
     """Add the groups of an inventory in YAML to a tree; top-level keys are groups."""
     for name, node in _map(root, findings).items():
         if name == "plugin" and isinstance(node.value, str):
@@ -90,12 +90,12 @@ def read_groups(tree: Tree, root: Node, findings: Findings) -> None:
             _read_group(tree, name, node, findings)
 
 
-def _refuse_misplaced(node: Node, findings: Findings) -> None:
+def _refuse_misplaced(node: Node, findings: Diagnostics) -> None:
     findings.refuse(node.key, f"{node.path}: the settings belong in all.vars or group_vars/all",
                     "write them as all: {vars: {cluster: ...}}", code="inventory.cluster-misplaced")
 
 
-def _map(node: Node, findings: Findings) -> dict[str, Node]:
+def _map(node: Node, findings: Diagnostics) -> dict[str, Node]:
     """The entries of a map; nothing at all counts as an empty one."""
     if isinstance(node.value, dict):
         return node.value
@@ -104,7 +104,7 @@ def _map(node: Node, findings: Findings) -> dict[str, Node]:
     return {}
 
 
-def _read_group(tree: Tree, name: str, node: Node, findings: Findings) -> None:
+def _read_group(tree: Tree, name: str, node: Node, findings: Diagnostics) -> None:
     group = tree.group(name, node.key)
     for key, value in _map(node, findings).items():
         if key == "cluster":
@@ -120,7 +120,7 @@ def _read_group(tree: Tree, name: str, node: Node, findings: Findings) -> None:
             _read_entry(tree, group, key, (inner, item), findings)
 
 
-def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], findings: Findings) -> None:
+def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], findings: Diagnostics) -> None:
     name, node = entry
     if key == "vars":
         group.variables[name] = node
@@ -131,7 +131,7 @@ def _read_entry(tree: Tree, group: Group, key: str, entry: tuple[str, Node], fin
         add_hosts(tree, group, name, (node.key, _map(node, findings)), findings)
 
 
-def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Findings) -> bool:
+def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Diagnostics) -> bool:
     """Put a group below another one; False where it cannot be there."""
     if child == "all":
         findings.refuse(place, f"all holds every group, and cannot be a child of {group.name}",
@@ -142,7 +142,7 @@ def add_child(tree: Tree, group: Group, child: str, place: Place, findings: Find
     return child in group.children
 
 
-def add_hosts(tree: Tree, group: Group, pattern: str, entry: tuple[Place, Variables], findings: Findings) -> None:
+def add_hosts(tree: Tree, group: Group, pattern: str, entry: tuple[Place, Variables], findings: Diagnostics) -> None:
     """Put the hosts of a pattern in a group. ``name:22`` gives hosts that are new the variable ansible_port, as in Ansible."""
     place, variables = entry
     port = _PORT.fullmatch(pattern) if len(pattern) < 512 else None
@@ -169,7 +169,7 @@ def add_host(tree: Tree, group: Group, host: str, entry: tuple[Place, Variables]
         raise InputError(f"more than {MOST_HOSTS} hosts", where=str(place), code="inventory.too-many-hosts")
 
 
-def expand(pattern: str, place: Place, findings: Findings) -> Iterator[str]:
+def expand(pattern: str, place: Place, findings: Diagnostics) -> Iterator[str]:
     """The names of a pattern with Ansible's ranges: ``w[1:3]``, ``w[01:03]``, ``w[a:c]``, ``w[0:10:2]``."""
     found = _RANGE.search(pattern)
     if found is None or len(pattern) > 253:
@@ -210,7 +210,7 @@ def _numbers(begin: int, end: int, step: int) -> range:
     return range(begin, end + 1, step)
 
 
-def settle(tree: Tree, findings: Findings) -> None:
+def settle(tree: Tree, findings: Diagnostics) -> None:
     """How far each group is from ``all``, at most, and its priority; groups that contain themselves are refused."""
     for group in tree.groups.values():
         for child in group.children:
@@ -229,7 +229,7 @@ def settle(tree: Tree, findings: Findings) -> None:
             tree.groups[name].depth = 1 + max(tree.groups[parent].depth for parent in above)
 
 
-def add_dynamic_groups(tree: Tree, findings: Findings) -> None:
+def add_dynamic_groups(tree: Tree, findings: Diagnostics) -> None:
     """Put kubespray's groups into ``k8s_cluster`` where an inventory does not.
 
     Its playbooks do so at run time (roles/dynamic_groups), so that group_vars/k8s_cluster counts without the group, too.

@@ -14,7 +14,7 @@ from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.groups import Variables
 from clusterctl.inventory.secrets import Secret
 from clusterctl.ssh.ssh_options import parse
@@ -36,7 +36,7 @@ SECRET_HINT = ("give the sudo password by CLUSTERCTL_SUDO_PASSWORD, --sudo-passw
 class HostReader:
     """Reads one host's variables; what is wrong with them goes to the findings."""
 
-    def __init__(self, names: tuple[str, str], place: Place, variables: Variables, findings: Findings) -> None:
+    def __init__(self, names: tuple[str, str], place: Place, variables: Variables, findings: Diagnostics) -> None:
         """``names``: in the inventory, and as a node."""
         self.written, self.name = names
         self.place = place
@@ -239,7 +239,7 @@ class HostReader:
         return tuple(found.values())
 
 
-def read_taint(node: Node, findings: Findings) -> Taint | None:
+def read_taint(node: Node, findings: Diagnostics) -> Taint | None:
     """A taint from ``key=value:Effect`` or from a map of key, value and effect."""
     if isinstance(node.value, dict):
         for key, item in node.value.items():
@@ -268,7 +268,7 @@ def is_label_key(key: str) -> bool:
     return bool(_LABEL_NAME.fullmatch(name)) and (not slash or (bool(DNS_NAME.fullmatch(prefix)) and len(prefix) <= 253))
 
 
-def check_names(variables: Variables, findings: Findings) -> None:
+def check_names(variables: Variables, findings: Diagnostics) -> None:
     """Refuse secrets and misspelt names; remember which names mean nothing here."""
     for name, node in variables.items():
         if name in names.USED or name in kubespray.NAMES or name == "cluster":

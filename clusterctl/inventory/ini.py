@@ -8,7 +8,7 @@ import shlex
 import warnings
 
 from clusterctl.inventory.document import Node, decode, python_node
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.groups import Group, Tree, Variables, add_child, add_hosts
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
@@ -27,7 +27,7 @@ def looks_like_ini(text: str) -> bool:
     return False
 
 
-def read_ini(tree: Tree, content: bytes, file: str, findings: Findings) -> None:
+def read_ini(tree: Tree, content: bytes, file: str, findings: Diagnostics) -> None:
     """Add the groups and hosts of an INI inventory to a tree. Raises InputError; most problems are collected."""
     reader = _Reader(tree, file, findings)
     for number, line in enumerate(decode(content, file).splitlines(), 1):
@@ -38,7 +38,7 @@ def read_ini(tree: Tree, content: bytes, file: str, findings: Findings) -> None:
 class _Reader:
     """Reads line by line, as in Ansible's plugin ``ini``: hosts before the first section belong to ``ungrouped``."""
 
-    def __init__(self, tree: Tree, file: str, findings: Findings) -> None:
+    def __init__(self, tree: Tree, file: str, findings: Diagnostics) -> None:
         self.tree, self.file, self.findings = tree, file, findings
         self.declared = {"all", "ungrouped", *tree.groups}
         self.awaited: dict[str, tuple[Place, str]] = {}

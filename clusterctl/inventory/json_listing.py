@@ -9,7 +9,7 @@ from bisect import bisect_right
 from clusterctl.errors import InputError
 from clusterctl.inventory.document import Node, decode, python_node
 from clusterctl.inventory.dynamic import read_listing
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.groups import Tree
 from clusterctl.inventory.names import is_read
 
@@ -17,7 +17,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-def read_large(tree: Tree, content: bytes, name: str, findings: Findings) -> None:
+def read_large(tree: Tree, content: bytes, name: str, findings: Diagnostics) -> None:
     """Add the groups of a listing to a tree. Variables that mean nothing here are named in the findings, and not kept."""
     reader = _Reader(decode(content, name), name, findings)
     try:
@@ -35,7 +35,7 @@ def read_large(tree: Tree, content: bytes, name: str, findings: Findings) -> Non
 
 
 class _Reader:
-    def __init__(self, text: str, file: str, findings: Findings) -> None:
+    def __init__(self, text: str, file: str, findings: Diagnostics) -> None:
         self.text, self.file, self.findings = text, file, findings
         self.lines = [0, *(found.end() for found in re.finditer("\n", text))]
         self.position = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.versions import SUPPORTED_MINORS, minor
 from clusterctl.inventory.document import Node, bare
-from clusterctl.inventory.findings import Findings
+from clusterctl.inventory.findings import Diagnostics
 from clusterctl.inventory.values import is_template
 
 Variables = Mapping[str, Node]
@@ -40,7 +40,7 @@ class Translation:
         return [path for path in found if not of_host or path.split(".")[0] in HostSettings.model_fields]
 
 
-def translate(variables: Variables, explicit: Node | None, findings: Findings, *, of_host: bool = False) -> Node | None:
+def translate(variables: Variables, explicit: Node | None, findings: Diagnostics, *, of_host: bool = False) -> Node | None:
     """Return the variable ``cluster`` that kubespray's variables of a host mean; None where there are none.
 
     ``of_host``: only settings that may differ between hosts. ``explicit``: the inventory's own variable ``cluster``. A variable
@@ -68,7 +68,7 @@ def translate(variables: Variables, explicit: Node | None, findings: Findings, *
     return root
 
 
-def _report(name: str, node: Node, rule: Translation, why: str, decided: Node | None, findings: Findings) -> None:
+def _report(name: str, node: Node, rule: Translation, why: str, decided: Node | None, findings: Diagnostics) -> None:
     if decided is not None:
         findings.note(f"{name}: {_shown(node)} is not followed: cluster.{rule.path} is {_text(bare(decided))}")
     elif rule.required:

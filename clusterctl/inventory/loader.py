@@ -12,7 +12,7 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, rules
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
@@ -46,7 +46,7 @@ class Inventory:
 def read(given: Path | Sources) -> Inventory:
     """Read an inventory whole; raises InputError, or Problems made of them."""
     sources = Sources.of(given)
-    findings = Findings(passwords=sources.passwords)
+    findings = Diagnostics(passwords=sources.passwords)
     tree, start = read_tree(sources, findings)
     add_dynamic_groups(tree, findings)
     reader = _Reader(tree, VarsFiles(sources.folders, findings), findings)
@@ -83,7 +83,7 @@ class _Own(NamedTuple):
 class _Reader:
     """Reads the hosts and settings of a tree of groups and the files beside it."""
 
-    def __init__(self, tree: Tree, files: VarsFiles, findings: Findings) -> None:
+    def __init__(self, tree: Tree, files: VarsFiles, findings: Diagnostics) -> None:
         self.tree, self.files, self.findings = tree, files, findings
         self.provenance: dict[str, Node | None] = {}
         self.written: dict[str, str] = {}

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
 from clusterctl.cluster.model import DNS_NAME, Role
-from clusterctl.inventory.findings import Findings, Place, distance
+from clusterctl.inventory.findings import Diagnostics, Place, distance
 from clusterctl.inventory.groups import Tree
 from clusterctl.inventory.names import FOREIGN_GROUPS, FORMER_GROUPS, ROLE_GROUPS
 
@@ -20,7 +20,7 @@ _OTHERS = frozenset((*_CERTAIN, *FOREIGN_GROUPS, "all", "ungrouped", "k8s_cluste
                      "calico-rr", "bastion"))
 
 
-def assign(tree: Tree, start: Place, findings: Findings) -> Roles:
+def assign(tree: Tree, start: Place, findings: Diagnostics) -> Roles:
     """Return the roles of each host that has one; the others are left alone, with a note."""
     members: dict[str, list[str]] = {}
     for host in tree.host_places:
@@ -39,7 +39,7 @@ def assign(tree: Tree, start: Place, findings: Findings) -> Roles:
     return {host: found[host] for host in tree.host_places if host in found}
 
 
-def _role_groups(members: Mapping[str, Iterable[str]], findings: Findings) -> dict[str, Role]:
+def _role_groups(members: Mapping[str, Iterable[str]], findings: Diagnostics) -> dict[str, Role]:
     """The groups that count. Those of others do where no certain one says which hosts are the control plane."""
     used = {name: role for name, role in _CERTAIN.items() if name in members}
     for name, role in used.items():
@@ -58,7 +58,7 @@ def _role_groups(members: Mapping[str, Iterable[str]], findings: Findings) -> di
     return used
 
 
-def _refuse_near_misses(tree: Tree, members: Mapping[str, list[str]], found: Roles, findings: Findings) -> None:
+def _refuse_near_misses(tree: Tree, members: Mapping[str, list[str]], found: Roles, findings: Diagnostics) -> None:
     """Refuse a group that is nearly called as a role's, unless its hosts have the role anyway."""
     for name, hosts in members.items():
         meant = _meant(name)
@@ -83,7 +83,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").removesuffix("s")
 
 
-def _note_others(tree: Tree, found: Roles, start: Place, findings: Findings) -> None:
+def _note_others(tree: Tree, found: Roles, start: Place, findings: Diagnostics) -> None:
     others = [host for host in tree.host_places if host not in found]
     bastions = [host for host in others if [group.name for group in tree.groups_of(host)] == ["bastion"]]
     for name in bastions:
@@ -103,7 +103,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def node_names(tree: Tree, hosts: Iterable[str], findings: Findings) -> dict[str, str]:
+def node_names(tree: Tree, hosts: Iterable[str], findings: Diagnostics) -> dict[str, str]:
     """Return the names of nodes by those in the inventory: lower case, '-' for '_', and a name for an address."""
     names: dict[str, str] = {}
     taken: dict[str, str] = {}

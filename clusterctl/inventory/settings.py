@@ -15,7 +15,7 @@ from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Settings, Versions
 from clusterctl.cluster.versions import known_versions
 from clusterctl.inventory.document import Node, quoted
-from clusterctl.inventory.findings import Findings, Place, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
 
 _BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le"), "greater_than": ("more than", "gt"),
@@ -30,7 +30,7 @@ T = TypeVar("T", bound=BaseModel)
 _KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
 
-def read_settings(node: Node | None, findings: Findings) -> Settings | None:
+def read_settings(node: Node | None, findings: Diagnostics) -> Settings | None:
     """The settings, all defaults where there are none; None where something is wrong."""
     if node is None:
         return Settings.model_validate({})
@@ -43,7 +43,7 @@ def read_settings(node: Node | None, findings: Findings) -> Settings | None:
     return _read(Settings, node, findings)
 
 
-def read_host_settings(node: Node | None, findings: Findings) -> HostSettings | None:
+def read_host_settings(node: Node | None, findings: Diagnostics) -> HostSettings | None:
     """Return the settings of one host from all of its variable ``cluster``; None where something is wrong."""
     if node is None:
         return HostSettings.model_validate({})
@@ -53,7 +53,7 @@ def read_host_settings(node: Node | None, findings: Findings) -> HostSettings | 
     return _read(HostSettings, replace(node, value=own), findings)
 
 
-def _read(model: type[T], node: Node, findings: Findings) -> T | None:
+def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
     before = len(findings.problems)
     try:
         settings = model.model_validate(plain(node, findings))
@@ -82,7 +82,7 @@ def _over(weak: Node, strong: Node) -> Node:
         key: _over(below[key], item) if key in below else item for key, item in strong.value.items()})
 
 
-def refuse_cluster_wide(node: Node, findings: Findings) -> None:
+def refuse_cluster_wide(node: Node, findings: Diagnostics) -> None:
     """Refuse settings of a group or host that are one for the whole cluster, or none at all."""
     if not isinstance(node.value, dict):
         findings.refuse(node.place, f"{node.path}: a map is wanted, not {node.kind}")
@@ -99,7 +99,7 @@ def refuse_cluster_wide(node: Node, findings: Findings) -> None:
                             f"{', '.join(HostSettings.model_fields)}")
 
 
-def _refuse_coerced(node: Node, taken: Any, findings: Findings) -> None:
+def _refuse_coerced(node: Node, taken: Any, findings: Diagnostics) -> None:
     """Refuse what pydantic kindly made something else of, such as "yes" of true: editors go by the schema."""
     if isinstance(node.value, dict):
         for key, item in node.value.items():
@@ -112,7 +112,7 @@ def _refuse_coerced(node: Node, taken: Any, findings: Findings) -> None:
         findings.refuse(node.place, f"{node.path}: {message}", hint)
 
 
-def read_versions(settings: Settings, node: Node | None, findings: Findings) -> Versions | None:
+def read_versions(settings: Settings, node: Node | None, findings: Diagnostics) -> Versions | None:
     """The versions that the settings lead to."""
     products = [name for name in Versions.model_fields if name != "kubernetes"]
     unknown = [name for name in settings.versions if name not in products]
@@ -137,7 +137,7 @@ def _first_line(error: ValueError) -> str:
     return str(error).splitlines()[0]
 
 
-def plain(node: Node, findings: Findings) -> object:
+def plain(node: Node, findings: Diagnostics) -> object:
     """The values without their positions; what nobody means is refused on the way."""
     if isinstance(node.value, dict):
         return {key: plain(item, findings) for key, item in node.value.items()}
@@ -171,7 +171,7 @@ def _inner(node: Node, step: str | int) -> Node | None:
     return None
 
 
-def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings: Findings) -> None:
+def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings: Diagnostics) -> None:
     kind, loc = entry["type"], entry["loc"]
     node, steps = descend(root, loc)
     if node.odd or node.sealed:

@@ -14,7 +14,7 @@ import yaml
 
 from clusterctl.errors import InputError
 from clusterctl.inventory.document import Node, parse, read_bytes
-from clusterctl.inventory.findings import Findings, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, did_you_mean
 from clusterctl.inventory.settings import plain
 from clusterctl.local.storage import write_whole
 
@@ -140,7 +140,7 @@ def _is_in(word: str, network: ipaddress.IPv4Network) -> bool:
 
 def read_config(path: Path) -> tuple[ipaddress.IPv4Network, object]:
     """The machines' network and the cluster's settings; the rest of the file is the Vagrantfile's business."""
-    findings = Findings()
+    findings = Diagnostics()
     root = parse(read_bytes(path), str(path), findings)
     entries = _config_entries(root, str(path), findings)
     findings.raise_problems()
@@ -154,7 +154,7 @@ def read_config(path: Path) -> tuple[ipaddress.IPv4Network, object]:
         raise InputError(f"{written!r} is not an IPv4 network", where=where, code="vagrant.network") from None
 
 
-def _config_entries(root: Node | None, file: str, findings: Findings) -> Mapping[str, Node]:
+def _config_entries(root: Node | None, file: str, findings: Diagnostics) -> Mapping[str, Node]:
     if root is None:
         return {}
     if not isinstance(root.value, dict):

@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 from clusterctl.inventory.document import VAULT_HINT, Node, quoted
-from clusterctl.inventory.findings import Findings, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, did_you_mean
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
@@ -18,12 +18,12 @@ def is_template(text: str) -> bool:
     return bool(_TEMPLATE.search(text))
 
 
-def refuse_sealed(node: Node, findings: Findings) -> None:
+def refuse_sealed(node: Node, findings: Diagnostics) -> None:
     findings.refuse(node.place, f"{node.path}: is encrypted with ansible-vault, and its value is needed", VAULT_HINT,
                     code="inventory.vaulted")
 
 
-def text(node: Node, findings: Findings) -> str | None:
+def text(node: Node, findings: Diagnostics) -> str | None:
     """One line of text that YAML cannot take for anything else."""
     if node.sealed:
         refuse_sealed(node, findings)
@@ -44,14 +44,14 @@ def text(node: Node, findings: Findings) -> str | None:
     return node.value
 
 
-def label(node: Node, findings: Findings) -> str | None:
+def label(node: Node, findings: Diagnostics) -> str | None:
     """Return the text of a label's value; of true, false and whole numbers, which kubespray takes, the text as written."""
     if not node.odd and (node.written in ("true", "false") or type(node.value) is int) and not isinstance(node.value, str):
         return node.written
     return text(node, findings)
 
 
-def integer(node: Node, findings: Findings, least: int, most: int) -> int | None:
+def integer(node: Node, findings: Diagnostics, least: int, most: int) -> int | None:
     """A whole number; Ansible's users also write it in quotes."""
     value = node.value
     if isinstance(value, str) and not node.odd and re.fullmatch(r"[1-9][0-9]{0,8}", value):
@@ -62,7 +62,7 @@ def integer(node: Node, findings: Findings, least: int, most: int) -> int | None
     return value
 
 
-def flag(node: Node, findings: Findings) -> bool | None:
+def flag(node: Node, findings: Diagnostics) -> bool | None:
     """True or false, also as the words that Ansible accepts."""
     if isinstance(node.value, bool):
         return node.value
@@ -73,7 +73,7 @@ def flag(node: Node, findings: Findings) -> bool | None:
     return _WORDS[word]
 
 
-def one_of(node: Node, findings: Findings, *wanted: str) -> str | None:
+def one_of(node: Node, findings: Diagnostics, *wanted: str) -> str | None:
     value = text(node, findings)
     if value is None or value in wanted:
         return value
@@ -82,7 +82,7 @@ def one_of(node: Node, findings: Findings, *wanted: str) -> str | None:
     return None
 
 
-def address(node: Node, findings: Findings) -> ipaddress.IPv4Address | None:
+def address(node: Node, findings: Diagnostics) -> ipaddress.IPv4Address | None:
     value = text(node, findings)
     if value is None:
         return None

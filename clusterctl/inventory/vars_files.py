@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clusterctl.errors import InputError
 from clusterctl.inventory.document import Node, parse, read_bytes
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.vault import HEADER
 
 _SUFFIXES = ("", ".yaml", ".yml", ".json")
@@ -19,7 +19,7 @@ _MOST_DEPTH = 5
 class VarsFiles:
     """Reads each group's and host's files at most once. ``folders``: those of the sources, of which a later one wins."""
 
-    def __init__(self, folders: Sequence[Path], findings: Findings) -> None:
+    def __init__(self, folders: Sequence[Path], findings: Diagnostics) -> None:
         self.folders = folders
         self.findings = findings
         self._known: dict[tuple[Path, str, str], dict[str, Node]] = {}

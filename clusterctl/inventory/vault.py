@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from clusterctl.errors import InputError
 
 if TYPE_CHECKING:
-    from clusterctl.inventory.findings import Findings
+    from clusterctl.inventory.findings import Diagnostics
 
 HEADER = b"$ANSIBLE_VAULT;"
 _DEADLINE = 60.0
@@ -59,7 +59,7 @@ class Passwords:
         return self._known[content]
 
 
-def opened(content: bytes, where: str, findings: Findings) -> bytes:
+def opened(content: bytes, where: str, findings: Diagnostics) -> bytes:
     """Return an inventory's content, decrypted where it is encrypted. Raises InputError."""
     if not content.startswith(HEADER):
         return content

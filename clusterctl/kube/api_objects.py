@@ -35,7 +35,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     limited = bool(session.options.limit)
     wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
-    if not born or not running.live(facts):
+    if not born or not running.is_bootstrapped(facts):
         whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
         return ApiState(tuple(ObjectChange(item, "create") for item in whole))
     api = session.any_api(born)

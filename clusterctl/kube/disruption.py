@@ -12,7 +12,7 @@ LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class DrainPolicy:
     """How far a drain may go. ``timeout`` in seconds for each node; ``grace_period`` in seconds, None: each pod's own."""
 
     timeout: float = 300.0
@@ -71,14 +71,14 @@ class Drain:
         }
 
 
-def plan(node: Object, pods: Iterable[Object], budgets: Sequence[Object], policy: Policy) -> Drain:
+def plan_drain(node: Object, pods: Iterable[Object], budgets: Sequence[Object], policy: DrainPolicy) -> Drain:
     """What draining a node would do, from the node, its pods and all PodDisruptionBudgets."""
     meta = node["metadata"]
     by_hand = bool(node["spec"].get("unschedulable")) and CORDONED_FOR not in (meta.get("annotations") or {})
     return Drain(node=meta["name"], pods=tuple(_pod(pod, budgets, policy) for pod in pods), by_hand=by_hand)
 
 
-def _pod(pod: Object, budgets: Sequence[Object], policy: Policy) -> Pod:
+def _pod(pod: Object, budgets: Sequence[Object], policy: DrainPolicy) -> Pod:
     meta = pod["metadata"]
     kind = pod_kind(pod)
     evict = kind == "evict"
@@ -89,7 +89,8 @@ def _pod(pod: Object, budgets: Sequence[Object], policy: Policy) -> Pod:
         kind=kind,
         refused=_refusal(pod, policy) if evict else "",
         warning="uses a hostPath volume, whose data stays on the machine" if evict and _volumes(pod, "hostPath") else "",
-        budgets=tuple(budget_name(budget) for budget in budgets if selects(budget, pod) and not allowed(budget)) if evict else (),
+        budgets=tuple(budget_name(budget) for budget in budgets
+                      if evict and selects(budget, pod) and not allowed_disruptions(budget)),
     )
 
 
@@ -112,7 +113,7 @@ def _volumes(pod: Object, kind: str) -> list[str]:
     return [volume["name"] for volume in pod["spec"].get("volumes") or () if kind in volume]
 
 
-def _refusal(pod: Object, policy: Policy) -> str:
+def _refusal(pod: Object, policy: DrainPolicy) -> str:
     if not _controller(pod) and not policy.force:
         return "nothing would start it again elsewhere (no controller): --force"
     safe = [name.strip() for name in str((pod["metadata"].get("annotations") or {}).get(LOCAL_VOLUMES, "")).split(",")]
@@ -126,12 +127,12 @@ def budget_name(budget: Object) -> str:
     return f"{budget['metadata']['namespace']}/{budget['metadata']['name']}"
 
 
-def allowed(budget: Object) -> int:
+def allowed_disruptions(budget: Object) -> int:
     """How many pods of a budget may go now."""
     return int(budget.get("status", {}).get("disruptionsAllowed", 0))
 
 
-def never(budget: Object) -> bool:
+def never_allows(budget: Object) -> bool:
     """Whether a budget allows no disruption even when all of its pods are healthy."""
     status = budget.get("status", {})
     return int(status.get("desiredHealthy", 0)) >= int(status.get("expectedPods", 0)) > 0

@@ -11,7 +11,7 @@ from clusterctl.errors import InputError, Problems, Refused, Stopped
 from clusterctl.kube import disruption
 from clusterctl.kube.client import CORDONED_FOR, Api, ApiError, Object
 from clusterctl.kube.client import cordoned_for as cordoned_for
-from clusterctl.kube.disruption import Drain, Pod, Policy
+from clusterctl.kube.disruption import Drain, DrainPolicy, Pod
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 """Seconds between two attempts to evict a pod that its budget protects."""
@@ -20,7 +20,7 @@ Apis = Callable[[], Api]
 """Gives an API server that is ready; raises Stopped."""
 
 
-def look(api: Api, names: Iterable[str], policy: Policy) -> tuple[Drain, ...]:
+def look(api: Api, names: Iterable[str], policy: DrainPolicy) -> tuple[Drain, ...]:
     """What draining these nodes would do. Raises ApiError, and InputError for a node that the cluster does not have."""
     nodes = api.nodes()
     budgets = api.look("/apis/policy/v1/poddisruptionbudgets")["items"]
@@ -28,7 +28,7 @@ def look(api: Api, names: Iterable[str], policy: Policy) -> tuple[Drain, ...]:
     for name in names:
         if name not in nodes:
             raise InputError(f"the cluster has no node {name!r}", hint=f"it has {', '.join(sorted(nodes))}", code="node.unknown")
-        found.append(disruption.plan(nodes[name], pods_of(api, name), budgets, policy))
+        found.append(disruption.plan_drain(nodes[name], pods_of(api, name), budgets, policy))
     return tuple(found)
 
 
@@ -101,7 +101,7 @@ class Eviction:
 
     apis: Apis
     node: str
-    policy: Policy
+    policy: DrainPolicy
     note: Callable[[str], None]
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _evicted: set[str] = field(default_factory=set)
@@ -127,7 +127,7 @@ class Eviction:
         api = self.apis()
         found = pods_of(api, self.node)
         budgets = api.look("/apis/policy/v1/poddisruptionbudgets")["items"] if self._waiting else ()
-        drain = disruption.plan(api.nodes()[self.node], found, budgets, self.policy)
+        drain = disruption.plan_drain(api.nodes()[self.node], found, budgets, self.policy)
         leaving = {pod["metadata"]["uid"] for pod in found if pod["metadata"].get("deletionTimestamp")}
         refuse_unsafe([drain])
         for pod in drain.evicted:
@@ -177,7 +177,7 @@ class Eviction:
         return f"not empty within {self.policy.timeout:.0f} s: " + ("; ".join(words) or last or "the API did not answer")
 
 
-def empty(apis: Apis, node: str, policy: Policy, note: Callable[[str], None], operation: str = "") -> None:
+def empty(apis: Apis, node: str, policy: DrainPolicy, note: Callable[[str], None], operation: str = "") -> None:
     """Cordon a node and drain it. A drain that fails takes its own cordon back. Raises Stopped, Refused.
 
     ``operation``: what it is done for, so that the node is uncordoned when that ends; none: a person wants it empty.
@@ -216,7 +216,7 @@ def waiting_texts(drains: Iterable[Drain]) -> list[str]:
 
 def hopeless(drains: Iterable[Drain], budgets: Sequence[Object]) -> list[str]:
     """Pods whose budgets never let them go, however healthy all pods are."""
-    never = {disruption.budget_name(budget) for budget in budgets if disruption.never(budget)}
+    never = {disruption.budget_name(budget) for budget in budgets if disruption.never_allows(budget)}
     return [
         f"{drain.node}: pod {pod.id}: PodDisruptionBudget {', '.join(sorted(never & set(pod.budgets)))} never allows a disruption"
         for drain in drains

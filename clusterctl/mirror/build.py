@@ -85,7 +85,7 @@ def _communicate(process: subprocess.Popen[str], ends: float, tick: Tick | None)
                 tick()
 
 
-class Workshop:
+class Builder:
     """Builds outputs of one recipe in a folder of its own."""
 
     def __init__(self, recipe: Recipe, folder: Path, tick: Tick | None = None) -> None:

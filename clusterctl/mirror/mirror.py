@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl.artifacts.catalog import CATALOG, built_in, parse_pins
-from clusterctl.artifacts.download import Patience, answers, digest, obtain
+from clusterctl.artifacts.download import Timeouts, answers, digest, obtain
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.artifacts.upstream import Upstream
 from clusterctl.errors import ClusterctlError, InputError, Locked, Refused, Stopped, raise_all
 from clusterctl.local.storage import make_folder, write_whole
-from clusterctl.mirror.build import Workshop, check_tools
+from clusterctl.mirror.build import Builder, check_tools
 from clusterctl.mirror.image import write_oci_archive
 from clusterctl.mirror.progress import Progress, Say
 from clusterctl.mirror.recipes import Output, Recipe
@@ -117,7 +117,7 @@ class Filled:
     errors: list[ClusterctlError] = field(default_factory=list)
 
 
-class Filling:
+class MirrorFill:
     """One run that adds what a mirror lacks."""
 
     def __init__(self, mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say) -> None:
@@ -160,7 +160,7 @@ class Filling:
             product, _, version = output.label.partition(" ")
             pin = built_in().get(output.path) or Upstream().find(product, version, self.arch).pin
             origin = {"downloaded_from": f"https://{pin.url or output.path}"}
-            obtain(origin["downloaded_from"], part, pin, Patience(), lambda done, total: tick())
+            obtain(origin["downloaded_from"], part, pin, Timeouts(), lambda done, total: tick())
         self.mirror.publish(part, output.path, origin)
 
     def build(self, work: Path) -> None:
@@ -203,7 +203,7 @@ class Filling:
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(dir=work))
         try:
-            shop = Workshop(recipe, folder, tick)
+            shop = Builder(recipe, folder, tick)
             built = shop.build(outputs)
             origin = {"source": recipe.c_source} if recipe.c_source else {"module": recipe.name, "go": go}
             for output in outputs:
@@ -220,7 +220,7 @@ class Filling:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _pack(self, shop: Workshop, output: Output, built: Mapping[str, Path]) -> Path:
+    def _pack(self, shop: Builder, output: Output, built: Mapping[str, Path]) -> Path:
         """The file as upstream would have it."""
         program = built[next(iter(output.packages))]
         if output.image is None and not output.members:
@@ -247,7 +247,7 @@ def fill(mirror: Mirror, recipes: Sequence[Recipe], arch: str, say: Say, *, upst
     with mirror.locked() as work:
         for path in mirror.verify() if verify else ():
             say(f"{path}: wrong, it is made again")
-        filling = Filling(mirror, recipes, arch, say)
+        filling = MirrorFill(mirror, recipes, arch, say)
         if upstream:
             filling.download(work)
         filling.build(work)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl.artifacts.catalog import Pin
-from clusterctl.artifacts.download import Patience, obtain, read_small
+from clusterctl.artifacts.download import Timeouts, obtain, read_small
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.mirror.image import write_layout
 
@@ -22,14 +22,14 @@ SMALL = 4 << 20
 """The largest manifest that a registry must take, in bytes."""
 
 
-def pull(reference: str, arch: str, target: Path, tick: Callable[[], None], patience: Patience | None = None) -> str:
+def pull(reference: str, arch: str, target: Path, tick: Callable[[], None], patience: Timeouts | None = None) -> str:
     """Write the image for linux/ARCH to ``target``; return the digest of its manifest, ``sha256:...``.
 
     Raises:
         IntegrityError: a manifest or a layer does not match its digest, or is no manifest (``artifact.mismatch``).
         InputError: there is no image for this architecture (``artifact.not-released``). Unreachable.
     """
-    wait = patience or Patience()
+    wait = patience or Timeouts()
     host, _, rest = reference.partition("/")
     name, _, tag = rest.rpartition(":")
     base = f"https://{host}/v2/{name}"
@@ -55,7 +55,7 @@ def pull(reference: str, arch: str, target: Path, tick: Callable[[], None], pati
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _manifest(url: str, patience: Patience) -> bytes:
+def _manifest(url: str, patience: Timeouts) -> bytes:
     return read_small(url, SMALL, patience, {"Accept": ", ".join((*INDEXES, *MANIFESTS))})
 
 

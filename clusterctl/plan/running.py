@@ -35,7 +35,7 @@ class Difference:
     wanted: str
 
 
-def live(fleet: Fleet) -> bool:
+def is_bootstrapped(fleet: Fleet) -> bool:
     """Return whether the cluster has been bootstrapped: some etcd member has served, also where its data is lost."""
     return any(facts["etcd"] in ("formed", "lost") for facts in fleet.values())
 
@@ -57,12 +57,12 @@ def pinned(cluster: Cluster) -> dict[str, str]:
     return {**named, **({"kubernetes": wanted} if wanted and not MINOR.fullmatch(wanted) else {})}
 
 
-def settle(cluster: Cluster, fleet: Fleet) -> Cluster:
+def pin_running(cluster: Cluster, fleet: Fleet) -> Cluster:
     """The cluster with the versions that it runs wherever the inventory names none; one that is not born yet, as it is.
 
     A newer clusterctl with newer defaults thus changes nothing by itself. Raises Refused for a version it does not know.
     """
-    if not live(fleet):
+    if not is_bootstrapped(fleet):
         return cluster
     named, found = pinned(cluster), versions_of(fleet)
     running = {name: max(versions, key=order) for name, versions in found.items() if name not in named}
@@ -83,7 +83,7 @@ def versions_for(kubernetes: str, overrides: Mapping[str, str]) -> Versions:
                       hint="use a clusterctl that knows this version") from None
 
 
-def differences(cluster: Cluster, fleet: Fleet) -> list[Difference]:
+def skewed(cluster: Cluster, fleet: Fleet) -> list[Difference]:
     """Where a machine of the cluster runs another version than is wanted."""
     wanted = cluster.versions.model_dump()
     return [
@@ -95,9 +95,9 @@ def differences(cluster: Cluster, fleet: Fleet) -> list[Difference]:
     ]
 
 
-def refuse_differences(cluster: Cluster, fleet: Fleet) -> None:
+def refuse_skewed(cluster: Cluster, fleet: Fleet) -> None:
     """``apply`` never changes a version of a cluster that runs. Raises Refused with what runs where."""
-    found = differences(cluster, fleet) if live(fleet) else []
+    found = skewed(cluster, fleet) if is_bootstrapped(fleet) else []
     if not found:
         return
     lines = []

@@ -26,7 +26,7 @@ from clusterctl.components.trust import TRUST
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource
-from clusterctl.resources.program import Image, Program
+from clusterctl.resources.binary import Binary, Image
 from clusterctl.session.session import Session
 from clusterctl.shell.facts import Facts
 
@@ -86,7 +86,7 @@ def foreign_pins(resources: ByHost, sources: Mapping[str, str]) -> dict[str, lis
     found: dict[str, set[str]] = defaultdict(set)
     for stage in (stage for of_host in resources.values() for stage in of_host.values()):
         for resource in stage:
-            artifact = resource.source if isinstance(resource, Program | Image) else None
+            artifact = resource.source if isinstance(resource, Binary | Image) else None
             if isinstance(artifact, Artifact) and artifact.path in sources:
                 found[sources[artifact.path]].add(f"{artifact.product} {artifact.version} ({artifact.arch})")
     return {source: sorted(files) for source, files in sorted(found.items())}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clusterctl.resources.base import Change, Resource, State
-from clusterctl.resources.file import Seed
+from clusterctl.resources.file import WriteOnceFile
 from clusterctl.shell import Call, Observation, Probe
 
 INITIAL = "/etc/etcd/initial.env"
@@ -19,21 +19,21 @@ def data_state(seen: Observation, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Formed(Seed):
+class Formed(WriteOnceFile):
     """The mark of a member that has served, which keeps it from a start without its data."""
 
     name: str
 
     def probes(self) -> Sequence[Probe]:
-        return (*Seed.probes(self), ("etcd_data", self.name))
+        return (*WriteOnceFile.probes(self), ("etcd_data", self.name))
 
     def parse(self, seen: Observation) -> State | None:
         # The mark of a member whose data is lost goes when the host joins anew, and is written again once it has served.
-        return None if data_state(seen, self.name) == "lost" else Seed.parse(self, seen)
+        return None if data_state(seen, self.name) == "lost" else WriteOnceFile.parse(self, seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Join(Resource):
+class EtcdLearner(Resource):
     """Membership as a learner, asked for before the first start. ``endpoints``: client URLs of the members that run."""
 
     name: str
@@ -62,7 +62,7 @@ class Join(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voter(Resource):
+class EtcdVoter(Resource):
     """A member that votes: a learner that has caught up is promoted.
 
     ``endpoints``: of the other members; ``deadline`` in seconds.

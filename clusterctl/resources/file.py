@@ -69,7 +69,7 @@ class File(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seed(File):
+class WriteOnceFile(File):
     """A file that is written where it is absent and then left alone: what a program reads once, at its first start."""
 
     def diff(self, seen: State | None) -> Change | None:

@@ -14,7 +14,7 @@ MOST_NAMES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Before(Resource):
+class Baseline(Resource):
     """A record of what was there before our first change. Made once, on a machine without a mark.
 
     ``identity``: of the cluster; ``sysctls``: the settings whose values are recorded. A machine that came into a cluster
@@ -43,7 +43,7 @@ class Before(Resource):
 
 
 @dataclass(frozen=True, slots=True)
-class FirewallBefore(Resource):
+class FirewallBaseline(Resource):
     """A record of the nftables tables that were there, made when the packages are that can list them."""
 
     @property
@@ -65,7 +65,7 @@ class FirewallBefore(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remains(Resource):
+class Leftovers(Resource):
     """One kind of what is left of clusterctl. Nothing of it is wanted. ``pods``: the pod network, whose routes are ours."""
 
     kind: str

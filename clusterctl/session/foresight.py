@@ -61,7 +61,7 @@ def foresee(session: Session) -> Foresight | None:
     if not hosts:
         return None
     try:
-        ahead = replace(session, cluster=running.settle(session.cluster, facts))
+        ahead = replace(session, cluster=running.pin_running(session.cluster, facts))
         order = stages(ahead.cluster, formed(facts))
         return Foresight(ahead, facts, order, wanted(ahead, order, hosts, facts))
     except (ClusterctlError, KeyError, ValueError):

@@ -42,7 +42,7 @@ MOST_READS = 64
 
 HELD_BY, SOMEBODY = "held by ", "somebody who comes or goes"
 
-HOLD = (
+LOCK_SCRIPT = (
     "umask 077; trap '' PIPE; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r nonce && IFS= read -r who || exit 1; "
     "if flock -n 8 && [ $f -ef /proc/$$/fd/8 ]; then last=$(cat $f); printf '%s\\n' \"$who\" >$f; "
     "m=/var/lib/clusterctl/os-update; if [ \"$last\" = \"$who\" ] || { [ -e $m ] && mkdir $m.locked; } 2>/dev/null; "
@@ -87,7 +87,7 @@ class Answers:
         return found
 
 
-class Hold:
+class HeldLock:
     """The lock of one machine, which ends with its channel. ``taken``: when it was asked for, in seconds of ``_clock``."""
 
     def __init__(self, channel: Any, taken: float, answers: Answers) -> None:
@@ -132,7 +132,7 @@ class OperatorLock:
 
     def __init__(self, transports: Mapping[str, Transport]) -> None:
         self._transports = transports
-        self._holds: dict[str, Hold] = {}
+        self._holds: dict[str, HeldLock] = {}
         self._counted: frozenset[str] = frozenset()
         self._needed = 0
         self._who = ""
@@ -259,7 +259,7 @@ def _dead(holder: str) -> bool:
     return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
 
 
-def _insist(transport: Transport, who: str) -> tuple[Hold, bool]:
+def _insist(transport: Transport, who: str) -> tuple[HeldLock, bool]:
     """Hold one machine; whether nobody did since we did. Waits for what a dead process of ours holds, and for a holder's name."""
     begun = time.monotonic()
     while True:
@@ -272,12 +272,12 @@ def _insist(transport: Transport, who: str) -> tuple[Hold, bool]:
         time.sleep(PAUSE)
 
 
-def _hold(transport: Transport, who: str) -> tuple[Hold, bool]:
+def _hold(transport: Transport, who: str) -> tuple[HeldLock, bool]:
     """Hold one machine; whether nobody did since we did. Raises Locked, Unreachable."""
     started, nonce = _clock(), secrets.token_hex(8)
-    held = transport.hold(HOLD, f"{nonce}\n{who}\n")
+    held = transport.hold(LOCK_SCRIPT, f"{nonce}\n{who}\n")
     answers = Answers(held.channel, nonce)
-    hold = Hold(held.channel, started, answers)
+    hold = HeldLock(held.channel, started, answers)
     try:
         words = _first(held, answers)
     except BaseException:

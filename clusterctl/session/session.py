@@ -11,7 +11,7 @@ from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import NOTHING, Engine, Events, Foreseen, Seen
-from clusterctl.engine.fleet import Outcome
+from clusterctl.engine.fleet import HostResults
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd.client import Etcd
 from clusterctl.health import preflight
@@ -50,7 +50,7 @@ class Session:
         """The hosts that ``--limit`` leaves."""
         return self.options.chosen(self.cluster)
 
-    def reach(self, hosts: Sequence[Host]) -> Outcome[None]:
+    def reach(self, hosts: Sequence[Host]) -> HostResults[None]:
         """Connect to all hosts at the same time; return the error of each that cannot be reached."""
         begun = {host.name: self.opening.connecting.pop(host.name) for host in hosts if host.name in self.opening.connecting}
         rest = [host for host in hosts if host.name not in begun]

@@ -60,7 +60,7 @@ def functions(*names: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class Script:
     """One program for one host: steps in order, then a look at the probes.
 
     ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine, as a

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clusterctl.shell import Observation, Probe, Program, functions
+from clusterctl.shell import Observation, Probe, Script, functions
 
 CGROUPS = "/sys/fs/cgroup"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -145,9 +145,9 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
 PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path) for path in (*LINES.values(), STATUS, *FLAGS)))
 
 
-def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Program:
+def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Script:
     """The program that asks a machine for its facts, and looks at ``probes`` in the same trip."""
-    return Program(probes=(*PROBES, *probes), functions=functions("facts", "foreign"), verify=verify)
+    return Script(probes=(*PROBES, *probes), functions=functions("facts", "foreign"), verify=verify)
 
 
 def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: float) -> tuple[Facts, Observation]:

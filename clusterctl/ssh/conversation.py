@@ -18,7 +18,7 @@ import paramiko
 from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
 from clusterctl.local.text import printable
-from clusterctl.shell import Malformed, Program, Records
+from clusterctl.shell import Malformed, Records, Script
 from clusterctl.ssh.local_channel import LocalChannel
 from clusterctl.ssh.sender import Sender, Statistics
 
@@ -41,7 +41,7 @@ def operator() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}"
 
 
-class Cut(Exception):
+class ConnectionLost(Exception):
     """The connection broke while a program ran: its outcome is unknown, and it may still be running."""
 
     def unreachable(self, host: Host) -> Unreachable:
@@ -133,7 +133,7 @@ class Conversation:
                 self.channel.status_event.wait(0.01)
         return out, err
 
-    def run(self, command: str, program: Program, limits: Limits, statistics: Statistics) -> Iterator[list[str]]:
+    def run(self, command: str, program: Script, limits: Limits, statistics: Statistics) -> Iterator[list[str]]:
         """Send a program to the command that receives it; yield its records. Raises Unreachable, Cut, ClusterctlError."""
         sender = Sender(self.channel, program, statistics)
         try:
@@ -150,9 +150,9 @@ class Conversation:
                               hint=f"look at what runs for {self.ssh.user} at login and at ForceCommand in sshd_config") from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
-            raise Cut(str(error) or type(error).__name__) from None
+            raise ConnectionLost(str(error) or type(error).__name__) from None
 
-    def _records(self, sender: Sender, program: Program, limits: Limits, statistics: Statistics) -> Iterator[list[str]]:
+    def _records(self, sender: Sender, program: Script, limits: Limits, statistics: Statistics) -> Iterator[list[str]]:
         started, ended, records = False, False, Records(program.nonce)
         for line in self._lines(sender, limits, statistics):
             words = records.read(line)
@@ -214,7 +214,7 @@ class Conversation:
         known = self._known_end(code, text, started)
         if known is None:
             self._drop()
-            return Cut(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
+            return ConnectionLost(f"the program ended with code {code}" if code > 0 else text or "the connection was closed")
         return known
 
     def _known_end(self, code: int, text: str, started: bool) -> ClusterctlError | None:

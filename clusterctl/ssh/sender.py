@@ -9,7 +9,7 @@ import time
 import paramiko
 
 from clusterctl.errors import ClusterctlError, Stopped
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.local_channel import LocalChannel
 
 
@@ -28,7 +28,7 @@ class Sender(threading.Thread):
     ``moved``: when the machine last took bytes; ``sent``: how many it took; ``error``: why it cannot be sent.
     """
 
-    def __init__(self, channel: paramiko.Channel | LocalChannel, program: Program, statistics: Statistics) -> None:
+    def __init__(self, channel: paramiko.Channel | LocalChannel, program: Script, statistics: Statistics) -> None:
         super().__init__(daemon=True)
         self._channel, self._program, self._statistics = channel, program, statistics
         self.moved = time.monotonic()

@@ -19,10 +19,10 @@ import paramiko
 
 from clusterctl.cluster.model import API_PORT, Host, Ssh
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Unreachable
-from clusterctl.shell import BOOTSTRAP, Program
+from clusterctl.shell import BOOTSTRAP, Script
 from clusterctl.ssh.conversation import SILENCE as SILENCE
 from clusterctl.ssh.conversation import TOTAL, Conversation, Limits, operator
-from clusterctl.ssh.conversation import Cut as Cut
+from clusterctl.ssh.conversation import ConnectionLost as ConnectionLost
 from clusterctl.ssh.forward import Forward
 from clusterctl.ssh.host_certificates import marked
 from clusterctl.ssh.host_keys import HostKey as HostKey
@@ -115,7 +115,7 @@ class Transport:
         connection.client, connection.transport = client, client.get_transport()
         return connection
 
-    def stream(self, program: Program, silence: float = SILENCE, total: float | None = None) -> Iterator[list[str]]:
+    def stream(self, program: Script, silence: float = SILENCE, total: float | None = None) -> Iterator[list[str]]:
         """Run a program; yield its records as they come. Raises Unreachable, or Cut where the outcome is unknown.
 
         Seconds: ``silence`` without a record, ``total`` for all of it.
@@ -126,7 +126,7 @@ class Transport:
             channel = self._open_session()
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
-            raise Cut(str(error) or type(error).__name__) from None
+            raise ConnectionLost(str(error) or type(error).__name__) from None
         limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
             with self._remembering():

@@ -30,7 +30,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class RunResult:
     """How a run went. ``seconds``: the whole of it; ``stages``: (name, seconds); ``done``: by host, how often each action."""
 
     operation: str
@@ -55,7 +55,7 @@ def prepare(path: Path) -> None:
         raise InputError(f"the summary cannot be written: {error.strerror}", where=str(path), code="summary.unwritable") from None
 
 
-def write(path: Path, ending: Ending) -> None:
+def write(path: Path, ending: RunResult) -> None:
     """Write it, whole or not at all. Raises Stopped."""
     try:
         write_whole(path, junit(ending) if path.suffix == ".xml" else as_json(ending), mode=0o644)
@@ -64,7 +64,7 @@ def write(path: Path, ending: Ending) -> None:
                       hint="run the same command again: what is done stays done", code="summary.not-written") from None
 
 
-def as_json(ending: Ending) -> bytes:
+def as_json(ending: RunResult) -> bytes:
     failure = ending.failure
     content = {
         "operation": ending.operation,
@@ -78,7 +78,7 @@ def as_json(ending: Ending) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
-def junit(ending: Ending) -> bytes:
+def junit(ending: RunResult) -> bytes:
     """One test case for each stage that was done, and one for the whole, which fails where the run did."""
     failure, operation = ending.failure, ending.operation
     suite = ElementTree.Element("testsuite", name=f"clusterctl {operation}", tests=str(len(ending.stages) + 1),

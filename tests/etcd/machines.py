@@ -13,7 +13,7 @@ from etcd_programs import PROGRAMS, free_port
 
 from clusterctl.commands.etcd.restore import Machine, read_machine
 from clusterctl.pki import CertificateSpec, Pki
-from clusterctl.shell import Blob, Call, Program, functions
+from clusterctl.shell import Blob, Call, Script, functions
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "shell"))
 
@@ -54,15 +54,15 @@ class EtcdBox(Box):
             (folder / f"{name}.crt").write_bytes(certificate)
             (folder / f"{name}.key").write_bytes(key)
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         text = super().text(program).replace("/var/lib/etcd", str(self.data)).replace("/etc/etcd", str(self.configuration))
         return text.replace("units=/etc/systemd/system", f"units={self.units}")
 
     def call(self, *calls: Call, blobs: dict[str, Blob] | None = None) -> Result:
-        return self.run(Program(steps=calls, blobs=blobs or {}, functions=functions("snapshot", "restore")))
+        return self.run(Script(steps=calls, blobs=blobs or {}, functions=functions("snapshot", "restore")))
 
     def look_at(self) -> Machine:
-        return read_machine(self.run(Program(probes=(("restore", "etcd"),), functions=functions("snapshot", "restore"))).records)
+        return read_machine(self.run(Script(probes=(("restore", "etcd"),), functions=functions("snapshot", "restore"))).records)
 
 
 @dataclass

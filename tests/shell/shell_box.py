@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.resources.base import Change, Resource
-from clusterctl.shell import Blob, Call, Observation, Probe, Program, Records, StepResult, step_result
+from clusterctl.shell import Blob, Call, Observation, Probe, Records, Script, StepResult, step_result
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
 PRIVATE = {"private": ["unshare", "--mount", "dash"]}
@@ -61,7 +61,7 @@ class Box:
         path.write_text(f"#!/bin/dash\n{text}\n")
         path.chmod(0o755)
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         """The program as it is run here."""
         text = program.text.replace("/opt/clusterctl", str(self.root)).replace("/var/lib/clusterctl", str(self.state))
         text = text.replace("/etc/systemd/system/multi-user", f"{self.etc}/multi-user").replace("/run/containerd/", f"{self.etc}/containerd/")
@@ -71,7 +71,7 @@ class Box:
         text = text.replace("\nrest_seconds=3\n", f"\nrest_seconds={self.rest}\n")
         return text.replace("\nPATH=", f"\nPATH={self.commands}:")
 
-    def start(self, program: Program) -> subprocess.Popen[bytes]:
+    def start(self, program: Script) -> subprocess.Popen[bytes]:
         """Start a program as the machine does: records alone reach its stdout."""
         self._count += 1
         work = self.path / f"work-{self._count}"
@@ -84,7 +84,7 @@ class Box:
                                  str(work / "run.sh"), str(work)], cwd=work,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
-    def run(self, program: Program) -> Result:
+    def run(self, program: Script) -> Result:
         process = self.start(program)
         try:
             out, errors = process.communicate(timeout=DEADLINE)
@@ -105,10 +105,10 @@ class Box:
         return result
 
     def steps(self, *calls: Call, blobs: Mapping[str, Blob] | None = None) -> Result:
-        return self.run(Program(steps=calls, blobs=blobs or {}))
+        return self.run(Script(steps=calls, blobs=blobs or {}))
 
     def look(self, *probes: Probe, verify: bool = False) -> Observation:
-        return self.run(Program(probes=probes, verify=verify, cluster=self.cluster)).seen
+        return self.run(Script(probes=probes, verify=verify, cluster=self.cluster)).seen
 
     def diff(self, resource: Resource, *, verify: bool = False) -> Change | None:
         return resource.diff(resource.parse(self.look(*resource.probes(), verify=verify)))
@@ -117,14 +117,14 @@ class Box:
         """Carry a change out and look again, in one program, as the engine does."""
         change = change or self.diff(resource)
         assert change is not None
-        return self.run(Program(steps=resource.apply(change), blobs=resource.payload(change), probes=resource.probes()))
+        return self.run(Script(steps=resource.apply(change), blobs=resource.payload(change), probes=resource.probes()))
 
     def settle(self, *resources: Resource) -> None:
         """Apply all, in one program, and prove that nothing is left to do."""
         seen = self.look(*(probe for resource in resources for probe in resource.probes()))
         changes = [(resource, change) for resource in resources if (change := resource.diff(resource.parse(seen)))]
         assert len(changes) == len(resources)
-        result = self.run(Program(
+        result = self.run(Script(
             steps=[call for resource, change in changes for call in resource.apply(change)],
             blobs={name: blob for resource, change in changes for name, blob in resource.payload(change).items()},
             probes=[probe for resource in resources for probe in resource.probes()]))

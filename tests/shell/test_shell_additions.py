@@ -10,7 +10,7 @@ from shell_box import Box
 from clusterctl.cluster.machine_settings import Hook
 from clusterctl.resources.additions import AddedFile, AddedPackages, Command, Hostname
 from clusterctl.resources.base import Change
-from clusterctl.shell import Call, Program
+from clusterctl.shell import Call, Script
 
 
 class Given(Box):
@@ -132,7 +132,7 @@ class Named(Given):
         self.command("hostname", f'echo "$1" >{self.kernel}')
         self.command("hostnamectl", hostnamectl.format(log=self.log, kernel=self.kernel, boot=self.boot))
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         text = super().text(program).replace("/proc/sys/kernel/hostname", str(self.kernel))
         return text.replace("/etc/hostname", str(self.boot))
 

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from shell_box import Box, Result
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 CONTENT = os.urandom(300_000)
@@ -55,7 +55,7 @@ def fetch(box: Box, *lines: str, without: tuple[str, ...] = (), proxy: str | Non
     for name in without:
         text = text.replace(f"command -v {name}", "command -v no-such-program")
     blobs = {} if proxy is None else {"proxy": proxy.encode()}
-    return box.run(Program(probes=[("delivery", line) for line in lines], functions=text, blobs=blobs))
+    return box.run(Script(probes=[("delivery", line) for line in lines], functions=text, blobs=blobs))
 
 
 def kinds(result: Result) -> list[str]:
@@ -157,12 +157,12 @@ def test_without_any_program_to_fetch_with(dash: Box) -> None:
     text = functions("delivery").replace("/usr/lib/apt/apt-helper", "/nonexistent")
     for name in ("curl", "wget", "python3"):
         text = text.replace(f"command -v {name}", "command -v no-such-program")
-    result = dash.run(Program(probes=[("delivery", line("http://127.0.0.1:1"))], functions=text))
+    result = dash.run(Script(probes=[("delivery", line("http://127.0.0.1:1"))], functions=text))
     assert kinds(result) == ["unfetched"]
 
 
 def steps(box: Box, *calls: tuple[str, ...], blobs: dict[str, bytes] | None = None) -> Result:
-    return box.run(Program(steps=calls, blobs=blobs or {}, functions=functions("delivery")))
+    return box.run(Script(steps=calls, blobs=blobs or {}, functions=functions("delivery")))
 
 
 def test_what_is_sent_is_kept_only_if_it_is_whole(box: Box) -> None:
@@ -171,7 +171,7 @@ def test_what_is_sent_is_kept_only_if_it_is_whole(box: Box) -> None:
     failed = steps(box, ("store_incoming", "b.parcel", SHA256), blobs={"b.parcel": b"half"})
     assert failed.failure is not None and "integrity" in failed.failure.output
     assert os.listdir(box.root / ".incoming") == ["a.parcel"]
-    box.run(Program(probes=[("drop", "all")], functions=functions("delivery")))
+    box.run(Script(probes=[("drop", "all")], functions=functions("delivery")))
     assert not box.root.exists()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from shell_box import Box
 
-from clusterctl.resources.etcd_member import Formed, Join
-from clusterctl.shell import Program
+from clusterctl.resources.etcd_member import EtcdLearner, Formed
+from clusterctl.shell import Script
 
 LISTED = "1, started, cp-1, https://10.0.0.1:2380, https://10.0.0.1:2379, false"
-JOIN = Join(name="cp-2", peer_url="https://10.0.0.2:2380", endpoints=("https://10.0.0.1:2379",), token="t")
+JOIN = EtcdLearner(name="cp-2", peer_url="https://10.0.0.2:2380", endpoints=("https://10.0.0.1:2379",), token="t")
 FORMED = Formed(path="/etc/etcd/formed", name="cp-2", content=b"This member has served.\n")
 
 
@@ -31,7 +31,7 @@ def lay(box: Box, *paths: str) -> None:
 ])
 def test_the_state_of_the_data(box: Box, paths: tuple[str, ...], state: str, joined: bool, marked: bool) -> None:
     lay(box, *paths)
-    result = box.run(Program(probes=(*JOIN.probes(), *FORMED.probes())))
+    result = box.run(Script(probes=(*JOIN.probes(), *FORMED.probes())))
     assert result.seen.get("etcd_data", "cp-2") == [state]
     assert (JOIN.parse(result.seen) is not None, FORMED.parse(result.seen) is not None) == (joined, marked)
 
@@ -60,7 +60,7 @@ def test_a_learner_that_etcd_refuses_for_now_is_added_later(box: Box) -> None:
     lay(box)
     etcdctl(box, LISTED)
     (box.path / "refused").write_text("Error: etcdserver: unhealthy cluster\n" * 2 + "lost\n")
-    result = box.run(Program(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")]))
+    result = box.run(Script(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")]))
     assert result.failure is None, result
     assert (box.path / "added").read_text().count("added") == 3
     assert "cp-2=https://10.0.0.2:2380" in (box.etc / "etcd/initial.env").read_text()
@@ -70,8 +70,8 @@ def test_a_learner_that_etcd_never_adds_does_not_start(box: Box) -> None:
     etcdctl(box, LISTED)
     (box.path / "refused").write_text("Error: etcdserver: unhealthy cluster\n" * 9)
     lay(box)
-    result = box.run(Program(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")],
-                             functions="join_seconds=1"))
+    result = box.run(Script(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")],
+                            functions="join_seconds=1"))
     assert result.failure and "etcd.not-added" in result.failure.output and "unhealthy cluster" in result.failure.output
     assert not (box.etc / "etcd/initial.env").exists()
 
@@ -86,7 +86,7 @@ def test_a_learner_that_etcd_never_adds_does_not_start(box: Box) -> None:
 def test_a_learner_takes_only_a_place_that_has_never_started(box: Box, others: tuple[str, ...], added: bool, code: int) -> None:
     lay(box, "formed", "initial.env")
     etcdctl(box, LISTED, *others)
-    result = box.run(Program(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")]))
+    result = box.run(Script(steps=[("etcd_join", "cp-2", "https://10.0.0.2:2380", "https://10.0.0.1:2379", "t")]))
     assert (result.failure.code if result.failure else 0) == code, result
     assert (box.path / "added").exists() is added
     if code:

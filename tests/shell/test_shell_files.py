@@ -17,8 +17,8 @@ import pytest
 from shell_box import Box
 
 from clusterctl.resources.base import Change
-from clusterctl.resources.file import File, Folder, Link, Seed
-from clusterctl.shell import Program
+from clusterctl.resources.file import File, Folder, Link, WriteOnceFile
+from clusterctl.shell import Script
 
 HOSTILE = (
     "$(touch {canary})", "`touch {canary}`", "; touch {canary} #", "'; touch {canary}; '", '"; touch {canary}; "', "a\nb", "\ttabs\t",
@@ -159,7 +159,7 @@ def test_killed_at_any_time_leaves_old_or_new(tmp_path: Path, shell: str) -> Non
         Path(file.path).write_bytes(old)
         Path(file.path).chmod(0o600)
         call = ("put_file", file.path, "600", "root:root", "new", hashlib.sha256(old).hexdigest())
-        process = box.start(Program(steps=[call], blobs={"new": new}))
+        process = box.start(Script(steps=[call], blobs={"new": new}))
         ends = time.monotonic() + random.uniform(0, 0.03)
         while time.monotonic() < ends:
             for entry in box.etc.iterdir():
@@ -176,7 +176,7 @@ def test_killed_at_any_time_leaves_old_or_new(tmp_path: Path, shell: str) -> Non
 
 
 def test_seed_is_left_alone(dash: Box) -> None:
-    seed = Seed(path=f"{dash.etc}/initial", content=b"first", mode="600")
+    seed = WriteOnceFile(path=f"{dash.etc}/initial", content=b"first", mode="600")
     dash.settle(seed)
     (dash.etc / "initial").write_bytes(b"changed by its program")
     assert dash.diff(seed) is None
@@ -254,10 +254,10 @@ def test_a_change_says_no_content(dash: Box) -> None:
 def test_lists_of_packages_wait_for_who_has_their_lock(box: Box) -> None:
     """A fresh machine's own timers fetch them; apt itself waits for dpkg's lock alone."""
     box.command("apt-get", f"echo asked >>{box.path}/asked\n[ $(wc -l <{box.path}/asked) -gt 1 ] || {{ echo 'E: Could not get lock x'; exit 100; }}")
-    assert box.run(Program(steps=[("fetch_lists",)])).failure is None
+    assert box.run(Script(steps=[("fetch_lists",)])).failure is None
     assert (box.path / "asked").read_text().count("asked") == 2
     box.command("apt-get", "echo 'E: no such source'; exit 100")
-    failure = box.run(Program(steps=[("fetch_lists",)])).failure
+    failure = box.run(Script(steps=[("fetch_lists",)])).failure
     assert failure is not None and "no such source" in failure.output
 
 
@@ -269,13 +269,13 @@ def test_the_holder_of_a_package_lock_is_named(box: Box, called: str) -> None:
     box.command("apt-get", f"echo asked >>{box.path}/asked\necho 'E: Could not get lock {lock}'; exit 100")
     with lock.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        result = box.run(Program(steps=[(called, "haproxy")], functions=f"lock_seconds=0 package_locks={lock}\n"))
+        result = box.run(Script(steps=[(called, "haproxy")], functions=f"lock_seconds=0 package_locks={lock}\n"))
     assert result.failure is not None and f"(pid {os.getpid()})" in result.failure.output
     assert (box.path / "asked").read_text().count("asked") == 1
 
 
 def test_apt_waits_ten_minutes_for_the_lock_of_dpkg(box: Box) -> None:
     box.command("apt-get", f'echo "$@" >>{box.path}/asked')
-    assert box.run(Program(steps=[("install_or_refresh", "haproxy")])).failure is None
+    assert box.run(Script(steps=[("install_or_refresh", "haproxy")])).failure is None
     (timeout,) = re.findall(r"DPkg::Lock::Timeout=(\d+)", (box.path / "asked").read_text())
     assert 590 <= int(timeout) <= 600

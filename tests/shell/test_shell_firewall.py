@@ -13,7 +13,7 @@ from shell_box import SHELLS, Result
 from test_shell_undo import Machine
 
 from clusterctl.resources.firewall import Firewall
-from clusterctl.shell import Observation, Program
+from clusterctl.shell import Observation, Script
 
 WANTED = Firewall(rules=(("tcp 2379", "10.0.0.1"), ("tcp 10250", "10.0.0.1,10.244.0.0/16"), ("udp 8472", "10.0.0.1,10.0.0.2"),
                          ("forward pods", "10.244.0.0/16")), unit_file=b"[Unit]\n")
@@ -51,7 +51,7 @@ class Filtered(Machine):
         (self.commands / "ip").unlink()
         self.command("systemctl", "exit 0")
 
-    def run(self, program: Program) -> Result:
+    def run(self, program: Script) -> Result:
         result = super().run(program)
         result.seen = Observation()
         for words in result.records:

@@ -10,7 +10,7 @@ import pytest
 from shell_box import SHELLS
 from test_shell_undo import Machine
 
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.shell.facts import Facts, probe_program, read_facts
 
 MOUNTS = """1 0 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -22,7 +22,7 @@ MOUNTS = """1 0 254:0 / / rw,relatime - ext4 /dev/vda rw
 class Loaded(Machine):
     """A machine whose kernel has nf_tables."""
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         return super().text(program).replace("/sys/module/nf_tables", str(self.path))
 
 

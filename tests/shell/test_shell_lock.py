@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box
 
-from clusterctl.session.operator_lock import HOLD
-from clusterctl.shell import Program
+from clusterctl.session.operator_lock import LOCK_SCRIPT
+from clusterctl.shell import Script
 
 
 class Holder:
     def __init__(self, shell: str, folder: Path, who: str) -> None:
-        command = HOLD.replace("/run/", f"{folder}/").replace("/var/lib/clusterctl/", f"{folder}/").replace("timeout 20", "timeout 1")
+        command = LOCK_SCRIPT.replace("/run/", f"{folder}/").replace("/var/lib/clusterctl/", f"{folder}/").replace("timeout 20", "timeout 1")
         self.process = subprocess.Popen([*SHELLS[shell], "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"a-nonce\n{who}\n")
@@ -89,9 +89,9 @@ def test_one_that_is_silent_is_dead(tmp_path: Path) -> None:
 @pytest.mark.parametrize("looks", [True, False])
 def test_a_program_that_waits_reports_the_holder_of_the_machines_lock(box: Box, looks: bool) -> None:
     go, begun = box.path / "go", box.path / "begun"
-    first = box.start(Program(steps=[("eval", f": >{begun}; while [ ! -e {go} ]; do sleep 0.1; done")], holder="root@here, pid 1, apply"))
+    first = box.start(Script(steps=[("eval", f": >{begun}; while [ ! -e {go} ]; do sleep 0.1; done")], holder="root@here, pid 1, apply"))
     until(begun.exists)
-    second = box.start(Program(probes=[("stat", "/etc")] if looks else [], steps=[] if looks else [("true",)], holder="another"))
+    second = box.start(Script(probes=[("stat", "/etc")] if looks else [], steps=[] if looks else [("true",)], holder="another"))
     assert second.stdout is not None
     line = second.stdout.readline().decode().rstrip("\n")
     go.touch()
@@ -103,8 +103,8 @@ def test_a_program_that_waits_reports_the_holder_of_the_machines_lock(box: Box, 
 
 def test_looks_share_the_machines_lock(box: Box) -> None:
     box.command("stat", 'sleep 2; exec /usr/bin/stat "$@"')
-    looking = box.start(Program(probes=[("stat", "/etc")], holder="one"))
-    assert ["waiting"] not in [words[:1] for words in box.run(Program(probes=[("stat", "/etc")], holder="two")).records]
+    looking = box.start(Script(probes=[("stat", "/etc")], holder="one"))
+    assert ["waiting"] not in [words[:1] for words in box.run(Script(probes=[("stat", "/etc")], holder="two")).records]
     looking.communicate(timeout=30)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
-from clusterctl.resources.program import Image
+from clusterctl.resources.binary import Image
 from clusterctl.resources.system import Module, Packages, Sysctl, User
-from clusterctl.shell import Observation, Program, Records, facts, quote, step_result
+from clusterctl.shell import Observation, Records, Script, facts, quote, step_result
 
 
 def test_text(box: Box) -> None:
@@ -168,13 +168,13 @@ def test_exit_codes(box: Box, call: tuple[str, ...], code: int | None) -> None:
 
 def test_a_function_stops_at_its_first_failure(box: Box) -> None:
     functions = "several() { true; false; touch " + quote(f"{box.etc}/never") + "; }\n"
-    result = box.run(Program(steps=[("several",)], functions=functions))
+    result = box.run(Script(steps=[("several",)], functions=functions))
     assert result.failure is not None and os.listdir(box.etc) == []
 
 
 def test_steps_have_no_way_to_the_records(box: Box) -> None:
     """What a step prints on any descriptor is no record, and it finds nothing on its stdin."""
-    program = Program(steps=[("eval", 'printf "$nonce\\tok\\t99\\n" >&3'), ("true",)])
+    program = Script(steps=[("eval", 'printf "$nonce\\tok\\t99\\n" >&3'), ("true",)])
     result = box.run(program)
     assert result.failure is not None and result.failure.index == 0
     result = box.steps(("eval", 'printf "$nonce\\tok\\t99\\n"; printf "$nonce\\tok\\t98\\n" >&2; cat'))
@@ -185,7 +185,7 @@ def test_records_only_with_the_nonce() -> None:
     assert Records("abc").read("abc\tok\t1") == ["ok", "1"]
     for line in ("xyz\tok\t1", "ok\t1", "", "abc", "abcd\tok", "\tabc\tok", " abc\tok\t1"):
         assert Records("abc").read(line) is None
-    assert Program().nonce != Program().nonce
+    assert Script().nonce != Script().nonce
 
 
 def test_lines_of_a_kind() -> None:
@@ -236,7 +236,7 @@ def test_facts(box: Box) -> None:
 def test_chunks_are_a_tar(tmp_path: Path) -> None:
     blob = tmp_path / "blob"
     blob.write_bytes(os.urandom(100_001))
-    program = Program(steps=[("true",)], blobs={"small": b"x", "large": blob})
+    program = Script(steps=[("true",)], blobs={"small": b"x", "large": blob})
     chunks = list(program.chunks(4096))
     assert max(map(len, chunks)) <= 4096
     archive = tmp_path / "archive"
@@ -251,7 +251,7 @@ def test_chunks_are_a_tar(tmp_path: Path) -> None:
 def test_a_file_that_shrinks_while_it_is_sent_is_noticed(tmp_path: Path) -> None:
     blob = tmp_path / "blob"
     blob.write_bytes(b"x" * 100_000)
-    chunks = Program(blobs={"blob": blob}).chunks(1000)
+    chunks = Script(blobs={"blob": blob}).chunks(1000)
     assert any(b"xxx" in chunk for chunk in chunks)
     blob.write_bytes(b"")
     with pytest.raises(OSError, match="shorter"):
@@ -260,4 +260,4 @@ def test_a_file_that_shrinks_while_it_is_sent_is_noticed(tmp_path: Path) -> None
 
 def test_nul_is_refused() -> None:
     with pytest.raises(ValueError, match="NUL"):
-        _ = Program(steps=[("echo", "a\0b")]).text
+        _ = Script(steps=[("echo", "a\0b")]).text

@@ -6,7 +6,7 @@ import pytest
 from shell_box import Box, Result
 
 from clusterctl.commands.os_packages import Machine, Marker, Package, read_machine
-from clusterctl.shell import Call, Probe, Program, functions
+from clusterctl.shell import Call, Probe, Script, functions
 
 APT_GET = """
 printf '%s\\n' "$*" >>{box}/calls
@@ -54,7 +54,7 @@ def run(box: Box, *probes: Probe, steps: tuple[Call, ...] = (), before: str = ""
                         ("/etc/clusterctl/cluster", "cluster"), ("/etc/apt/preferences", "preferences"), ("/var/lib/dpkg/updates", "updates")):
         assert there in text
         text = text.replace(there, f"{box.path}/{here}")
-    return box.run(Program(probes=probes, steps=steps, functions=text + before))
+    return box.run(Script(probes=probes, steps=steps, functions=text + before))
 
 
 def look(box: Box, before: str = "") -> Machine:

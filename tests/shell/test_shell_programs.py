@@ -18,8 +18,8 @@ from shell_box import Box
 from clusterctl.artifacts.parcel import Parcel, write_parcel
 from clusterctl.errors import IntegrityError
 from clusterctl.pki import Authority, CertificateSpec
+from clusterctl.resources.binary import Binary
 from clusterctl.resources.certificate import Certificate
-from clusterctl.resources.program import Program
 
 AUTHORITY = Authority.create("test")
 SPEC = CertificateSpec(authority="kubernetes", common_name="server", dns=("a.example",), addresses=("192.0.2.1",), server=True)
@@ -77,7 +77,7 @@ def brought(box: Box, source: Source, content: bytes | None = None) -> Source:
 @pytest.mark.parametrize("here", [False, True])
 def test_a_file(box: Box, here: bool) -> None:
     given = source(box.path / "blob", b"#!/bin/sh\necho tool\n")
-    program = Program(name="tool", version="1.0.0", source=brought(box, given) if here else given)
+    program = Binary(name="tool", version="1.0.0", source=brought(box, given) if here else given)
     box.settle(program)
     assert not (box.path / "incoming").exists()
     folder = box.root / "tool/1.0.0"
@@ -93,7 +93,7 @@ def test_an_archive(box: Box, here: bool) -> None:
     content = archive(("pack/two words", b"2"), ("pack/bin/one", b"1"), ("unasked", b"3"), ("../../etc/evil", b"4"), ("link", None))
     members = ("pack/bin/one", "pack/two words")
     given = source(box.path / "blob", content, *members)
-    program = Program(name="pack", version="2.0.0", source=brought(box, given) if here else given, members=members)
+    program = Binary(name="pack", version="2.0.0", source=brought(box, given) if here else given, members=members)
     box.settle(program)
     folder = box.root / "pack/2.0.0"
     assert sorted(os.listdir(folder)) == [".stamp", "one", "two words"]
@@ -105,7 +105,7 @@ def test_an_archive(box: Box, here: bool) -> None:
 
 @pytest.mark.parametrize("sums", [f"{'0' * 64} *tool\n", f"{hashlib.sha256(b'evil').hexdigest()} *other\n", "\n"])
 def test_programs_that_are_not_what_was_sent_leave_nothing(box: Box, sums: str) -> None:
-    program = Program(name="tool", version="1.0.0", source=source(box.path / "blob", b"evil", sums=sums.encode()))
+    program = Binary(name="tool", version="1.0.0", source=source(box.path / "blob", b"evil", sums=sums.encode()))
     result = box.apply(program)
     assert result.failure is not None and "integrity" in result.failure.output
     assert os.listdir(box.root) == []
@@ -113,7 +113,7 @@ def test_programs_that_are_not_what_was_sent_leave_nothing(box: Box, sums: str) 
 
 def test_a_file_that_was_changed_after_it_was_brought_leaves_nothing(box: Box) -> None:
     given = brought(box, source(box.path / "blob", b"good"), b"evil")
-    result = box.apply(Program(name="tool", version="1.0.0", source=given))
+    result = box.apply(Binary(name="tool", version="1.0.0", source=given))
     assert result.failure is not None and "integrity" in result.failure.output
     assert os.listdir(box.root) == []
 
@@ -130,7 +130,7 @@ WAYS_OUT = [
 @pytest.mark.parametrize(("members", "asked"), WAYS_OUT)
 def test_links_and_ways_out_are_refused(dash: Box, members: tuple[tuple[str, bytes | None], ...], asked: str) -> None:
     given = brought(dash, source(dash.path / "blob", archive(*members), asked))
-    program = Program(name="tool", version="1.0.0", source=given, members=(asked,))
+    program = Binary(name="tool", version="1.0.0", source=given, members=(asked,))
     before = sorted(os.listdir(dash.path))
     failed = dash.apply(program).failure is not None
     # GNU tar takes an absolute name for a relative one, which stays inside.
@@ -158,7 +158,7 @@ def test_a_damaged_archive_is_refused(dash: Box, size: int) -> None:
     given = source(dash.path / "blob", archive(("one", os.urandom(50_000)))[:size], "one")
     with pytest.raises(IntegrityError, match="no whole archive"):
         given.parcel()
-    program = Program(name="tool", version="1.0.0", source=brought(dash, given), members=("one",))
+    program = Binary(name="tool", version="1.0.0", source=brought(dash, given), members=("one",))
     assert dash.apply(program).failure is not None
     assert not (dash.root / "tool/1.0.0").exists()
 
@@ -168,7 +168,7 @@ def test_a_damaged_archive_is_refused(dash: Box, size: int) -> None:
     ("cp two x; mv x two", "intact"), ("touch two", "intact"), ("touch extra", "intact"), ("rm .stamp", None)])
 def test_drift(dash: Box, damage: str, verdict: str | None) -> None:
     content = archive(("one", b"1"), ("two", b"2"))
-    program = Program(name="pack", version="2.0.0", source=source(dash.path / "blob", content, "one", "two"), members=("one", "two"))
+    program = Binary(name="pack", version="2.0.0", source=source(dash.path / "blob", content, "one", "two"), members=("one", "two"))
     dash.settle(program)
     assert os.system(f"cd {dash.root}/pack/2.0.0 && {damage}") == 0
     change = dash.diff(program)
@@ -180,7 +180,7 @@ def test_drift(dash: Box, damage: str, verdict: str | None) -> None:
 
 
 def test_verify_hashes_what_looks_untouched(dash: Box) -> None:
-    program = Program(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good"))
+    program = Binary(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good"))
     dash.settle(program)
     tool, stamp = dash.root / "tool/1.0.0/tool", dash.root / "tool/1.0.0/.stamp"
     tool.write_bytes(b"evil")
@@ -196,8 +196,8 @@ def test_verify_hashes_what_looks_untouched(dash: Box) -> None:
 
 
 def test_another_source_is_another_program(dash: Box) -> None:
-    dash.settle(Program(name="tool", version="1.0.0", source=source(dash.path / "one", b"one")))
-    other = Program(name="tool", version="1.0.0", source=source(dash.path / "two", b"two"))
+    dash.settle(Binary(name="tool", version="1.0.0", source=source(dash.path / "one", b"one")))
+    other = Binary(name="tool", version="1.0.0", source=source(dash.path / "two", b"two"))
     change = dash.diff(other)
     assert change is not None and change.fields == ("source",)
     dash.settle(other)

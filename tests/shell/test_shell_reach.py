@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box, Result
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 
 A, B = "10.99.0.1", "10.99.0.2"
 LISTEN = (f"listen tcp {B} 10250", f"listen udp {B} 8472")
@@ -34,7 +34,7 @@ class Machine(Box):
         super().__init__(path, shell)
         self.namespace, self.inside, self.missing = namespace, ["ip", "netns", "exec", namespace], ""
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         text = super().text(program).replace("window_seconds=9", f"window_seconds={SECONDS}").replace("dial_seconds=5", "dial_seconds=2")
         return text.replace(self.missing, "no-such-program") if self.missing else text
 
@@ -49,8 +49,8 @@ class Machine(Box):
         return " 0A " in found or ":2118 00000000:0000 07" in found
 
 
-def probe(name: str, *lines: str) -> Program:
-    return Program(probes=[("reach", word) for word in (name, "77aa", *lines)], functions=functions("reach"), shared=True)
+def probe(name: str, *lines: str) -> Script:
+    return Script(probes=[("reach", word) for word in (name, "77aa", *lines)], functions=functions("reach"), shared=True)
 
 
 @contextmanager

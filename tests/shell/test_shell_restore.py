@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from shell_box import Box
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 
 UNITS = "kube-apiserver.service kube-controller-manager.service kube-scheduler.service"
 
@@ -16,8 +16,8 @@ def test_a_control_plane_that_does_not_stop_is_killed(box: Box, hangs: bool) -> 
         (box.etc / unit).touch()
     box.command("systemctl", f'echo "$@" >>{box.path}/calls; '
                              f'if [ {int(hangs)} = 1 ] && [ "$1" = stop ] && ! grep -q kill {box.path}/calls; then exec sleep 30; fi')
-    result = box.run(Program(steps=[("stop_control_plane",)],
-                             functions=f"{functions('snapshot', 'restore')}\nstop_seconds=1 units={box.etc}"))
+    result = box.run(Script(steps=[("stop_control_plane",)],
+                            functions=f"{functions('snapshot', 'restore')}\nstop_seconds=1 units={box.etc}"))
     assert result.failure is None, result
     killed = [f"kill --signal=KILL {UNITS}", f"stop {UNITS}"]
     assert (box.path / "calls").read_text().splitlines() == [f"stop {UNITS}", *(killed if hangs else [])]
@@ -25,5 +25,5 @@ def test_a_control_plane_that_does_not_stop_is_killed(box: Box, hangs: bool) -> 
 
 def test_a_machine_without_a_control_plane_stops_nothing(box: Box) -> None:
     box.command("systemctl", "exit 1")
-    program = Program(steps=[("stop_control_plane",)], functions=f"{functions('snapshot', 'restore')}\nunits={box.etc}")
+    program = Script(steps=[("stop_control_plane",)], functions=f"{functions('snapshot', 'restore')}\nunits={box.etc}")
     assert box.run(program).failure is None

@@ -6,13 +6,13 @@ import base64
 
 from shell_box import Box, Result
 
-from clusterctl.shell import Call, Program, functions
+from clusterctl.shell import Call, Script, functions
 
 UNIT = "tool.service true"
 
 
 def run(box: Box, *steps: Call) -> Result:
-    return box.run(Program(steps=steps, functions=functions("rollback")))
+    return box.run(Script(steps=steps, functions=functions("rollback")))
 
 
 def prepare(box: Box) -> None:

@@ -9,7 +9,7 @@ import re
 import pytest
 from shell_box import Box
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 
 ETCD = """echo "$@" >>{path}/starts
 if [ "$(wc -l <{path}/starts)" -le {fails} ]; then echo '{{"msg":"{why}"}}'; echo '{{"msg":"closed etcd server"}}'; exit 1; fi
@@ -30,7 +30,7 @@ def test_a_snapshot_is_verified(dash: Box, fails: int, why: str, starts: int, ok
         path = dash.root / "bin" / name
         path.write_text("#!/bin/dash\n" + text.format(path=dash.path, fails=fails, why=why) + "\n")
         path.chmod(0o755)
-    result = dash.run(Program(probes=[("snapshot", "snapshot")], blobs={"snapshot": b"x"}, functions=functions("snapshot")))
+    result = dash.run(Script(probes=[("snapshot", "snapshot")], blobs={"snapshot": b"x"}, functions=functions("snapshot")))
     [words] = [words for words in result.records if words[0] == "snapshot"]
     assert words[1:] == ["ok", "7", "3"] if ok else (words[1] == "failed" and why in base64.b64decode(words[2]).decode())
     tried = [re.findall(r"127\.0\.0\.1:(\d+)", line) for line in (dash.path / "starts").read_text().splitlines()]
@@ -46,7 +46,7 @@ def programs(box: Box, **texts: str) -> None:
 
 
 def snapshot(box: Box) -> list[str]:
-    result = box.run(Program(probes=[("snapshot", "snapshot")], blobs={"snapshot": b"x"}, functions=functions("snapshot")))
+    result = box.run(Script(probes=[("snapshot", "snapshot")], blobs={"snapshot": b"x"}, functions=functions("snapshot")))
     [words] = [words for words in result.records if words[0] == "snapshot"]
     return words[1:]
 
@@ -78,7 +78,7 @@ def test_too_little_memory_is_no_damage(box: Box) -> None:
 
 def test_room_is_that_of_the_nearest_folder(box: Box) -> None:
     paths = (str(box.path), f"{box.path}/not/there yet")
-    result = box.run(Program(probes=[("room", path) for path in paths], functions=functions("snapshot")))
+    result = box.run(Script(probes=[("room", path) for path in paths], functions=functions("snapshot")))
     found = {words[1]: words[2:] for words in result.records if words[0] == "room"}
     seen = os.statvfs(box.path)
     for path in paths:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box
 
-from clusterctl.resources.footprint import Before
-from clusterctl.shell import UNDOING, Observation, Program, functions
+from clusterctl.resources.footprint import Baseline
+from clusterctl.shell import UNDOING, Observation, Script, functions
 
 FOLDERS = re.compile(r"(?<![\w}/*-])/(etc|opt|run|usr|var/lib|sys/fs|sys/class|proc/self)(?=[/ \"'`|\n])")
 IPTABLES = """table ip nat {
@@ -59,14 +59,14 @@ class Machine(Box):
         self.command("apt-get", "exit 0")
         self.command("sync", "exit 0")
 
-    def text(self, program: Program) -> str:
+    def text(self, program: Script) -> str:
         text = FOLDERS.sub(rf"{self.path}/\1", super().text(program))
         # The shell's own way to find programs stays.
         return text.replace(f"{self.path}/usr/local/sbin:", "/usr/local/sbin:")
 
     def prints(self, *call: str, functions: str = "") -> list[str]:
         """What a function prints, line by line."""
-        result = self.run(Program(steps=(("undo_print", *call),), functions=f'undo_print() {{ "$@" >"$work/../printed"; }}\n{functions}\n'))
+        result = self.run(Script(steps=(("undo_print", *call),), functions=f'undo_print() {{ "$@" >"$work/../printed"; }}\n{functions}\n'))
         assert result.failure is None, result.failure
         return (self.path / "printed").read_text().splitlines()
 
@@ -88,7 +88,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 def test_nothing_of_the_real_machine_is_named(tmp_path: Path) -> None:
     """The tests of this file must not be able to touch what they run on."""
-    text = Machine(tmp_path, "dash").text(Program(steps=(("undo_mark",),)))
+    text = Machine(tmp_path, "dash").text(Script(steps=(("undo_mark",),)))
     text = text[text.index("our_units="):]
     assert not re.findall(r"(?<![\w/.-])/(?:etc|opt|run|usr|var)/\S*", text)
 
@@ -193,7 +193,7 @@ def test_odd_and_hidden_mounts_are_unmounted(tmp_path: Path) -> None:
     kubelet.mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").unlink()
     (tmp_path / "proc/self/mountinfo").symlink_to("/proc/self/mountinfo")
-    result = machine.run(Program(steps=(("mounts", str(kubelet)),), functions=functions(*UNDOING) + MOUNTS))
+    result = machine.run(Script(steps=(("mounts", str(kubelet)),), functions=functions(*UNDOING) + MOUNTS))
     assert result.failure is None, result.failure
 
 
@@ -246,7 +246,7 @@ def test_chains_in_shared_tables(machine: Machine) -> None:
 ])
 def test_unused_tables(machine: Machine, table: str, unused: bool) -> None:
     machine.command("nft", f"cat <<'END'\n{table}\nEND" if table else "exit 1")
-    result = machine.run(Program(steps=(("undo_unused",),), functions="undo_unused() { unused_table ip nat; }"))
+    result = machine.run(Script(steps=(("undo_unused",),), functions="undo_unused() { unused_table ip nat; }"))
     assert (result.failure is None) is unused
 
 
@@ -316,9 +316,9 @@ def test_processes_of_pods_and_of_our_programs(tmp_path: Path, shell: str) -> No
 
 
 def test_only_programs_that_undo_carry_what_undoes() -> None:
-    assert functions(*UNDOING) not in Program(probes=(("stat", "/etc"),)).text
-    record = Before(identity="me", sysctls=())
+    assert functions(*UNDOING) not in Script(probes=(("stat", "/etc"),)).text
+    record = Baseline(identity="me", sysctls=())
     change = record.diff(None)
     assert change is not None
-    assert functions(*UNDOING) in Program(steps=record.apply(change)).text
-    assert functions(*UNDOING) in Program(probes=(("remains", "10.244.0.0/16"),)).text
+    assert functions(*UNDOING) in Script(steps=record.apply(change)).text
+    assert functions(*UNDOING) in Script(probes=(("remains", "10.244.0.0/16"),)).text

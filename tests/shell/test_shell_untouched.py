@@ -14,7 +14,7 @@ import pytest
 from shell_box import SHELLS, Box
 from test_shell_lock import until
 
-from clusterctl.shell import BOOTSTRAP, Program
+from clusterctl.shell import BOOTSTRAP, Script
 from clusterctl.shell.facts import probe_program
 
 
@@ -27,7 +27,7 @@ class Machine(Box):
         self.config.write_text("x\n")
         self.state.rmdir()
 
-    def send(self, program: Program) -> subprocess.Popen[bytes]:
+    def send(self, program: Script) -> subprocess.Popen[bytes]:
         parcel, text = io.BytesIO(), self.text(program).encode()
         with tarfile.open(fileobj=parcel, mode="w") as archive:
             info = tarfile.TarInfo("run.sh")
@@ -43,7 +43,7 @@ class Machine(Box):
         process.stdin = None
         return process
 
-    def receive(self, program: Program) -> str:
+    def receive(self, program: Script) -> str:
         out, errors = self.send(program).communicate(timeout=30)
         assert out.endswith(f"{program.nonce}\tend\n".encode()), (out, errors)
         return out.decode()
@@ -53,7 +53,7 @@ class Machine(Box):
         found = (Path(folder) / name for folder, folders, files in os.walk(self.path) for name in (*folders, *files))
         return {str(path.relative_to(self.path)): path.read_text() if path.is_file() else None for path in found}
 
-    def observation(self, cluster: str = "") -> Program:
+    def observation(self, cluster: str = "") -> Script:
         program = probe_program([("text", str(self.config))])
         return dataclasses.replace(program, cluster=cluster, holder="one", functions=f"{program.functions}\nlistening() {{ :; }}\n")
 
@@ -66,14 +66,14 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 @pytest.mark.parametrize("cluster", ["", "ours"])
 def test_observing_a_machine_of_no_cluster_leaves_nothing(machine: Machine, cluster: str) -> None:
     before = machine.tree()
-    for program in (machine.observation(cluster), Program(probes=[("content", str(machine.config))], cluster=cluster, holder="one")):
+    for program in (machine.observation(cluster), Script(probes=[("content", str(machine.config))], cluster=cluster, holder="one")):
         assert "eAo=" in machine.receive(program) or "x\n" in machine.receive(program)
         assert machine.tree() == before
 
 
 def test_observing_a_machine_of_another_cluster_leaves_nothing(machine: Machine) -> None:
     machine.join("another")
-    machine.receive(Program(steps=[("true",)], cluster="another", holder="first"))
+    machine.receive(Script(steps=[("true",)], cluster="another", holder="first"))
     before = machine.tree()
     assert {"state", "state/run", "state/lock"} <= set(before)
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_observing_a_machine_of_another_cluster_leaves_nothing(machine: Machine)
 def test_an_interrupted_observation_leaves_nothing(machine: Machine) -> None:
     before = machine.tree()
     stall = f"observe_stall() {{ : >{machine.path}/begun; sleep 30; }}"
-    process = machine.send(Program(probes=[("stall", "x")], functions=stall))
+    process = machine.send(Script(probes=[("stall", "x")], functions=stall))
     until((machine.path / "begun").exists)
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
@@ -98,7 +98,7 @@ def test_an_interrupted_observation_leaves_nothing(machine: Machine) -> None:
 def test_observations_at_the_same_time_do_not_remove_each_others_folders(machine: Machine) -> None:
     before = machine.tree()
     for _ in range(5):
-        programs = [Program(probes=[("stat", str(machine.config))]) for _ in range(8)]
+        programs = [Script(probes=[("stat", str(machine.config))]) for _ in range(8)]
         for program, process in [(program, machine.send(program)) for program in programs]:
             out, errors = process.communicate(timeout=30)
             assert out.endswith(f"{program.nonce}\tend\n".encode()), errors
@@ -106,5 +106,5 @@ def test_observations_at_the_same_time_do_not_remove_each_others_folders(machine
 
 
 def test_a_program_that_changes_something_leaves_the_lock(machine: Machine) -> None:
-    machine.receive(Program(steps=[("true",)], holder="one"))
+    machine.receive(Script(steps=[("true",)], holder="one"))
     assert (machine.state / "lock").read_text() == "one\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS
 
-from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Program, facts, functions, standing
+from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Script, facts, functions, standing
 
 ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
 """The files of functions that only some programs have."""
@@ -30,15 +30,15 @@ def test_functions_of_some_programs(name: str) -> None:
     assert shellcheck(functions(name)) == ""
 
 
-def program_with(names: list[str]) -> Program:
+def program_with(names: list[str]) -> Script:
     observing = [name.removeprefix("observe_") for name in names if name.startswith("observe_")]
     doing = [name for name in names if name.startswith(("put_", "remove_", "stop_", "forget_", "record_", "undo_", "return_"))]
     assert len(observing) > 1 and len(doing) > 8
-    return Program(probes=[(name, "a 'b'; c") for name in observing] + [("facts", "all")], verify=True, functions=facts.probe_program().functions,
-                   steps=[(name, "one", "two 'three'", "; four", "5", "six") for name in doing])
+    return Script(probes=[(name, "a 'b'; c") for name in observing] + [("facts", "all")], verify=True, functions=facts.probe_program().functions,
+                  steps=[(name, "one", "two 'three'", "; four", "5", "six") for name in doing])
 
 
-def without_directives(program: Program) -> str:
+def without_directives(program: Script) -> str:
     """A directive belongs in front of the first command alone."""
     return re.sub(r"# shellcheck shell=sh.*\n", "", program.text)
 
@@ -53,7 +53,7 @@ def test_a_program_with_everything() -> None:
 
 @pytest.mark.parametrize("but", ["", "etcd_role"])
 def test_a_program_that_only_looks_needs_no_function_that_it_does_not_bring(but: str) -> None:
-    program = Program(probes=[(name, "x") for name in sorted(LOOKS - {but})], functions=facts.probe_program().functions)
+    program = Script(probes=[(name, "x") for name in sorted(LOOKS - {but})], functions=facts.probe_program().functions)
     absent = set(names_of(functions(*PRELUDE))) - set(names_of(program.text))
     assert "put_file" in absent and ("http_get" in absent) == (but == "etcd_role")
     assert absent.isdisjoint(re.findall(r"\w+", re.sub(r"#.*", "", program.text)))
@@ -73,6 +73,6 @@ def test_no_name_is_taken_twice() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_can_read_it(shell: str) -> None:
-    text = Program(functions=functions(*ADDED), probes=(("remains", ""),)).text
+    text = Script(functions=functions(*ADDED), probes=(("remains", ""),)).text
     found = subprocess.run([*SHELLS[shell], "-n"], input=text, capture_output=True, text=True, timeout=10)
     assert (found.returncode, found.stderr) == (0, "")

@@ -22,7 +22,7 @@ from clusterctl.engine import fleet
 from clusterctl.engine.observe import look
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.session.operator_lock import OperatorLock
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh import ssh_config
 from clusterctl.ssh.https import ApiError, Https
 from clusterctl.ssh.login import Login
@@ -31,7 +31,7 @@ from clusterctl.ssh.transport import Transport
 pytestmark = pytest.mark.lab
 
 Connect = Callable[..., Transport]
-TRUE = Program(steps=[("true",)])
+TRUE = Script(steps=[("true",)])
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_few_sessions_are_enough_for_the_lock_and_programs(hardened: Server, con
 @pytest.mark.parametrize("hardened", ["MaxSessions 1"], indirect=True)
 def test_the_lock_takes_a_connection_of_its_own_beside_a_program(hardened: Server, connect: Connect, tmp_path: Path) -> None:
     host, transport, go = hardened.host(), connect(hardened.host()), tmp_path / "go"
-    stream = transport.stream(Program(steps=[("true",), ("eval", f"while [ ! -e {go} ]; do sleep 0.05; done")]))
+    stream = transport.stream(Script(steps=[("true",), ("eval", f"while [ ! -e {go} ]; do sleep 0.05; done")]))
     assert next(stream) == ["ok", "0"]
     lock = OperatorLock({host.name: transport})
     lock.take([host], "apply")

@@ -15,7 +15,7 @@ from clusterctl.commands import init as operations_init
 from clusterctl.commands import trust
 from clusterctl.errors import AccessRefused
 from clusterctl.local.storage import StateFolder
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.host_certificates import marked
 from clusterctl.ssh.ssh_config import Way
 from clusterctl.ssh.transport import Transport
@@ -23,7 +23,7 @@ from clusterctl.ssh.transport import Transport
 pytestmark = pytest.mark.lab
 
 Connect = Callable[..., Transport]
-TRUE = Program(steps=[("true",)])
+TRUE = Script(steps=[("true",)])
 UNKNOWN, CHANGED, REVOKED = "ssh.host-key-unknown", "ssh.host-key-changed", "ssh.host-key-revoked"
 WRONG, EXPIRED = "ssh.host-certificate-wrong", "ssh.host-certificate-expired"
 

@@ -12,13 +12,13 @@ from ssh_server import NOPASSWD, PASSWORD, SUDOERS, USER, Server, keygen
 from clusterctl.errors import Locked, Unreachable
 from clusterctl.session import operator_lock
 from clusterctl.session.operator_lock import OperatorLock
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
 Connect = Callable[..., Transport]
-WHO = Program(probes=[("who", "x")], functions='observe_who() { emit who "$(id -u)"; }')
+WHO = Script(probes=[("who", "x")], functions='observe_who() { emit who "$(id -u)"; }')
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_machine_that_never_ends(tmp_path: Path, connect: Connect, command: st
 
 
 def test_records_without_an_end_meet_the_deadline(server: Server, connect: Connect) -> None:
-    program = Program(probes=[("forever", "x")], functions='observe_forever() { while emit tick x; do sleep 0.2; done; }')
+    program = Script(probes=[("forever", "x")], functions='observe_forever() { while emit tick x; do sleep 0.2; done; }')
     started = time.monotonic()
     with pytest.raises(Unreachable, match="did not end within 2 s"):
         list(connect().stream(program, silence=10, total=2))
@@ -87,14 +87,14 @@ def test_records_without_an_end_meet_the_deadline(server: Server, connect: Conne
 @pytest.mark.parametrize("record", ['ok', 'ok x', 'ok 7', 'failed 0', 'failed 0 1 A', 'exit', 'who', 'lines'])
 def test_a_malformed_record(server: Server, connect: Connect, record: str) -> None:
     words = "\\t".join(["%s", *record.split()])
-    program = Program(probes=[("odd", "x")], functions=f"observe_odd() {{ printf '{words}\\n' \"$nonce\" >&3; }}")
+    program = Script(probes=[("odd", "x")], functions=f"observe_odd() {{ printf '{words}\\n' \"$nonce\" >&3; }}")
     with pytest.raises(Unreachable) as raised:
         list(connect().stream(program))
     assert raised.value.code == "ssh.unreadable-output"
 
 
 def test_a_large_blob_may_take_longer_than_silence_between_records(server: Server, connect: Connect) -> None:
-    program = Program(blobs={"x": b"x" * (8 << 20)}, steps=[("true",)])
+    program = Script(blobs={"x": b"x" * (8 << 20)}, steps=[("true",)])
     assert list(connect().stream(program, silence=2)) == [["ok", "0"]]
 
 

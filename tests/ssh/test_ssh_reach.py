@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ssh_server import PASSWORD, Server, until
 
-from clusterctl.shell import Program, functions
+from clusterctl.shell import Script, functions
 from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
@@ -22,8 +22,8 @@ def listens() -> bool:
         return tried.connect_ex(("127.0.0.1", PORT)) == 0
 
 
-def program(kind: str, *words: str) -> Program:
-    return Program(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
+def program(kind: str, *words: str) -> Script:
+    return Script(probes=[(kind, word) for word in words], functions=functions("reach"), shared=True)
 
 
 @pytest.mark.parametrize("user", ["root", "sudo"])

@@ -15,13 +15,13 @@ from clusterctl.errors import AccessRefused, Unreachable
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
 from clusterctl.session.opening import Opening, Options
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.login import Login
 from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
-WHO = Program(probes=[("who", "x")], functions='observe_who() { emit who "$(id -u)"; }')
+WHO = Script(probes=[("who", "x")], functions='observe_who() { emit who "$(id -u)"; }')
 
 
 def server_with(tmp_path: Path, sudoers: str) -> Server:
@@ -135,7 +135,7 @@ def test_a_login_by_password(tmp_path: Path, kind: str) -> None:
     try:
         host = server.host(user=USER, become=True, private_key=None)
         with contextlib.closing(Login(None, lambda: None, lambda: PASSWORD)) as login, contextlib.closing(Transport(host, login=login)) as way:
-            assert list(way.stream(Program(steps=[("true",)]))) == [["ok", "0"]]
+            assert list(way.stream(Script(steps=[("true",)]))) == [["ok", "0"]]
         with contextlib.closing(Login(None, lambda: None, lambda: "wrong-canary")) as login, \
                 contextlib.closing(Transport(host, login=login)) as way, pytest.raises(AccessRefused) as raised:
             way.connect()

@@ -21,8 +21,8 @@ import pytest
 from ssh_server import PASSWORD, Server, keygen, until
 
 from clusterctl.errors import Refused, Stopped, Unreachable
-from clusterctl.shell import Program
-from clusterctl.ssh.transport import Cut, Transport, offered_key
+from clusterctl.shell import Script
+from clusterctl.ssh.transport import ConnectionLost, Transport, offered_key
 
 pytestmark = pytest.mark.lab
 
@@ -30,7 +30,7 @@ Connect = Callable[..., Transport]
 
 
 def steps(transport: Transport, *calls: tuple[str, ...], **more: object) -> list[list[str]]:
-    return list(transport.stream(Program(steps=calls, **more)))  # type: ignore[arg-type]
+    return list(transport.stream(Script(steps=calls, **more)))  # type: ignore[arg-type]
 
 
 def test_a_large_blob(server: Server, connect: Connect, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_large_blob(server: Server, connect: Connect, tmp_path: Path) -> None:
     digest = hashlib.sha256(blob.read_bytes()).hexdigest()
     functions = 'observe_blob() { emit blob x "$(sha256 "$work/blobs/large" | cut -d " " -f 1)"; }'
     transport = connect()
-    found = list(transport.stream(Program(probes=[("blob", "x")], functions=functions, blobs={"large": blob})))
+    found = list(transport.stream(Script(probes=[("blob", "x")], functions=functions, blobs={"large": blob})))
     assert found == [["blob", "x", digest]]
     assert transport.statistics.trips == 1 and transport.statistics.sent > 60 << 20
     assert steps(transport, ("true",)) == [["ok", "0"]]
@@ -54,7 +54,7 @@ def test_failure_and_output(connect: Connect) -> None:
 
 def test_state_is_private(server: Server, connect: Connect) -> None:
     functions = 'observe_modes() { stat -c "%a" /var/lib/clusterctl /var/lib/clusterctl/run "$work" "$work/run.sh" | emit_lines mode; }'
-    found = list(connect().stream(Program(probes=[("modes", "x")], functions=functions)))
+    found = list(connect().stream(Script(probes=[("modes", "x")], functions=functions)))
     assert found == [["mode", "700"], ["mode", "700"], ["mode", "700"], ["mode", "600"]]
 
 
@@ -125,7 +125,7 @@ def test_refused_and_silent(server: Server, connect: Connect) -> None:
 
 
 def test_what_cannot_be_sent_is_told_and_does_not_hang(server: Server, connect: Connect, tmp_path: Path) -> None:
-    for program in (Program(blobs={"x": tmp_path / "nothing"}), Program(steps=[("echo", "\0")]), Program(blobs={"n" * 120: b"x"})):
+    for program in (Script(blobs={"x": tmp_path / "nothing"}), Script(steps=[("echo", "\0")]), Script(blobs={"n" * 120: b"x"})):
         with pytest.raises(Stopped, match="cannot be sent"):
             list(connect().stream(program))
     until(server.idle, "the machine waits for nothing")
@@ -134,7 +134,7 @@ def test_what_cannot_be_sent_is_told_and_does_not_hang(server: Server, connect: 
 def test_cut_where_the_end_cannot_be_told_either(another: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel that is closed says so to the machine, over a connection that is no more."""
     transport = connect(another.host())
-    stream = transport.stream(Program(steps=[("true",), ("sleep", "30")]))
+    stream = transport.stream(Script(steps=[("true",), ("sleep", "30")]))
     assert next(stream) == ["ok", "0"]
 
     def close(channel: paramiko.Channel) -> None:
@@ -142,7 +142,7 @@ def test_cut_where_the_end_cannot_be_told_either(another: Server, connect: Conne
 
     monkeypatch.setattr(paramiko.Channel, "close", close)
     another.signal(signal.SIGKILL)
-    with pytest.raises(Cut):
+    with pytest.raises(ConnectionLost):
         list(stream)
 
 
@@ -151,11 +151,11 @@ def test_cut_and_the_step_that_runs_on(another: Server, connect: Connect, tmp_pa
     log, go = tmp_path / "steps", tmp_path / "go"
     first = ("eval", f"echo begin >>{log}; while [ ! -e {go} ]; do sleep 0.02; done; echo end >>{log}")
     transport = connect(another.host())
-    stream = transport.stream(Program(steps=[("true",), first, ("eval", f"echo never >>{log}")]))
+    stream = transport.stream(Script(steps=[("true",), first, ("eval", f"echo never >>{log}")]))
     assert next(stream) == ["ok", "0"]
     until(log.exists, "the step has begun")
     another.signal(signal.SIGKILL)
-    with pytest.raises(Cut):
+    with pytest.raises(ConnectionLost):
         next(stream)
     found: list[list[str]] = []
     again = threading.Thread(target=lambda: found.extend(steps(transport, ("eval", f"echo again >>{log}"))))
@@ -179,7 +179,7 @@ def test_a_connection_that_dies_while_it_sends_holds_up_nobody(another: Server, 
     def send() -> None:
         try:
             list(slow.stream(program))
-        except (Cut, Unreachable, Stopped) as error:
+        except (ConnectionLost, Unreachable, Stopped) as error:
             errors.append(error)
 
     sender = threading.Thread(target=send)
@@ -195,19 +195,19 @@ def test_a_connection_that_dies_while_it_sends_holds_up_nobody(another: Server, 
 
 
 @dataclass(frozen=True)
-class _Slow(Program):
+class _Slow(Script):
     """A program that stops in the middle of being sent."""
 
     held: threading.Event = field(default_factory=threading.Event)
 
     def chunks(self, size: int = 32768) -> Iterator[bytes]:
-        yield from itertools.islice(Program.chunks(self, size), 40)
+        yield from itertools.islice(Script.chunks(self, size), 40)
         self.held.wait(20)
 
 
 def test_stopped_sshd_is_bounded_by_silence(another: Server, connect: Connect) -> None:
     transport = connect(another.host())
-    stream = transport.stream(Program(steps=[("true",), ("sleep", "20")]), silence=1.5)
+    stream = transport.stream(Script(steps=[("true",), ("sleep", "20")]), silence=1.5)
     assert next(stream) == ["ok", "0"]
     another.signal(signal.SIGSTOP)
     started = time.monotonic()
@@ -225,7 +225,7 @@ def test_stopped_sshd_before_the_program(another: Server, connect: Connect, conn
     another.signal(signal.SIGSTOP)
     os.kill(another.pid, signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises((Unreachable, Cut)):
+    with pytest.raises((Unreachable, ConnectionLost)):
         steps(transport, ("true",))
     assert time.monotonic() - started < 8
     os.kill(another.pid, signal.SIGCONT)
@@ -244,7 +244,7 @@ def test_two_programs_at_once_take_turns(server: Server, connect: Connect, tmp_p
 
 
 def test_a_killed_program_is_a_cut(connect: Connect) -> None:
-    with pytest.raises(Cut, match="code"):
+    with pytest.raises(ConnectionLost, match="code"):
         steps(connect(), ("true",), ("eval", "kill -9 $$; sleep 5"))
 
 
@@ -271,8 +271,8 @@ def test_secrets_are_in_no_command_line(server: Server, as_operator: Callable[..
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        program = Program(steps=[("put_file", f"{tmp_path}/secret", "600", "root:root", "blob", "any"), ("sleep", "0.3"),
-                                 ("eval", f": {argument}; sleep 0.3")], blobs={"blob": content.encode()})
+        program = Script(steps=[("put_file", f"{tmp_path}/secret", "600", "root:root", "blob", "any"), ("sleep", "0.3"),
+                                ("eval", f": {argument}; sleep 0.3")], blobs={"blob": content.encode()})
         assert [words[0] for words in as_operator().stream(program)] == ["ok"] * 3
     finally:
         ended.set()
@@ -283,14 +283,14 @@ def test_secrets_are_in_no_command_line(server: Server, as_operator: Callable[..
 
 def test_a_command_of_the_operator_holds_up_nothing(server: Server, connect: Connect, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    command = Program(probes=[("command", f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done")], unlocked=True)
+    command = Script(probes=[("command", f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done")], unlocked=True)
     found: list[list[str]] = []
     runner = threading.Thread(target=lambda: found.extend(connect().stream(command)))
     runner.start()
     until(lambda: not server.idle(), "the command runs")
     started = time.monotonic()
     assert steps(connect(), ("true",)) == [["ok", "0"]]
-    assert list(connect().stream(Program(probes=[("command", "echo x")], unlocked=True))) == [["output", "x"], ["exit", "0"]]
+    assert list(connect().stream(Script(probes=[("command", "echo x")], unlocked=True))) == [["output", "x"], ["exit", "0"]]
     assert time.monotonic() - started < 10 and runner.is_alive()
     go.touch()
     runner.join(10)
@@ -298,8 +298,8 @@ def test_a_command_of_the_operator_holds_up_nothing(server: Server, connect: Con
 
 
 def test_looks_do_not_wait_for_each_other(server: Server, connect: Connect) -> None:
-    program = Program(probes=[("stat", "/etc/passwd")])
-    assert "lock_machine -s" in program.text and "lock_machine -x" in Program(steps=[("true",)]).text
+    program = Script(probes=[("stat", "/etc/passwd")])
+    assert "lock_machine -s" in program.text and "lock_machine -x" in Script(steps=[("true",)]).text
     assert [words[0] for words in connect().stream(program)] == ["stat"]
 
 
@@ -312,7 +312,7 @@ def test_a_program_that_waits_for_another_reports_its_holder(server: Server, con
     until(lambda: not server.idle(), "the other program runs")
     until(lambda: "node drain" in (server.base / "state" / "clusterctl" / "lock").read_text(), "it holds the lock")
     waiting = threading.Thread(target=lambda: list(connect(operation="status").stream(
-        Program(probes=[("stat", "/etc/passwd")]) if looks else Program(steps=[("true",)]))))
+        Script(probes=[("stat", "/etc/passwd")]) if looks else Script(steps=[("true",)]))))
     waiting.start()
     until(lambda: "waiting for another clusterctl program" in caplog.text, "the holder is reported", 10)
     go.touch()
@@ -324,9 +324,9 @@ def test_a_program_that_waits_for_another_reports_its_holder(server: Server, con
 
 def test_a_killed_program_is_not_named_as_the_holder_of_a_shared_lock(another: Server, connect: Connect) -> None:
     host = another.host()
-    with pytest.raises(Cut):
+    with pytest.raises(ConnectionLost):
         steps(connect(host, operation="apply"), ("eval", "kill -9 $PPID $$"))
     lock = another.base / "state" / "clusterctl" / "lock"
     assert "apply" in lock.read_text()
-    list(connect(host).stream(Program(probes=[("stat", "/etc/passwd")])))
+    list(connect(host).stream(Script(probes=[("stat", "/etc/passwd")])))
     assert lock.read_text() == ""

@@ -21,14 +21,14 @@ import pytest
 from ssh_server import Server, until
 
 from clusterctl.errors import Unreachable
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.sockets import _may_name_a_way, open_socket
 from clusterctl.ssh.transport import Transport
 
 pytestmark = pytest.mark.lab
 
 Connect = Callable[..., Transport]
-TRUE = Program(steps=[("true",)])
+TRUE = Script(steps=[("true",)])
 
 
 def children() -> set[int]:
@@ -78,7 +78,7 @@ def test_proxy_command(server: Server, connect: Connect, tmp_path: Path) -> None
     command = (f"ssh -i {server.key} -o UserKnownHostsFile={known_hosts(tmp_path / 'known', server)} -o IdentitiesOnly=yes "
                f"-p {server.port} -W %h:%p root@127.0.0.1")
     transport = connect(server.host(common_args=("-o", f"ProxyCommand={command}")))
-    assert list(transport.stream(Program(steps=[("true",)], blobs={"large": os.urandom(5 << 20)}))) == [["ok", "0"]]
+    assert list(transport.stream(Script(steps=[("true",)], blobs={"large": os.urandom(5 << 20)}))) == [["ok", "0"]]
     assert children() - before
     transport.close()
     until(lambda: not children() - before, "the command has ended and was waited for")

@@ -16,7 +16,7 @@ import pytest
 
 from clusterctl import cli
 from clusterctl.cli import Interrupted, options, steps, upgrade
-from clusterctl.commands.upgrade import Wish
+from clusterctl.commands.upgrade import UpgradeRequest
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.inventory import secrets
 from clusterctl.views.report import Report
@@ -156,7 +156,7 @@ def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytes
     monkeypatch.setattr("clusterctl.commands.upgrade.Upgrade", lambda *_: operation)
     nothing: Any = SimpleNamespace(path="plan.json")
     with pytest.raises(Stopped, match="Broken pipe"):
-        upgrade._run(Deaf(), nothing, nothing, Wish(), nothing)
+        upgrade._run(Deaf(), nothing, nothing, UpgradeRequest(), nothing)
 
 
 def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,5 +174,5 @@ def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
     opened: Any = SimpleNamespace(forget_versions=lambda: None)
     report: Any = SimpleNamespace(upgrade=lambda found: None)
     with pytest.raises(Stopped, match="you said no"):
-        upgrade._all(report, opened, Wish(), False, None)
+        upgrade._all(report, opened, UpgradeRequest(), False, None)
     assert done == ["hop"]

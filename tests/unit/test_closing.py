@@ -14,7 +14,7 @@ from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import Stopped
 from clusterctl.session.opening import Opening, Options
 from clusterctl.session.session import Session
-from clusterctl.shell import Program
+from clusterctl.shell import Script
 from clusterctl.ssh.https import Https
 from clusterctl.ssh.sender import Sender, Statistics
 from clusterctl.ssh.transport import Transport
@@ -83,6 +83,6 @@ def test_what_cannot_be_sent_over_a_connection_that_ends(broken: Exception, tmp_
         raise broken
 
     channel: Any = SimpleNamespace(send=len, close=close)
-    sender = Sender(channel, Program(blobs={"x": tmp_path / "nothing"}), Statistics())
+    sender = Sender(channel, Script(blobs={"x": tmp_path / "nothing"}), Statistics())
     sender.run()
     assert isinstance(sender.error, Stopped) and "cannot be sent" in sender.error.message

@@ -10,7 +10,7 @@ import pytest
 from clusterctl.errors import Problems, Refused
 from clusterctl.kube import disruption, drain
 from clusterctl.kube.client import CORDONED_FOR, cordoned_for
-from clusterctl.kube.disruption import LOCAL_VOLUMES, Policy
+from clusterctl.kube.disruption import LOCAL_VOLUMES, DrainPolicy
 
 MIRROR = "kubernetes.io/config.mirror"
 
@@ -50,32 +50,32 @@ def node(**more: Any) -> dict[str, Any]:
 ])
 def test_kinds(given: dict[str, Any], expected: str) -> None:
     assert disruption.pod_kind(given) == expected
-    found = disruption.plan(node(), [given], [], Policy())
+    found = disruption.plan_drain(node(), [given], [], DrainPolicy())
     assert bool(found.evicted) == (expected in ("evict", "finished"))
 
 
 @pytest.mark.parametrize(("given", "policy", "refused"), [
-    (pod(), Policy(), ""),
-    (pod(""), Policy(), "no controller): --force"),
-    (pod("", controller=False), Policy(force=True), ""),
-    (pod("Helper", controller=False), Policy(), "--force"),
-    (pod(volumes=["emptyDir:cache"]), Policy(), "emptyDir volumes (cache) would be lost: --delete-emptydir-data"),
-    (pod(volumes=["emptyDir:cache"]), Policy(delete_emptydir_data=True), ""),
-    (pod(volumes=["emptyDir:cache"]), Policy(force=True), "--delete-emptydir-data"),
-    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a"}), Policy(), "(b)"),
-    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a,b"}), Policy(), ""),
+    (pod(), DrainPolicy(), ""),
+    (pod(""), DrainPolicy(), "no controller): --force"),
+    (pod("", controller=False), DrainPolicy(force=True), ""),
+    (pod("Helper", controller=False), DrainPolicy(), "--force"),
+    (pod(volumes=["emptyDir:cache"]), DrainPolicy(), "emptyDir volumes (cache) would be lost: --delete-emptydir-data"),
+    (pod(volumes=["emptyDir:cache"]), DrainPolicy(delete_emptydir_data=True), ""),
+    (pod(volumes=["emptyDir:cache"]), DrainPolicy(force=True), "--delete-emptydir-data"),
+    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a"}), DrainPolicy(), "(b)"),
+    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a,b"}), DrainPolicy(), ""),
     # As people write lists.
-    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a, b"}), Policy(), ""),
-    (pod(volumes=["emptyDir:a"], annotations={LOCAL_VOLUMES: ""}), Policy(), "(a)"),
-    (pod("", volumes=["emptyDir:a"]), Policy(delete_emptydir_data=True), "--force"),
-    (pod(volumes=["configMap:c", "hostPath:h"]), Policy(), ""),
+    (pod(volumes=["emptyDir:a", "emptyDir:b"], annotations={LOCAL_VOLUMES: "a, b"}), DrainPolicy(), ""),
+    (pod(volumes=["emptyDir:a"], annotations={LOCAL_VOLUMES: ""}), DrainPolicy(), "(a)"),
+    (pod("", volumes=["emptyDir:a"]), DrainPolicy(delete_emptydir_data=True), "--force"),
+    (pod(volumes=["configMap:c", "hostPath:h"]), DrainPolicy(), ""),
     # Neither is evicted, or nothing is lost with it: no flag is wanted.
-    (pod("DaemonSet", volumes=["emptyDir:a"]), Policy(), ""),
-    (pod("", annotations={MIRROR: "x"}), Policy(), ""),
-    (pod("", phase="Succeeded", volumes=["emptyDir:a"]), Policy(), ""),
+    (pod("DaemonSet", volumes=["emptyDir:a"]), DrainPolicy(), ""),
+    (pod("", annotations={MIRROR: "x"}), DrainPolicy(), ""),
+    (pod("", phase="Succeeded", volumes=["emptyDir:a"]), DrainPolicy(), ""),
 ])
-def test_refusals(given: dict[str, Any], policy: Policy, refused: str) -> None:
-    found = disruption.plan(node(), [given], [], policy)
+def test_refusals(given: dict[str, Any], policy: DrainPolicy, refused: str) -> None:
+    found = disruption.plan_drain(node(), [given], [], policy)
     said = "".join(one.refused for one in found.pods)
     assert refused in said and bool(refused) == bool(said), said
     if refused:
@@ -88,7 +88,7 @@ def test_refusals(given: dict[str, Any], policy: Policy, refused: str) -> None:
 
 
 def test_a_host_path_is_told() -> None:
-    found = disruption.plan(node(), [pod(volumes=["hostPath:h"]), pod("DaemonSet", volumes=["hostPath:h"])], [], Policy())
+    found = disruption.plan_drain(node(), [pod(volumes=["hostPath:h"]), pod("DaemonSet", volumes=["hostPath:h"])], [], DrainPolicy())
     assert [bool(one.warning) for one in found.pods] == [True, False]
     assert found.as_dict()["warnings"] == ["default/p: uses a hostPath volume, whose data stays on the machine"]
 
@@ -140,20 +140,20 @@ def test_selectors(selector: object, labels: dict[str, str] | None, selects: boo
 ])
 def test_what_budgets_allow(status: dict[str, int], allowed: int, never: bool) -> None:
     given = {**budget({}), "status": status}
-    assert (disruption.allowed(given), disruption.never(given)) == (allowed, never)
+    assert (disruption.allowed_disruptions(given), disruption.never_allows(given)) == (allowed, never)
 
 
 def test_budgets_in_the_way() -> None:
     pods = [pod(name="a", labels=WEB), pod(name="b"), pod("DaemonSet", name="c", labels=WEB), pod(name="d", labels=WEB, phase="Succeeded")]
     selector = {"matchLabels": {"app": "web"}}
-    found = disruption.plan(node(), pods, [budget(selector)], Policy())
+    found = disruption.plan_drain(node(), pods, [budget(selector)], DrainPolicy())
     assert [one.id for one in found.blocked] == ["default/a"]
     assert drain.waiting_texts([found]) == [
         "w-1: pod default/a could not be evicted now: PodDisruptionBudget default/b allows no disruption"]
     assert drain.hopeless([found], [budget(selector)]) == ["w-1: pod default/a: PodDisruptionBudget default/b never allows a disruption"]
     # One that allows none for the moment only is waited for, and one that allows one is in nobody's way.
     assert not drain.hopeless([found], [budget(selector, healthy=1)])
-    assert not disruption.plan(node(), pods, [budget(selector, allowed=1)], Policy()).blocked
+    assert not disruption.plan_drain(node(), pods, [budget(selector, allowed=1)], DrainPolicy()).blocked
     assert found.as_dict() == {
         "node": "w-1", "evict": ["default/a", "default/b", "default/d"], "stay": ["default/c"], "refused": [], "warnings": [],
         "blocked": [{"pod": "default/a", "budgets": ["default/b"]}], "cordoned_by_hand": False}
@@ -167,5 +167,5 @@ def test_budgets_in_the_way() -> None:
     (node(annotations={CORDONED_FOR: "upgrade"}), False, ""),
 ])
 def test_whose_cordon_it_is(given: dict[str, Any], by_hand: bool, operation: str) -> None:
-    assert disruption.plan(given, [], [], Policy()).by_hand is by_hand
+    assert disruption.plan_drain(given, [], [], DrainPolicy()).by_hand is by_hand
     assert cordoned_for(given) == operation

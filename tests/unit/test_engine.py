@@ -20,8 +20,8 @@ from clusterctl.plan.planner import Rolling, Stage
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
-from clusterctl.shell import Program
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script
+from clusterctl.ssh.transport import ConnectionLost
 
 FILES = tuple(File(path=f"/etc/{name}", content=name.encode()) for name in ("one", "two"))
 SERVICES = (Service(unit="first.service", inputs=(FILES[0].id,)), Service(unit="second.service", inputs=(FILES[0].id, FILES[1].id)))
@@ -42,19 +42,19 @@ class Machine:
 
     def connect(self) -> None: ...
 
-    def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
+    def stream(self, program: Script, silence: float = 0) -> Iterator[list[str]]:
         self.trips += 1
         for words in self._run(program):
             if self.records == self.cut:
                 self.records += 1
-                raise Cut("pretended")
+                raise ConnectionLost("pretended")
             self.records += 1
             yield words
         if self.records == self.cut:
             self.records += 1
-            raise Cut("pretended, before the end")
+            raise ConnectionLost("pretended, before the end")
 
-    def _run(self, program: Program) -> Iterator[list[str]]:
+    def _run(self, program: Script) -> Iterator[list[str]]:
         for index, call in enumerate(program.steps):
             if self.failing and self.failing in call and call[0] != "begin_services":
                 yield ["failed", str(index), "1", ""]
@@ -67,7 +67,7 @@ class Machine:
             elif words := self._see(kind, key):
                 yield from words
 
-    def _step(self, call: tuple[str, ...], program: Program) -> None:
+    def _step(self, call: tuple[str, ...], program: Script) -> None:
         name, *arguments = call
         if name == "put_file":
             blob = program.blobs[arguments[3]]
@@ -207,10 +207,10 @@ def test_cut_anywhere(stages: tuple[tuple[str, tuple[Resource, ...]], ...], drif
 
 def test_a_connection_that_breaks_again_and_again_stops() -> None:
     class Broken(Machine):
-        def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
+        def stream(self, program: Script, silence: float = 0) -> Iterator[list[str]]:
             if program.steps:
                 self.trips += 1
-                raise Cut("again")
+                raise ConnectionLost("again")
             yield from super().stream(program, silence)
 
     machine = Broken()
@@ -225,12 +225,12 @@ def test_a_machine_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> N
     class Gone(Machine):
         gone = False
 
-        def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
+        def stream(self, program: Script, silence: float = 0) -> Iterator[list[str]]:
             if self.gone:
                 raise Unreachable("no route", where="a", code="ssh.unreachable")
             if program.steps:
                 self.gone = True
-                raise Cut("gone")
+                raise ConnectionLost("gone")
             yield from super().stream(program, silence)
 
     with pytest.raises(Stopped, match="did not come back"):
@@ -266,7 +266,7 @@ def test_all_failing_hosts_are_told() -> None:
 
 def test_what_does_not_converge_is_an_error() -> None:
     class Stubborn(Machine):
-        def _step(self, call: tuple[str, ...], program: Program) -> None:
+        def _step(self, call: tuple[str, ...], program: Script) -> None:
             super()._step(call, program)
             if call[0] == "put_file":
                 self.files[call[1]] = b"somebody else writes here"
@@ -336,5 +336,5 @@ def test_a_bug_or_an_interrupt_ends_the_rest(error: BaseException) -> None:
 
 def test_one_error_is_itself() -> None:
     with pytest.raises(ClusterctlError) as raised:
-        fleet.Outcome({}, {"a": Unreachable("x", code="ssh.unreachable")}).or_raise()
+        fleet.HostResults({}, {"a": Unreachable("x", code="ssh.unreachable")}).or_raise()
     assert type(raised.value) is Unreachable

@@ -12,7 +12,7 @@ from clusterctl.commands.apply import ApplyPlan
 from clusterctl.plan.planner import Plan
 from clusterctl.plan.stages import foreign_pins
 from clusterctl.resources.base import Resource
-from clusterctl.resources.program import Image, Program
+from clusterctl.resources.binary import Binary, Image
 from clusterctl.views.report import JsonReport, TextReport
 
 MIRROR = "https://mirror.test"
@@ -32,7 +32,7 @@ def plan() -> ApplyPlan:
                       sources={proxy: MIRROR, image: MIRROR, scheduler: "the inventory", "unused": MIRROR})
 
     def program(name: str) -> Resource:
-        return Program(name=name, version="1.36.4", source=catalog.artifact(name, "1.36.4", "amd64"))
+        return Binary(name=name, version="1.36.4", source=catalog.artifact(name, "1.36.4", "amd64"))
 
     archive = catalog.image("pause", "3.10.2", "amd64")
     assert archive is not None

@@ -19,7 +19,7 @@ CLUSTER = cluster(3)
 STAGE: Any = SimpleNamespace(hosts=[SimpleNamespace(host=host, disruptive=True) for host in CLUSTER.control_planes])
 
 
-def serving(monkeypatch: pytest.MonkeyPatch, *down: str, **fleet: Facts) -> gates.Serving:
+def serving(monkeypatch: pytest.MonkeyPatch, *down: str, **fleet: Facts) -> gates.ClusterGates:
     """``down``: whose etcd and API server do not answer; ``fleet``: by name, with _ for -."""
     monkeypatch.setattr(gates, "OTHERS_SECONDS", 0)
 
@@ -30,7 +30,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, *down: str, **fleet: Facts) -> gate
     session: Any = SimpleNamespace(
         cluster=CLUSTER, etcd=lambda host: SimpleNamespace(answers=lambda: answers(host.name)),
         api=lambda host: SimpleNamespace(ready=lambda: host.name not in down))
-    made = gates.Serving(session, {name.replace("_", "-"): facts for name, facts in fleet.items()})
+    made = gates.ClusterGates(session, {name.replace("_", "-"): facts for name, facts in fleet.items()})
     made.start_seconds = 0
     return made
 

@@ -18,8 +18,8 @@ from clusterctl.pki import Pki
 from clusterctl.plan import planner
 from clusterctl.plan.stages import stages
 from clusterctl.resources.base import Resource
+from clusterctl.resources.binary import Binary
 from clusterctl.resources.file import File, Link
-from clusterctl.resources.program import Program
 from clusterctl.resources.service import Service
 
 Wanted = dict[str, dict[str, tuple[Resource, ...]]]
@@ -48,7 +48,7 @@ def contents(found: Wanted) -> dict[tuple[str, str], bytes]:
 
 def comparable(of_host: Mapping[str, tuple[Resource, ...]]) -> dict[str, tuple[Resource, ...]]:
     """What ``look_at`` can show of a machine, and services that depend on nothing else."""
-    kept = {stage: [one for one in resources if isinstance(one, File | Link | Program | Service)] for stage, resources in of_host.items()}
+    kept = {stage: [one for one in resources if isinstance(one, File | Link | Binary | Service)] for stage, resources in of_host.items()}
     ids = {one.id for resources in kept.values() for one in resources}
     return {stage: tuple(
         dataclasses.replace(one, inputs=tuple(name for name in one.inputs if name in ids)) if isinstance(one, Service) else one

@@ -12,7 +12,7 @@ import pytest
 
 from clusterctl.errors import Locked, Stopped, Unreachable
 from clusterctl.session import operator_lock
-from clusterctl.session.operator_lock import Answers, Hold, OperatorLock
+from clusterctl.session.operator_lock import Answers, HeldLock, OperatorLock
 
 
 class Channel:
@@ -41,8 +41,8 @@ class Channel:
         self.closed = True
 
 
-def hold(channel: Any, taken: float | None = None) -> Hold:
-    return Hold(channel, operator_lock._clock() if taken is None else taken, Answers(channel, "n"))
+def hold(channel: Any, taken: float | None = None) -> HeldLock:
+    return HeldLock(channel, operator_lock._clock() if taken is None else taken, Answers(channel, "n"))
 
 
 class Machines:
@@ -57,7 +57,7 @@ class Machines:
         self.lock = OperatorLock(self.transports)
         self.lock.take(self.hosts, "apply")
 
-    def _hold(self, name: str, who: str) -> tuple[Hold, bool]:
+    def _hold(self, name: str, who: str) -> tuple[HeldLock, bool]:
         answers = self.answers.get(name)
         answer = answers.pop(0) if answers else False
         if isinstance(answer, Exception):
@@ -161,7 +161,7 @@ def test_a_machine_that_may_have_let_go_is_not_counted(monkeypatch: pytest.Monke
     now = 100.0
     monkeypatch.setattr(operator_lock, "_clock", lambda: now)
     channel = Channel(prompt=False)
-    hold = Hold(channel, now, Answers(channel, "n"))
+    hold = HeldLock(channel, now, Answers(channel, "n"))
     for moment in (105.0, 110.0, 115.0):
         now = moment
         hold.beat()

@@ -12,7 +12,7 @@ from clusterctl.cluster.model import Host, Ssh
 from clusterctl.errors import Refused
 from clusterctl.etcd import members
 from clusterctl.etcd.client import Etcd, Member, majority, read_members, refuse_removal
-from clusterctl.etcd.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, strays
+from clusterctl.etcd.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, stray_members
 from clusterctl.shell.facts import Facts
 
 ENTRIES: list[Any] = [
@@ -104,21 +104,21 @@ NOBODYS_DEAD, NOBODYS_LEARNER, NOBODYS_VOTER = state("x", host="", error="does n
 
 
 def test_strays() -> None:
-    assert strays(membership(A, B, C)) == ()
-    assert strays(membership(A, DEAD_B)) == (), "a machine of the inventory is no stray, however dead"
-    assert strays(membership(A, FORGOTTEN, NOBODYS_LEARNER)) == (FORGOTTEN, NOBODYS_LEARNER)
-    assert strays(membership(A, NOBODYS_DEAD), frozenset({"x"})) == ()
+    assert stray_members(membership(A, B, C)) == ()
+    assert stray_members(membership(A, DEAD_B)) == (), "a machine of the inventory is no stray, however dead"
+    assert stray_members(membership(A, FORGOTTEN, NOBODYS_LEARNER)) == (FORGOTTEN, NOBODYS_LEARNER)
+    assert stray_members(membership(A, NOBODYS_DEAD), frozenset({"x"})) == ()
     assert FORGOTTEN.name == "(never started)"
 
 
 def test_one_that_votes_and_is_well_is_nobodys_to_clean() -> None:
     with pytest.raises(Refused, match="votes and is well") as error:
-        strays(membership(A, NOBODYS_VOTER))
+        stray_members(membership(A, NOBODYS_VOTER))
     assert error.value.hint.endswith("clusterctl node remove z")
     with pytest.raises(Refused, match="votes and does not answer") as error:
-        strays(membership(A, NOBODYS_DEAD))
+        stray_members(membership(A, NOBODYS_DEAD))
     assert error.value.hint.endswith("clusterctl node remove x --offline"), "one that is silent may be well all the same"
-    assert strays(membership(A, NOBODYS_VOTER), frozenset({"z"})) == (), "the one that is just leaving is not meant"
+    assert stray_members(membership(A, NOBODYS_VOTER), frozenset({"z"})) == (), "the one that is just leaving is not meant"
 
 
 def host(name: str, roles: tuple[str, ...]) -> Host:

@@ -19,13 +19,13 @@ from clusterctl.cli import Interrupted
 from clusterctl.cli.steps import begun, limits
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Locked, Problems, Refused, Stopped, Unreachable
 from clusterctl.views import junit
-from clusterctl.views.junit import Ending, Failure
+from clusterctl.views.junit import Failure, RunResult
 from clusterctl.views.report import Report
 
 STAGES = (("staging", 1.25), ("etcd", 2.0), ("staging", 0.5))
 DONE = {"cp-1": {"create": 3, "restart": 1}, "w-1": {"update": 2}}
-WELL = Ending(operation="upgrade", seconds=4.5, stages=STAGES, done=DONE)
-BAD = Ending(operation="upgrade", seconds=4.5, stages=STAGES, failure=Failure("Stopped", "w-1: a < b & \"c\"\n  next: go on", 4, "run.step-failed"))
+WELL = RunResult(operation="upgrade", seconds=4.5, stages=STAGES, done=DONE)
+BAD = RunResult(operation="upgrade", seconds=4.5, stages=STAGES, failure=Failure("Stopped", "w-1: a < b & \"c\"\n  next: go on", 4, "run.step-failed"))
 
 
 def test_json() -> None:
@@ -58,10 +58,10 @@ def test_junit_of_a_failure() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m", "a\x00b", "\ud800", "\ufffe", "\x0b\x0c", "é€😀\ttab\nline"])
 def test_whatever_a_machine_says_it_stays_xml(text: str) -> None:
-    suite = ElementTree.fromstring(junit.junit(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))
+    suite = ElementTree.fromstring(junit.junit(RunResult(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))
     said = suite.findtext(".//failure")
     assert said is not None and len(said) == len(text)
-    assert json.loads(junit.as_json(Ending(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))["message"] == text
+    assert json.loads(junit.as_json(RunResult(operation="apply", seconds=1, failure=Failure("Stopped", text, 4, "run.step-failed"))))["message"] == text
 
 
 @pytest.fixture(autouse=True)

@@ -14,17 +14,17 @@ from test_planner import host
 
 from clusterctl.commands import plan_file
 from clusterctl.commands.apply import ApplyPlan
-from clusterctl.commands.upgrade import UpgradePlan, Wish, essence_difference
+from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
 from clusterctl.errors import ClusterctlError, InputError, Refused
 from clusterctl.kube.client import ObjectChange
-from clusterctl.kube.disruption import Policy
+from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.plan.planner import HostChanges, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 
-WISH = Wish(to="1.37.2", through=("1.36.10",), components={"containerd": "2.3.4"}, unavailable="25%", pause_after="etcd",
-            policy=Policy(timeout=60, grace_period=5, delete_emptydir_data=True))
+WISH = UpgradeRequest(to="1.37.2", through=("1.36.10",), components={"containerd": "2.3.4"}, unavailable="25%", pause_after="etcd",
+                      policy=DrainPolicy(timeout=60, grace_period=5, delete_emptydir_data=True))
 
 
 def file_change(content: bytes = b"new", path: str = "/etc/kubelet.yaml") -> Change:
@@ -81,14 +81,14 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read(path: Path) -> None:
     here = session()
-    reviewed = plan_file.read(path, here, Wish())
+    reviewed = plan_file.read(path, here, UpgradeRequest())
     assert reviewed.wish == WISH
     assert here.options.limit == ("w-1",), "the plan's hosts are those that are meant"
     reviewed.refuse_other(made())
     content = json.loads(path.read_text())
     assert (content["cluster"], content["limit"], content["digest"]) == ("prod", ["w-1"], made().digest)
     assert "new" not in json.dumps(content["plan"]["changes"][0]["after"]["mode"])
-    plan_file.read(path, session(limit=("w-1",)), Wish())
+    plan_file.read(path, session(limit=("w-1",)), UpgradeRequest())
 
 
 def test_a_second_plan_is_the_same(tmp_path: Path) -> None:
@@ -128,16 +128,16 @@ OTHER = [
 @pytest.mark.parametrize(("then", "now"), SAME)
 def test_what_is_no_difference(tmp_path: Path, then: UpgradePlan, now: UpgradePlan) -> None:
     assert then.digest == now.digest
-    plan_file.write(tmp_path / "p", session(), Wish(), then)
-    plan_file.read(tmp_path / "p", session(), Wish()).refuse_other(now)
+    plan_file.write(tmp_path / "p", session(), UpgradeRequest(), then)
+    plan_file.read(tmp_path / "p", session(), UpgradeRequest()).refuse_other(now)
 
 
 @pytest.mark.parametrize(("then", "now", "words"), OTHER)
 def test_a_cluster_that_has_moved_on(tmp_path: Path, then: UpgradePlan, now: UpgradePlan, words: str) -> None:
     assert then.digest != now.digest
-    plan_file.write(tmp_path / "p", session(), Wish(), then)
+    plan_file.write(tmp_path / "p", session(), UpgradeRequest(), then)
     with pytest.raises(Refused, match="the cluster has moved on since this plan was made: ") as error:
-        plan_file.read(tmp_path / "p", session(), Wish()).refuse_other(now)
+        plan_file.read(tmp_path / "p", session(), UpgradeRequest()).refuse_other(now)
     assert words in error.value.message
     assert error.value.hint.endswith(f"clusterctl upgrade plan --out {tmp_path / 'p'}")
 
@@ -145,7 +145,7 @@ def test_a_cluster_that_has_moved_on(tmp_path: Path, then: UpgradePlan, now: Upg
 def test_a_long_difference_is_cut() -> None:
     many = [file_change(path=f"/etc/{number}") for number in range(30)]
     with pytest.raises(Refused, match="; and 21 more \\[plan.outdated") as error:
-        plan_file.Reviewed(Path("p"), Wish(), made(*many).essence()).refuse_other(made(restart()))
+        plan_file.Reviewed(Path("p"), UpgradeRequest(), made(*many).essence()).refuse_other(made(restart()))
     assert error.value.message.count("no more: ") == 10
 
 
@@ -174,7 +174,7 @@ def edited(path: Path, change: Callable[[Any], Any], *, seal: bool) -> None:
 def test_a_file_that_was_edited(path: Path, change: Callable[[Any], Any]) -> None:
     edited(path, lambda content: [change(content), None][1], seal=False)
     with pytest.raises(InputError, match="was changed after it was made"):
-        plan_file.read(path, session(), Wish())
+        plan_file.read(path, session(), UpgradeRequest())
 
 
 @pytest.mark.parametrize("text", [
@@ -183,20 +183,20 @@ def test_a_file_that_was_edited(path: Path, change: Callable[[Any], Any]) -> Non
 def test_files_that_are_no_plan(tmp_path: Path, text: str) -> None:
     (tmp_path / "p").write_text(text)
     with pytest.raises(InputError, match="is no plan of an upgrade") as error:
-        plan_file.read(tmp_path / "p", session(), Wish())
+        plan_file.read(tmp_path / "p", session(), UpgradeRequest())
     assert "clusterctl upgrade plan --out" in error.value.hint
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is no plan of an upgrade"):
-        plan_file.read(tmp_path / "p", session(), Wish())
+        plan_file.read(tmp_path / "p", session(), UpgradeRequest())
 
 
 @pytest.mark.parametrize("where", ["missing", ""])
 def test_files_that_cannot_be_read(tmp_path: Path, where: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        plan_file.read(tmp_path / where, session(), Wish())
+        plan_file.read(tmp_path / where, session(), UpgradeRequest())
 
 
 @pytest.mark.parametrize("change", [
@@ -217,19 +217,19 @@ def test_plans_that_lack_something(path: Path, change: Callable[[Any], Any]) -> 
     """As of another version of clusterctl: the file is whole, and it is no plan for this one."""
     edited(path, lambda content: [change(content), None][1], seal=True)
     with pytest.raises(InputError, match="is no plan of an upgrade"):
-        plan_file.read(path, session(), Wish())
+        plan_file.read(path, session(), UpgradeRequest())
 
 
 @pytest.mark.parametrize(("here", "given", "kind", "words"), [
-    (session("other"), Wish(), Refused, "is the plan of another cluster"),
-    (session(new=True), Wish(), Refused, "the keys of its cluster are not here"),
-    (session(hosts=("cp-1",)), Wish(), Refused, "moved on since this plan was made: the inventory has no host 'w-1' any more"),
-    (session(limit=("cp-1",)), Wish(), InputError, "say it a second time"),
-    (session(), Wish(to="1.37.2"), InputError, "say it a second time"),
-    (session(), Wish(pause_after="etcd"), InputError, "say it a second time"),
-    (session(), Wish(policy=Policy(force=True)), InputError, "say it a second time"),
+    (session("other"), UpgradeRequest(), Refused, "is the plan of another cluster"),
+    (session(new=True), UpgradeRequest(), Refused, "the keys of its cluster are not here"),
+    (session(hosts=("cp-1",)), UpgradeRequest(), Refused, "moved on since this plan was made: the inventory has no host 'w-1' any more"),
+    (session(limit=("cp-1",)), UpgradeRequest(), InputError, "say it a second time"),
+    (session(), UpgradeRequest(to="1.37.2"), InputError, "say it a second time"),
+    (session(), UpgradeRequest(pause_after="etcd"), InputError, "say it a second time"),
+    (session(), UpgradeRequest(policy=DrainPolicy(force=True)), InputError, "say it a second time"),
 ])
-def test_where_it_does_not_belong(path: Path, here: Any, given: Wish, kind: type[ClusterctlError], words: str) -> None:
+def test_where_it_does_not_belong(path: Path, here: Any, given: UpgradeRequest, kind: type[ClusterctlError], words: str) -> None:
     with pytest.raises(kind, match=words):
         plan_file.read(path, here, given)
 

@@ -12,8 +12,8 @@ from clusterctl.components.base import Component
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Change, Resource
-from clusterctl.resources.file import File, Folder, Link, Seed
-from clusterctl.resources.program import Program
+from clusterctl.resources.binary import Binary
+from clusterctl.resources.file import File, Folder, Link, WriteOnceFile
 from clusterctl.resources.service import Service
 from clusterctl.shell import Observation
 
@@ -28,8 +28,8 @@ class Pin:
 
 CONFIG = File(path="/etc/tool.conf", content=b"one", mode="600")
 OTHER = File(path="/etc/other.conf", content=b"x")
-SEED = Seed(path="/etc/initial", content=b"new")
-PROGRAM = Program(name="tool", version="1.0.0", source=Pin("a" * 64))
+SEED = WriteOnceFile(path="/etc/initial", content=b"new")
+PROGRAM = Binary(name="tool", version="1.0.0", source=Pin("a" * 64))
 LINK = Link(path="/opt/clusterctl/bin/tool", target="../tool/1.0.0/tool")
 TOOL = Service(unit="tool.service", inputs=(CONFIG.id, SEED.id, PROGRAM.id, LINK.id))
 OTHERS = Service(unit="other.service", inputs=(OTHER.id,))
@@ -49,7 +49,7 @@ def look_at(resources: Sequence[Resource], **stamps: str) -> Observation:
             seen.add("sha", [f"{resource.sha256}  {resource.path}"])
         elif isinstance(resource, Link):
             seen.add("stat", [f'"{resource.path}" -> "{resource.target}"', "symbolic link", "777", "root:root"])
-        elif isinstance(resource, Program):
+        elif isinstance(resource, Binary):
             seen.add("program", [resource.folder, "intact", resource.source.sha256])
         elif isinstance(resource, Service):
             unit(seen, resource.unit)

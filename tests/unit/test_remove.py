@@ -13,7 +13,7 @@ from clusterctl.commands import apply
 from clusterctl.commands.node import remove, replace
 from clusterctl.errors import Refused
 from clusterctl.etcd import members
-from clusterctl.kube.disruption import Policy
+from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.local.storage import StateFolder
 
 
@@ -30,7 +30,7 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def make(session: Any, *names: str, offline: bool = True) -> remove.RemovePlan:
-    return remove.make(session, names, offline=offline, policy=Policy())
+    return remove.make(session, names, offline=offline, policy=DrainPolicy())
 
 
 def test_one_that_was_removed_before_is_gone(session: Any) -> None:
@@ -53,7 +53,7 @@ def test_it_is_written_down_before_anything_is_done(session: Any, monkeypatch: p
     seen: list[set[str]] = []
     monkeypatch.setattr(remove, "forget", lambda session, name, *, gone: seen.append(remove.removed(session)))
     plan = make(session, "w-1")
-    operation = remove.Remove(session, plan, Policy(), lambda _: None)
+    operation = remove.RemoveNodes(session, plan, DrainPolicy(), lambda _: None)
     monkeypatch.setattr(operation, "_keep_out", lambda _: None)
     operation._leave(plan.departures[0])
     assert seen == [{"w-1", "w-9"}]
@@ -63,6 +63,6 @@ def test_replace_knows_a_typing_error_too(session: Any) -> None:
     session.engine = SimpleNamespace(facts=lambda hosts: SimpleNamespace(or_raise=lambda: {"cp-2": {"cluster": "id", "etcd": "formed"}}))
     session.pki = SimpleNamespace(identity="id")
     with pytest.raises(Refused, match="neither the inventory nor the cluster has it"):
-        replace.decide(session, "w-8", "cp-2")
-    found = replace.decide(session, "w-9", "cp-2")
+        replace.plan_replacement(session, "w-8", "cp-2")
+    found = replace.plan_replacement(session, "w-9", "cp-2")
     assert found.begun and not found.traces and not found.first

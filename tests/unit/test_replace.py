@@ -28,7 +28,7 @@ def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known:
     monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda name: state if member else None))
     monkeypatch.setattr(replace, "SILENCE_SECONDS", 0)
     monkeypatch.setattr(remove, "reachable", lambda _, host: Unreachable("gone", code="ssh.unreachable") if marks[host.name] is None else None)
-    return replace.decide(session, "cp-1", "cp-3")
+    return replace.plan_replacement(session, "cp-1", "cp-3")
 
 
 @pytest.mark.parametrize(

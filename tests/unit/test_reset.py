@@ -22,14 +22,14 @@ from clusterctl.inventory import load
 from clusterctl.pki import Pki
 from clusterctl.plan import planner
 from clusterctl.plan.stages import stages
+from clusterctl.resources.binary import Binary
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Folder, Link
-from clusterctl.resources.footprint import KINDS, Before, FirewallBefore, Remains
-from clusterctl.resources.program import Program as Installed
+from clusterctl.resources.footprint import KINDS, Baseline, FirewallBaseline, Leftovers
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
 from clusterctl.session.session import Session
-from clusterctl.shell import Observation, Program, functions
+from clusterctl.shell import Observation, Script, functions
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -54,7 +54,7 @@ def test_all_that_components_put_on_machines_is_known(inventory: str) -> None:
         for facts in (VM, CONTAINER):
             context = Context(cluster=cluster, host=host, facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
             for resource in (one for stage in planner.wanted(stages(cluster), context).values() for one in stage):
-                path = {File: "path", Folder: "path", Link: "path", Certificate: "path", Installed: "folder"}.get(type(resource))
+                path = {File: "path", Folder: "path", Link: "path", Certificate: "path", Binary: "folder"}.get(type(resource))
                 if path is not None:
                     where = str(getattr(resource, path))
                     known = any(where == entry or where.startswith(f"{entry}/") for entry in PUT)
@@ -114,7 +114,7 @@ class Machine:
         if self.dead:
             raise Unreachable("pretended", code="ssh.unreachable")
 
-    def stream(self, program: Program, silence: float = 0) -> Iterator[list[str]]:
+    def stream(self, program: Script, silence: float = 0) -> Iterator[list[str]]:
         for index, call in enumerate(program.steps):
             self.calls.append(call[0])
             if call[0] == self.failing:
@@ -236,7 +236,7 @@ def test_when_a_record_is_made(there: tuple[str, ...], records: bool, records_fi
     seen = Observation()
     for path in there:
         seen.add("stat", [path, "directory", "700", "root:root"])
-    before, firewall = Before(identity="x", sysctls=()), FirewallBefore()
+    before, firewall = Baseline(identity="x", sysctls=()), FirewallBaseline()
     assert (before.diff(before.parse(seen)) is not None) is records
     assert (firewall.diff(firewall.parse(seen)) is not None) is records_firewall
 
@@ -252,7 +252,7 @@ def test_the_record_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_kind_has_a_function() -> None:
     text = functions("undo", "undo_system", "undo_added")
     for kind in KINDS:
-        change = Remains(kind=kind, pods="10.244.0.0/16").diff({"x": "y"})
+        change = Leftovers(kind=kind, pods="10.244.0.0/16").diff({"x": "y"})
         assert change is not None and change.disruptive is (kind in ("units", "processes"))
         for call in change.resource.apply(change):
             assert f"\n{call[0]}() {{" in text, call

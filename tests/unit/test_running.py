@@ -13,7 +13,7 @@ import pytest
 from clusterctl.cluster.model import Cluster, Host, Settings, Ssh
 from clusterctl.cluster.versions import DEFAULT_KUBERNETES, known_versions
 from clusterctl.commands import apply, upgrade
-from clusterctl.engine.fleet import Outcome
+from clusterctl.engine.fleet import HostResults
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.health import ready
 from clusterctl.plan import running
@@ -46,8 +46,8 @@ def test_what_runs() -> None:
     found = running.versions_of(fleet(workers="1.35.8", cni_plugins="1.9.1", flannel_cni="1.7.1-flannel1", haproxy="2.6"))
     assert found == {"kubernetes": {"1.36.4", "1.35.8"}, "etcd": {"3.6.14"}, "cni_plugins": {"1.9.1"}, "flannel_cni": {"1.7.1-flannel1"}}
     assert running.versions_of(BARE) == {}
-    assert running.live(fleet()) and not running.live(BARE)
-    assert not running.live({"cp-1": facts("joining", etcd="3.6.14")}), "a member that never served is no cluster"
+    assert running.is_bootstrapped(fleet()) and not running.is_bootstrapped(BARE)
+    assert not running.is_bootstrapped({"cp-1": facts("joining", etcd="3.6.14")}), "a member that never served is no cluster"
 
 
 def test_what_the_inventory_names() -> None:
@@ -76,31 +76,31 @@ def test_what_the_inventory_names() -> None:
     (cluster("1.35.8"), {"cp-1": facts(kubelet="1.36.4")}, {"kubernetes": "1.35.8"}),
 ])
 def test_settle(wanted: Cluster, found: dict[str, Facts], expected: dict[str, str]) -> None:
-    settled = running.settle(wanted, found).versions.model_dump()
+    settled = running.pin_running(wanted, found).versions.model_dump()
     assert {name: settled[name] for name in expected} == expected
 
 
 def test_a_version_that_this_clusterctl_does_not_know() -> None:
     with pytest.raises(Refused, match=r"Kubernetes 1.40.0 is not supported") as error:
-        running.settle(cluster(), fleet("1.40.0", "1.40.0"))
+        running.pin_running(cluster(), fleet("1.40.0", "1.40.0"))
     assert "use a clusterctl that knows this version" in error.value.hint
 
 
 def test_differences() -> None:
     wanted = cluster("1.37.2", etcd="3.6.14")
-    found = running.differences(wanted, fleet("1.37.2", "1.36.4", etcd="3.6.9"))
+    found = running.skewed(wanted, fleet("1.37.2", "1.36.4", etcd="3.6.9"))
     assert [(one.host, one.product, one.running, one.wanted) for one in found] == [
         ("cp-1", "etcd", "3.6.9", "3.6.14"), ("w-1", "kubelet", "1.36.4", "1.37.2"), ("w-1", "kube-proxy", "1.36.4", "1.37.2")]
-    assert running.differences(wanted, fleet("1.37.2", "1.37.2")) == []
+    assert running.skewed(wanted, fleet("1.37.2", "1.37.2")) == []
     # What was not looked at, and what is no product of ours, differs in nothing.
-    assert running.differences(wanted, {"w-2": facts(kubelet="1.37.2", haproxy="2.6"), "gone": facts(kubelet="1.30.0")}) == []
+    assert running.skewed(wanted, {"w-2": facts(kubelet="1.37.2", haproxy="2.6"), "gone": facts(kubelet="1.30.0")}) == []
 
 
 def test_apply_changes_no_version_of_a_cluster_that_runs() -> None:
-    running.refuse_differences(cluster("1.36.4"), fleet())
-    running.refuse_differences(cluster("1.37.2"), {"cp-1": facts(kubelet="1.36.4")})
+    running.refuse_skewed(cluster("1.36.4"), fleet())
+    running.refuse_skewed(cluster("1.37.2"), {"cp-1": facts(kubelet="1.36.4")})
     with pytest.raises(Refused) as error:
-        running.refuse_differences(cluster("1.37.2", cni_plugins="1.9.1"), fleet("1.36.4", "1.35.8", cni_plugins="1.9.0"))
+        running.refuse_skewed(cluster("1.37.2", cni_plugins="1.9.1"), fleet("1.36.4", "1.35.8", cni_plugins="1.9.0"))
     assert error.value.message == (
         "cni-plugins 1.9.0 runs on cp-1, w-1, w-2, and 1.9.1 is wanted; kubernetes 1.35.8 runs on w-1, and 1.37.2 is wanted; "
         "kubernetes 1.36.4 runs on cp-1, w-2, and 1.37.2 is wanted")
@@ -111,9 +111,9 @@ def limited(found: dict[str, Facts], *names: str) -> Any:
     """A session with ``--limit``; machines of which nothing is known cannot be reached."""
     whole = cluster()
 
-    def ask(hosts: Sequence[Host]) -> Outcome[Facts]:
-        return Outcome({host.name: found[host.name] for host in hosts if host.name in found},
-                       {host.name: Unreachable("dead", where=host.name, code="ssh.unreachable") for host in hosts if host.name not in found})
+    def ask(hosts: Sequence[Host]) -> HostResults[Facts]:
+        return HostResults({host.name: found[host.name] for host in hosts if host.name in found},
+                           {host.name: Unreachable("dead", where=host.name, code="ssh.unreachable") for host in hosts if host.name not in found})
 
     def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts], **_: object) -> tuple[dict[str, Facts], list[str]]:
         return {**beside, **ask(hosts).or_raise()}, []
@@ -133,13 +133,13 @@ def test_limited_to_a_worker_the_cluster_keeps_its_versions(worker: Facts) -> No
     session = limited({**fleet("1.37.2"), "w-1": worker}, "w-1")
     found, _ = apply.gather(session)
     assert set(found) == {"w-1", "cp-1"}
-    settled = running.settle(session.cluster, found)
+    settled = running.pin_running(session.cluster, found)
     assert settled.versions.kubernetes == "1.37.2"
     if worker.running.get("kubelet") == "1.36.4":
         with pytest.raises(Refused, match="kubernetes 1.36.4 runs on w-1, and 1.37.2 is wanted"):
-            running.refuse_differences(settled, found)
+            running.refuse_skewed(settled, found)
     else:
-        running.refuse_differences(settled, found)
+        running.refuse_skewed(settled, found)
 
 
 def test_nobody_says_what_the_cluster_is() -> None:
@@ -151,13 +151,13 @@ def test_nobody_says_what_the_cluster_is() -> None:
 
 @pytest.mark.parametrize(("wish", "named", "expected"), [
     # Products alone: the others stay as they are, older than what belongs to this Kubernetes or newer.
-    (upgrade.Wish(components={"runc": "1.5.2"}), {}, {"runc": "1.5.2", "etcd": "3.6.9", "containerd": "9.9.9", "coredns": "1.13.0"}),
-    (upgrade.Wish(components={"runc": "1.5.2"}), {"etcd": "3.6.14"}, {"runc": "1.5.2", "etcd": "3.6.14", "coredns": "1.13.0"}),
-    (upgrade.Wish(to="1.36.4", components={"runc": "1.5.2"}), {},
+    (upgrade.UpgradeRequest(components={"runc": "1.5.2"}), {}, {"runc": "1.5.2", "etcd": "3.6.9", "containerd": "9.9.9", "coredns": "1.13.0"}),
+    (upgrade.UpgradeRequest(components={"runc": "1.5.2"}), {"etcd": "3.6.14"}, {"runc": "1.5.2", "etcd": "3.6.14", "coredns": "1.13.0"}),
+    (upgrade.UpgradeRequest(to="1.36.4", components={"runc": "1.5.2"}), {},
      {"runc": "1.5.2", "etcd": "3.6.14", "containerd": "9.9.9", "coredns": known_versions().coredns}),
-    (upgrade.Wish(), {"runc": "1.4.2"}, {"runc": "1.4.2", "etcd": "3.6.14", "containerd": "9.9.9"}),
+    (upgrade.UpgradeRequest(), {"runc": "1.4.2"}, {"runc": "1.4.2", "etcd": "3.6.14", "containerd": "9.9.9"}),
 ])
-def test_what_an_upgrade_goes_to(wish: upgrade.Wish, named: dict[str, str], expected: dict[str, str]) -> None:
+def test_what_an_upgrade_goes_to(wish: upgrade.UpgradeRequest, named: dict[str, str], expected: dict[str, str]) -> None:
     present = running.versions_of(fleet(etcd="3.6.9", containerd="9.9.9", coredns="1.13.0", runc="1.4.3"))
     found = upgrade._versions(cluster(**named), present, "1.36.4", wish).model_dump()
     assert {name: found[name] for name in expected} == expected

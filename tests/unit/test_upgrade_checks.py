@@ -16,8 +16,8 @@ from clusterctl.health import upgrade_checks
 from clusterctl.kube.client import ApiError
 from clusterctl.plan.planner import HostChanges, Plan, Stage, StagePlan
 from clusterctl.resources.base import Change
+from clusterctl.resources.binary import Binary
 from clusterctl.resources.file import File
-from clusterctl.resources.program import Program
 from clusterctl.shell.facts import Facts, Space
 
 METRICS = '''# HELP apiserver_requested_deprecated_apis [STABLE] Gauge of deprecated APIs that have been requested.
@@ -55,7 +55,7 @@ def staged(**sizes: list[int]) -> Plan:
     """Programs of these sizes in MiB, and a file, for each host."""
     def change(number: int, mib: int) -> Change:
         source: Any = SimpleNamespace(size=mib * 2**20, sha256="0" * 64, url=None)
-        return Change(resource=Program(name=f"p{number}", version="1.0.0", source=source), action="create")
+        return Change(resource=Binary(name=f"p{number}", version="1.0.0", source=source), action="create")
 
     file = Change(resource=File(path="/etc/x", content=b"x"), action="create")
     parts = tuple(HostChanges(host(name), (file, *(change(number, mib) for number, mib in enumerate(given))), ()) for name, given in sizes.items())

@@ -18,8 +18,8 @@ from clusterctl.errors import Problems, Refused, Unreachable
 from clusterctl.etcd import members, room
 from clusterctl.etcd.client import ApiError, majority
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, functions
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, functions
+from clusterctl.ssh.transport import ConnectionLost
 
 DIGEST = "recovered"
 """Stands in the marker where a restore has the snapshot's digest."""
@@ -111,10 +111,10 @@ def standing(session: Session, host: Host) -> Standing:
         return Standing(revision=status.revision, index=status.raft_index)
     except (ApiError, Unreachable):
         pass  # It is stopped, or not yet serving.
-    program = Program(probes=(("revision", "etcd"),), functions=functions("snapshot", "restore"))
+    program = Script(probes=(("revision", "etcd"),), functions=functions("snapshot", "restore"))
     try:
         records = list(session.engine.transports[host.name].stream(program, silence=300))
-    except Cut as error:
+    except ConnectionLost as error:
         raise error.unreachable(host) from None
     return Standing(revision=next((int(words[1]) for words in records if words[0] == "revision" and words[1:] and words[1]), 0))
 

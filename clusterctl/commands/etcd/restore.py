@@ -21,8 +21,8 @@ from clusterctl.errors import Problems, Refused, Unreachable
 from clusterctl.etcd import members, room, snapshot
 from clusterctl.etcd.origin import Origin
 from clusterctl.session.session import Session
-from clusterctl.shell import Program, functions
-from clusterctl.ssh.transport import Cut
+from clusterctl.shell import Script, functions
+from clusterctl.ssh.transport import ConnectionLost
 
 STATE = "/var/lib/clusterctl"
 PREPARED, HELD, SWAPPED, STARTED, DONE = PHASES = ("prepared", "held", "swapped", "started", "done")
@@ -113,10 +113,10 @@ def look(session: Session, hosts: Sequence[Host]) -> Mapping[str, Machine]:
     """Ask etcd hosts how far they are. Raises Unreachable."""
 
     def ask(host: Host) -> Machine:
-        program = Program(probes=(("restore", "etcd"),), functions=functions("snapshot", "restore"))
+        program = Script(probes=(("restore", "etcd"),), functions=functions("snapshot", "restore"))
         try:
             records = list(session.engine.transports[host.name].stream(program, silence=60))
-        except Cut as error:
+        except ConnectionLost as error:
             raise error.unreachable(host) from None
         return read_machine(records)
 

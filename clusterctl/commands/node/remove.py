@@ -14,7 +14,7 @@ from clusterctl.etcd import members
 from clusterctl.etcd.client import majority
 from clusterctl.kube import api_objects, drain
 from clusterctl.kube.client import Api, ApiError, refuse
-from clusterctl.kube.disruption import Drain, Policy
+from clusterctl.kube.disruption import Drain, DrainPolicy
 from clusterctl.plan.planner import Plan
 from clusterctl.session.session import Session
 
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
+class NodeRemoval:
     """One machine that leaves. ``host``: None where the inventory no longer has it; ``quorum``: why etcd can do without it."""
 
     name: str
@@ -54,7 +54,7 @@ class Departure:
 class RemovePlan:
     """Who leaves, in order, and what that changes on the machines that stay and in the API."""
 
-    departures: tuple[Departure, ...]
+    departures: tuple[NodeRemoval, ...]
     rest: ApplyPlan
     gone: tuple[str, ...] = ()
     """Those that a run before this one has removed."""
@@ -83,7 +83,7 @@ def without(session: Session, names: Sequence[str]) -> None:
     session.cluster = rest
 
 
-def make(session: Session, names: Sequence[str], *, offline: bool, policy: Policy, keep_out: bool = True) -> RemovePlan:
+def make(session: Session, names: Sequence[str], *, offline: bool, policy: DrainPolicy, keep_out: bool = True) -> RemovePlan:
     """The plan; the session's cluster is the one without them from here on. Raises Refused with the arithmetic.
 
     ``keep_out``: whether machines that are not contacted may never come back under their names.
@@ -126,7 +126,7 @@ def removed(session: Session) -> set[str]:
 
 
 def _departure(api: Api, name: str, host: Host | None, found: members.Membership, *, known: bool, offline: bool,
-               policy: Policy) -> Departure:
+               policy: DrainPolicy) -> NodeRemoval:
     state = found.of(name)
     if host is None and state is None and not known:
         raise Refused("neither the inventory nor the cluster has it", where=name, hint="clusterctl status", code="node.not-found")
@@ -137,7 +137,7 @@ def _departure(api: Api, name: str, host: Host | None, found: members.Membership
     if problem:
         raise Refused(problem, where=f"etcd member {name}", code="etcd.quorum-at-risk",
                       hint="clusterctl etcd members; bring the others back first")
-    return Departure(
+    return NodeRemoval(
         name=name, host=host, offline=offline, member=state is not None, quorum=_arithmetic(found, state),
         drain=drain.look(api, [name], policy)[0] if known and not offline else None,
     )
@@ -154,10 +154,10 @@ def _arithmetic(found: members.Membership, state: members.MemberState | None) ->
     return f"of {left} etcd members that are left {alive} are healthy, and {majority(left)} must be"
 
 
-class Remove:
+class RemoveNodes:
     """Carries a RemovePlan out; every step may have been done by a run that was killed."""
 
-    def __init__(self, session: Session, plan: RemovePlan, policy: Policy, say: Say) -> None:
+    def __init__(self, session: Session, plan: RemovePlan, policy: DrainPolicy, say: Say) -> None:
         self.session, self.plan, self.policy, self.say = session, plan, policy, say
 
     def run(self) -> None:
@@ -173,7 +173,7 @@ class Remove:
             self.session.engine.guard()
             self._leave(one)
 
-    def _leave(self, one: Departure) -> None:
+    def _leave(self, one: NodeRemoval) -> None:
         self.session.state.write(REMOVED, "\n".join(sorted({*removed(self.session), one.name})).encode())
         if one.member and members.remove(self.session, one.name, self.session.cluster.etcd_members):
             self.say(f"{one.name}: is no etcd member any more")
@@ -182,10 +182,10 @@ class Remove:
         if not one.offline and one.host is not None:
             reset.undo(self.session, one.host)
             self.say(f"{one.name}: what was installed is undone")
-        forget(self.session, one.name, gone=one.offline)
+        delete_node_objects(self.session, one.name, gone=one.offline)
         self.say(f"{one.name}: its Node and leases are deleted")
 
-    def _keep_out(self, one: Departure) -> None:
+    def _keep_out(self, one: NodeRemoval) -> None:
         try:
             api = self.session.ready_api()
             for item in removed_nodes(api_objects.removed_names(api) | {one.name}):
@@ -195,7 +195,7 @@ class Remove:
                           hint="run the same command again to continue") from None
 
 
-def forget(session: Session, name: str, *, gone: bool) -> None:
+def delete_node_objects(session: Session, name: str, *, gone: bool) -> None:
     """Delete a node's traces in the API. ``gone``: its machine is dead, and its pods can be started elsewhere at once."""
     api = session.ready_api()
     try:

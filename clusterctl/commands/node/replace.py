@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.apply import Apply, ApplyPlan, make_plan
 from clusterctl.commands.node import remove
-from clusterctl.commands.node.remove import Remove, RemovePlan
+from clusterctl.commands.node.remove import RemoveNodes, RemovePlan
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.etcd import members
 from clusterctl.kube.client import ApiError, node_ready, wait_for
-from clusterctl.kube.disruption import Policy
+from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.session.session import Session
 
 SILENCE_SECONDS = 75.0
@@ -45,7 +45,7 @@ def refuse_no_host(cluster: Cluster, name: str, where: str) -> None:
                          hint="put the machine that comes in into the inventory")
 
 
-def decide(session: Session, old: str, new: str | None) -> Replacement:
+def plan_replacement(session: Session, old: str, new: str | None) -> Replacement:
     """Look at both machines, at etcd and the API. Raises InputError, Refused, Unreachable."""
     hosts = {host.name: host for host in session.cluster.hosts}
     name = new or old
@@ -61,7 +61,7 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
         raise Refused("neither the inventory nor the cluster has it", where=old, hint="clusterctl status", code="node.not-found")
     reached = name != old and old in hosts and remove.reachable(session, hosts[old]) is None
     if name != old and not reached:
-        await_silence(session, others, old)
+        confirm_dead(session, others, old)
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
     if facts["cluster"] not in ("", session.pki.identity):
         raise Refused("it belongs to another cluster", where=name, code="host.other-cluster",
@@ -77,7 +77,7 @@ def decide(session: Session, old: str, new: str | None) -> Replacement:
                        traces=state is not None or known, begun=begun)
 
 
-def await_silence(session: Session, others: Sequence[Host], name: str) -> None:
+def confirm_dead(session: Session, others: Sequence[Host], name: str) -> None:
     """Until nothing is heard of a machine that SSH does not reach: that alone is no death. Raises Refused where it lives on."""
 
     def heard() -> str:
@@ -111,7 +111,7 @@ def staying(whole: Cluster, found: Replacement) -> Cluster:
     return whole.without({found.old} if found.begun else {found.old, found.new})
 
 
-def replace(session: Session, found: Replacement, policy: Policy, *, show: Show, ask: Callable[[], None], say: Say) -> None:
+def replace(session: Session, found: Replacement, policy: DrainPolicy, *, show: Show, ask: Callable[[], None], say: Say) -> None:
     """The old one leaves and the new one joins; the other way round while the old one is well. ``ask`` comes before the first.
 
     Each part is planned when it is its turn: it depends on what the one before has made. Raises Refused, Stopped.
@@ -134,14 +134,14 @@ def replace(session: Session, found: Replacement, policy: Policy, *, show: Show,
         if found.traces:
             leaving = remove.make(session, [found.old], offline=False, policy=policy)
             show(leaving)
-            Remove(session, leaving, policy, say).run()
+            RemoveNodes(session, leaving, policy, say).run()
         return
     if found.traces:
         session.cluster = staying(whole, found)
         leaving = remove.make(session, [found.old], offline=True, policy=policy, keep_out=found.new != found.old)
         show(leaving)
         ask()
-        Remove(session, leaving, policy, say).run()
+        RemoveNodes(session, leaving, policy, say).run()
     session.cluster = whole if found.new == found.old else whole.without([found.old])
     session.leaving = frozenset()
     joining = make_plan(session)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from clusterctl.artifacts.catalog import Artifact
-from clusterctl.artifacts.download import Patience
+from clusterctl.artifacts.download import Timeouts
 from clusterctl.artifacts.store import Store
 
 CONTENT = bytes(range(256)) * 4096
-IMPATIENT = Patience(stall=0.4, whole=20, attempts=2, pause=0.01)
+IMPATIENT = Timeouts(stall=0.4, whole=20, attempts=2, pause=0.01)
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 

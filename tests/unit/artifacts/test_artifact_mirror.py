@@ -22,7 +22,7 @@ from clusterctl.cluster.versions import known_versions
 from clusterctl.errors import InputError, IntegrityError, Locked, Problems, Refused, Stopped
 from clusterctl.local.storage import user_cache
 from clusterctl.mirror import mirror as module
-from clusterctl.mirror.build import Workshop, check_tools, run
+from clusterctl.mirror.build import Builder, check_tools, run
 from clusterctl.mirror.mirror import Mirror, fill
 from clusterctl.mirror.progress import Progress
 from clusterctl.mirror.recipes import Output, Recipe, recipes
@@ -88,7 +88,7 @@ def test_the_wrapper_has_what_go_install_refuses(tmp_path: Path, tools: Path, mo
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "go.mod"))
     kubernetes = recipes([known_versions("1.36.4")], "amd64")[0]
     (tmp_path / "work").mkdir()
-    Workshop(kubernetes, tmp_path / "work").build(kubernetes.outputs[:1])
+    Builder(kubernetes, tmp_path / "work").build(kubernetes.outputs[:1])
     lines = (tmp_path / "go.mod").read_text().splitlines()
     assert lines[:5] == ["module example.invalid/programs", "go 1.26.0", "godebug default=go1.26",
                          "require k8s.io/kubernetes v1.36.4", "replace k8s.io/api => k8s.io/api v0.36.4"]
@@ -97,7 +97,7 @@ def test_the_wrapper_has_what_go_install_refuses(tmp_path: Path, tools: Path, mo
 
 def test_stand_ins_are_copied(tmp_path: Path, tools: Path) -> None:
     flannel = next(one for one in recipes([known_versions()], "amd64") if one.module.endswith("/flannel"))
-    Workshop(flannel, tmp_path).build([Output("x", "x", {"flannel": flannel.module}, 1)])
+    Builder(flannel, tmp_path).build([Output("x", "x", {"flannel": flannel.module}, 1)])
     text = (tmp_path / "go.mod").read_text()
     for name, folder in flannel.replaced.items():
         assert f"replace {name} => ./stand-in/{folder}" in text

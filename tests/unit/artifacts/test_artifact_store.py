@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from artifact_web import CONTENT, IMPATIENT, Answer, Web, artifact, left_in, send, whole
 
-from clusterctl.artifacts.download import Interrupted, Patience, read_small
+from clusterctl.artifacts.download import Interrupted, Timeouts, read_small
 from clusterctl.artifacts.store import Location, Store, prefetch
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Refused, Unreachable
 
@@ -132,7 +132,7 @@ def test_a_small_file_that_comes_byte_by_byte_is_not_waited_for(web: Web) -> Non
     web.answers = [drip]
     begin = time.monotonic()
     with pytest.raises(Interrupted, match="took longer than 0 s"):
-        read_small(f"{web.url}/catalog.json", 1000, Patience(stall=0.4, small=0.3))
+        read_small(f"{web.url}/catalog.json", 1000, Timeouts(stall=0.4, small=0.3))
     assert time.monotonic() - begin < 2
 
 

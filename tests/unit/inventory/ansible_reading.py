@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Findings
+from clusterctl.inventory.findings import Diagnostics
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.loader import host_variables
 from clusterctl.inventory.sources import Sources
@@ -57,7 +57,7 @@ def by_ansible(paths: list[Path]) -> Reading:
 
 def by_clusterctl(paths: list[Path]) -> Reading:
     """Raises InputError or Problems."""
-    findings = Findings()
+    findings = Diagnostics()
     sources = Sources(tuple(paths))
     tree, _ = read_tree(sources, findings)
     findings.raise_problems()

@@ -14,7 +14,7 @@ import yaml
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import json_schema, load, read
 from clusterctl.inventory.document import parse
-from clusterctl.inventory.findings import Findings, Place
+from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.groups import expand
 
 RANGES = [
@@ -32,14 +32,14 @@ RANGES = [
 
 @pytest.mark.parametrize("pattern, names", RANGES, ids=[row[0] for row in RANGES])
 def test_ranges(pattern: str, names: list[str]) -> None:
-    findings = Findings()
+    findings = Diagnostics()
     assert list(expand(pattern, Place("i"), findings)) == names
     assert not findings.problems
 
 
 @pytest.mark.parametrize("pattern", ["w[3:1]", "w[01:100]", "w[a:3]", "w[1:3:0]", "w[0:99999999999999999999]", "w[aa:bb]"])
 def test_wrong_ranges(pattern: str) -> None:
-    findings = Findings()
+    findings = Diagnostics()
     assert not list(expand(pattern, Place("i"), findings))
     assert len(findings.problems) == 1
 
@@ -155,7 +155,7 @@ def test_what_ansible_takes_too(tmp_path: Path) -> None:
 
 def test_pairs_of_escapes_are_one_character_in_json_alone() -> None:
     for text, value in ((r'{"a": "\ud83d\ude80 \\ud83d\\ude80"}', chr(0x1f680) + r" \ud83d\ude80"), (r"{a: '\ud83d\ude80'}", r"\ud83d\ude80")):
-        node = parse(text.encode(), "x", Findings())
+        node = parse(text.encode(), "x", Diagnostics())
         assert node is not None and isinstance(node.value, dict) and node.value["a"].value == value
 
 

@@ -11,11 +11,11 @@ import yaml
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import load
 from clusterctl.inventory.document import Node, bare, parse
-from clusterctl.inventory.findings import Findings
+from clusterctl.inventory.findings import Diagnostics
 
 
 def tree(text: str) -> Node:
-    findings = Findings()
+    findings = Diagnostics()
     node = parse(text.encode(), "x", findings)
     findings.raise_problems()
     assert node is not None

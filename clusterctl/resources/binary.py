@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program(Resource):
+class Binary(Resource):
     """One version of one product, in /opt/clusterctl/NAME/VERSION. ``members``: paths in the archive; none: the file itself."""
 
     name: str
