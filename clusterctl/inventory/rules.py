@@ -63,7 +63,8 @@ def delivery(cluster: Cluster) -> Iterator[RuleViolation]:
     unused = ", ".join([host.name for host in cluster.hosts if host.settings.mirror][:5])
     if settings.delivery == "push" and unused:
         yield RuleViolation(("artifacts", "delivery"),
-                            f"{unused}: with push no machine fetches, and cluster.mirror has no effect", "delivery: auto, or remove cluster.mirror")
+                            f"{unused}: with push no machine fetches, and cluster.mirror has no effect",
+                            "delivery: auto, or remove cluster.mirror")
 
 
 def distinct_addresses(cluster: Cluster) -> Iterator[RuleViolation]:
