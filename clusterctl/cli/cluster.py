@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli.driver import Operation, SummaryOption, TimeLimitOption, drive
 from clusterctl.cli.options import Invocation, LimitOption, LockedOption, YesOption, verb
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
+from clusterctl.cli.prompts import Consent
 
 if TYPE_CHECKING:
     from clusterctl.commands.apply import ApplyPlan
@@ -37,11 +39,10 @@ def plan(
     """Show what apply would do. Nothing is changed."""
     call.look(verify=verify)
     report = call.report()
-    with call.session(report) as opened:
-        from clusterctl.commands.apply import make_plan
-
-        found = make_plan(opened, verify=verify)
-        _show(report, opened, found, diff=diff)
+    with call.session(report) as session:
+        operation = _operation(session, report, verify=verify, diff=diff)
+        [found] = operation.plans()
+        _show(session, report, found)
     if exit_code and found:
         raise typer.Exit(CHANGES)
 
@@ -59,35 +60,30 @@ def apply(
 ) -> None:
     """Make the machines as the inventory says. Creates, converges and adds nodes; run it again whenever it stopped."""
     call.look("apply", verify=verify)
-    report = call.report()
-    with limits(report, "apply", timeout, summary), call.session(report) as opened:
-        from clusterctl.commands.apply import Apply, make_plan, refuse_early
-        from clusterctl.session.foresight import foresee
-        from clusterctl.session.operator_lock import locked as operator_lock
-
-        refuse_early(opened)
-        guess = foresee(opened)
-        with operator_lock(opened, "apply", connect=opened.chosen):
-            found = make_plan(opened, verify=verify, foresight=guess)
-            _show(report, opened, found, diff=diff)
-            if found:
-                confirm(yes)
-                begin_journal(report, opened, "apply")
-                operation = Apply(opened, found)
-                operation.deliver()
-                with begun():
-                    operation.run()
-            summarise(report, opened, changed=bool(found), next_steps=["clusterctl status", "clusterctl kubeconfig"])
+    drive(call, "apply", partial(_operation, verify=verify, diff=diff), Consent(yes), timeout, summary)
 
 
-def _show(report: Report, opened: Session, found: ApplyPlan, *, diff: bool) -> None:
+def _operation(session: Session, report: Report, *, verify: bool, diff: bool) -> Operation[ApplyPlan]:
+    from clusterctl.commands.apply import Apply, check_early, make_plan
     from clusterctl.commands.diff import with_differences
+    from clusterctl.session.foresight import foresee
 
-    report.inventory_notes(opened.opening.notes)
-    named, meant = opened.cluster.settings.kubernetes, opened.cluster.versions.kubernetes
+    guess = foresee(check_early(session))
+
+    def plan() -> ApplyPlan:
+        found = make_plan(session, verify=verify, foresight=guess)
+        return with_differences(session, found) if diff else found
+
+    return Operation(
+        connect=session.chosen, plans=lambda: [plan()], show=partial(_show, session, report), journal="apply",
+        prepare=lambda plan: Apply(session, plan).delivered().run,
+        finish=lambda plan: ["clusterctl status", "clusterctl kubeconfig"])
+
+
+def _show(session: Session, report: Report, plan: ApplyPlan) -> None:
+    report.inventory_notes(session.opening.notes)
+    named, meant = session.cluster.settings.kubernetes, plan.target.versions.kubernetes
     if named and named != meant:
         report.progress(f"Kubernetes {named} in the inventory means {meant}")
-    report.warn_of_hosts(found.warnings, opened.cluster.hosts)
-    report.plan(with_differences(opened, found) if diff else found)
-
-
+    report.warn_of_hosts(plan.warnings, session.cluster.hosts)
+    report.plan(plan)

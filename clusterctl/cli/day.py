@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.options import Invocation, LimitOption, Output, OutputOption, StateOption, gather, reads_inventory, verb
-from clusterctl.inventory.sources import Sources
+from clusterctl.cli.options import InventoryOptions, Invocation, LimitOption, Output, OutputOption, StateOption, verb
 from clusterctl.local.text import printable
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ class Shape(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("status")(status)
-    app.command("kubeconfig")(reads_inventory(kubeconfig))
+    app.command("kubeconfig")(kubeconfig)
     app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(execute)
-    app.command("trust")(reads_inventory(trust))
+    app.command("trust")(trust)
     app.command("version")(version)
     image = typer.Typer(help="Images on the nodes.", no_args_is_help=True, rich_markup_mode=None)
     image.command("load")(image_load)
@@ -70,6 +69,8 @@ def status(
 
 
 def _text(found: ClusterStatus, *, wide: bool) -> str:
+    from clusterctl.inventory.show import table
+
     lines = [
         f"cluster {found.name}, Kubernetes {found.kubernetes}: {'healthy' if found.healthy else 'NOT healthy'} "
         f"(API {'ready' if found.api else 'does not answer'}, {found.members} etcd members active)"
@@ -80,25 +81,14 @@ def _text(found: ClusterStatus, *, wide: bool) -> str:
         services = ", ".join(down) or f"{len(host.services)} active"
         if wide and host.services:
             services = ", ".join(f"{name} {state}" for name, state in host.services.items())
-        rows.append(
-            (
-                host.name,
-                ",".join(host.roles),
-                host.address,
-                host.node or "-",
-                host.version or "-",
-                host.error or services,
-                str(host.drift),
-                f"until {host.expires[:10]}" if host.expires else "-",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines += ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return printable("\n".join([*lines, *(f"! {problem}" for problem in found.problems)]))
+        rows.append((host.name, ",".join(host.roles), host.address, host.node or "-", host.version or "-", host.error or services,
+                     str(host.drift), f"until {host.expires[:10]}" if host.expires else "-"))
+    return printable("\n".join([*lines, *table(rows), *(f"! {problem}" for problem in found.problems)]))
 
 
+@verb
 def kubeconfig(
-    inventory: Sources,
+    call: InventoryOptions,
     state: StateOption = None,
     output: Annotated[
         Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
@@ -115,7 +105,7 @@ def kubeconfig(
     from clusterctl.engine.engine import Events
     from clusterctl.session.session import session
 
-    with session(gather(inventory, state=state), Events()) as opened:
+    with session(call.local(state), Events()) as opened:
         made = operation.make(opened, days=days, server=server)
     if merge:
         target = operation.users_own()
@@ -172,8 +162,9 @@ def image_load(
         typer.echo(as_json if call.output is Output.json else f"{name}: {images}")
 
 
+@verb
 def trust(
-    inventory: Sources,
+    call: InventoryOptions,
     host: Annotated[str | None, typer.Argument(
         metavar="[HOST]", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")] = None,
     state: StateOption = None,
@@ -184,7 +175,7 @@ def trust(
     ] = None,
 ) -> None:
     """Accept host keys. Compare them with those on the machines' consoles first."""
-    from clusterctl.cli.steps import confirm
+    from clusterctl.cli.prompts import confirm
     from clusterctl.commands import trust as operation
     from clusterctl.errors import InputError
     from clusterctl.inventory import load
@@ -193,8 +184,9 @@ def trust(
 
     if everything == (host is not None) or (everything and expected is not None):
         raise InputError("needs one host, or --all without a host and a fingerprint", where="trust", code="trust.one-or-all")
-    passphrase = gather(inventory, state=state).passphrase  # And no program on the way gets it, or another secret.
-    cluster = load(inventory)
+    # No program on the way receives the passphrase, or another secret.
+    passphrase = call.local(state).passphrase
+    cluster = load(call.sources)
     folder = StateFolder.of(cluster.base, cluster.name, state)
     if host is None:
         _trust_all(cluster, folder, passphrase, yes=yes)
@@ -212,7 +204,7 @@ def trust(
 
 def _trust_all(cluster: Cluster, folder: StateFolder, passphrase: Callable[[], str | None], *, yes: bool) -> None:
     """Show all unknown keys in one table and accept them after one question; before that each bastion's, which come first."""
-    from clusterctl.cli.steps import confirm
+    from clusterctl.cli.prompts import confirm
     from clusterctl.commands import trust as operation
     from clusterctl.errors import raise_all
     from clusterctl.inventory.show import table

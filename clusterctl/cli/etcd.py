@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from clusterctl.cli.options import Invocation, LimitOption, Output, OutputOption, StateOption, gather, reads_inventory, verb
+from clusterctl.cli.driver import begin_journal
+from clusterctl.cli.options import InventoryOptions, Invocation, LimitOption, Output, OutputOption, StateOption, verb
 from clusterctl.cli.restore import recover, restore
-from clusterctl.cli.steps import begin_journal
-from clusterctl.inventory.sources import Sources
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +21,7 @@ def register(app: typer.Typer) -> None:
     etcd.command("recover")(recover)
     snapshot = typer.Typer(help="Snapshots of etcd.", no_args_is_help=True, rich_markup_mode=None)
     snapshot.command("save")(save)
-    snapshot.command("list")(reads_inventory(list_saved))
+    snapshot.command("list")(list_saved)
     snapshot.command("verify")(verify)
     snapshot.command("restore")(restore)
     etcd.add_typer(snapshot, name="snapshot")
@@ -34,6 +33,7 @@ def members(call: Invocation) -> None:
     """Show etcd's members. Exits with 3 where one is not well."""
     from clusterctl.engine.engine import Events
     from clusterctl.etcd import members as operation
+    from clusterctl.inventory.show import table
 
     with call.session(Events()) as opened:
         found = operation.look(opened)
@@ -48,9 +48,7 @@ def members(call: Invocation) -> None:
             size, used = (f"{number / 2**20:.1f} MiB" if number else "-" for number in (state.size, state.in_use))
             rows.append((state.member.hexadecimal, state.name, role, state.version or "-", size, used,
                          (state.error or ", ".join(state.alarms) or "healthy") + where))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo("\n".join(table(rows)))
     if not all(state.healthy and state.host and not state.alarms for state in found.members):
         raise typer.Exit(3)
 
@@ -88,7 +86,8 @@ def save(call: Invocation) -> None:
         typer.echo("  next: copy it elsewhere together with the state folder: without its keys it cannot be read")
 
 
-def list_saved(inventory: Sources, output: OutputOption = Output.text, state: StateOption = None) -> None:
+@verb
+def list_saved(call: InventoryOptions, output: OutputOption = Output.text, state: StateOption = None) -> None:
     """Show the snapshots that are kept. No machine is contacted."""
     from dataclasses import asdict
 
@@ -96,7 +95,7 @@ def list_saved(inventory: Sources, output: OutputOption = Output.text, state: St
     from clusterctl.etcd import snapshot as operation
     from clusterctl.session.session import session
 
-    with session(gather(inventory, state=state), Events()) as opened:
+    with session(call.local(state), Events()) as opened:
         found = operation.saved(opened.state)
         place = operation.folder(opened.state)
     if output is Output.json:

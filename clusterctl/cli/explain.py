@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.inventory import Output, OutputOption
+from clusterctl.cli.options import Output, OutputOption
 from clusterctl.errors import InputError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterctl.cli.options import AskOption, AskSshOption, CommandOption, FdOption, SshCommandOption, SshFdOption, gather
+from clusterctl.cli.options import PasswordOptions, verb
 from clusterctl.inventory.sources import Sources
 
 
@@ -24,20 +24,16 @@ YesOption = Annotated[
     bool, typer.Option("--yes", help="Accept unknown host keys without asking; only in a network that you control.")]
 
 
+@verb
 def init(
+    call: PasswordOptions,
     hosts: HostsArgument,
     control_planes: ControlPlanesOption = None,
     output: FileOption = Path("cluster.yaml"),
     yes: YesOption = False,
-    ask_sudo_password: AskOption = False,
-    sudo_password_fd: FdOption = None,
-    sudo_password_command: CommandOption = None,
-    ask_ssh_password: AskSshOption = False,
-    ssh_password_fd: SshFdOption = None,
-    ssh_password_command: SshCommandOption = None,
 ) -> None:
     """Look at machines and write an inventory of them. Nothing on them is changed."""
-    from clusterctl.cli.steps import confirm
+    from clusterctl.cli.prompts import confirm
     from clusterctl.commands import init as operation
     from clusterctl.errors import InputError
     from clusterctl.inventory.show import table
@@ -49,8 +45,7 @@ def init(
         raise InputError("is there already", where=str(output), code="init.file-exists", hint="name another file: --output FILE")
     named = operation.parse(hosts)
     count = operation.control_plane_count(len(named), control_planes)
-    passwords = {name: value for name, value in locals().items() if "_password" in name}
-    given = gather(Sources.of(output), given=passwords)
+    given = call.gather(Sources.of(output))
     keys = operation.offers(named)
     rows = [(host.name, host.ssh.address, keys[host.name].get_name(), fingerprint(keys[host.name])) for host in named
             if not operation.is_known(host, keys[host.name])]

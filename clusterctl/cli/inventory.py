@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
-from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterctl.inventory.sources import Sources
-from clusterctl.inventory.vault import Passwords
+from clusterctl.cli.options import InventoryOptions, verb
 
 if TYPE_CHECKING:
     from clusterctl.cluster.model import Host
     from clusterctl.inventory.loader import Inventory
-
-
-class Output(StrEnum):
-    """How an answer is printed."""
-
-    text = "text"
-    json = "json"
 
 
 class InventoryOutput(StrEnum):
@@ -36,58 +25,16 @@ class InventoryOutput(StrEnum):
     yaml = "yaml"
 
 
-InventoryOption = Annotated[list[Path], typer.Option(
-    "-i", "--inventory", envvar="CLUSTERCTL_INVENTORY", metavar="FILE",
-    help="Ansible's inventory: INI, YAML, JSON, a program, a folder of them, or - for stdin; given again, a later one wins.")]
-VaultFileOption = Annotated[list[Path] | None, typer.Option(
-    "--vault-password-file", envvar="ANSIBLE_VAULT_PASSWORD_FILE", metavar="FILE",
-    help="A file, or a program, with a password of ansible-vault.")]
-VaultIdOption = Annotated[list[str] | None, typer.Option(
-    "--vault-id", metavar="LABEL@FILE", help="The same with a label; LABEL@prompt asks.")]
-AskVaultOption = Annotated[bool, typer.Option("--ask-vault-pass", help="Ask for a password of ansible-vault.")]
-VAULT: tuple[tuple[str, Any, Any], ...] = (
-    ("vault_password_file", VaultFileOption, None), ("vault_id", VaultIdOption, None), ("ask_vault_pass", AskVaultOption, False))
-"""Name, type and default of the options for inventories that ansible-vault has encrypted in part."""
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="Print text, or JSON for programs.")]
-
-
-def reads_inventory(function: Callable[..., None]) -> Callable[..., None]:
-    """A verb with a parameter ``inventory`` of type ``Sources``: people give it by ``-i`` and the options of ansible-vault."""
-    hints = get_type_hints(function, include_extras=True)
-    own = signature(function).parameters
-    parameters = [one.replace(annotation=hints[name]) for name, one in own.items() if name != "inventory"]
-    default = own["inventory"].default
-    kind = InventoryOption if default is Parameter.empty else Annotated[list[Path] | None, get_args(InventoryOption)[1]]
-    more = [Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=kind)
-            for name, kind, value in (("inventory", kind, default), *VAULT)]
-
-    @wraps(function)
-    def run(**given: Any) -> None:
-        from clusterctl.cli.steps import asking
-
-        files, ids, ask = (given.pop(name) for name, _, _ in VAULT)
-        passwords = Passwords(files or (), ids or (), ask=ask)
-        with asking():
-            passwords.ask()
-        paths = given.pop("inventory")
-        function(inventory=Sources(tuple(paths), passwords) if paths else None, **given)
-
-    shared = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*parameters, *more)]
-    shared.sort(key=lambda one: one.default is not Parameter.empty)
-    run.__signature__ = Signature(shared)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in shared}
-    return run
-
-
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command("inventory")(reads_inventory(inventory))
+    app.command("inventory")(inventory)
     app.command("schema")(schema)
     app.command("vagrant-inventory")(vagrant_inventory)
 
 
+@verb
 def inventory(
-    inventory: Sources,
+    call: InventoryOptions,
     output: Annotated[InventoryOutput, typer.Option("-o", "--output", help="Print text, or JSON or YAML for programs.")] =
         InventoryOutput.text,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name all files and ignored variables.")] = False,
@@ -98,7 +45,7 @@ def inventory(
     """Show what was understood of an inventory. Nothing is contacted."""
     from clusterctl.inventory import read, show
 
-    found: Inventory = read(inventory)
+    found: Inventory = read(call.sources)
     if convert:
         from clusterctl.inventory.conversion import convert as converted
 

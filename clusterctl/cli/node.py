@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.options import Invocation, YesOption, draining_verb, verb
-from clusterctl.cli.steps import begin_journal, begun, confirm, summarise
+from clusterctl.cli.driver import Operation, drive
+from clusterctl.cli.options import DrainInvocation, Invocation, YesOption, verb
+from clusterctl.cli.prompts import Consent
 
 if TYPE_CHECKING:
+    from clusterctl.commands.node.remove import RemovePlan
+    from clusterctl.commands.node.replace import ReplacePlan
     from clusterctl.kube.client import Api
+    from clusterctl.kube.drain import DrainPlan
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
@@ -58,63 +62,54 @@ def serving_api(opened: Session) -> Api:
         raise Refused(f"{error.message}; nothing was changed", hint="clusterctl status", code="api.not-ready") from None
 
 
-@draining_verb
-def drain(call: Invocation, names: NamesArgument, yes: YesOption = False) -> None:
+@verb
+def drain(call: DrainInvocation, names: NamesArgument, yes: YesOption = False) -> None:
     """Cordon nodes and evict their pods. PodDisruptionBudgets are always respected."""
-    from clusterctl.kube import drain as operation
-    from clusterctl.session.operator_lock import locked
+    from clusterctl.kube.drain import DrainPlan, carry_out, look, refuse_unsafe
 
-    report = call.report()
-    with call.session(report) as opened:
-        chosen = nodes_of(opened, names)
-        with locked(opened, "node drain"):
-            drains = operation.look(opened.ready_api(), chosen, call.policy)
-            report.drains(drains)
-            operation.refuse_unsafe(drains)
-            confirm(yes)
-            begin_journal(report, opened, "drain")
-            with begun():
-                # Pods that leave need the nodes that an operation before this one left cordoned when it was killed.
-                operation.recover(opened.ready_api, report.progress, keep=chosen)
-                for name in chosen:
-                    operation.empty(opened.ready_api, name, call.policy, report.progress)
-            summarise(report, opened, changed=True, next_steps=[f"clusterctl node uncordon {' '.join(chosen)}"])
+    policy = call.policy
+
+    def begin(session: Session, report: Report) -> Operation[DrainPlan]:
+        chosen = nodes_of(session, names)
+        return Operation(
+            plans=lambda: [DrainPlan(look(session.ready_api(), chosen, policy))], check=lambda plan: refuse_unsafe(plan.drains),
+            journal="drain", prepare=lambda plan: partial(carry_out, session.ready_api, plan, policy, report.progress),
+            finish=lambda plan: [f"clusterctl node uncordon {' '.join(chosen)}"])
+
+    drive(call, "node drain", begin, Consent(yes))
 
 
 @verb
 def cordon(call: Invocation, names: NamesArgument) -> None:
     """Let no new pod come to nodes; those that are there stay."""
-    from clusterctl.kube import drain as operation
+    from clusterctl.kube import drain
 
-    report = call.report()
-    with call.session(report) as opened:
-        chosen = nodes_of(opened, names)
-        api = serving_api(opened)
-        for name in chosen:
-            done = operation.cordon(api, name)
-            report.progress(f"{name}: {'cordoned' if done else 'is cordoned already'}")
+    _mark(call, names, drain.cordon, "cordoned", "is cordoned already")
 
 
 @verb
 def uncordon(call: Invocation, names: NamesArgument) -> None:
     """Let pods come to nodes again."""
-    from clusterctl.kube import drain as operation
+    from clusterctl.kube import drain
 
+    _mark(call, names, partial(drain.uncordon, ours=False), "uncordoned", "is not cordoned")
+
+
+def _mark(call: Invocation, names: Sequence[str], mark: Callable[[Api, str], bool], done: str, already: str) -> None:
     report = call.report()
-    with call.session(report) as opened:
-        chosen = nodes_of(opened, names)
-        api = serving_api(opened)
+    with call.session(report) as session:
+        chosen = nodes_of(session, names)
+        api = serving_api(session)
         for name in chosen:
-            done = operation.uncordon(api, name, ours=False)
-            report.progress(f"{name}: {'uncordoned' if done else 'is not cordoned'}")
+            report.progress(f"{name}: {done if mark(api, name) else already}")
 
 
 EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lines out of the inventory file, comments kept.")]
 
 
-@draining_verb
+@verb
 def remove(
-    call: Invocation,
+    call: DrainInvocation,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=words.hosts, help="Machines that leave.")],
     offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin.")] = False,
     edit_inventory: EditOption = False,
@@ -125,27 +120,24 @@ def remove(
     Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
     """
     from clusterctl.commands.node.remove import RemoveNodes, make, next_steps, refuse_unknown
-    from clusterctl.session.operator_lock import locked
 
-    report = call.report()
-    with call.session(report) as opened:
-        whole, chosen = opened.cluster, list(dict.fromkeys(names))
+    policy, chosen = call.policy, list(dict.fromkeys(names))
+
+    def begin(session: Session, report: Report) -> Operation[RemovePlan]:
+        whole = session.cluster
         named = [host.name for host in whole.hosts if host.name in chosen]
         if not offline:
-            refuse_unknown(opened, chosen)
+            refuse_unknown(session, chosen)
         if edit_inventory:
-            _refuse_edit(opened, named)
-        asked = [host for host in whole.hosts if not offline or host.name not in chosen]
-        with locked(opened, "node remove", dead=chosen if offline else (), connect=asked):
-            found = make(opened, chosen, offline=offline, policy=call.policy)
-            report.removal(found)
-            if found:
-                confirm(yes)
-                begin_journal(report, opened, "node-remove")
-                with begun():
-                    RemoveNodes(opened, found, call.policy, report.progress).run()
-        edited = edit_inventory and _edit(opened, named, report)
-        summarise(report, opened, changed=bool(found), next_steps=next_steps(whole, found, named, edited))
+            _refuse_edit(session, named)
+
+        return Operation(
+            dead=chosen if offline else (), connect=[host for host in whole.hosts if not offline or host.name not in chosen],
+            plans=lambda: [make(session, chosen, offline=offline, policy=policy)], journal="node-remove",
+            prepare=lambda plan: RemoveNodes(session, plan, policy, report.progress).run,
+            finish=lambda plan: next_steps(whole, plan, named, edit_inventory and _edit(session, named, report)))
+
+    drive(call, "node remove", begin, Consent(yes))
 
 
 def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
@@ -165,9 +157,9 @@ def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
     return True
 
 
-@draining_verb
+@verb
 def replace(
-    call: Invocation,
+    call: DrainInvocation,
     old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=words.hosts, help="The machine that goes, dead or alive.")],
     new: Annotated[str | None, typer.Argument(
         metavar="[NEW]", autocompletion=words.hosts, help="Who comes; else a fresh machine of its name.")] = None,
@@ -175,33 +167,26 @@ def replace(
     yes: YesOption = False,
 ) -> None:
     """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
-    from clusterctl.commands.node.replace import plan_replacement, refuse_no_host
-    from clusterctl.commands.node.replace import replace as operate
-    from clusterctl.errors import ClusterctlError
-    from clusterctl.session.operator_lock import locked
+    from clusterctl.commands.node.replace import carry_out, plan_replacement, plans, refuse_no_host
 
-    report = call.report()
-    with call.session(report) as opened:
-        whole = opened.cluster
-        refuse_no_host(whole, new or old, "NEW" if new else "OLD")
-        named = [old] if new is not None and any(host.name == old for host in whole.hosts) else []
+    policy = call.policy
+
+    def begin(session: Session, report: Report) -> Operation[ReplacePlan]:
+        hosts = session.cluster.hosts
+        refuse_no_host(session.cluster, new or old, "NEW" if new else "OLD")
+        named = [old] if new is not None and any(host.name == old for host in hosts) else []
         if edit_inventory:
-            _refuse_edit(opened, named)
-        asked = [host for host in whole.hosts if host.name != old or new is None]
-        with locked(opened, "node replace", dead=[old, *([new] if new else [])], connect=asked):
-            found = plan_replacement(opened, old, new)
-            begin_journal(report, opened, "node-replace")
-            agreed: list[str] = []
+            _refuse_edit(session, named)
 
-            def ask() -> None:
-                confirm(yes)
-                agreed.append(old)
+        def finish(plan: ReplacePlan) -> list[str]:
+            edited = edit_inventory and _edit(session, named, report)
+            left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
+            return [*left, "clusterctl status"]
 
-            try:
-                operate(opened, found, call.policy, show=report.removal, ask=ask, say=report.progress)
-            except (ClusterctlError, OSError):
-                with begun() if agreed else nullcontext():
-                    raise
-        edited = edit_inventory and _edit(opened, named, report)
-        left = [f"take {old} out of the inventory (--edit-inventory does it)"] if named and not edited else []
-        summarise(report, opened, changed=bool(agreed), next_steps=[*left, "clusterctl status"])
+        return Operation(
+            dead=[old, *([new] if new else [])], connect=[host for host in hosts if host.name != old or new is None],
+            plans=lambda: plans(session, plan_replacement(session, old, new), policy, report.progress), asks_once=True,
+            journal="node-replace", finish=finish,
+            prepare=lambda plan: partial(carry_out, session, plan, policy, report.progress))
+
+    drive(call, "node replace", begin, Consent(yes))

@@ -5,34 +5,45 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from enum import StrEnum
 from functools import cached_property, wraps
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, get_annotations, signature
 from itertools import takewhile
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.inventory import InventoryOption as InventoryOption
-from clusterctl.cli.inventory import Output as Output
-from clusterctl.cli.inventory import OutputOption as OutputOption
-from clusterctl.cli.inventory import reads_inventory as reads_inventory
-from clusterctl.cli.steps import asking
+from clusterctl.cli.prompts import asking
 from clusterctl.errors import ClusterctlError, InputError
 from clusterctl.inventory.sources import Sources
+from clusterctl.inventory.vault import Passwords
 
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
     from clusterctl.engine.engine import Events
+    from clusterctl.inventory.secrets import Secret
     from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.opening import Opening, Options
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
+
+
+class Output(StrEnum):
+    """How an answer is printed."""
+
+    text = "text"
+    json = "json"
+
+
+INVENTORY = typer.Option(
+    "-i", "--inventory", envvar="CLUSTERCTL_INVENTORY", metavar="FILE",
+    help="Ansible's inventory: INI, YAML, JSON, a program, a folder of them, or - for stdin; given again, a later one wins.")
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="Print text, or JSON for programs.")]
 
 
 def _folder(text: str) -> Path:
@@ -50,47 +61,9 @@ StateOption = Annotated[
 LimitOption = Annotated[str | None, typer.Option("--limit", metavar="PATTERN", autocompletion=words.host_patterns,
                                                     help="Only these hosts: names, groups, globs, !, & as in Ansible.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
-ForksOption = Annotated[int, typer.Option("--forks", min=1, max=500, help="How many machines at a time.")]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-AskOption = Annotated[
-    bool, typer.Option("--ask-sudo-password", help="Ask for the sudo password. Scripts: CLUSTERCTL_SUDO_PASSWORD.")
-]
-FdOption = Annotated[
-    int | None, typer.Option("--sudo-password-fd", metavar="N", help="Read the sudo password from this file descriptor.")
-]
-CommandOption = Annotated[
-    str | None, typer.Option("--sudo-password-command", metavar="CMD", help="A command that prints the sudo password.")
-]
-AskSshOption = Annotated[
-    bool, typer.Option("--ask-ssh-password", help="Ask for the password of SSH logins. Scripts: CLUSTERCTL_SSH_PASSWORD.")
-]
-SshFdOption = Annotated[
-    int | None, typer.Option("--ssh-password-fd", metavar="N", help="Read the SSH password from this file descriptor.")
-]
-SshCommandOption = Annotated[
-    str | None, typer.Option("--ssh-password-command", metavar="CMD", help="A command that prints the SSH password.")
-]
-PASSWORDS: tuple[tuple[str, Any, Any], ...] = (
-    ("ask_sudo_password", AskOption, False),
-    ("sudo_password_fd", FdOption, None),
-    ("sudo_password_command", CommandOption, None),
-    ("ask_ssh_password", AskSshOption, False),
-    ("ssh_password_fd", SshFdOption, None),
-    ("ssh_password_command", SshCommandOption, None),
-)
-"""Name, type and default of the options that give passwords of machines."""
-
-
-TimeoutOption = Annotated[float, typer.Option("--drain-timeout", min=1, help="Seconds that each node's drain may take.")]
-GraceOption = Annotated[
-    int | None, typer.Option("--grace-period", min=0, help="Seconds that pods get to end; by default what each asks for.")
-]
-EmptyDirOption = Annotated[
-    bool, typer.Option("--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Evict pods without a controller, too: nothing starts them again.")]
-
+UnavailableOption = Annotated[str | None, typer.Option(
+    "--max-unavailable", metavar="N|P%", help="Workers at once; by default what the inventory says.")]
 ComponentOption = Annotated[
     list[str] | None,
     typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd; may be given again."),
@@ -144,30 +117,92 @@ def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
     return components
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """One call of a verb: what people gave, as operations know it, and how they want to be told."""
+@dataclass(frozen=True, kw_only=True)
+class InventoryOptions:
+    """The options of a verb that reads an inventory."""
 
-    options: Options
-    output: Output
-    verbose: bool
-    given: Mapping[str, Any]
-    """What was said to the options that verbs of this kind share."""
+    inventory: Annotated[list[Path], INVENTORY]
+    vault_password_file: Annotated[list[Path] | None, typer.Option(
+        envvar="ANSIBLE_VAULT_PASSWORD_FILE", metavar="FILE",
+        help="A file, or a program, with a password of ansible-vault.")] = None
+    vault_id: Annotated[list[str] | None, typer.Option(
+        metavar="LABEL@FILE", help="The same with a label; LABEL@prompt asks.")] = None
+    ask_vault_pass: Annotated[bool, typer.Option("--ask-vault-pass", help="Ask for a password of ansible-vault.")] = False
 
-    @property
-    def policy(self) -> DrainPolicy:
-        """How far a drain may go, of a verb that drains."""
-        from clusterctl.kube.disruption import DrainPolicy
+    @cached_property
+    def sources(self) -> Sources:
+        """The files of the inventory, and the passwords of ansible-vault. Raises InputError, Refused."""
+        passwords = Passwords(self.vault_password_file or (), self.vault_id or (), ask=self.ask_vault_pass)
+        with asking():
+            passwords.ask()
+        return Sources(tuple(self.inventory), passwords)
 
-        return DrainPolicy(
-            timeout=self.given["drain_timeout"],
-            grace_period=self.given["grace_period"],
-            delete_emptydir_data=self.given["delete_emptydir_data"],
-            force=self.given["force"],
-        )
+    def local(self, state: Path | None) -> Options:
+        """Return the options of a verb that logs in nowhere. Raises InputError, Refused."""
+        return PasswordOptions().gather(self.sources, state=state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordOptions:
+    """The options that give passwords of machines."""
+
+    ask_sudo_password: Annotated[bool, typer.Option(
+        "--ask-sudo-password", help="Ask for the sudo password. Scripts: CLUSTERCTL_SUDO_PASSWORD.")] = False
+    sudo_password_fd: Annotated[int | None, typer.Option(
+        metavar="N", help="Read the sudo password from this file descriptor.")] = None
+    sudo_password_command: Annotated[str | None, typer.Option(
+        metavar="CMD", help="A command that prints the sudo password.")] = None
+    ask_ssh_password: Annotated[bool, typer.Option(
+        "--ask-ssh-password", help="Ask for the password of SSH logins. Scripts: CLUSTERCTL_SSH_PASSWORD.")] = False
+    ssh_password_fd: Annotated[int | None, typer.Option(
+        metavar="N", help="Read the SSH password from this file descriptor.")] = None
+    ssh_password_command: Annotated[str | None, typer.Option(
+        metavar="CMD", help="A command that prints the SSH password.")] = None
+
+    def gather(self, inventory: Path | Sources, *, state: Path | None = None, limit: str | None = None, locked: bool = False,
+               forks: int = 20) -> Options:
+        """Return the options as operations know them. Raises InputError, Refused."""
+        from clusterctl.inventory import secrets
+        from clusterctl.session.opening import Options
+
+        names = tuple(name for name in (limit or "").split(",") if name)
+        if limit is not None and not names:
+            raise InputError("names no host", where="--limit", hint="leave it out for all hosts", code="hosts.none-selected")
+        with asking():
+            ssh_password = secrets.ssh_password(secrets.Source(
+                fd=self.ssh_password_fd, command=self.ssh_password_command, ask=self.ask_ssh_password))
+            password = secrets.sudo_password(secrets.Source(
+                fd=self.sudo_password_fd, command=self.sudo_password_command, ask=self.ask_sudo_password))
+        passphrase = secrets.key_passphrase(secrets.Source())
+        return Options(inventory=inventory, state=state, forks=forks, limit=names, locked=locked, sudo_password=_reveal(password),
+                       passphrase=_reveal(passphrase), ssh_password=_reveal(ssh_password), operation=_verb())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation(PasswordOptions, InventoryOptions):
+    """The options of a verb that talks to machines. ``limit`` and ``locked``: of those verbs that have these options."""
+
+    output: OutputOption = Output.text
+    state: StateOption = None
+    forks: Annotated[int, typer.Option(min=1, max=500, help="How many machines at a time.")] = 20
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")] = False
+    limit: str | None = None
+    locked: bool = False
+
+    def __post_init__(self) -> None:
+        log = logging.getLogger("clusterctl")
+        log.setLevel(logging.DEBUG if self.verbose else logging.WARNING)
+        if not log.handlers:
+            log.addHandler(logging.StreamHandler())
+        _ = self.options  # Passwords are asked for before anything else.
+
+    @cached_property
+    def options(self) -> Options:
+        """The options as operations know them. Raises InputError, Refused."""
+        return self.gather(self.sources, state=self.state, limit=self.limit, locked=self.locked, forks=self.forks)
 
     def report(self) -> Report:
-        """The report for the output format."""
+        """Return a report for the output format."""
         from clusterctl.views.report import JsonReport, TextReport
 
         return (JsonReport if self.output is Output.json else TextReport)(verbose=self.verbose)
@@ -207,40 +242,50 @@ class Invocation:
             _ = self._announcement
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrainInvocation(Invocation):
+    """The options of a verb that may drain nodes."""
+
+    drain_timeout: Annotated[float, typer.Option(min=1, help="Seconds that each node's drain may take.")] = 300.0
+    grace_period: Annotated[int | None, typer.Option(
+        min=0, help="Seconds that pods get to end; by default what each asks for.")] = None
+    delete_emptydir_data: Annotated[bool, typer.Option(
+        "--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")] = False
+    force: Annotated[bool, typer.Option(
+        "--force", help="Evict pods without a controller, too: nothing starts them again.")] = False
+
+    @property
+    def policy(self) -> DrainPolicy:
+        """How far a drain may go."""
+        from clusterctl.kube.disruption import DrainPolicy
+
+        return DrainPolicy(timeout=self.drain_timeout, grace_period=self.grace_period,
+                           delete_emptydir_data=self.delete_emptydir_data, force=self.force)
+
+
 def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """A verb that talks to machines: the options that all of them share become the ``Invocation`` that it gets first."""
-    return _with(function, COMMON)
+    """Return a command for a function whose first parameter is a dataclass: its annotated fields become options, too.
 
-
-def draining_verb(function: Callable[..., None]) -> Callable[..., None]:
-    """A verb that may drain nodes: it has the options of a drain, too."""
-    return _with(function, (*COMMON, *DRAIN))
-
-
-def _with(function: Callable[..., None], shared: Sequence[tuple[str, Any, Any]]) -> Callable[..., None]:
-    hints = get_type_hints(function, localns={"Invocation": Invocation}, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in list(signature(function).parameters.items())[1:]
-    ]
-    named = {parameter.name for parameter in own}
-    common = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, kind, default in shared
-        if name not in named
-    ]
+    A parameter of the function with the name of a field takes the field's place, and gives the field its value.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    call, *own = signature(function).parameters.values()
+    names, kind = [one.name for one in own], hints[call.name]
+    options = get_type_hints(kind, include_extras=True)
+    shared = [Parameter(one.name, Parameter.KEYWORD_ONLY, annotation=options[one.name],
+                        default=Parameter.empty if one.default is MISSING else one.default)
+              for part in kind.__mro__ for one in fields(kind) if one.name in get_annotations(part)
+              if get_origin(options[one.name]) is Annotated and one.name not in names]
+    parameters = [*(one.replace(annotation=hints[one.name], kind=Parameter.KEYWORD_ONLY) for one in own), *shared]
 
     @wraps(function)
     def run(**given: Any) -> None:
-        mine = {name: given[name] for name in named}
-        values = {parameter.name: parameter.default for parameter in common} | {
-            name: value for name, value in given.items() if name in {parameter.name for parameter in common}
-        }
-        function(_invocation(values, given), **mine)
+        values = {one.name: given[one.name] for one in fields(kind) if one.name in given}
+        function(kind(**values), **{name: given[name] for name in names})
 
-    run.__signature__ = Signature(sorted([*own, *common], key=lambda one: one.default is not Parameter.empty))  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    return reads_inventory(run)
+    run.__signature__ = Signature(sorted(parameters, key=lambda one: one.default is not Parameter.empty))  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def _verb() -> str:
@@ -248,80 +293,5 @@ def _verb() -> str:
     return " ".join(takewhile(re.compile("[a-z][a-z-]*").fullmatch, sys.argv[1:4]))
 
 
-def _invocation(values: Mapping[str, Any], given: Mapping[str, Any]) -> Invocation:
-    log = logging.getLogger("clusterctl")
-    log.setLevel(logging.DEBUG if values.get("verbose") else logging.WARNING)
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-    options = gather(
-        values["inventory"],
-        state=values["state"],
-        limit=given.get("limit"),
-        locked=bool(given.get("locked")),
-        forks=values["forks"],
-        given=values,
-    )
-    output = values.get("output", Output.text)
-    return Invocation(options, output if isinstance(output, Output) else Output.text, bool(values.get("verbose")), values)
-
-
-COMMON: tuple[tuple[str, Any, Any], ...] = (
-    ("inventory", InventoryOption, Parameter.empty),
-    ("output", OutputOption, Output.text),
-    ("state", StateOption, None),
-    ("forks", ForksOption, 20),
-    ("verbose", VerboseOption, False),
-    *PASSWORDS,
-)
-"""Name, type and default of the options of every verb that talks to machines."""
-
-DRAIN: tuple[tuple[str, Any, Any], ...] = (
-    ("drain_timeout", TimeoutOption, 300.0),
-    ("grace_period", GraceOption, None),
-    ("delete_emptydir_data", EmptyDirOption, False),
-    ("force", ForceOption, False),
-)
-"""Those of every verb that drains."""
-
-
-def gather(
-    inventory: Sources,
-    *,
-    state: Path | None = None,
-    limit: str | None = None,
-    locked: bool = False,
-    forks: int = 20,
-    given: Mapping[str, Any] = MappingProxyType({}),
-) -> Options:
-    """Return the options as operations know them. ``given``: the values of ``PASSWORDS``. Raises InputError, Refused."""
-    from clusterctl.inventory import secrets
-    from clusterctl.session.opening import Options
-
-    def source(what: str) -> secrets.Source:
-        return secrets.Source(fd=given.get(f"{what}_password_fd"), command=given.get(f"{what}_password_command"),
-                              ask=bool(given.get(f"ask_{what}_password")))
-
-    names = tuple(name for name in (limit or "").split(",") if name)
-    if limit is not None and not names:
-        raise InputError("names no host", where="--limit", hint="leave it out for all hosts", code="hosts.none-selected")
-    with asking():
-        ssh_password = secrets.ssh_password(source("ssh"))
-        password = secrets.sudo_password(source("sudo"))
-    passphrase = secrets.key_passphrase(secrets.Source())
-    return Options(
-        inventory=inventory,
-        state=state,
-        forks=forks,
-        limit=names,
-        locked=locked,
-        sudo_password=_reveal(password),
-        passphrase=_reveal(passphrase),
-        ssh_password=_reveal(ssh_password),
-        operation=_verb(),
-    )
-
-
-def _reveal(secret: object) -> Callable[[], str | None]:
-    from clusterctl.inventory.secrets import Secret
-
-    return lambda: secret.reveal() if isinstance(secret, Secret) else None
+def _reveal(secret: Secret | None) -> Callable[[], str | None]:
+    return lambda: secret.reveal() if secret else None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli.driver import Operation, drive
 from clusterctl.cli.options import Invocation, LimitOption, YesOption, verb
-from clusterctl.cli.steps import begin_journal, begun, confirm_name, refuse_unconfirmed, summarise
+from clusterctl.cli.prompts import Consent
+
+if TYPE_CHECKING:
+    from clusterctl.commands.reset import ResetPlan
+    from clusterctl.session.session import Session
+    from clusterctl.views.report import Report
 
 
 def register(app: typer.Typer) -> None:
@@ -23,21 +29,15 @@ def reset(
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
 ) -> None:
     """Remove everything that clusterctl put on machines. Nothing else is removed; run it again whenever it stopped."""
-    from clusterctl.commands.reset import Reset, make_plan
-    from clusterctl.session.operator_lock import locked
+    from clusterctl.commands.reset import Reset, make_plan, next_steps
 
-    report = call.report()
-    with call.session(report) as opened:
-        refuse_unconfirmed("reset", opened.cluster.name, yes=yes, given=confirm)
-        with locked(opened, "reset", connect=opened.chosen):
-            found = make_plan(opened)
-            for warning in found.warnings:
+    def begin(session: Session, report: Report) -> Operation[ResetPlan]:
+        def show(plan: ResetPlan) -> None:
+            for warning in plan.warnings:
                 report.warn(warning)
-            report.plan(found)
-            operation = Reset(opened, found)
-            if found:
-                confirm_name("reset", opened.cluster.name, yes=yes)
-                begin_journal(report, opened, "reset")
-                with begun():
-                    operation.run()
-            summarise(report, opened, changed=bool(found), next_steps=operation.next_steps())
+            report.plan(plan)
+
+        return Operation(connect=session.chosen, plans=lambda: [make_plan(session)], show=show, journal="reset",
+                         prepare=lambda plan: Reset(session, plan).run, finish=lambda plan: next_steps(session))
+
+    drive(call, "reset", begin, Consent(yes, "reset", confirm))

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterctl.cli.options import StateOption, reads_inventory
-from clusterctl.inventory.sources import Sources
+from clusterctl.cli.options import InventoryOptions, StateOption, verb
 
 
 def register(app: typer.Typer) -> None:
@@ -16,9 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command("timeline")(timeline)
 
 
-@reads_inventory
+@verb
 def timeline(
-    inventory: Sources,
+    call: InventoryOptions,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name; by default the newest.")] = None,
     state: StateOption = None,
     output: Annotated[
@@ -30,7 +29,7 @@ def timeline(
     from clusterctl.local.storage import StateFolder, write_whole
     from clusterctl.views import timeline as operation
 
-    cluster = load(inventory)
+    cluster = load(call.sources)
     folder = StateFolder.of(cluster.base, cluster.name, state)
     found = operation.read(operation.choose(folder.path / "journal", run))
     if output is None:

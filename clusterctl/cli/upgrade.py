@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterctl.cli import words
+from clusterctl.cli.driver import Operation, SummaryOption, TimeLimitOption, drive
 from clusterctl.cli.options import (
     ComponentOption,
-    Invocation,
+    DrainInvocation,
     LimitOption,
     LockedOption,
+    UnavailableOption,
     YesOption,
     components_of,
-    draining_verb,
     refuse_releases,
+    verb,
 )
-from clusterctl.cli.steps import SummaryOption, TimeLimitOption, begin_journal, begun, confirm, limits, summarise
+from clusterctl.cli.prompts import Consent
 
 if TYPE_CHECKING:
     from clusterctl.commands.plan_file import Reviewed
@@ -33,9 +37,6 @@ ToOption = Annotated[str | None, typer.Option(
     help="Of Kubernetes, a minor for its newest patch release; by default the inventory's.")]
 ThroughOption = Annotated[
     list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
-]
-UnavailableOption = Annotated[
-    str | None, typer.Option("--max-unavailable", metavar="N|P%", help="Workers at once; else what the inventory says.")
 ]
 PauseOption = Annotated[
     str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this: staging, etcd, control-plane.")
@@ -55,19 +56,20 @@ def _wish(to: str | None, through: list[str] | None, component: list[str] | None
           policy: DrainPolicy) -> UpgradeRequest:
     from clusterctl.commands.upgrade import PAUSES, UpgradeRequest
     from clusterctl.errors import InputError
+    from clusterctl.kube.disruption import Unavailable
 
     if pause is not None and pause not in PAUSES:
         raise InputError(f"there is no stage {pause!r}", where="--pause-after", code="upgrade.unknown-stage",
                          hint=f"stages: {', '.join(PAUSES)}")
     refuse_releases("--to", [to] if to is not None else [], minors=True)
     refuse_releases("--through", through or ())
-    return UpgradeRequest(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), unavailable=unavailable,
-                          pause_after=pause, policy=policy)
+    return UpgradeRequest(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), pause_after=pause,
+                          policy=policy, unavailable=Unavailable.parse(unavailable) if unavailable is not None else None)
 
 
-@draining_verb
+@verb
 def plan(
-    call: Invocation,
+    call: DrainInvocation,
     to: ToOption = None,
     through: ThroughOption = None,
     component: ComponentOption = None,
@@ -88,7 +90,7 @@ def plan(
     with call.session(report) as opened:
         facts, warnings = gather(opened)
         found = make(opened, facts, warnings, wish)
-        report.upgrade(found)
+        report.plan(found)
         newer = [] if to or locked else lock.newer_releases(facts)
         if newer:
             report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
@@ -99,9 +101,9 @@ def plan(
         raise typer.Exit(10)
 
 
-@draining_verb
+@verb
 def apply(
-    call: Invocation,
+    call: DrainInvocation,
     file: FileArgument = None,
     to: ToOption = None,
     through: ThroughOption = None,
@@ -118,59 +120,47 @@ def apply(
 
     Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
     """
+    make_wish = partial(_wish, to, through, component, max_unavailable, pause_after, call.policy)
+    drive(call, "upgrade", partial(_operation, make_wish=make_wish, file=file), Consent(yes), timeout, summary)
+
+
+def _operation(session: Session, report: Report, *, make_wish: Callable[[], UpgradeRequest],
+               file: Path | None) -> Operation[UpgradePlan]:
+    """One upgrade after the other; of a plan that was reviewed, the one that it is about."""
     from clusterctl.commands import plan_file
-    from clusterctl.session.operator_lock import locked as operator_lock
-
-    report = call.report()
-    with limits(report, "upgrade", timeout, summary):
-        wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
-        with call.session(report) as opened:
-            reviewed = plan_file.read(file, opened, wish) if file is not None else None
-            with operator_lock(opened, "upgrade", connect=opened.chosen):
-                _all(report, opened, reviewed.wish if reviewed else wish, yes, reviewed)
-
-
-def _all(report: Report, opened: Session, wish: UpgradeRequest, yes: bool, reviewed: Reviewed | None) -> None:
-    """One upgrade after the other, each planned when it is its turn; of a plan that was reviewed, the one that it is about."""
     from clusterctl.commands.apply import gather
-    from clusterctl.commands.upgrade import make
+    from clusterctl.commands.upgrade import Upgrade, make
 
-    changed = False
-    while True:
-        # An upgrade that is refused after another one was done is a stop.
-        with begun() if changed else nullcontext():
-            found = make(opened, *gather(opened), wish)
-            report.upgrade(found)
-            if reviewed is not None:
-                reviewed.refuse_other(found)
-            if found:
-                confirm(yes)
-        if found:
-            if not changed:
-                begin_journal(report, opened, "upgrade")
-            changed = True
-            _run(report, opened, found, wish, reviewed)
-        if reviewed is not None or wish.pause_after is not None or len(found.hops) == 1:
-            break
-        opened.forget_versions()
-    summarise(report, opened, changed=changed, next_steps=_next_steps(opened, found, wish, reviewed))
+    wish = make_wish()
+    reviewed = plan_file.read(file, session, wish) if file is not None else None
+    if reviewed is not None:
+        wish, session = reviewed.wish, session.toward(replace(session.target, limit=reviewed.limit))
 
+    def plans() -> Iterator[UpgradePlan]:
+        while True:
+            found = make(session, *gather(session), wish)
+            yield found
+            if reviewed is not None or wish.pause_after is not None or len(found.hops) == 1:
+                return
 
-def _run(report: Report, opened: Session, found: UpgradePlan, wish: UpgradeRequest, reviewed: Reviewed | None) -> None:
-    from clusterctl.commands.upgrade import Upgrade
+    def prepare(plan: UpgradePlan) -> Callable[[], None]:
+        operation = Upgrade(session, plan, wish, report.progress).delivered()
+        return partial(_run, operation.run, report, reviewed)
 
-    operation = Upgrade(opened, found, wish, report.progress)
-    operation.deliver()
-    with begun():
-        try:
-            operation.run()
-        except BaseException:
-            if reviewed is not None:
-                report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")
-            raise
+    return Operation(connect=session.chosen, plans=plans, check=reviewed.refuse_other if reviewed else lambda plan: None,
+                     journal="upgrade", prepare=prepare, finish=lambda plan: _next_steps(plan, wish, reviewed))
 
 
-def _next_steps(opened: Session, found: UpgradePlan, wish: UpgradeRequest, reviewed: Reviewed | None) -> list[str]:
+def _run(run: Callable[[], None], report: Report, reviewed: Reviewed | None) -> None:
+    try:
+        run()
+    except BaseException:
+        if reviewed is not None:
+            report.progress(f"what is left is another plan: clusterctl upgrade plan --out {reviewed.path}")
+        raise
+
+
+def _next_steps(found: UpgradePlan, wish: UpgradeRequest, reviewed: Reviewed | None) -> list[str]:
     if reviewed is not None and (wish.pause_after is not None or len(found.hops) > 1):
         return [f"what comes after it is a plan of its own: clusterctl upgrade plan --out {reviewed.path}"]
     if wish.pause_after is not None:
@@ -178,7 +168,7 @@ def _next_steps(opened: Session, found: UpgradePlan, wish: UpgradeRequest, revie
     from clusterctl.cluster.model import MINOR
     from clusterctl.cluster.versions import minor
 
-    settings, wanted = opened.cluster.settings, opened.cluster.versions
+    settings, wanted = found.plan.target.cluster.settings, found.plan.target.versions
     said = settings.kubernetes or ""
     runs = minor(wanted.kubernetes) if MINOR.fullmatch(said) else wanted.kubernetes
     named = {"cluster.kubernetes": (said, runs)} if said else {}

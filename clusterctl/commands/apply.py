@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 from clusterctl.cluster.model import Host
+from clusterctl.cluster.target import Target
 from clusterctl.commands.lock import choose_patch, require
 from clusterctl.components import objects
 from clusterctl.components.host import replaced_settings
@@ -29,17 +31,18 @@ from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.plan.stages import foreign_pins, formed, stages, wanted
 from clusterctl.resources.etcd_member import EtcdLearner
 from clusterctl.session.foresight import Foresight, foresee, probes_of, remember
-from clusterctl.session.session import Session, refuse_other_cluster
+from clusterctl.session.session import Session, refuse_without_keys
 from clusterctl.shell.facts import Facts
 
 
 @dataclass(frozen=True)
-class ApplyPlan:
-    """What apply will do: on machines, in the API, to nodes. Nothing in it: everything is as wanted."""
+class ApplyPlan(planner.OperationPlan):
+    """What apply will do to reach its target: on machines, in the API, to nodes."""
 
-    machines: Plan
-    objects: tuple[ObjectChange, ...]
-    nodes: api_objects.NodeChanges
+    target: Target
+    machines: Plan = Plan(())
+    objects: tuple[ObjectChange, ...] = ()
+    nodes: api_objects.NodeChanges = ()
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Facts] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -72,17 +75,17 @@ class ApplyPlan:
 def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | None = None) -> ApplyPlan:
     """Look once at every machine, at etcd and at the API, and compare. Nothing is changed.
 
-    One trip to each machine that is as it was the last time, two to others. From here on the session's cluster has the
-    versions that run, where the inventory names none.
+    One trip to each machine that is as it was the last time, two to others. The plan's target has the versions that run, where
+    the inventory names none.
     """
-    refuse_early(session)
+    session = check_early(session)
     guess = foresight or foresee(session)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
         facts, warnings = gather(session, guess, verify=verify)
         why, _ = even_members(len(session.cluster.etcd_members))
         warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
-        session.cluster = running.pin_running(session.cluster, facts)
+        session = session.at(running.pin_running(session.cluster, facts))
         running.refuse_skewed(session.cluster, facts)
         require(session)
         held = guess if guess and guess.holds(facts) else None
@@ -92,14 +95,19 @@ def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | 
         return replace(found, closed=closed, warnings=(*found.warnings, *told))
 
 
-def refuse_early(session: Session) -> None:
-    """Raises InputError for what can be told before any machine is asked."""
-    choose_patch(session, ask=session.pki_is_new)
+def check_early(session: Session) -> Session:
+    """Check what needs no host, and return the session for the patch release that the inventory's minor means.
+
+    Raises:
+        InputError: a pin is missing, or a new cluster has an even number of etcd members.
+    """
+    session = session.at(choose_patch(session, ask=session.pki_is_new))
     if session.pki_is_new or "kubernetes" in running.pinned(session.cluster):
         require(session)
     why, what = even_members(len(session.cluster.etcd_members))
     if why and session.pki_is_new:
         raise InputError(why, where=str(session.options.inventory), hint=what, code="inventory.even-etcd-members")
+    return session
 
 
 def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
@@ -119,7 +127,7 @@ def gather(session: Session, guess: Foresight | None = None, *, verify: bool = F
         facts, warnings = session.facts(hosts, beside=others.results, verify=verify)
     else:
         facts, warnings = session.facts(hosts, beside=others.results, foreseen=guess.probes, verify=verify, tell=guess.compare)
-    refuse_other_cluster(session, facts)
+    refuse_without_keys(session, [name for name, found in facts.items() if found["cluster"]])
     return facts, warnings
 
 
@@ -140,7 +148,7 @@ class Asked:
 
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
             guess: Foresight | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
-    """The plan that makes the chosen hosts, etcd and the API as the session's cluster wants them, stage by stage.
+    """The plan that makes the chosen hosts, etcd and the API as the session's target wants them, stage by stage.
 
     ``guess``, that held, and ``asked``: where they are known and under way already.
     """
@@ -159,7 +167,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):
         members.refuse_lost(hosts, facts, membership)
-        strays = () if session.options.limit else members.stray_members(membership, session.leaving)
+        strays = () if session.target.limit else members.stray_members(membership, session.target.leaving)
     else:
         members.refuse_lost(hosts, facts, None)
     if isinstance(membership, Refused):
@@ -169,8 +177,8 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
             raise Refused(f"no new member joins while no majority of the members answers: {membership.message}", where="etcd",
                           hint="bring the members back: clusterctl etcd members; then run this again", code="etcd.no-quorum")
         told.append(membership.message)
-    return ApplyPlan(machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays, later=found.later,
-                     pins=foreign_pins(resources, session.catalog.sources))
+    return ApplyPlan(session.target, machines, found.objects, found.nodes, tuple(told), facts=facts, strays=strays,
+                     later=found.later, pins=foreign_pins(resources, session.catalog.sources))
 
 
 def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
@@ -190,8 +198,8 @@ class Apply:
     """Carries an ApplyPlan out."""
 
     def __init__(self, session: Session, plan: ApplyPlan) -> None:
-        self.session, self.plan = session, plan
-        self.serving = ClusterGates(session, plan.facts)
+        self.session, self.plan = session.toward(plan.target), plan
+        self.serving = ClusterGates(self.session, plan.facts)
         self._bound = self._delivered = self._brought = False
         self._rolls: list[ObjectChange] = []
 
@@ -207,7 +215,7 @@ class Apply:
 
     def run(self) -> None:
         """All of it, in order. Raises Stopped; run again, it goes on."""
-        self.deliver()
+        self.delivered()
         if self.session.pki_is_new:
             self.session.pki.save(self.session.state)
         if self.plan.nodes:
@@ -242,13 +250,14 @@ class Apply:
         found = api_objects.compare_objects(self.session, self.session.ready_api(), self.plan.later)
         return [change for change in found if change.action != "remove"]
 
-    def deliver(self) -> None:
+    def delivered(self) -> Self:
         """Bring files to the machines, verified, before anything is changed; ``run`` does it where it was not done."""
         from clusterctl.engine.delivery import deliver
 
         if not self._delivered:
             self.plan = replace(self.plan, machines=deliver(self.session, self.plan.machines))
             self._delivered = True
+        return self
 
     @staticmethod
     def admits(change: ObjectChange) -> bool:

@@ -48,17 +48,15 @@ def require(session: Session) -> None:
         raise unresolved(left, errors)
 
 
-def choose_patch(session: Session, *, ask: bool) -> None:
-    """Where the inventory names a minor of Kubernetes, take the patch release that the lock file has, or else upstream's newest.
+def choose_patch(session: Session, *, ask: bool) -> Cluster:
+    """Return the cluster with the patch release of the minor that the inventory names: locked, or else upstream's newest.
 
     The newest is locked. Where upstream is not asked (not ``ask``, ``--locked``, a mirror) or does not answer, the built-in one
     is meant.
     """
-    named = session.cluster.settings.kubernetes
-    if not named or not MINOR.fullmatch(named):
-        return
-    if version := locked_patch(session, named, ask=ask):
-        session.cluster = session.cluster.at(known_versions(version, **session.cluster.settings.versions))
+    cluster, named = session.cluster, session.cluster.settings.kubernetes
+    version = locked_patch(session, named, ask=ask) if named and MINOR.fullmatch(named) else ""
+    return cluster.at(known_versions(version, **cluster.settings.versions)) if version else cluster
 
 
 def locked_patch(session: Session, minor: str, *, ask: bool) -> str:

@@ -17,7 +17,6 @@ from clusterctl.errors import ClusterctlError, Stopped, Unreachable
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, node_ready, wait_for
 from clusterctl.kube.disruption import DrainPolicy
-from clusterctl.session.operator_lock import OperatorLock
 from clusterctl.session.session import Session
 
 GATE_SECONDS = 60.0
@@ -80,17 +79,17 @@ def node_state(node: Object | None, boot_id: str) -> str:
 
 
 class OsUpdateRun:
-    """Carries an UpdatePlan out. ``late``: afterwards, the machines that still want a reboot.
+    """Carries an UpdatePlan out. ``late`` receives the machines that still want a reboot.
 
     ``reboot_seconds``: how long a machine may take to come back.
     """
 
-    def __init__(self, session: Session, plan: UpdatePlan, policy: DrainPolicy, lock: OperatorLock,
+    def __init__(self, session: Session, plan: UpdatePlan, policy: DrainPolicy, late: set[str],
                  note: Callable[[str], None], reboot_seconds: float = REBOOT_SECONDS) -> None:
         self._reboot_seconds = reboot_seconds
         self._ready_seconds = session.cluster.settings.timeouts.start
-        self.session, self.plan, self.policy, self.lock, self.note = session, plan, policy, lock, note
-        self.late = {part.host.name for part in plan.machines if part.machine.reboot and part.reboot != YES}
+        self.session, self.plan, self.policy, self.late, self.note = session, plan, policy, late, note
+        late.update(part.host.name for part in plan.machines if part.machine.reboot and part.reboot != YES)
         self._marked = set(plan.markers)
         self._rebooting: set[str] = set()
         self._writing = threading.Lock()
@@ -179,7 +178,7 @@ class OsUpdateRun:
             time.sleep(PAUSE)
         self._away(host, False)
         if host.is_control_plane:
-            self.lock.retake(host)
+            self.session.engine.retake(host)
         self.session.engine.events.acted(host.name, "reboot")
         self.note(f"{host.name}: is back after {time.monotonic() - started:.0f} s")
         return boot_id

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.os_packages import Machine, look_program, read_machine
@@ -16,7 +17,8 @@ from clusterctl.engine.patience import insist
 from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, refuse
-from clusterctl.kube.disruption import Drain, DrainPolicy
+from clusterctl.kube.disruption import Drain, DrainPolicy, Unavailable
+from clusterctl.plan.planner import OperationPlan
 from clusterctl.plan.stages import max_unavailable
 from clusterctl.session.session import Session
 
@@ -76,9 +78,10 @@ class MachinePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdatePlan:
+class UpdatePlan(OperationPlan):
     """All machines, and those with work in batches, in order. ``operation``: the id that markers on machines have."""
 
+    event: ClassVar[str] = "os-update-plan"
     operation: str
     machines: tuple[MachinePlan, ...]
     batches: tuple[tuple[MachinePlan, ...], ...]
@@ -159,7 +162,7 @@ def safety(cluster: Cluster, host: Host, at_once: int) -> str:
     return "; ".join(words)
 
 
-def look(session: Session, *, mode: str, at_once: str, policy: DrainPolicy, patient: frozenset[str]) -> UpdatePlan:
+def look(session: Session, *, mode: str, at_once: Unavailable | None, policy: DrainPolicy, patient: frozenset[str]) -> UpdatePlan:
     """Look once at every machine and at the API. Lists of packages are fetched; nothing else is changed.
 
     ``patient``: machines that may be rebooting. Raises Unreachable, Refused, InputError, Stopped.

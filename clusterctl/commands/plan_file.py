@@ -13,7 +13,7 @@ from typing import Any
 from clusterctl import __version__
 from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
 from clusterctl.errors import InputError, Refused
-from clusterctl.kube.disruption import DrainPolicy
+from clusterctl.kube.disruption import DrainPolicy, Unavailable
 from clusterctl.local.storage import write_whole
 from clusterctl.session.session import Session
 
@@ -23,10 +23,11 @@ MOST_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A plan that somebody has seen: what was wished for, and what was to be done."""
+    """A plan that was reviewed: what was wished for, on which hosts, and what was to be done."""
 
     path: Path
     wish: UpgradeRequest
+    limit: tuple[str, ...]
     essence: dict[str, Any]
 
     def refuse_other(self, found: UpgradePlan) -> None:
@@ -53,7 +54,7 @@ def write(path: Path, session: Session, wish: UpgradeRequest, found: UpgradePlan
         "cluster": session.cluster.name,
         "identity": session.pki.identity,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "limit": list(session.options.limit),
+        "limit": list(session.target.limit),
         "wish": wish.as_dict(),
         "digest": found.digest,
         "essence": found.essence(),
@@ -72,14 +73,14 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 
 def read(path: Path, session: Session, given: UpgradeRequest) -> Reviewed:
-    """Read a plan; the session concerns its hosts from here on. ``given``: the options beside it. Raises InputError, Refused."""
+    """Read a plan. ``given``: the options beside it. Raises InputError, Refused."""
     content = _load(path)
     try:
         wish = _wish(content["wish"])
         identity, limit, essence = str(content["identity"]), _texts(content["limit"]), dict(content["essence"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_plan(path, f"{type(error).__name__}: {error}") from None
-    if given != UpgradeRequest() or session.options.limit not in ((), limit):
+    if given != UpgradeRequest() or session.target.limit not in ((), limit):
         raise InputError("the plan says what is done; --to and the like say it a second time", where=str(path),
                          hint="give the file alone, or the options alone", code="plan.options")
     if session.pki_is_new:
@@ -91,8 +92,7 @@ def read(path: Path, session: Session, given: UpgradeRequest) -> Reviewed:
     gone = [name for name in limit if name not in {host.name for host in session.cluster.hosts}]
     if gone:
         raise _moved_on(path, f"the inventory has no host {gone[0]!r} any more")
-    session.limit(limit)
-    return Reviewed(path, wish, essence)
+    return Reviewed(path, wish, limit, essence)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def _no_plan(path: Path, why: str) -> InputError:
 
 def _wish(wished: Mapping[str, Any]) -> UpgradeRequest:
     """Raises ValueError, KeyError, TypeError for what ``Wish.as_dict`` never wrote."""
-    components = wished["components"]
+    components, unavailable = wished["components"], _text(wished["max_unavailable"])
     return UpgradeRequest(
         to=_text(wished["to"]),
         through=_texts(wished["through"]),
         components=dict(zip(components, _texts(list(components.values())), strict=True)),
-        unavailable=_text(wished["max_unavailable"]),
+        unavailable=Unavailable.parse(unavailable) if unavailable is not None else None,
         pause_after=_text(wished["pause_after"]),
         policy=DrainPolicy(**wished["drain"]),
     )

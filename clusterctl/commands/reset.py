@@ -12,9 +12,9 @@ from clusterctl.engine.engine import Gates
 from clusterctl.errors import Refused, Stopped, raise_all
 from clusterctl.kube.client import ApiError, refuse
 from clusterctl.plan import planner
-from clusterctl.plan.planner import Plan, Stage
+from clusterctl.plan.planner import OperationPlan, Plan, Stage
 from clusterctl.resources.footprint import KINDS, Leftovers
-from clusterctl.session.session import Session
+from clusterctl.session.session import Session, refuse_without_keys
 from clusterctl.shell import Observation
 
 RESET = Stage(name="reset", components=())
@@ -24,7 +24,7 @@ WORKER = "a worker: control planes and etcd stay; what a controller runs here st
 
 
 @dataclass(frozen=True)
-class ResetPlan:
+class ResetPlan(OperationPlan):
     """What reset will do. ``clean``: machines that have nothing of ours; ``nodes``: Node objects that go;
     ``safe``: by host, why nobody else is harmed."""
 
@@ -128,13 +128,7 @@ def _identity(seen: Observation) -> tuple[str, bool] | None:
 
 def _refuse_others(session: Session, seen: Mapping[str, Observation]) -> None:
     marks = {name: mark for name, one in seen.items() if (mark := _identity(one)) is not None}
-    if session.pki_is_new and marks:
-        raise Refused(
-            "these machines belong to a cluster whose keys are not here",
-            where=", ".join(sorted(marks)),
-            hint=f"restore {session.state.path} from its backup, or name it with --state",
-            code="state.keys-missing",
-        )
+    refuse_without_keys(session, marks)
     errors = [
         Refused("it belongs to another cluster", where=name, code="host.other-cluster",
                 hint="reset it with the inventory and the keys of that one")
@@ -198,16 +192,17 @@ class Reset:
             events.note(f"remove Node {name}")
         events.stage_ended("nodes", time.monotonic() - started)
 
-    def next_steps(self) -> list[str]:
-        """What people do after it."""
-        cluster, chosen = self.session.cluster, self.session.chosen
-        if survivors(cluster, chosen):
-            names = ", ".join(host.name for host in chosen)
-            return [f"take {names} out of the inventory, or let clusterctl apply make it a node again"]
-        return [
-            f"the keys of {cluster.name} are still in {self.session.state.path}; they are of no more use but for another apply",
-            "clusterctl apply makes the machines a cluster again",
-        ]
+
+def next_steps(session: Session) -> list[str]:
+    """Return what the operator does after a reset."""
+    cluster, chosen = session.cluster, session.chosen
+    if survivors(cluster, chosen):
+        names = ", ".join(host.name for host in chosen)
+        return [f"take {names} out of the inventory, or let clusterctl apply make it a node again"]
+    return [
+        f"the keys of {cluster.name} are still in {session.state.path}; they are of no more use but for another apply",
+        "clusterctl apply makes the machines a cluster again",
+    ]
 
 
 def undo(session: Session, host: Host) -> None:

@@ -76,7 +76,7 @@ def status(session: Session) -> ClusterStatus:
     # What runs is asked of all members, also where only some machines are to be shown.
     beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])
     fleet = {**beside.results, **facts.results}
-    session.cluster = running.pin_running(session.cluster, fleet)
+    session = session.at(running.pin_running(session.cluster, fleet))
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources)
@@ -122,7 +122,7 @@ def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, 
     for name, node in nodes.items():
         if cordoned_for(node):
             yield f"node {name} is cordoned for {cordoned_for(node)}, which did not end: run that again, or clusterctl apply"
-    if not session.pki_is_new and not session.options.limit:
+    if not session.pki_is_new and not session.target.limit:
         yield from api_health.problems(session, facts)
         yield from _strays(session, [host for host in session.cluster.etcd_members if host.name in formed(facts)])
 

@@ -25,15 +25,15 @@ from clusterctl.components.kubelet import KUBELET
 from clusterctl.components.programs import PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.engine.engine import Gates
-from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped, raise_all
+from clusterctl.errors import ClusterctlError, Refused, Stopped, raise_all
 from clusterctl.etcd import snapshot
 from clusterctl.health import upgrade_checks
 from clusterctl.health.ready import wait_nodes
 from clusterctl.kube import drain
 from clusterctl.kube.client import ApiError, Object, ObjectChange
-from clusterctl.kube.disruption import Drain, DrainPolicy
+from clusterctl.kube.disruption import Drain, DrainPolicy, Unavailable
 from clusterctl.plan import running
-from clusterctl.plan.planner import OneByOne, Parallel, Plan, Rolling, Stage, StagePlan
+from clusterctl.plan.planner import OneByOne, OperationPlan, Parallel, Plan, Rolling, Stage, StagePlan
 from clusterctl.plan.stages import max_unavailable
 from clusterctl.resources.base import Change
 from clusterctl.session.session import Session
@@ -47,13 +47,13 @@ PAUSES = ("staging", "etcd", "control-plane")
 class UpgradeRequest:
     """What was asked for. ``to``: of Kubernetes; none: what the inventory names, or what runs.
 
-    ``components``: versions of other products; ``unavailable``: workers at once, a number or a percentage.
+    ``components``: versions of other products; ``unavailable``: workers at once.
     """
 
     to: str | None = None
     through: tuple[str, ...] = ()
     components: Mapping[str, str] = field(default_factory=dict)
-    unavailable: str | None = None
+    unavailable: Unavailable | None = None
     pause_after: str | None = None
     policy: DrainPolicy = DrainPolicy()
 
@@ -63,18 +63,18 @@ class UpgradeRequest:
         return bool(self.components) and self.to is None and not self.through
 
     def as_dict(self) -> dict[str, object]:
-        return {"to": self.to, "through": list(self.through), "components": dict(self.components),
-                "max_unavailable": self.unavailable, "pause_after": self.pause_after, "drain": dataclasses.asdict(self.policy)}
+        unavailable = str(self.unavailable) if self.unavailable else None
+        return {"to": self.to, "through": list(self.through), "components": dict(self.components), "max_unavailable": unavailable,
+                "pause_after": self.pause_after, "drain": dataclasses.asdict(self.policy)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpgradePlan:
+class UpgradePlan(OperationPlan):
     """What the next of the upgrades will do, and which come after it. ``versions``: product -> (runs, wanted).
 
     ``at_once``: workers that are interrupted together.
     """
 
-    name: str
     versions: Mapping[str, tuple[str, str]]
     hops: tuple[str, ...]
     plan: ApplyPlan
@@ -145,17 +145,14 @@ def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
 
 
 def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], wish: UpgradeRequest) -> UpgradePlan:
-    """The plan of the next upgrade. Raises Problems of Refused with everything that forbids it; nothing is changed.
-
-    From here on the session's cluster has the versions that are wanted.
-    """
+    """The plan of the next upgrade. Raises Problems of Refused with everything that forbids it; nothing is changed."""
     present = running.versions_of(facts)
     if not running.is_bootstrapped(facts):
         raise Refused("there is no cluster yet", where=session.cluster.name, code="cluster.not-bootstrapped",
                       hint="clusterctl apply")
     found = present["kubernetes"]
-    choose_patch(session, ask=not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found})
-    settled = running.pin_running(session.cluster, facts)
+    ask = not wish.to and session.cluster.settings.kubernetes not in {minor(version) for version in found}
+    settled = running.pin_running(choose_patch(session, ask=ask), facts)
     asked_for = wish.to
     if asked_for and MINOR.fullmatch(asked_for):
         asked_for = known_versions(locked_patch(session, asked_for, ask=True) or asked_for).kubernetes
@@ -165,13 +162,13 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
         hint = f"supported are {', '.join(SUPPORTED_MINORS)}; clusterctl upgrade plan --to X.Y.Z"
         raise Refused(problem, where="--to", hint=hint, code="upgrade.path")
     hops = version_skew.hops(found, to, wish.through)
-    session.cluster = settled.at(_versions(settled, present, hops[0], wish))
+    session = session.at(settled.at(_versions(settled, present, hops[0], wish)))
     require(session)
-    unavailable = max_unavailable(_with_unavailable(session.cluster, wish.unavailable))
+    unavailable = max_unavailable(session.cluster, wish.unavailable)
     plan = compare(session, stages(session.cluster, unavailable), facts, warnings)
     drains = _drains(session, plan.machines, wish.policy)
     made = UpgradePlan(
-        name=session.cluster.name, versions=_changed(present, session.cluster.versions), hops=hops, plan=plan, drains=drains,
+        versions=_changed(present, session.cluster.versions), hops=hops, plan=plan, drains=drains,
         snapshot=upgrade_checks.takes_snapshot(plan.machines),
         at_once=unavailable, warnings=tuple(drain.waiting_texts(drains)),
     )
@@ -190,15 +187,6 @@ def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str
     kept = {name: max(versions | belonging.get(name, set()), key=order) for name, versions in present.items()}
     overrides = {name: version for name, version in {**kept, **named}.items() if name != "kubernetes"}
     return running.versions_for(kubernetes, overrides)
-
-
-def _with_unavailable(cluster: Cluster, text: str | None) -> Cluster:
-    if text is None:
-        return cluster
-    if not text.rstrip("%").isdigit() or int(text.rstrip("%")) < 1:
-        raise InputError(f"{text!r} is neither a number nor a percentage", where="--max-unavailable", code="cli.max-unavailable",
-                         hint="as 2 or 25%")
-    return cluster.model_copy(update={"settings": cluster.settings.model_copy(update={"max_unavailable": text})})
 
 
 def _changed(present: Mapping[str, set[str]], wanted: Versions) -> dict[str, tuple[str, str]]:
@@ -246,7 +234,7 @@ class Upgrade(Apply):
 
     def run(self) -> None:
         """The next upgrade, or its part up to the pause. Raises Stopped; run again, it goes on."""
-        self.deliver()
+        self.delivered()
         self._clean()
         self._admit()
         staging, rest = self.plan.machines.stages[:1], self.plan.machines.stages[1:]

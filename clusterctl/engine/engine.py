@@ -76,6 +76,7 @@ class Engine:
         self.forks = forks
         self.events = events
         self.guard: Callable[[], None] = lambda: None
+        self.retake: Callable[[Host], None] = lambda host: None
         """Asked before each batch and after each broken connection; raises where nothing more may be done."""
         self.ahead: dict[str, Future[Look]] = {}
         """Looks that began before anybody asked for them, by host: each is used once."""

@@ -32,7 +32,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     With ``--limit`` only the bindings are compared: the programs of a new node need theirs.
     """
     cluster = session.cluster
-    limited = bool(session.options.limit)
+    limited = bool(session.target.limit)
     wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
     if not born or not running.is_bootstrapped(facts):
@@ -50,7 +50,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
         nodes = dict(api.nodes())
     except ApiError as error:
         raise refuse(error, "the nodes cannot be read") from None
-    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.leaving)
+    unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.target.leaving)
     warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name} --offline" for name in unknown)
     wanted_objects += _returned(session, api, facts)
     changes = tuple(compare_objects(session, api, wanted_objects))

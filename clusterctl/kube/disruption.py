@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from clusterctl.errors import InputError
 from clusterctl.kube.client import CORDONED_FOR, Object
 
 LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
@@ -19,6 +21,29 @@ class DrainPolicy:
     grace_period: int | None = None
     delete_emptydir_data: bool = False
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """How many workers may be disrupted at once: a number, or a percentage of all nodes."""
+
+    number: int
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Unavailable:
+        """Parse a value of ``--max-unavailable``, such as 2 or 25%. Raises InputError."""
+        if not re.fullmatch("[1-9][0-9]{0,5}%?", text):
+            raise InputError(f"{text!r} is neither a number nor a percentage", where="--max-unavailable",
+                             code="cli.max-unavailable", hint="2, or 25%")
+        return cls(int(text.removesuffix("%")), text.endswith("%"))
+
+    def of(self, nodes: int) -> int:
+        """Return the number in a cluster of so many nodes, at least 1."""
+        return max(1, nodes * self.number // 100) if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}{'%' if self.percent else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from clusterctl.errors import InputError, Problems, Refused, Stopped
 from clusterctl.kube import disruption
 from clusterctl.kube.client import CORDONED_FOR, Api, ApiError, Object
 from clusterctl.kube.client import cordoned_for as cordoned_for
 from clusterctl.kube.disruption import Drain, DrainPolicy, Pod
+from clusterctl.plan.planner import OperationPlan
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 """Seconds between two attempts to evict a pod that its budget protects."""
 
 Apis = Callable[[], Api]
 """Gives an API server that is ready; raises Stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan(OperationPlan):
+    """What draining nodes will do."""
+
+    event: ClassVar[str] = "drain-plan"
+    drains: tuple[Drain, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        return {"drains": [drain.as_dict() for drain in self.drains]}
 
 
 def look(api: Api, names: Iterable[str], policy: DrainPolicy) -> tuple[Drain, ...]:
@@ -194,6 +206,15 @@ def empty(apis: Apis, node: str, policy: DrainPolicy, note: Callable[[str], None
         if cordoned or operation:
             give_back(apis, node, ours=bool(operation))
         raise
+
+
+def carry_out(apis: Apis, plan: DrainPlan, policy: DrainPolicy, note: Callable[[str], None]) -> None:
+    """Drain the nodes of a plan. Raises Stopped, Refused."""
+    names = [drain.node for drain in plan.drains]
+    # Evicted pods need the nodes that a killed operation left cordoned.
+    recover(apis, note, keep=names)
+    for name in names:
+        empty(apis, name, policy, note)
 
 
 def give_back(apis: Apis, node: str, *, ours: bool = False) -> None:

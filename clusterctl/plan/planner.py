@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar, Protocol
 
 from clusterctl.cluster.model import Host
 from clusterctl.components.base import Component, Context
@@ -125,6 +126,14 @@ class Plan:
         """Only what concerns these hosts."""
         return Plan(tuple(
             StagePlan(stage.stage, tuple(part for part in stage.hosts if part.host.name in names)) for stage in self.stages))
+
+
+class OperationPlan(Protocol):
+    """What an operation will do. It is shown as ``event``, and the same object is carried out; false: there is nothing to do."""
+
+    event: ClassVar[str] = "plan"
+
+    def as_dict(self) -> dict[str, object]: ...
 
 
 Known = dict[str, tuple[State | None, Change | None, Resource]]

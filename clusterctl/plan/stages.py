@@ -23,6 +23,7 @@ from clusterctl.components.kube_proxy import KUBE_PROXY
 from clusterctl.components.kubelet import KUBELET
 from clusterctl.components.programs import PROGRAMS
 from clusterctl.components.trust import TRUST
+from clusterctl.kube.disruption import Unavailable
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource
@@ -37,13 +38,9 @@ ByHost = Mapping[str, Mapping[str, tuple[Resource, ...]]]
 """Resources by host and stage."""
 
 
-def max_unavailable(cluster: Cluster, given: str = "") -> int:
-    """How many nodes may be disrupted at once: a number, or a part of all nodes, at least one.
-
-    ``given``: what somebody says in place of the inventory, of the same form.
-    """
-    text = given or cluster.settings.max_unavailable
-    return max(1, len(cluster.nodes) * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+def max_unavailable(cluster: Cluster, given: Unavailable | None = None) -> int:
+    """Return how many workers may be disrupted at once. ``given``: in place of the inventory's setting."""
+    return (given or Unavailable.parse(cluster.settings.max_unavailable)).of(len(cluster.nodes))
 
 
 def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:

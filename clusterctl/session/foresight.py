@@ -6,7 +6,7 @@ Nothing is decided by it. A machine that says anything else than before is looke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from clusterctl.cluster.model import Host
@@ -61,7 +61,7 @@ def foresee(session: Session) -> Foresight | None:
     if not hosts:
         return None
     try:
-        ahead = replace(session, cluster=running.pin_running(session.cluster, facts))
+        ahead = session.at(running.pin_running(session.cluster, facts))
         order = stages(ahead.cluster, formed(facts))
         return Foresight(ahead, facts, order, wanted(ahead, order, hosts, facts))
     except (ClusterctlError, KeyError, ValueError):

@@ -336,7 +336,7 @@ def locked(session: Session, operation: str, *, dead: Collection[str] = (),
                 begun.taken.result()
             else:
                 lock.take(chosen, operation, dead, _unreachable(session, chosen))
-            session.engine.guard = lock.check
+            session.engine.guard, session.engine.retake = lock.check, lock.retake
             yield lock
         finally:
             session.engine.guard = lambda: None

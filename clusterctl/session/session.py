@@ -9,6 +9,7 @@ from functools import cache
 
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.cluster.target import Target
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import NOTHING, Engine, Events, Foreseen, Seen
 from clusterctl.engine.fleet import HostResults
@@ -23,11 +24,11 @@ from clusterctl.session.opening import Options as Options
 from clusterctl.shell.facts import Facts
 
 
-@dataclass
+@dataclass(frozen=True)
 class Session:
-    """One run of a verb on one cluster. ``close`` ends its connections."""
+    """The connections of one run of a verb, and the target that it works for. ``close`` ends the connections."""
 
-    cluster: Cluster
+    target: Target
     state: StateFolder
     pki: Pki
     pki_is_new: bool
@@ -35,10 +36,8 @@ class Session:
     engine: Engine
     options: Options
     opening: Opening
-    leaving: frozenset[str] = frozenset()
-    """Machines that are being removed: they are in the cluster still and no longer in what is wanted."""
     _etcds: dict[tuple[str, str], Etcd] = field(default_factory=dict)
-    _current: Api | None = None
+    _current: list[Api] = field(default_factory=list)
 
     @property
     def catalog(self) -> Catalog:
@@ -48,7 +47,20 @@ class Session:
     @property
     def chosen(self) -> tuple[Host, ...]:
         """The hosts that ``--limit`` leaves."""
-        return self.options.chosen(self.cluster)
+        return self.target.chosen
+
+    @property
+    def cluster(self) -> Cluster:
+        """The desired cluster."""
+        return self.target.cluster
+
+    def toward(self, target: Target) -> Session:
+        """Return a session with the same connections for another target."""
+        return replace(self, target=target)
+
+    def at(self, cluster: Cluster) -> Session:
+        """Return a session with the same connections for another cluster."""
+        return self.toward(self.target.of(cluster))
 
     def reach(self, hosts: Sequence[Host]) -> HostResults[None]:
         """Connect to all hosts at the same time; return the error of each that cannot be reached."""
@@ -100,7 +112,7 @@ class Session:
         Raises Stopped where none becomes so, and where nothing more may be done: this is what changes are made through.
         """
         self.engine.guard()
-        if self._current is None or not self._current.ready():
+        if not self._current or not self._current[-1].ready():
             found: list[Api] = []
 
             def look() -> str:
@@ -111,8 +123,8 @@ class Session:
                 return "True"
 
             wait_for(look, what="the API", deadline=deadline)
-            self._current = found[-1]
-        return self._current
+            self._current[:] = found[-1:]
+        return self._current[-1]
 
     def any_api(self, among: Iterable[Host] | None = None) -> Api | None:
         """The first API server that is ready; None where none is."""
@@ -124,16 +136,6 @@ class Session:
                 if found.ready():
                     return found
         return None
-
-    def forget_versions(self) -> None:
-        """What is wanted is again what the inventory says: an upgrade to the next version is planned anew."""
-        from clusterctl.inventory import load
-
-        self.cluster = load(self.options.inventory)
-
-    def limit(self, names: tuple[str, ...]) -> None:
-        """Concern only these hosts from now on."""
-        self.options = replace(self.options, limit=names)
 
     def close(self) -> None:
         self.opening.close()
@@ -154,7 +156,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
     cluster, state = way.cluster, way.state
     pki = way.pki
     made = Session(
-        cluster=cluster,
+        target=Target(cluster=cluster, limit=way.options.limit),
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
@@ -170,9 +172,9 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         made.close()
 
 
-def refuse_other_cluster(session: Session, facts: Mapping[str, Facts]) -> None:
-    """Machines that carry a cluster whose keys we lack are not ours to touch."""
-    marked = sorted(name for name, found in facts.items() if found["cluster"])
+def refuse_without_keys(session: Session, marked: Iterable[str]) -> None:
+    """Raise Refused where machines, ``marked``, carry a cluster whose keys are not here."""
+    marked = sorted(marked)
     if session.pki_is_new and marked:
         raise Refused(
             "these machines belong to a cluster whose keys are not here",

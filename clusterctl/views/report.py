@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from clusterctl.cluster.model import Host
 from clusterctl.engine.engine import Events
@@ -19,15 +19,7 @@ from clusterctl.resources.base import Change
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from clusterctl.commands.os_update import UpdatePlan
-    from clusterctl.commands.upgrade import UpgradePlan
-    from clusterctl.kube.disruption import Drain
-
-
-class Printable(Protocol):
-    """A plan, whatever it is of. Its dictionary has ``changes``, ``objects`` and ``nodes``."""
-
-    def as_dict(self) -> dict[str, object]: ...
+    from clusterctl.plan.planner import OperationPlan
 
 
 MOST_CHANGES = 12
@@ -100,25 +92,6 @@ class Report(Events):
         """Something that people want to follow."""
         self._tell("progress", text=text)
 
-    def drains(self, drains: Sequence[Drain]) -> None:
-        """What draining nodes would do."""
-        self.emit("drain-plan", drains=[drain.as_dict() for drain in drains])
-
-    def os_update(self, plan: UpdatePlan) -> None:
-        """What an os-update would do."""
-        self._tell("os-update-plan", **plan.as_dict())
-
-    def removal(self, plan: Printable) -> None:
-        """A plan of machines that leave, or of what follows from it."""
-        self.emit("plan", **plan.as_dict())
-
-    def upgrade(self, plan: UpgradePlan) -> None:
-        self.emit("plan", **plan.as_dict())
-
-    def restore(self, plan: Printable) -> None:
-        """What a restore of etcd's data would do."""
-        self._tell("restore-plan", **plan.as_dict())
-
     def inventory_notes(self, notes: Sequence[str]) -> None:
         """Report what an inventory says that means something else here."""
         if notes:
@@ -132,8 +105,9 @@ class Report(Events):
         for text in warnings:
             self.warn(text)
 
-    def plan(self, plan: Printable) -> None:
-        self.emit("plan", **plan.as_dict())
+    def plan(self, plan: OperationPlan) -> None:
+        """Show what an operation will do."""
+        self.emit(plan.event, **plan.as_dict())
 
     def summary(self, *, changed: bool, trips: int, sent: int, next_steps: Sequence[str]) -> None:
         self._tell(

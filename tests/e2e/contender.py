@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clusterctl.cli.options import gather
+from clusterctl.cli.options import PasswordOptions
 from clusterctl.engine.engine import Events
 from clusterctl.errors import ClusterctlError
 from clusterctl.session.operator_lock import locked
@@ -16,7 +16,7 @@ from clusterctl.session.session import session
 
 
 def main() -> None:
-    with session(gather(Path(sys.argv[1])), Events()) as opened:
+    with session(PasswordOptions().gather(Path(sys.argv[1])), Events()) as opened:
         opened.connect(opened.cluster.control_planes)
         print("ready", flush=True)
         for _ in sys.stdin:

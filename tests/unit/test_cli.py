@@ -8,15 +8,18 @@ import pwd
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 
 from clusterctl import cli
-from clusterctl.cli import Interrupted, options, steps, upgrade
-from clusterctl.commands.upgrade import UpgradeRequest
+from clusterctl.cli import Interrupted, driver, upgrade
+from clusterctl.cli.options import PasswordOptions, verb
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.inventory import secrets
 from clusterctl.views.report import Report
@@ -34,12 +37,12 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("limit", ["", ",", ",,"])
 def test_a_limit_that_names_nobody_is_not_all(limit: str) -> None:
     with pytest.raises(InputError, match="--limit: names no host"):
-        options.gather(Path("cluster.yaml"), limit=limit)
+        PasswordOptions().gather(Path("cluster.yaml"), limit=limit)
 
 
 def test_limits() -> None:
-    assert options.gather(Path("cluster.yaml"), limit="a,,b").limit == ("a", "b")
-    assert options.gather(Path("cluster.yaml")).limit == ()
+    assert PasswordOptions().gather(Path("cluster.yaml"), limit="a,,b").limit == ("a", "b")
+    assert PasswordOptions().gather(Path("cluster.yaml")).limit == ()
 
 
 @pytest.mark.parametrize("words", [
@@ -79,7 +82,7 @@ def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 QUESTION = """
 import typer
 import clusterctl.cli as cli
-from clusterctl.cli.steps import confirm
+from clusterctl.cli.prompts import confirm
 
 def run() -> None:
     confirm(False)
@@ -129,7 +132,7 @@ def test_no_answer_at_the_password(monkeypatch: pytest.MonkeyPatch, error: type[
 
     monkeypatch.setattr(secrets.getpass, "getpass", asked)
     with pytest.raises(Refused) as caught:
-        options.gather(Path("cluster.yaml"), given={"ask_sudo_password": True})
+        PasswordOptions(ask_sudo_password=True).gather(Path("cluster.yaml"))
     assert caught.value.code == "cli.cancelled"
 
 
@@ -143,36 +146,47 @@ class Deaf(Report):
 def test_a_summary_that_nobody_reads() -> None:
     opened: Any = SimpleNamespace(engine=SimpleNamespace(transports={}))
     with pytest.raises(Stopped, match="Broken pipe"):
-        steps.summarise(Deaf(), opened, changed=True, next_steps=[])
+        driver.summarise(Deaf(), opened, changed=True, next_steps=[])
     with pytest.raises(BrokenPipeError):
-        steps.summarise(Deaf(), opened, changed=False, next_steps=[])
+        driver.summarise(Deaf(), opened, changed=False, next_steps=[])
 
 
-def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_of_a_reviewed_upgrade_that_nobody_reads() -> None:
     def run() -> None:
         raise Stopped("midway", code="run.step-failed")
 
-    operation = SimpleNamespace(deliver=lambda: None, run=run)
-    monkeypatch.setattr("clusterctl.commands.upgrade.Upgrade", lambda *_: operation)
-    nothing: Any = SimpleNamespace(path="plan.json")
-    with pytest.raises(Stopped, match="Broken pipe"):
-        upgrade._run(Deaf(), nothing, nothing, UpgradeRequest(), nothing)
+    reviewed: Any = SimpleNamespace(path="plan.json")
+    with pytest.raises(BrokenPipeError):
+        upgrade._run(run, Deaf(), reviewed)
 
 
-def test_a_no_after_an_upgrade_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([None, Refused("you said no", code="host.clock")])
-    done = []
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    first: Annotated[str, typer.Option("--first")]
+    shared: Annotated[int, typer.Option("--shared")] = 1
 
-    def confirm(yes: bool) -> None:
-        if error := next(answers):
-            raise error
 
-    for name, fake in (("confirm", confirm), ("begin_journal", lambda *_: None), ("_run", lambda *_: done.append("hop"))):
-        monkeypatch.setattr(upgrade, name, fake)
-    monkeypatch.setattr("clusterctl.commands.apply.gather", lambda opened: ())
-    monkeypatch.setattr("clusterctl.commands.upgrade.make", lambda *_: SimpleNamespace(hops=("1.36.4", "1.37.2")))
-    opened: Any = SimpleNamespace(forget_versions=lambda: None)
-    report: Any = SimpleNamespace(upgrade=lambda found: None)
-    with pytest.raises(Stopped, match="you said no"):
-        upgrade._all(report, opened, UpgradeRequest(), False, None)
-    assert done == ["hop"]
+@dataclass(frozen=True, kw_only=True)
+class Call(Base):
+    more: Annotated[bool, typer.Option("--more")] = False
+    limit: str | None = None
+    """No option unless a verb declares it."""
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--first", "a"], (Call(first="a"), "x", None)),
+    (["--first", "a", "--shared", "2", "--more", "--own", "y"], (Call(first="a", shared=2, more=True), "y", None)),
+    (["--first", "a", "--limit", "w-1"], (Call(first="a", limit="w-1"), "x", "w-1")),
+])
+def test_options_of_a_dataclass(words: list[str], expected: tuple[Call, str, str | None]) -> None:
+    found: list[tuple[Call, str, str | None]] = []
+
+    @verb
+    def run(call: Call, own: Annotated[str, typer.Option()] = "x", limit: Annotated[str | None, typer.Option()] = None) -> None:
+        found.append((call, own, limit))
+
+    app = typer.Typer()
+    app.command()(run)
+    typer.main.get_command(app).main(words, standalone_mode=False)
+    assert found == [expected]
+    assert list(signature(run).parameters) == ["first", "own", "limit", "more", "shared"], "required ones first, inherited ones last"

@@ -11,6 +11,7 @@ import paramiko
 import pytest
 
 from clusterctl.cluster.model import Host, Ssh
+from clusterctl.cluster.target import Target
 from clusterctl.errors import Stopped
 from clusterctl.session.opening import Opening, Options
 from clusterctl.session.session import Session
@@ -46,7 +47,7 @@ def of_opening(folder: Path) -> tuple[dict[Any, Any], Callable[[], None]]:
 def of_session(folder: Path) -> tuple[dict[Any, Any], Callable[[], None]]:
     nothing: Any = SimpleNamespace(transports={})
     way = opening(folder)
-    made = Session(way.cluster, way.state, nothing, True, nothing, nothing, way.options, way)
+    made = Session(Target(cluster=way.cluster), way.state, nothing, True, nothing, nothing, way.options, way)
     return made._etcds, made.close
 
 

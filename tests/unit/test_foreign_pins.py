@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from test_os_update import cluster
 
 from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, image_path
+from clusterctl.cluster.target import Target
 from clusterctl.commands.apply import ApplyPlan
-from clusterctl.plan.planner import Plan
 from clusterctl.plan.stages import foreign_pins
 from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import Binary, Image
@@ -38,7 +39,7 @@ def plan() -> ApplyPlan:
     assert archive is not None
     node = (program("kubelet"), program("kube-proxy"), Image(reference="registry.k8s.io/pause:3.10.2", source=archive))
     resources = {"cp-1": {"staging": (*node, program("kube-scheduler"))}, "w-1": {"staging": node, "nodes": ()}}
-    return ApplyPlan(Plan(()), (), (), pins=foreign_pins(resources, catalog.sources))
+    return ApplyPlan(Target(cluster=cluster(1)), pins=foreign_pins(resources, catalog.sources))
 
 
 def test_pins_are_listed_by_source_as_json(plan: ApplyPlan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,5 +60,5 @@ def test_pins_are_a_line_for_each_source(plan: ApplyPlan, capsys: pytest.Capture
 
 
 def test_a_plan_of_built_in_pins_alone_lists_none(capsys: pytest.CaptureFixture[str]) -> None:
-    TextReport().plan(ApplyPlan(Plan(()), (), ()))
+    TextReport().plan(ApplyPlan(Target(cluster=cluster(1))))
     assert "pins" not in capsys.readouterr().out

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.cli import steps
-
 
 @pytest.fixture
 def machine() -> Iterator[socket.socket]:
@@ -50,6 +48,8 @@ def run(inventory: Path, words: Sequence[str]) -> subprocess.CompletedProcess[st
     ("node replace w-1 nodeX --yes", "inventory.no-host"),
     ("upgrade plan --to 1.99.0", "version.unsupported"),
     ("upgrade apply --to 1.37.2 --through 1.99.0 --yes", "version.unsupported"),
+    *((f"{verb} --max-unavailable {value}", "cli.max-unavailable") for verb in ("os-update --yes", "upgrade plan", "upgrade apply --yes")
+      for value in ("5%%", "0", "1.5", "%", "many")),
     ("reset --yes", "cli.not-confirmed"),
     ("reset --yes --confirm prof", "cli.not-confirmed"),
     ("reset --confirm prod", "cli.not-confirmed"),
@@ -84,8 +84,3 @@ def test_words_of_a_remote_command_are_no_inventories(inventory: Path, machine: 
     done = subprocess.run([sys.executable, "-m", "clusterctl", "exec", "-i", str(inventory), "cp-1", "--", "grep", "-i", "x", "-i", "y"],
                           capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
     assert done.returncode == 6, done.stderr
-
-
-def test_a_reset_with_its_confirmation_or_without_yes_goes_on() -> None:
-    steps.refuse_unconfirmed("reset", "prod", yes=True, given="prod")
-    steps.refuse_unconfirmed("reset", "prod", yes=False, given=None)

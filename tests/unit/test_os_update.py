@@ -16,6 +16,7 @@ from clusterctl.commands.os_update import MachinePlan, in_batches, make_plan, re
 from clusterctl.components.host import packages
 from clusterctl.errors import InputError, Problems, Refused
 from clusterctl.kube.client import CORDONED_FOR
+from clusterctl.kube.disruption import Unavailable
 from clusterctl.plan.stages import max_unavailable
 
 UPDATE = (Package("hello", "1.0", "2.0"),)
@@ -169,6 +170,7 @@ def test_records() -> None:
                             reboot=("asked", "kernel 6.1.0-2-amd64 is installed"), marker=Marker("op", "b0"), warnings=("w",), problems=("p",))
 
 
-@pytest.mark.parametrize(("setting", "given", "expected"), [("1", "", 1), ("2", "", 2), ("1", "3", 3), ("1", "50%", 1), ("50%", "", 1), ("1", "100%", 3)])
-def test_how_many_at_once(setting: str, given: str, expected: int) -> None:
-    assert max_unavailable(cluster(max_unavailable=setting), given) == expected
+@pytest.mark.parametrize(("setting", "given", "expected"), [("1", None, 1), ("2", None, 2), ("1", "3", 3), ("1", "50%", 1), ("50%", None, 1), ("1", "100%", 3)])
+def test_how_many_at_once(setting: str, given: str | None, expected: int) -> None:
+    wanted = Unavailable.parse(given) if given else None
+    assert max_unavailable(cluster(max_unavailable=setting), wanted) == expected and str(wanted) == str(given)

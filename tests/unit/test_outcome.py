@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from clusterctl.cli import Interrupted
-from clusterctl.cli.steps import begun, limits
+from clusterctl.cli.driver import as_stopped, limited
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Locked, Problems, Refused, Stopped, Unreachable
 from clusterctl.views import junit
 from clusterctl.views.junit import Failure, RunResult
@@ -76,7 +76,7 @@ def ends(path: Path | None, *raised: BaseException, timeout: int | None = None) 
     """What the summary says of a run that ends so."""
     report = Report()
     report.stages.append(("staging", 1.0))
-    with limits(report, "upgrade", timeout, path):
+    with limited(report, "upgrade", timeout, path):
         for error in raised:
             raise error
     return dict(json.loads(path.read_text())) if path else {}
@@ -121,7 +121,7 @@ def test_no_summary_can_be_written(tmp_path: Path, where: str, words: str) -> No
     (tmp_path / "folder.xml").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "cluster.yaml").write_text("mine")
-    with pytest.raises(InputError, match=words), limits(Report(), "upgrade", None, tmp_path / where):
+    with pytest.raises(InputError, match=words), limited(Report(), "upgrade", None, tmp_path / where):
         pytest.fail("the run has begun")
     assert (tmp_path / "cluster.yaml").read_text() == "mine"
 
@@ -130,7 +130,7 @@ def test_an_earlier_runs_summary_is_taken_away(tmp_path: Path) -> None:
     """Killed, a run must not seem to have ended as the one before it did."""
     path = tmp_path / "s.json"
     path.write_text("of the last run")
-    with limits(Report(), "upgrade", None, path):
+    with limited(Report(), "upgrade", None, path):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -149,7 +149,7 @@ def test_the_place_goes_away_meanwhile(tmp_path: Path, error: BaseException) -> 
     place = tmp_path / "reports"
     place.mkdir()
     report = Warned()
-    with pytest.raises(type(error)), limits(report, "upgrade", None, place / "s.xml"):
+    with pytest.raises(type(error)), limited(report, "upgrade", None, place / "s.xml"):
         place.rmdir()
         place.write_text("a file now")
         raise error
@@ -159,7 +159,7 @@ def test_the_place_goes_away_meanwhile(tmp_path: Path, error: BaseException) -> 
 def test_a_success_that_nobody_can_read_is_none(tmp_path: Path) -> None:
     place = tmp_path / "reports"
     place.mkdir()
-    with pytest.raises(Stopped, match="the summary cannot be written") as error, limits(Warned(), "upgrade", None, place / "s.xml"):
+    with pytest.raises(Stopped, match="the summary cannot be written") as error, limited(Warned(), "upgrade", None, place / "s.xml"):
         place.rmdir()
         place.write_text("a file now")
     assert error.value.exit_code == 4 and "what is done stays done" in error.value.hint
@@ -171,11 +171,11 @@ def test_the_time_is_over(tmp_path: Path) -> None:
 
     signal.signal(signal.SIGALRM, ring)
     started = time.monotonic()
-    with pytest.raises(Interrupted, match="--timeout"), limits(Report(), "apply", 1, tmp_path / "s.json"):
+    with pytest.raises(Interrupted, match="--timeout"), limited(Report(), "apply", 1, tmp_path / "s.json"):
         time.sleep(10)
     assert 0.9 < time.monotonic() - started < 3
     assert "the time that --timeout gave is over" in json.loads((tmp_path / "s.json").read_text())["message"]
-    with limits(Report(), "apply", 1, None):
+    with limited(Report(), "apply", 1, None):
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "nothing rings after the end"
 
@@ -185,12 +185,12 @@ import sys, time
 import typer
 from pathlib import Path
 import clusterctl.cli as cli
-from clusterctl.cli.steps import begun, limits
+from clusterctl.cli.driver import as_stopped, limited
 from clusterctl.errors import Refused
 from clusterctl.report import Report
 
 def run(what: str, path: Path, timeout: int) -> None:
-    with limits(Report(), "upgrade", timeout, path):
+    with limited(Report(), "upgrade", timeout, path):
         try:
             print("begun", flush=True)
             if what == "bug":
@@ -198,7 +198,7 @@ def run(what: str, path: Path, timeout: int) -> None:
             if what == "refuse":
                 raise Refused("no", code="host.clock")
             if what == "talk":
-                with begun():
+                with as_stopped():
                     while True:
                         print("on and on", flush=True)
             if what in ("wait", "hang"):
@@ -288,7 +288,7 @@ def test_a_second_interrupt_waits_for_nothing(tmp_path: Path) -> None:
     (BrokenPipeError(32, "Broken pipe"), Stopped), (OSError(28, "No space left on device", "/state/journal"), Stopped)])
 def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]) -> None:
     """Codes 3, 5 and 6 promise that nothing was changed: a pipeline may run the same again."""
-    with pytest.raises(kind) as found, begun():
+    with pytest.raises(kind) as found, as_stopped():
         raise error
     if isinstance(error, Refused):
         assert str(found.value) == "w-1: no [host.clock]\n  next: do this"
@@ -297,7 +297,7 @@ def test_a_run_that_has_begun_is_stopped(error: Exception, kind: type[Exception]
 
 
 def test_problems_of_a_run_that_has_begun_keep_their_codes() -> None:
-    with pytest.raises(Problems) as found, begun():
+    with pytest.raises(Problems) as found, as_stopped():
         raise Problems([Refused("one", where="a", code="host.clock"), Unreachable("two", where="b", code="ssh.unreachable")])
     assert found.value.exit_code == 4
     assert [(type(one), one.code) for one in found.value.errors] == [(Stopped, "host.clock"), (Stopped, "ssh.unreachable")]

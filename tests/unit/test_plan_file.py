@@ -10,20 +10,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_os_update import cluster
 from test_planner import host
 
+from clusterctl.cluster.target import Target
 from clusterctl.commands import plan_file
 from clusterctl.commands.apply import ApplyPlan
 from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
 from clusterctl.errors import ClusterctlError, InputError, Refused
 from clusterctl.kube.client import ObjectChange
-from clusterctl.kube.disruption import DrainPolicy
+from clusterctl.kube.disruption import DrainPolicy, Unavailable
 from clusterctl.plan.planner import HostChanges, Plan, Rolling, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 
-WISH = UpgradeRequest(to="1.37.2", through=("1.36.10",), components={"containerd": "2.3.4"}, unavailable="25%", pause_after="etcd",
+WISH = UpgradeRequest(to="1.37.2", through=("1.36.10",), components={"containerd": "2.3.4"}, unavailable=Unavailable.parse("25%"), pause_after="etcd",
                       policy=DrainPolicy(timeout=60, grace_period=5, delete_emptydir_data=True))
 
 
@@ -50,8 +52,8 @@ def labels(version: str = "7", value: str = "b") -> tuple[str, Any, tuple[str, .
 def made(*changes: Change, to: str = "1.37.2", at_once: int = 1, objects: tuple[ObjectChange, ...] = (), nodes: Any = ()) -> UpgradePlan:
     part = HostChanges(host("w-1"), changes or (file_change(), restart()), ())
     plan = Plan((StagePlan(Stage(name="nodes", components=(), strategy=Rolling(1)), (part,)),))
-    return UpgradePlan(name="prod", versions={"kubernetes": ("1.36.4", to)}, hops=(to,), at_once=at_once,
-                       plan=ApplyPlan(plan, objects, nodes))
+    return UpgradePlan(versions={"kubernetes": ("1.36.4", to)}, hops=(to,), at_once=at_once,
+                       plan=ApplyPlan(Target(cluster=cluster(1)), plan, objects, nodes))
 
 
 class Session:
@@ -61,11 +63,8 @@ class Session:
         self.cluster = SimpleNamespace(name="prod", hosts=tuple(map(host, hosts)))
         self.pki = SimpleNamespace(identity=identity)
         self.pki_is_new = new
-        self.options = SimpleNamespace(limit=limit)
+        self.target = SimpleNamespace(limit=limit)
         self.state = SimpleNamespace(path=Path("/state"))
-
-    def limit(self, names: tuple[str, ...]) -> None:
-        self.options = SimpleNamespace(limit=names)
 
 
 def session(*words: Any, **more: Any) -> Any:
@@ -80,10 +79,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    here = session()
-    reviewed = plan_file.read(path, here, UpgradeRequest())
+    reviewed = plan_file.read(path, session(), UpgradeRequest())
     assert reviewed.wish == WISH
-    assert here.options.limit == ("w-1",), "the plan's hosts are those that are meant"
+    assert reviewed.limit == ("w-1",), "the plan's hosts are those that are meant"
     reviewed.refuse_other(made())
     content = json.loads(path.read_text())
     assert (content["cluster"], content["limit"], content["digest"]) == ("prod", ["w-1"], made().digest)
@@ -145,7 +143,7 @@ def test_a_cluster_that_has_moved_on(tmp_path: Path, then: UpgradePlan, now: Upg
 def test_a_long_difference_is_cut() -> None:
     many = [file_change(path=f"/etc/{number}") for number in range(30)]
     with pytest.raises(Refused, match="; and 21 more \\[plan.outdated") as error:
-        plan_file.Reviewed(Path("p"), UpgradeRequest(), made(*many).essence()).refuse_other(made(restart()))
+        plan_file.Reviewed(Path("p"), UpgradeRequest(), (), made(*many).essence()).refuse_other(made(restart()))
     assert error.value.message.count("no more: ") == 10
 
 

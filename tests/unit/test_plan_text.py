@@ -17,7 +17,7 @@ def change(stage: str, host: str, number: int, *, action: str = "create", reason
 
 
 def plan(changes: list[dict[str, Any]]) -> Any:
-    return SimpleNamespace(as_dict=lambda: {"changes": changes, "objects": [], "nodes": []})
+    return SimpleNamespace(event="plan", as_dict=lambda: {"changes": changes, "objects": [], "nodes": []})
 
 
 def first_apply(workers: int) -> list[dict[str, Any]]:

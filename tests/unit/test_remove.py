@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_os_update import cluster
 
+from clusterctl.cluster.target import Target
 from clusterctl.commands import apply
 from clusterctl.commands.node import remove, replace
 from clusterctl.errors import Refused
@@ -17,16 +18,21 @@ from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.local.storage import StateFolder
 
 
+def toward(target: Target, state: StateFolder) -> Any:
+    return SimpleNamespace(target=target, cluster=target.cluster, state=state, toward=lambda target: toward(target, state),
+                           ready_api=lambda: SimpleNamespace(nodes=lambda: {"stray": {}}))
+
+
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A cluster that knows cp-1, cp-2, w-1 and w-2, and whose state folder says that the removal of w-9 was begun."""
     state = StateFolder(tmp_path / "state")
     state.prepare()
     state.write(remove.REMOVED, b"w-9")
-    monkeypatch.setattr(apply, "make_plan", lambda _: apply.ApplyPlan(SimpleNamespace(as_dict=lambda _: {}), (), ()))  # type: ignore[arg-type]
+    monkeypatch.setattr(apply, "make_plan", lambda session: apply.ApplyPlan(session.target))
     monkeypatch.setattr(members, "look", lambda *_: SimpleNamespace(of=lambda _: None))
     monkeypatch.setattr(members, "removal_problem", lambda *_: "")
-    return SimpleNamespace(cluster=cluster(2), state=state, leaving=frozenset(), ready_api=lambda: SimpleNamespace(nodes=lambda: {"stray": {}}))
+    return toward(Target(cluster=cluster(2)), state)
 
 
 def make(session: Any, *names: str, offline: bool = True) -> remove.RemovePlan:
@@ -47,6 +53,9 @@ def test_what_is_there_leaves_whoever_removed_it_before(session: Any) -> None:
     session.state.write(remove.REMOVED, b"stray\nw-1")
     found = make(session, "stray", "w-1")
     assert [one.name for one in found.departures] == ["stray", "w-1"] and not found.gone
+    target = found.rest.target
+    assert target.leaving == {"stray", "w-1"} and [host.name for host in target.chosen] == ["cp-1", "cp-2", "w-2"]
+    assert [host.name for host in session.cluster.hosts] == ["cp-1", "cp-2", "w-1", "w-2"] and not session.target.leaving
 
 
 def test_it_is_written_down_before_anything_is_done(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:

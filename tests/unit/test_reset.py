@@ -12,9 +12,9 @@ import pytest
 from test_golden import CONTAINER, VM, Pins, nothing
 
 from clusterctl.artifacts.catalog import Catalog
-from clusterctl.cli import steps
+from clusterctl.cli.prompts import Consent
 from clusterctl.cluster.model import Cluster, Host, Ssh
-from clusterctl.commands.reset import WHOLE, WORKER, Reset, make_plan, refuse_members, survivors, undo
+from clusterctl.commands.reset import WHOLE, WORKER, Reset, make_plan, next_steps, refuse_members, survivors, undo
 from clusterctl.components.base import Context
 from clusterctl.engine.engine import Engine, Events
 from clusterctl.errors import InputError, Problems, Refused, Stopped, Unreachable
@@ -156,7 +156,7 @@ def test_the_whole_cluster() -> None:
     assert calls.index("undo_firewall") < calls.index("undo_packages") < calls.index("undo_files"), "rules go while nft is there"
     assert clean.calls == []
     assert not make_plan(opened)
-    assert "/state" in Reset(opened, plan).next_steps()[0]
+    assert "/state" in next_steps(opened)[0]
 
 
 def test_a_worker_of_a_cluster_that_lives_on() -> None:
@@ -207,16 +207,16 @@ def test_what_does_not_go_stops_it() -> None:
 def test_confirmation(yes: bool, given: str | None, refused: str) -> None:
     if refused:
         with pytest.raises(InputError) as error:
-            steps.refuse_unconfirmed("reset", "prod", yes=yes, given=given)
+            Consent(yes, "reset", given).refuse_incomplete("prod")
         assert error.value.code == refused
     else:
-        steps.refuse_unconfirmed("reset", "prod", yes=yes, given=given)
+        Consent(yes, "reset", given).refuse_incomplete("prod")
 
 
 def test_a_confirmation_is_asked_for_without_yes() -> None:
-    steps.confirm_name("reset", "prod", yes=True)
+    Consent(True, "reset", "prod").obtain("prod")
     with pytest.raises(Refused) as caught:
-        steps.confirm_name("reset", "prod", yes=False)
+        Consent(False, "reset").obtain("prod")
     assert caught.value.code == "cli.no-terminal"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.commands.apply import refuse_early
+from clusterctl.commands.apply import check_early
 from clusterctl.engine.engine import Events
 from clusterctl.errors import Unreachable
 from clusterctl.session.opening import Options
@@ -24,7 +24,7 @@ def test_a_mirror_that_is_down_hinders_only_who_needs_it(tmp_path: Path) -> None
     with session(options(tmp_path, "http://127.0.0.1:9"), Events()) as opened:
         assert opened.cluster.hosts
         with pytest.raises(Unreachable, match="the mirror cannot be reached"):
-            refuse_early(opened)
+            check_early(opened)
 
 
 def test_the_mirror_is_asked_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from clusterctl.cluster.model import Host
 from clusterctl.components.etcd import DATA, peer_url
@@ -20,6 +21,7 @@ from clusterctl.engine import fleet
 from clusterctl.errors import Problems, Refused, Unreachable
 from clusterctl.etcd import members, room, snapshot
 from clusterctl.etcd.origin import Origin
+from clusterctl.plan.planner import OperationPlan
 from clusterctl.session.session import Session
 from clusterctl.shell import Script, functions
 from clusterctl.ssh.transport import ConnectionLost
@@ -53,9 +55,10 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestorePlan:
+class RestorePlan(OperationPlan):
     """What a restore will do. ``hosts``: the members; ``begun``: it continues one that did not end; ``lost``: what is lost."""
 
+    event: ClassVar[str] = "restore-plan"
     id: str
     digest: str
     members: str

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.cluster.target import Target
 from clusterctl.commands import apply, reset
 from clusterctl.commands.apply import Apply, ApplyPlan
 from clusterctl.components.objects import removed_nodes
@@ -15,7 +16,7 @@ from clusterctl.etcd.client import majority
 from clusterctl.kube import api_objects, drain
 from clusterctl.kube.client import Api, ApiError, refuse
 from clusterctl.kube.disruption import Drain, DrainPolicy
-from clusterctl.plan.planner import Plan
+from clusterctl.plan.planner import OperationPlan
 from clusterctl.session.session import Session
 
 OPERATION = "node remove"
@@ -51,7 +52,7 @@ class NodeRemoval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemovePlan:
+class RemovePlan(OperationPlan):
     """Who leaves, in order, and what that changes on the machines that stay and in the API."""
 
     departures: tuple[NodeRemoval, ...]
@@ -66,30 +67,29 @@ class RemovePlan:
         return {**self.rest.as_dict(), "departures": [one.as_dict() for one in self.departures], "gone": list(self.gone)}
 
 
-def without(session: Session, names: Sequence[str]) -> None:
-    """From here on the session wants the cluster without these. Raises Refused where none could live on."""
-    rest = session.cluster.without(names)
+def without(target: Target, names: Sequence[str]) -> Target:
+    """Return the target without these hosts. Raises Refused where the cluster could not live on."""
+    rest = target.cluster.without(names)
     if not rest.control_planes:
         raise Refused("a cluster cannot do without its last control plane", where=", ".join(names),
                       hint="to end the cluster: clusterctl reset", code="node.last-control-plane")
     if not rest.etcd_members:
         raise Refused("a cluster cannot do without its last etcd member", where=", ".join(names), code="etcd.last-member",
                       hint="clusterctl reset")
-    leaving = [host.name for host in session.cluster.etcd_members if host.name in names]
+    leaving = [host.name for host in target.cluster.etcd_members if host.name in names]
     if len(leaving) > 1:
         raise Refused("etcd members leave one at a time", where=", ".join(leaving), code="etcd.one-at-a-time",
                       hint=f"clusterctl node remove {leaving[0]}")
-    session.leaving = session.leaving | frozenset(names)
-    session.cluster = rest
+    return replace(target, cluster=rest, leaving=target.leaving | frozenset(names))
 
 
 def make(session: Session, names: Sequence[str], *, offline: bool, policy: DrainPolicy, keep_out: bool = True) -> RemovePlan:
-    """The plan; the session's cluster is the one without them from here on. Raises Refused with the arithmetic.
+    """Return the plan, whose target is the cluster without these hosts. Raises Refused with the arithmetic.
 
     ``keep_out``: whether machines that are not contacted may never come back under their names.
     """
     hosts = {host.name: host for host in session.cluster.hosts if host.name in names}
-    without(session, names)
+    session = session.toward(without(session.target, names))
     rest = apply.make_plan(session)
     found = members.look(session)
     api = session.ready_api()
@@ -107,7 +107,7 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Drain
         if one.drain is not None:
             drain.refuse_unsafe([one.drain])
     if not departures:
-        rest = ApplyPlan(Plan(()), (), ())
+        rest = ApplyPlan(session.target)
     return RemovePlan(departures=tuple(departures), rest=rest, gone=tuple(gone))
 
 
@@ -158,7 +158,7 @@ class RemoveNodes:
     """Carries a RemovePlan out; every step may have been done by a run that was killed."""
 
     def __init__(self, session: Session, plan: RemovePlan, policy: DrainPolicy, say: Say) -> None:
-        self.session, self.plan, self.policy, self.say = session, plan, policy, say
+        self.session, self.plan, self.policy, self.say = session.toward(plan.rest.target), plan, policy, say
 
     def run(self) -> None:
         """Empty them; the others forget them; they leave etcd, are undone, and their traces go. Raises Stopped."""

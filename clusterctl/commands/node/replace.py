@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.apply import Apply, ApplyPlan, make_plan
@@ -13,13 +14,13 @@ from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.etcd import members
 from clusterctl.kube.client import ApiError, node_ready, wait_for
 from clusterctl.kube.disruption import DrainPolicy
+from clusterctl.plan.planner import OperationPlan
 from clusterctl.session.session import Session
 
 SILENCE_SECONDS = 75.0
 """How long a node may count as Ready after its death: node-monitor-grace-period is 50 s, and the controller looks every 5."""
 
 Say = Callable[[str], None]
-Show = Callable[[RemovePlan | ApplyPlan], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,44 +112,50 @@ def staying(whole: Cluster, found: Replacement) -> Cluster:
     return whole.without({found.old} if found.begun else {found.old, found.new})
 
 
-def replace(session: Session, found: Replacement, policy: DrainPolicy, *, show: Show, ask: Callable[[], None], say: Say) -> None:
-    """The old one leaves and the new one joins; the other way round while the old one is well. ``ask`` comes before the first.
+@dataclass(frozen=True, slots=True)
+class RejoinPlan(OperationPlan):
+    """The etcd member of a machine is removed: its data is gone, and it joins anew."""
 
-    Each part is planned when it is its turn: it depends on what the one before has made. Raises Refused, Stopped.
+    event: ClassVar[str] = "progress"
+    name: str
+
+    def as_dict(self) -> dict[str, object]:
+        return {"text": f"{self.name}: its etcd member is removed and joins anew as a learner: its data is gone"}
+
+
+ReplacePlan = RejoinPlan | RemovePlan | ApplyPlan
+
+
+def plans(session: Session, found: Replacement, policy: DrainPolicy, say: Say) -> Iterator[ReplacePlan]:
+    """Yield the plans of a replacement; each must be carried out before the next one is made. Raises Refused, Stopped.
+
+    The old machine leaves and the new one joins; the other way round while the old one is healthy.
     """
     whole = session.cluster
     if found.rejoin:
-        say(f"{found.old}: its etcd member is removed and joins anew as a learner: its data is gone")
-        ask()
-        session.engine.guard()
-        members.remove(session, found.old, whole.etcd_members)
-        joining = make_plan(session)
-        show(joining)
-        Apply(session, joining).run()
+        yield RejoinPlan(found.old)
+        yield make_plan(session)
         return
     if found.first:
-        joining = make_plan(session)
-        show(joining)
-        ask()
-        Apply(session, joining).run()
+        yield make_plan(session)
         if found.traces:
-            leaving = remove.make(session, [found.old], offline=False, policy=policy)
-            show(leaving)
-            RemoveNodes(session, leaving, policy, say).run()
+            yield remove.make(session, [found.old], offline=False, policy=policy)
         return
     if found.traces:
-        session.cluster = staying(whole, found)
-        leaving = remove.make(session, [found.old], offline=True, policy=policy, keep_out=found.new != found.old)
-        show(leaving)
-        ask()
-        RemoveNodes(session, leaving, policy, say).run()
-    session.cluster = whole if found.new == found.old else whole.without([found.old])
-    session.leaving = frozenset()
-    joining = make_plan(session)
-    show(joining)
+        yield remove.make(session.at(staying(whole, found)), [found.old], offline=True, policy=policy,
+                          keep_out=found.new != found.old)
+    joining = make_plan(session if found.new == found.old else session.at(whole.without([found.old])))
+    yield joining
     if not found.traces and not joining:
         say(f"{found.new} is in the place of {found.old} already; nothing to do")
-        return
-    if not found.traces:
-        ask()
-    Apply(session, joining).run()
+
+
+def carry_out(session: Session, plan: ReplacePlan, policy: DrainPolicy, say: Say) -> None:
+    """Carry out one of the plans. Raises Refused, Stopped."""
+    if isinstance(plan, ApplyPlan):
+        Apply(session, plan).run()
+    elif isinstance(plan, RemovePlan):
+        RemoveNodes(session, plan, policy, say).run()
+    else:
+        session.engine.guard()
+        members.remove(session, plan.name, session.cluster.etcd_members)
