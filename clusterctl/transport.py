@@ -260,7 +260,12 @@ class Transport:
             held = self._conversation(self._session_to_hold())
             with self._remembering():
                 held.start(command)
-            held.channel.sendall(greeting.encode())
+            try:
+                held.channel.sendall(greeting.encode())
+            except OSError:
+                # A command that has ended, as a sudo that refuses, reads nothing: the caller gets the reason from its output.
+                if not self.connected:
+                    raise
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop()
             raise Unreachable(f"the connection broke: {error}", where=self.host.name, hint="run the same command again",

@@ -65,7 +65,7 @@ def test_a_snapshot_is_restored_onto_machines_of_etcd_alone(cluster: Cluster) ->
 
 
 def test_a_worker_more(cluster: Cluster) -> None:
-    """Only the new machine is changed; the old ones, which are as plan saw them, see one looking trip, and nodes a probe of its ports."""
+    """Only the new machine is changed; the old ones, which are as plan saw them, see one looking trip, and nodes begin and end a probe of its ports."""
     before = cluster.json("get", "nodes")["items"]
     [added] = cluster.lab.add(count=1, role="worker")
     changes = cluster.plan()["changes"]
@@ -74,7 +74,7 @@ def test_a_worker_more(cluster: Cluster) -> None:
     assert set(summary["hosts"]) == {added.name}
     old = len(cluster.lab.machines) - 1
     nodes = len(cluster.control_planes) + len(cluster.workers)
-    assert summary["trips"] == old + 1 + nodes + len({change["stage"] for change in changes})
+    assert summary["trips"] == old + 1 + 2 * nodes + len({change["stage"] for change in changes})
     checks.nodes_ready(cluster)
     assert len(cluster.json("get", "nodes")["items"]) == len(before) + 1
     assert not cluster.apply()["changed"]

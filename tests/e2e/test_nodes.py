@@ -211,7 +211,7 @@ def test_the_leader_and_first_control_plane_leaves(cluster: Cluster) -> None:
     config = cluster.work / "kubeconfig"
     config.unlink(missing_ok=True)
     cluster.edit(lambda content: [content["all"]["children"][group]["hosts"].pop("cp-1") for group in ("control_plane", "etcd")])
-    checks.nodes_ready(cluster, {"cp-2", "cp-3", "w-1", "w-2"})
+    until(lambda: checks.nodes_ready(cluster, {"cp-2", "cp-3", "w-1", "w-2"}) is None, "the others are Ready", 60)
     assert set(members(cluster)) == {"cp-2", "cp-3"}
     checks.nothing_to_do(cluster)
 

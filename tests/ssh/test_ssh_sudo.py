@@ -11,10 +11,12 @@ import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ssh_server import NOPASSWD, PASSWORD, SUDOERS, USER, Server, name_of, until
 
+from clusterctl.conversation import Conversation
 from clusterctl.errors import AccessRefused, Unreachable
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
 from clusterctl.login import Login
+from clusterctl.operations.lock import OperatorLock
 from clusterctl.operations.opening import Opening, Options
 from clusterctl.shell import Program
 from clusterctl.transport import Transport
@@ -43,6 +45,21 @@ def test_a_wrong_password_is_tried_once(server: Server, as_operator: Callable[..
 def test_no_password_where_one_is_needed(server: Server, as_operator: Callable[..., Transport]) -> None:
     with pytest.raises(Unreachable, match="password is required"):
         list(as_operator(None).stream(WHO))
+
+
+def test_a_refusal_that_is_there_before_the_lock_is_asked_for(
+        server: Server, as_operator: Callable[..., Transport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """sudo has ended, and its channel is closed, when the operator's name is to be sent."""
+    transport, start = as_operator(None), Conversation.start
+
+    def start_and_wait(self: Conversation, command: str) -> None:
+        start(self, command)
+        until(lambda: self.channel.closed, "sudo has ended")
+
+    monkeypatch.setattr(Conversation, "start", start_and_wait)
+    with pytest.raises(AccessRefused) as raised:
+        OperatorLock({"machine": transport}).take([server.host(user=USER, become=True)], "apply")
+    assert raised.value.code == "sudo.unusable"
 
 
 def test_the_password_that_ansible_vault_keeps_in_the_inventory(tmp_path: Path, server: Server) -> None:
