@@ -27,9 +27,9 @@ control_plane: {hosts: {here: {ansible_connection: local, clusterctl_address: 19
 
 LOOK = """
 import sys
-from clusterctl.look import look
+from clusterctl.engine.observe import look
 from clusterctl.inventory import load
-from clusterctl.transport import Transport
+from clusterctl.ssh.transport import Transport
 from pathlib import Path
 found = look(Transport(load(Path(sys.argv[1])).hosts[0]))
 print(found.facts["hostname"], found.facts.arch, found.facts.memory_mib > 0)

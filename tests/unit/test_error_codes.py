@@ -24,7 +24,7 @@ from clusterctl.errors.codes import markdown, table
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 POSITIONS = {"_refused": (1, Refused.exit_code), "Finding": (0, Refused.exit_code), "PydanticCustomError": (0, InputError.exit_code),
-             "Broken": (3, InputError.exit_code), "_once": (1, InputError.exit_code), "_bad_certificate": (0, AccessRefused.exit_code)}
+             "RuleViolation": (3, InputError.exit_code), "_once": (1, InputError.exit_code), "_bad_certificate": (0, AccessRefused.exit_code)}
 """Functions that take a code by position: where, and the exit code of the error that they lead to."""
 
 NAMED = {"run.interrupted": Stopped.exit_code, "etcd.not-added": Stopped.exit_code,

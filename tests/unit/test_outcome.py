@@ -187,7 +187,7 @@ from pathlib import Path
 import clusterctl.cli as cli
 from clusterctl.cli.driver import as_stopped, limited
 from clusterctl.errors import Refused
-from clusterctl.report import Report
+from clusterctl.views.report import Report
 
 def run(what: str, path: Path, timeout: int) -> None:
     with limited(Report(), "upgrade", timeout, path):

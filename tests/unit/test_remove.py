@@ -60,7 +60,7 @@ def test_what_is_there_leaves_whoever_removed_it_before(session: Any) -> None:
 
 def test_it_is_written_down_before_anything_is_done(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
-    monkeypatch.setattr(remove, "forget", lambda session, name, *, gone: seen.append(remove.removed(session)))
+    monkeypatch.setattr(remove, "delete_node_objects", lambda session, name, *, gone: seen.append(remove.removed(session)))
     plan = make(session, "w-1")
     operation = remove.RemoveNodes(session, plan, DrainPolicy(), lambda _: None)
     monkeypatch.setattr(operation, "_keep_out", lambda _: None)

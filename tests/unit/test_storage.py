@@ -170,8 +170,8 @@ def test_what_cannot_be_read_or_used(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from clusterctl.operations import snapshot
-from clusterctl.storage import StateFolder
+from clusterctl.etcd import snapshot
+from clusterctl.local.storage import StateFolder
 with StateFolder(Path(sys.argv[1])).locked("upgrade"):
     print("held", flush=True)
     sys.stdin.read()

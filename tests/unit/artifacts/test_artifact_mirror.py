@@ -187,8 +187,8 @@ def test_a_killed_run_leaves_nothing_half(tmp_path: Path, tools: Path) -> None:
     program = f"""if True:
         import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
         from pathlib import Path
-        from clusterctl.artifacts.mirror import Mirror, fill
-        from clusterctl.artifacts.recipes import Output, Recipe
+        from clusterctl.mirror.mirror import Mirror, fill
+        from clusterctl.mirror.recipes import Output, Recipe
         output = Output("tool", "example.com/tool", {{"tool": "example.com/cmd/tool"}}, 10)
         recipe = Recipe("example.com/tool", "1.2.3", (output,))
         fill(Mirror(Path({str(mirror.folder)!r})), [recipe], "amd64", print, upstream=False)
