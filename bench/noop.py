@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clusterctl.engine.engine import Events
 from clusterctl.lab import Lab
-from clusterctl.session.foresight import foresee
+from clusterctl.plan.stages import possible_probes
 from clusterctl.session.session import Options, session
 from clusterctl.shell.facts import probe_program
 
@@ -28,12 +28,10 @@ def timed(*words: str) -> tuple[float, str]:
     return time.monotonic() - started, done.stdout
 
 
-def foreseen(inventory: Path) -> bytes:
+def looks(inventory: Path) -> bytes:
     """The programs that a second apply sends, by host: the whole look, with nothing made of what it says."""
     with session(Options(inventory=inventory), Events()) as opened:
-        guess = foresee(opened)
-        assert guess is not None
-        return pickle.dumps({name: probe_program(probes) for name, probes in guess.probes.items()})
+        return pickle.dumps({name: probe_program(probes) for name, probes in possible_probes(opened).items()})
 
 
 def measure(lab: Lab) -> dict[str, object]:
@@ -44,7 +42,7 @@ def measure(lab: Lab) -> dict[str, object]:
     walls: dict[str, list[float]] = {"apply": [], "bare": [], "look": []}
     own = []
     with tempfile.NamedTemporaryFile() as programs:
-        programs.write(foreseen(lab.inventory))
+        programs.write(looks(lab.inventory))
         programs.flush()
         for _ in range(RUNS):
             seconds, said = timed(*apply)

@@ -200,3 +200,14 @@ class Catalog:
         if self.base == UPSTREAM:
             return None if path.startswith("images/") else f"{UPSTREAM}/{pin.url or path}"
         return f"{self.base}/{path}" if self.base else None
+
+
+@dataclass(frozen=True, slots=True)
+class AnyVersion(Catalog):
+    """All versions of the products, and of the images of which any is pinned: for what a host has, before versions are known."""
+
+    def artifact(self, product: str, version: str, arch: str) -> Artifact:
+        return Artifact(product, version, arch, "", "", 0, (), self.fetcher)
+
+    def image(self, name: str, version: str, arch: str) -> Artifact | None:
+        return self.artifact(name, version, arch) if any(path.startswith(f"images/{name}-") for path in self.pins) else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clusterctl.views.report import Report
 
 CHANGES = 10
-VerifyOption = Annotated[bool, typer.Option("--verify", help="Believe no earlier look, and hash installed programs again.")]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every installed program; do not trust the stat cache.")]
 DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
 
 
@@ -37,7 +37,7 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
-    call.look(verify=verify)
+    call.connect()
     report = call.report()
     with call.session(report) as session:
         operation = _operation(session, report, verify=verify, diff=diff)
@@ -59,19 +59,19 @@ def apply(
     summary: SummaryOption = None,
 ) -> None:
     """Make the machines as the inventory says. Creates, converges and adds nodes; run it again whenever it stopped."""
-    call.look("apply", verify=verify)
+    call.connect("apply")
     drive(call, "apply", partial(_operation, verify=verify, diff=diff), Consent(yes), timeout, summary)
 
 
 def _operation(session: Session, report: Report, *, verify: bool, diff: bool) -> Operation[ApplyPlan]:
     from clusterctl.commands.apply import Apply, check_early, make_plan
     from clusterctl.commands.diff import with_differences
-    from clusterctl.session.foresight import foresee
+    from clusterctl.plan.stages import possible_probes
 
-    guess = foresee(check_early(session))
+    probes = possible_probes(check_early(session))
 
     def plan() -> ApplyPlan:
-        found = make_plan(session, verify=verify, foresight=guess)
+        found = make_plan(session, probes=probes, verify=verify)
         return with_differences(session, found) if diff else found
 
     return Operation(

@@ -57,7 +57,7 @@ def status(
     limit: LimitOption = None,
 ) -> None:
     """Show how the cluster is. Exits with 3 where something is not well."""
-    call.look(api=False)
+    call.connect()
     from clusterctl.commands.status import status as look
     from clusterctl.engine.engine import Events
 

@@ -232,13 +232,13 @@ class Invocation(PasswordOptions, InventoryOptions):
 
         return Opening(self.options)
 
-    def look(self, operation: str = "", *, verify: bool = False, api: bool = True) -> None:
-        """Begin to look at machines, with an operation's lock held where one is named, while the rest of the program is loaded.
+    def connect(self, operation: str = "") -> None:
+        """Begin to connect, and to take an operation's lock where one is named, while the rest of the program is loaded.
 
-        What is wrong with the inventory the session will say.
+        Errors of the inventory are reported by the session.
         """
         with suppress(ClusterctlError):
-            self.opening.look(operation, verify=verify, api=api)
+            self.opening.connect(operation)
             _ = self._announcement
 
 

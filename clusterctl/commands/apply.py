@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from clusterctl.commands.lock import choose_patch, require
 from clusterctl.components import objects
 from clusterctl.components.host import replaced_settings
 from clusterctl.engine import hooks
-from clusterctl.engine.engine import Gates
+from clusterctl.engine.engine import NOTHING, UNSEEN, Gates, Probes
+from clusterctl.engine.observe import Look
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.etcd import members
 from clusterctl.etcd.members import Membership, MemberState
@@ -28,9 +28,8 @@ from clusterctl.kube import api_objects, api_write
 from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange, object_id, wait_for
 from clusterctl.plan import planner, running
 from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
-from clusterctl.plan.stages import foreign_pins, formed, stages, wanted
+from clusterctl.plan.stages import foreign_pins, formed, possible_probes, stages, wanted
 from clusterctl.resources.etcd_member import EtcdLearner
-from clusterctl.session.foresight import Foresight, foresee, probes_of, remember
 from clusterctl.session.session import Session, refuse_without_keys
 from clusterctl.shell.facts import Facts
 
@@ -72,27 +71,22 @@ class ApplyPlan(planner.OperationPlan):
         }
 
 
-def make_plan(session: Session, *, verify: bool = False, foresight: Foresight | None = None) -> ApplyPlan:
-    """Look once at every machine, at etcd and at the API, and compare. Nothing is changed.
+def make_plan(session: Session, *, probes: Probes | None = None, verify: bool = False) -> ApplyPlan:
+    """Observe each machine once, etcd and the API, and compare. Nothing is changed.
 
-    One trip to each machine that is as it was the last time, two to others. The plan's target has the versions that run, where
-    the inventory names none.
+    ``probes``: those of ``possible_probes``, where they are known. The plan's target has the versions that run, where the
+    inventory names none.
     """
     session = check_early(session)
-    guess = foresight or foresee(session)
-    with contextlib.ExitStack() as stack:
-        asked = stack.enter_context(Asked(guess.session, guess.facts)) if guess else None
-        facts, warnings = gather(session, guess, verify=verify)
-        why, _ = even_members(len(session.cluster.etcd_members))
-        warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
-        session = session.at(running.pin_running(session.cluster, facts))
-        running.refuse_skewed(session.cluster, facts)
-        require(session)
-        held = guess if guess and guess.holds(facts) else None
-        order = held.order if held else stages(session.cluster, formed(facts))
-        found = compare(session, order, facts, warnings, guess=held, asked=asked if held else None, verify=verify)
-        closed, told = reachability.check(session, facts, found.machines)
-        return replace(found, closed=closed, warnings=(*found.warnings, *told))
+    looks, facts, warnings = observe(session, possible_probes(session) if probes is None else probes, verify=verify)
+    why, _ = even_members(len(session.cluster.etcd_members))
+    warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
+    session = session.at(running.pin_running(session.cluster, facts))
+    running.refuse_skewed(session.cluster, facts)
+    require(session)
+    found = compare(session, stages(session.cluster, formed(facts)), facts, warnings, looks=looks, verify=verify)
+    closed, told = reachability.check(session, facts, found.machines)
+    return replace(found, closed=closed, warnings=(*found.warnings, *told))
 
 
 def check_early(session: Session) -> Session:
@@ -110,11 +104,17 @@ def check_early(session: Session) -> Session:
     return session
 
 
-def gather(session: Session, guess: Foresight | None = None, *, verify: bool = False) -> tuple[Mapping[str, Facts], list[str]]:
-    """Facts of the chosen hosts, and warnings; beside them those of all etcd members and control planes that answer: they know
-    whether there is a cluster, which versions it runs, and who serves. Raises Unreachable, Refused.
+def gather(session: Session) -> tuple[Mapping[str, Facts], list[str]]:
+    """Return facts and warnings, as ``observe`` has them."""
+    return observe(session, NOTHING)[1:]
 
-    ``guess``: what it foresees is looked at in the same trip.
+
+def observe(session: Session, probes: Probes, *,
+            verify: bool = False) -> tuple[Mapping[str, Look], Mapping[str, Facts], list[str]]:
+    """Observe the chosen hosts in one round trip each; return what was seen of them, facts, and warnings.
+
+    Facts are also those of all other etcd members and control planes that answer: they know whether there is a cluster, which
+    versions it runs, and which members serve. Raises Unreachable, Refused.
     """
     hosts = session.chosen
     session.connect(hosts)
@@ -123,16 +123,14 @@ def gather(session: Session, guess: Foresight | None = None, *, verify: bool = F
     if not running.is_bootstrapped(others.results) and any(session.cluster.host(name).is_etcd for name in others.errors):
         # Without any member that has served, a new one would take itself for the first.
         others.or_raise()
-    if guess is None:
-        facts, warnings = session.facts(hosts, beside=others.results, verify=verify)
-    else:
-        facts, warnings = session.facts(hosts, beside=others.results, foreseen=guess.probes, verify=verify, tell=guess.compare)
+    looks, warnings = session.look(hosts, probes, beside=others.results, verify=verify)
+    facts = {**others.results, **{name: found.facts for name, found in looks.items()}}
     refuse_without_keys(session, [name for name, found in facts.items() if found["cluster"]])
-    return facts, warnings
+    return looks, facts, warnings
 
 
 class Asked:
-    """The API and etcd, asked while machines are looked at. After an interrupt nobody waits for answers that may never come."""
+    """The API and etcd, asked while the desired state is computed. An interrupt does not wait for their answers."""
 
     def __init__(self, session: Session, facts: Mapping[str, Facts]) -> None:
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
@@ -147,22 +145,20 @@ class Asked:
 
 
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
-            guess: Foresight | None = None, asked: Asked | None = None, verify: bool = False) -> ApplyPlan:
+            looks: Mapping[str, Look] = UNSEEN, verify: bool = False) -> ApplyPlan:
     """The plan that makes the chosen hosts, etcd and the API as the session's target wants them, stage by stage.
 
-    ``guess``, that held, and ``asked``: where they are known and under way already.
+    ``looks``: what was seen of hosts together with their facts.
     """
     hosts = session.chosen
-    resources = guess.resources if guess else wanted(session, order, hosts, facts)
-    probes = guess.probes if guess else probes_of(resources)
-    with contextlib.nullcontext(asked) if asked else Asked(session, facts) as asking:
-        seen = session.engine.observe(hosts, resources, verify=verify, probes=probes).or_raise()
+    with Asked(session, facts) as asking:
+        resources = wanted(session, order, hosts, facts)
+        seen = session.engine.observe(hosts, resources, looks=looks, verify=verify).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
-    remember(session, facts, probes)
     if isinstance(membership, Refused):
         # Nobody serves who could be interrupted, and none is well again before a majority is.
         order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]
-    machines = planner.make(order, hosts, resources, seen, guess.compared if guess else {})
+    machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):

@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from clusterctl.cluster.model import Host
-from clusterctl.engine.engine import NOTHING
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.etcd import members
 from clusterctl.health import api_health
 from clusterctl.kube.client import ApiError, Object, cordoned_for, node_ready
 from clusterctl.plan import planner, running
-from clusterctl.plan.stages import formed, stages, wanted
+from clusterctl.plan.stages import formed, possible_probes, stages, wanted
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.etcd_member import data_state
 from clusterctl.resources.service import Service
-from clusterctl.session.foresight import foresee, probes_of, remember
 from clusterctl.session.session import Session
 from clusterctl.shell import Observation
 from clusterctl.shell.facts import Facts
@@ -68,23 +66,22 @@ class ClusterStatus:
 
 
 def status(session: Session) -> ClusterStatus:
-    """Look at all machines and at the API. One trip to each machine that is as it was, two to others; nothing is changed."""
+    """Observe all machines, in one round trip each, and the API. Nothing is changed, and nothing is taken from a cache."""
     hosts = session.chosen
-    guess = foresee(session)
-    facts = session.engine.facts(hosts, foreseen=guess.probes if guess else NOTHING)
-    reachable = [host for host in hosts if host.name in facts.results]
+    looks = session.engine.look(hosts, possible_probes(session), verify=True)
+    reachable = [host for host in hosts if host.name in looks.results]
     # What runs is asked of all members, also where only some machines are to be shown.
     beside = session.engine.facts([host for host in session.cluster.etcd_members if host not in hosts])
-    fleet = {**beside.results, **facts.results}
+    facts = {name: found.facts for name, found in looks.results.items()}
+    fleet = {**beside.results, **facts}
     session = session.at(running.pin_running(session.cluster, fleet))
     order = stages(session.cluster, formed(fleet))
     resources = wanted(session, order, reachable, fleet)
-    seen = session.engine.observe(reachable, resources)
+    seen = session.engine.observe(reachable, resources, looks=looks.results, verify=True)
     nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
-    remember(session, facts.results, probes_of(resources))
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
     states = {name: _state(node) for name, node in nodes.items()}
-    errors: dict[str, ClusterctlError] = {**facts.errors, **seen.errors}
+    errors: dict[str, ClusterctlError] = {**looks.errors, **seen.errors}
     found = tuple(
         _unreachable(host, errors[host.name], states)
         if host.name in errors
@@ -104,7 +101,7 @@ def status(session: Session) -> ClusterStatus:
         api=api,
         members=f"{serving}/{len(session.cluster.etcd_members)}",
         hosts=found,
-        problems=tuple(_problems(session, facts.results, nodes)),
+        problems=tuple(_problems(session, facts, nodes)),
     )
 
 

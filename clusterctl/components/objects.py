@@ -14,10 +14,10 @@ from clusterctl.artifacts.catalog import image_reference
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.apiserver import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.components.common import NODE_IDENTITIES, node_user
-from clusterctl.components.render import render_data
+from clusterctl.components.render import render
 from clusterctl.errors import InputError
 from clusterctl.kube.client import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL, Object, cordoned_for
-from clusterctl.pki import CertificateSpec, Pki, describe
+from clusterctl.pki import CertificateSpec, Pki
 
 _MEND = "correct the file, or take it out of cluster.addons.manifests"
 OURS = {MANAGED_BY: MANAGER}
@@ -25,6 +25,8 @@ OURS = {MANAGED_BY: MANAGER}
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                           "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
 """What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
+CERTIFICATE_NOTE = "clusterctl.dev/certificate"
+"""Annotation of a Secret: what the certificate in it says."""
 INVENTORY = "clusterctl.dev/inventory"
 """Label of objects from ``addons.manifests``, with the cluster's name: what leaves the manifests is removed while it bears it."""
 GIVEN = "clusterctl.dev/given"
@@ -114,23 +116,27 @@ def completed(cluster: Cluster, pki: Pki, item: Object, found: Object | None) ->
     if found is not None and _holds(cluster, pki, found):
         return {**item, "data": found["data"]}
     certificate, key = pki.authorities["kubernetes"].issue(_metrics_spec(cluster))
-    return {**item, "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()}}
+    noted = {**item["metadata"], "annotations": {CERTIFICATE_NOTE: pki.authorities["kubernetes"].note(certificate)}}
+    return {**item, "metadata": noted,
+            "data": {"tls.crt": base64.b64encode(certificate).decode(), "tls.key": base64.b64encode(key).decode()}}
 
 
 def _holds(cluster: Cluster, pki: Pki, found: Object) -> bool:
+    authority, spec = pki.authorities["kubernetes"], _metrics_spec(cluster)
     try:
         pem = base64.b64decode(found["data"]["tls.crt"]).decode()
     except (KeyError, ValueError):
         return False
-    spec = _metrics_spec(cluster)
-    wanted = {"subject": spec.subject, "names": spec.names, "usages": spec.usages, "validity": "long enough"}
-    said = describe(pem)
-    return all(said.get(key) == value for key, value in wanted.items()) and pki.authorities["kubernetes"].signed(pem) is True
+    note = str((found["metadata"].get("annotations") or {}).get(CERTIFICATE_NOTE, ""))
+    wanted = {"subject": spec.subject, "names": spec.names, "usages": spec.usages, "validity": "long enough",
+              "issuer": authority.fingerprint}
+    said = authority.describe(pem, note)
+    return all(said.get(key) == value for key, value in wanted.items())
 
 
 def _ours(name: str, **values: object) -> list[Object]:
     """The objects of one of our own templates, labelled as ours."""
-    found = render_data(f"addons/{name}.yaml.j2", lambda text: _read(text.encode(), f"{name}.yaml"), **values)
+    found = _read(render(f"addons/{name}.yaml.j2", **values), f"{name}.yaml")
     for item in found:
         item["metadata"]["labels"] = {**item["metadata"].get("labels", {}), **OURS}
     return [*found]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
-from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from clusterctl.local.kept import Kept, cache_folder
+from clusterctl.local.storage import cache_folder
 
 if TYPE_CHECKING:
     from jinja2 import BytecodeCache, Environment
@@ -82,34 +79,7 @@ def _environment() -> Environment:
     return made
 
 
-def _source() -> str:
-    """What texts are made from beside their values: the templates, this file and jinja2."""
-    library = find_spec("jinja2")
-    paths = [*sorted(folder().rglob("*.j2")), Path(__file__), *([Path(library.origin)] if library and library.origin else [])]
-    found = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    return hashlib.sha256(repr(found).encode()).hexdigest()
-
-
-@cache
-def _texts() -> Kept:
-    """What templates became, by template and values."""
-    return Kept("texts", _source())
-
-
-def _text(name: str, values: dict[str, Any]) -> str:
-    return _environment().get_template(name).render(**values)
-
-
 def render(name: str, **values: Any) -> bytes:
-    """A template's text with these values, none of them a secret. Raises jinja2.UndefinedError for a value that is missing."""
-    return _texts().get((name, False, sorted(values.items())), str, lambda: _text(name, values)).encode()
-
-
-def render_data(name: str, read: Callable[[str], object], **values: Any) -> Any:
-    """What ``read`` makes of a template's text, as JSON knows it: a reader of YAML takes its time. No value may be a secret."""
-    return json.loads(_texts().get((name, True, sorted(values.items())), str, lambda: json.dumps(read(_text(name, values)))))
-
-
-def keep_texts() -> None:
-    """Keep what was rendered for the next run."""
-    _texts().keep()
+    """A template's text with these values. Raises jinja2.UndefinedError for a value that is missing."""
+    text: str = _environment().get_template(name).render(**values)
+    return text.encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -40,15 +39,13 @@ class Events:
     def fetched(self, path: str, done: int, total: int | None) -> None: ...
 
 
-Foreseen = Mapping[str, Sequence[Probe]]
-"""What will have to be looked at as far as one can tell, by host."""
-NOTHING: Foreseen = MappingProxyType({})
+Probes = Mapping[str, Sequence[Probe]]
+"""What is observed beside the facts, by host."""
+NOTHING: Probes = MappingProxyType({})
+UNSEEN: Mapping[str, Look] = MappingProxyType({})
 
 STEP_CODES = ("etcd.not-added", "etcd.member-exists")
 """Codes of errors that shell functions print in front of the cause."""
-
-Seen = Callable[[Host, Look], None]
-"""Told of each machine as soon as it was looked at, while others still are."""
 
 Gate = Callable[[StagePlan, Sequence[Host]], None]
 """Runs before or after a batch of a stage; raises to stop."""
@@ -78,47 +75,35 @@ class Engine:
         self.guard: Callable[[], None] = lambda: None
         self.retake: Callable[[Host], None] = lambda host: None
         """Asked before each batch and after each broken connection; raises where nothing more may be done."""
-        self.ahead: dict[str, Future[Look]] = {}
-        """Looks that began before anybody asked for them, by host: each is used once."""
-        self._seen: dict[str, Look] = {}
-        """What was looked at together with facts, and has not been asked for yet."""
 
-    def facts(self, hosts: Sequence[Host], *, foreseen: Foreseen = NOTHING, verify: bool = False,
-              tell: Seen = lambda host, found: None) -> HostResults[Facts]:
-        """Ask all hosts for their facts: one trip each; the unreachable are told together.
+    def look(self, hosts: Sequence[Host], probes: Probes = NOTHING, *, verify: bool = False) -> HostResults[Look]:
+        """Observe hosts: their facts and ``probes``, in one round trip each. ``verify``: hash all installed programs."""
 
-        ``foreseen``: it is looked at in the same trip; where no more is asked for next, ``observe`` needs none.
-        """
-        begun = {host.name: self.ahead.pop(host.name) for host in hosts if host.name in self.ahead}
-        begun |= fleet.begin([host for host in hosts if host.name not in begun], lambda host: look(
-            self.transports[host.name], foreseen.get(host.name, ()), verify=verify), limit=self.forks)
-        by_name = {host.name: host for host in hosts}
+        def ask(host: Host) -> Look:
+            found = look(self.transports[host.name], probes.get(host.name, ()), verify=verify)
+            self.events.looked(host, "facts", found.seconds)
+            return found
 
-        def take(name: str, found: Look) -> None:
-            self._seen[name] = found
-            self.events.looked(by_name[name], "facts", found.seconds)
-            tell(by_name[name], found)
+        return fleet.each(hosts, ask, limit=self.forks)
 
-        looks = fleet.collect(begun, take)
+    def facts(self, hosts: Sequence[Host]) -> HostResults[Facts]:
+        """Return the facts of hosts, by one round trip each."""
+        looks = self.look(hosts)
         return HostResults({name: found.facts for name, found in looks.results.items()}, looks.errors)
 
     def observe(self, hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]], *, verify: bool = False,
-                probes: Foreseen = NOTHING) -> HostResults[Observation]:
-        """Look at all resources of all hosts: one trip each, but to those where all of it was seen with their facts.
-
-        ``verify`` hashes programs again. ``probes``: what that is, by host, where somebody knows it.
-        """
+                looks: Mapping[str, Look] = UNSEEN) -> HostResults[Observation]:
+        """Observe all resources of hosts: one round trip to each host of which ``looks`` does not have all of them."""
+        everything = {host.name: [one for stage in resources[host.name].values() for one in stage] for host in hosts}
 
         def ask(host: Host) -> Observation:
             started = time.monotonic()
-            everything = [resource for stage in resources[host.name].values() for resource in stage]
-            seen = self._look(host, everything, verify=verify)
-            self.events.looked(host, f"{len(everything)} resources", time.monotonic() - started)
+            seen = self._look(host, everything[host.name], verify=verify)
+            self.events.looked(host, f"{len(everything[host.name])} resources", time.monotonic() - started)
             return seen
 
-        before = {host.name: self._seen.pop(host.name, None) for host in hosts}
-        seen = {name: found.seen for name, found in before.items() if found and found.probes.issuperset(
-            probes.get(name) or planner.probes(resource for stage in resources[name].values() for resource in stage))}
+        seen = {name: found.seen for name, found in looks.items()
+                if name in everything and found.probes.issuperset(planner.probes(everything[name]))}
         rest = fleet.each([host for host in hosts if host.name not in seen], ask, limit=self.forks)
         return HostResults({**seen, **rest.results}, rest.errors)
 

@@ -34,12 +34,8 @@ def begin(hosts: Sequence[Host], work: Callable[[Host], Result], *, limit: int) 
     return begun
 
 
-def _nobody(name: str, result: object) -> None:
-    """Who is told where nobody wants to know."""
-
-
-def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], None] = _nobody) -> HostResults[Result]:
-    """What came of each thing that was begun, told as it comes. A host's own error does not stop the others; any other does."""
+def collect(begun: Mapping[str, Future[Result]]) -> HostResults[Result]:
+    """Wait for what was begun. A host's own error does not stop the others; any other does."""
     results: dict[str, Result] = {}
     errors: dict[str, ClusterctlError] = {}
     names = {future: name for name, future in begun.items()}
@@ -48,8 +44,6 @@ def collect(begun: Mapping[str, Future[Result]], tell: Callable[[str, Result], N
             results[names[future]] = future.result()
         except ClusterctlError as error:
             errors[names[future]] = error
-        else:
-            tell(names[future], results[names[future]])
     return HostResults({name: results[name] for name in begun if name in results},
                        {name: errors[name] for name in begun if name in errors})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,10 +121,6 @@ class Api:
         self._https = Https(port, authority=authority, certificate=certificate, key=key, why_broken=why_broken)
         self._why_broken = why_broken
         self._base = f"https://127.0.0.1:{port}"
-        self._ahead: dict[str, Future[Any]] = {}
-        self._forgotten = False
-        self.reads: dict[str, None] = {}
-        """The paths that were looked at, in order, until ``forget``."""
         self._kinds = dict(PLURALS)
 
     @cached_property
@@ -146,27 +142,7 @@ class Api:
 
     def look(self, path: str, *, timeout: float = 20.0) -> Any:
         """A GET; the answer's JSON, or its text. Raises ApiError. ``timeout`` in seconds."""
-        if not self._forgotten:
-            self.reads[path] = None
-        begun = self._ahead.pop(path, None)
-        if begun is None:
-            return self._https.read("GET", path, timeout=timeout)
-        try:
-            return begun.result(timeout)
-        except TimeoutError:
-            raise ApiError(0, f"no answer within {timeout:.0f} s") from None
-
-    def read_ahead(self, paths: Iterable[str]) -> None:
-        """Begin to read what will be looked at: the first look at each of these finds its answer, until ``forget``."""
-        if self._forgotten:
-            return
-        pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead")
-        self._ahead = {path: pool.submit(self._https.read, "GET", path) for path in paths}
-        pool.shutdown(wait=False)
-
-    def forget(self) -> None:
-        """What was read ahead and not looked at yet may no longer be so, from now on."""
-        self._forgotten, self._ahead = True, {}
+        return self._https.read("GET", path, timeout=timeout)
 
     def call(self, method: str, path: str, body: object, *, content: str = "application/json", timeout: float = 20.0) -> Any:
         """A request that changes something; the answer's JSON. Raises ApiError. ``timeout`` in seconds."""

@@ -41,6 +41,17 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
         one.mkdir(mode=mode, exist_ok=True)
 
 
+def cache_folder(name: str) -> Path | None:
+    """Return a folder of the user's cache; None where others may write to it: its content would be run."""
+    place = user_cache() / name
+    with contextlib.suppress(OSError):
+        make_folder(place)
+        found = place.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+            return place
+    return None
+
+
 @contextlib.contextmanager
 def whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """A stream into a file that appears whole or not at all, with its final mode from the first byte. Raises OSError."""

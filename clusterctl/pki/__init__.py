@@ -8,18 +8,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import secrets
 import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from clusterctl.errors import InputError
-from clusterctl.local.kept import Kept
 from clusterctl.local.storage import StateFolder
+from clusterctl.pki.private import new_key, private
 
 AuthorityName = Literal["kubernetes", "etcd", "front-proxy"]
 
@@ -59,17 +61,6 @@ class CertificateSpec:
         return ",".join(name for name, wanted in (("server", self.server), ("client", self.client)) if wanted)
 
 
-@cache
-def _found() -> Kept:
-    """What was found out about certificates, by their text."""
-    return Kept("certificates", "1")
-
-
-def keep_found() -> None:
-    """Keep it for the next run."""
-    _found().keep()
-
-
 @dataclass(frozen=True)
 class Authority:
     """A certificate authority with its key (ECDSA P-256), both PEM."""
@@ -95,41 +86,75 @@ class Authority:
     def ends(self) -> datetime:
         return datetime.fromisoformat(describe(self.pem.decode())["ends"])
 
-    def issue(self, spec: CertificateSpec) -> tuple[bytes, bytes]:
-        """A new key and its certificate: (certificate PEM, key PEM)."""
+    def issue(self, spec: CertificateSpec, now: datetime | None = None) -> tuple[bytes, bytes]:
+        """Return a new key and its certificate: (certificate PEM, key PEM). ``now``: the time of issue, in whole seconds."""
         from clusterctl.pki import certificates
 
-        return certificates.issue(self.pem, self.key, spec)
+        return certificates.issue(self.pem, self.key, spec, now or datetime.now(UTC))
+
+    def end_of(self, spec: CertificateSpec, now: datetime) -> str:
+        """Return when a certificate that is issued ``now`` ends (ISO 8601): no certificate outlives its authority."""
+        return min(now + timedelta(days=spec.days), self.ends).isoformat(timespec="seconds")
 
     def signed(self, pem: str) -> bool | None:
         """Whether this authority signed a certificate; None where it is none."""
-        def look() -> bool:
-            from clusterctl.pki import certificates
-
-            return certificates.signed(self.pem, pem.encode())
+        from clusterctl.pki import certificates
 
         try:
-            return _found().get(("signed", self.fingerprint, pem), bool, look)
+            return certificates.signed(self.pem, pem.encode())
         except ValueError:
             return None
+
+    def describe(self, pem: str, note: str = "", sha256: str = "") -> dict[str, str]:
+        """Return what ``describe`` does, and the ``issuer``: the fingerprint of this authority, or that it is another one.
+
+        ``note``, ``sha256``: the note of a certificate and the digest of its file; where they agree, no X.509 is read.
+        """
+        said = read_note(note, sha256 or hashlib.sha256(pem.encode()).hexdigest())
+        if said is not None:
+            issuer = said.pop("issuer")
+            return {**_with_validity(said), "issuer": issuer if issuer == self.fingerprint else "another authority"}
+        issuers = {None: "unreadable", True: self.fingerprint, False: "another authority"}
+        return {**describe(pem), "issuer": issuers[self.signed(pem)]}
+
+    def note(self, pem: bytes) -> str:
+        """Return what a certificate of this authority says, as JSON, to be kept beside it. Its digest comes with it."""
+        from clusterctl.pki import certificates
+
+        return json.dumps({**certificates.read(pem), "issuer": self.fingerprint, "sha256": hashlib.sha256(pem).hexdigest()})
+
+
+NOTED = frozenset(("subject", "names", "usages", "begins", "ends", "issuer", "sha256"))
+
+
+def read_note(text: str, sha256: str) -> dict[str, str] | None:
+    """Return what a note says of the certificate with this digest; None where it is of another one, or no note."""
+    try:
+        said = json.loads(text)
+        found = {str(name): str(value) for name, value in said.items()}
+        datetime.fromisoformat(found["begins"]), datetime.fromisoformat(found["ends"])
+    except (ValueError, AttributeError, KeyError, RecursionError):
+        return None
+    return found if found.keys() == NOTED and found.pop("sha256") == sha256 else None
 
 
 def describe(pem: str) -> dict[str, str]:
     """Subject, names, usages and lifetime of a certificate in the words of ``CertificateSpec``; empty where it is none."""
-    def look() -> dict[str, str]:
-        from clusterctl.pki import certificates
-
-        return certificates.read(pem.encode())
+    from clusterctl.pki import certificates
 
     try:
-        found = _found().get(("read", pem), dict, look)
-        found = dict(found if found.keys() >= {"begins", "ends"} else look())
+        return _with_validity(certificates.read(pem.encode()))
     except ValueError:
         return {}
-    begins, ends = datetime.fromisoformat(found.pop("begins")), datetime.fromisoformat(found["ends"])
+
+
+def _with_validity(said: Mapping[str, str]) -> dict[str, str]:
+    """Replace the begin of a certificate's lifetime by whether enough of it is left."""
+    begins, ends = datetime.fromisoformat(said["begins"]), datetime.fromisoformat(said["ends"])
     left = ends - datetime.now(UTC)
     enough = left >= min(timedelta(days=RENEW_BELOW_DAYS), (ends - begins) / 3)
-    return {**found, "validity": "long enough" if enough else f"ends in {left.days} days"}
+    shown = {name: value for name, value in said.items() if name != "begins"}
+    return {**shown, "validity": "long enough" if enough else f"ends in {left.days} days"}
 
 
 class Pki:
@@ -153,10 +178,8 @@ class Pki:
 
     @classmethod
     def create(cls) -> Pki:
-        from clusterctl.pki import certificates
-
         authorities = {name: Authority.create(common) for name, common in AUTHORITIES.items()}
-        return cls(authorities, certificates.new_key(), secrets.token_bytes(ENCRYPTION_KEY_BYTES))
+        return cls(authorities, new_key(), secrets.token_bytes(ENCRYPTION_KEY_BYTES))
 
     @classmethod
     def load(cls, folder: StateFolder) -> Pki | None:
@@ -176,23 +199,25 @@ class Pki:
                    found["pki/sa.key"], b"", folder)
         try:
             made.encryption_key = base64.b64decode(found["pki/encryption.key"])
-            _found().get(("whole", hashlib.sha256(repr(found).encode()).hexdigest()), bool, made._whole)
+            made._refuse_damaged(folder.path / "pki")
         except ValueError as error:
             raise InputError(f"the cluster's keys are damaged: {error}", where=str(folder.path), code="pki.damaged",
                              hint="restore the folder from its backup") from error
         return made
 
-    def _whole(self) -> bool:
-        """True; raises ValueError where something is not what it should be."""
-        from clusterctl.pki import certificates
-
+    def _refuse_damaged(self, folder: Path) -> None:
+        """Raises ValueError where a key does not belong to its certificate, or is none."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         for name, authority in self.authorities.items():
-            if not certificates.belongs(authority.pem, authority.key):
-                raise ValueError(f"pki/{name}.key is not the key of pki/{name}.crt")
-        certificates.private(self.service_account_key)
+            private(authority.key)
+            try:
+                # OpenSSL compares the pair: importing the X.509 library would take longer than all of this.
+                context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key", password="")
+            except ssl.SSLError:
+                raise ValueError(f"pki/{name}.key is not the key of pki/{name}.crt") from None
+        private(self.service_account_key)
         if len(self.encryption_key) != ENCRYPTION_KEY_BYTES:
             raise ValueError(f"pki/encryption.key has {len(self.encryption_key)} bytes, not {ENCRYPTION_KEY_BYTES}")
-        return True
 
     def save(self, folder: StateFolder) -> None:
         """Write all of it, the first time whole or not at all."""
@@ -217,11 +242,13 @@ class Pki:
             return self._clients[name]
 
     def _kept_client(self, name: AuthorityName) -> tuple[bytes, bytes] | None:
+        """Return the pair that was kept with its note, if it is whole, of this authority and long enough valid."""
         text = (self._folder.read(f"pki/client-{name}.pem") if self._folder else None) or b""
-        certificate, mark, key = text.partition(b"-----BEGIN PRIVATE KEY-----")
-        pem = certificate.decode(errors="replace")
-        said = describe(pem)
-        good = (mark and said and said["subject"] == self.CLIENTS[name].subject and self.authorities[name].signed(pem)
+        note, _, pair = text.partition(b"\n")
+        certificate, mark, key = pair.partition(b"-----BEGIN PRIVATE KEY-----")
+        said = read_note(note.decode(errors="replace"), hashlib.sha256(certificate).hexdigest())
+        good = (mark and key.endswith(b"-----END PRIVATE KEY-----\n") and said
+                and (said["subject"], said["issuer"]) == (self.CLIENTS[name].subject, self.authorities[name].fingerprint)
                 and datetime.fromisoformat(said["ends"]) - datetime.now(UTC) >= CLIENT_LEFT)
         return (certificate, mark + key) if good else None
 
@@ -229,7 +256,8 @@ class Pki:
         certificate, key = self.authorities[name].issue(self.CLIENTS[name])
         if self._folder is not None:
             with contextlib.suppress(OSError):
-                self._folder.write(f"pki/client-{name}.pem", certificate + key)
+                note = self.authorities[name].note(certificate).encode()
+                self._folder.write(f"pki/client-{name}.pem", note + b"\n" + certificate + key)
         return certificate, key
 
     @property

@@ -1,4 +1,4 @@
-"""What is made and read with the X.509 library. Loading it takes long: who wants nothing new does without it."""
+"""Issue and read certificates with the X.509 library. Its import takes long: a run that issues nothing does without it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from clusterctl.pki.private import key_pem, private
 
 if TYPE_CHECKING:
     from clusterctl.pki import CertificateSpec
@@ -56,11 +59,6 @@ def _name(common_name: str, organizations: tuple[str, ...] = ()) -> x509.Name:
     )
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as PEM (PKCS 8), unencrypted."""
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
 def create(common_name: str) -> tuple[bytes, bytes]:
     """A new certificate authority (ECDSA P-256): (certificate, key) PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -78,14 +76,13 @@ def create(common_name: str) -> tuple[bytes, bytes]:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
+    return certificate.public_bytes(Encoding.PEM), key_pem(key)
 
 
-def issue(authority: bytes, authority_key: bytes, spec: CertificateSpec) -> tuple[bytes, bytes]:
+def issue(authority: bytes, authority_key: bytes, spec: CertificateSpec, now: datetime) -> tuple[bytes, bytes]:
     """A new key and its certificate, by the authority of these PEM: (certificate, key) PEM."""
     issuer, issuer_key = x509.load_pem_x509_certificate(authority), private(authority_key)
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
     ends = min(now + timedelta(days=spec.days), issuer.not_valid_after_utc)
     builder = (
         x509.CertificateBuilder()
@@ -99,7 +96,7 @@ def issue(authority: bytes, authority_key: bytes, spec: CertificateSpec) -> tupl
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     certificate = _extensions(builder, spec).sign(issuer_key, hashes.SHA256())
-    return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
+    return certificate.public_bytes(Encoding.PEM), key_pem(key)
 
 
 def signed(authority: bytes, pem: bytes) -> bool:
@@ -110,24 +107,6 @@ def signed(authority: bytes, pem: bytes) -> bool:
     except (ValueError, TypeError, Exception):  # noqa: B014 - InvalidSignature is an Exception of its own
         return False
     return True
-
-
-def private(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    """A key out of its PEM. Raises ValueError where it is none."""
-    key = serialization.load_pem_private_key(pem, password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not an ECDSA key")
-    return key
-
-
-def belongs(pem: bytes, key: bytes) -> bool:
-    """Return whether a key is that of a certificate. Raises ValueError where one of them is none."""
-    return x509.load_pem_x509_certificate(pem).public_key() == private(key).public_key()
-
-
-def new_key() -> bytes:
-    """A new private key, PEM."""
-    return key_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def read(pem: bytes) -> dict[str, str]:

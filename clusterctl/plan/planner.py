@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from clusterctl.cluster.model import Host
@@ -254,8 +253,7 @@ def of_host(stages: Sequence[Stage], host: Host, resources: Mapping[str, tuple[R
 
 
 def make(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]],
-         seen: Mapping[str, Observation], compared: Mapping[str, Mapping[str, HostChanges]] = MappingProxyType({})) -> Plan:
-    """The plan for hosts. ``compared``: what ``of_host`` found already, by host."""
-    parts = [compared[host.name] if host.name in compared else of_host(stages, host, resources[host.name], seen[host.name])
-             for host in hosts]
+         seen: Mapping[str, Observation]) -> Plan:
+    """The plan for hosts."""
+    parts = [of_host(stages, host, resources[host.name], seen[host.name]) for host in hosts]
     return Plan(tuple(StagePlan(stage, tuple(part[stage.name] for part in parts if stage.name in part)) for stage in stages))

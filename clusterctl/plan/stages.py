@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from clusterctl.artifacts.catalog import Artifact
+from clusterctl.artifacts.catalog import AnyVersion, Artifact
 from clusterctl.cluster.machine_settings import StageName
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
@@ -29,6 +29,7 @@ from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage
 from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import Binary, Image
 from clusterctl.session.session import Session
+from clusterctl.shell import Probe
 from clusterctl.shell.facts import Facts
 
 BEFORE, AFTER = "before ", "after "
@@ -76,6 +77,25 @@ def wanted(
 ) -> ByHost:
     """All resources of all hosts, by stage."""
     return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+
+
+MOST_NEEDING = Facts(values={"container": "none", "resolv_conf": "missing"})
+"""A machine that needs every resource: its kernel is its own, and it has no /etc/resolv.conf."""
+
+
+def possible_probes(session: Session) -> Mapping[str, Sequence[Probe]]:
+    """Return what must be observed of each chosen host, whatever its facts are and whichever versions it runs.
+
+    Facts and probes are thus asked for in one round trip. An etcd member is observed for both cases: it has served, or it joins.
+    """
+    members = frozenset(host.name for host in session.cluster.etcd_members)
+    components = [component for stage in stages(session.cluster) for component in stage.components]
+    catalog = AnyVersion(session.catalog.pins, session.catalog.fetcher)
+    return {host.name: planner.probes(
+        resource for formed in dict.fromkeys((members, members - {host.name})) for component in components if component.on(host)
+        for resource in component.resources(Context(cluster=session.cluster, host=host, facts=MOST_NEEDING, pki=session.pki,
+                                                    catalog=catalog, etcd_formed=formed)))
+        for host in session.chosen}
 
 
 def foreign_pins(resources: ByHost, sources: Mapping[str, str]) -> dict[str, list[str]]:

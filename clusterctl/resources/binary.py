@@ -63,7 +63,8 @@ class Binary(Resource):
         return {"source": self.source.sha256, "files": "intact"}
 
     def probes(self) -> Sequence[Probe]:
-        return (("program", self.folder),)
+        # All versions: which of them runs follows from the machine's facts.
+        return (("program", f"{ROOT}/{self.name}"),)
 
     def parse(self, seen: Observation) -> State | None:
         words = seen.get("program", self.folder)
@@ -98,7 +99,7 @@ class Image(Resource):
         return {"reference": self.reference}
 
     def probes(self) -> Sequence[Probe]:
-        return (("image", self.reference),)
+        return (("image", "all"),)
 
     def parse(self, seen: Observation) -> State | None:
         return None if seen.get("image", self.reference) is None else {"reference": self.reference}

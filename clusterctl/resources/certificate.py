@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from clusterctl.pki import Authority, CertificateSpec, describe
+from clusterctl.pki import Authority, CertificateSpec
 from clusterctl.resources.base import Change, Resource, State
 from clusterctl.resources.file import parse_stat
 from clusterctl.shell import Blob, Call, Observation, Probe
@@ -16,14 +17,15 @@ from clusterctl.shell import Blob, Call, Observation, Probe
 class Certificate(Resource):
     """A pair PATH.crt (0644) and PATH.key (0600).
 
-    A machine without openssl cannot tell whether key and certificate belong together: a note of both digests is
-    stamped when they are installed, and any other content is drift.
+    A machine without openssl cannot tell whether key and certificate belong together: when they are installed, both digests are
+    stamped, and what the certificate says. Any other content is drift. ``now``: the time of issue, decided by the plan.
     """
 
     path: str
     spec: CertificateSpec
     authority: Authority
     owner: str = "root:root"
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0), compare=False, repr=False)
     _issued: list[tuple[bytes, bytes]] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -55,20 +57,18 @@ class Certificate(Resource):
         certificate = parse_stat(seen, f"{self.path}.crt") or ("", "", "")
         pem = "\n".join(text) + "\n"
         digests = " ".join((seen.get("sha", f"{self.path}.{kind}") or ["none"])[0] for kind in ("crt", "key"))
-        pair = "intact" if (seen.get("text", self._stamp) or [""])[0] == digests else "not what was installed"
+        stamp = [*(seen.get("text", self._stamp) or ()), "", ""]
+        pair = "intact" if stamp[0] == digests else "not what was installed"
         if not (certificate[0].startswith("regular") and key[0].startswith("regular")):
             pair = "not two files"
-        return {**describe(pem), "issuer": self._issuer(pem), "pair": pair,
-                "fingerprint": digests.split()[0], "certificate_mode": " ".join(certificate[1:]), "key_mode": " ".join(key[1:])}
-
-    def _issuer(self, pem: str) -> str:
-        signed = self.authority.signed(pem)
-        return "unreadable" if signed is None else self.authority.fingerprint if signed else "another authority"
+        fingerprint = digests.split()[0]
+        return {**self.authority.describe(pem, stamp[1], fingerprint), "pair": pair, "fingerprint": fingerprint,
+                "certificate_mode": " ".join(certificate[1:]), "key_mode": " ".join(key[1:])}
 
     def apply(self, change: Change) -> Sequence[Call]:
         if self._modes_only(change):
             return (("put_mode", f"{self.path}.crt", "644", self.owner), ("put_mode", f"{self.path}.key", "600", self.owner))
-        return (("put_pair", self.path, self.owner, self._blob, self._stamp),)
+        return (("put_pair", self.path, self.owner, self._blob, self._stamp, self.authority.note(self.issue()[0])),)
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
         if self._modes_only(change):
@@ -83,7 +83,7 @@ class Certificate(Resource):
     def issue(self) -> tuple[bytes, bytes]:
         """The new pair, made when it is first asked for."""
         if not self._issued:
-            self._issued.append(self.authority.issue(self.spec))
+            self._issued.append(self.authority.issue(self.spec, self.now))
         return self._issued[0]
 
     @property
@@ -91,7 +91,9 @@ class Certificate(Resource):
         return self.path.strip("/").replace("/", "-")
 
     def digest(self, seen: State | None = None, change: Change | None = None) -> str:
-        """The certificate itself: the one that is there, or the one that this change will put there."""
-        if change is not None and self.payload(change):
-            return hashlib.sha256(self.issue()[0]).hexdigest()
-        return (seen or {}).get("fingerprint", "")
+        """What the certificate says: the one that is there, or the one that this change will issue. No plan makes keys."""
+        found = seen or {}
+        if change is not None and not self._modes_only(change):
+            found = {**self.wanted(), "ends": self.authority.end_of(self.spec, self.now)}
+        words = [found.get(name, "") for name in ("subject", "names", "usages", "issuer", "ends")]
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING
 
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.engine import fleet
-from clusterctl.errors import ClusterctlError, Locked
+from clusterctl.errors import Locked
 from clusterctl.inventory import read
 from clusterctl.inventory.patterns import select
 from clusterctl.local.storage import StateFolder
 from clusterctl.ssh.sockets import is_straight, open_socket
 
 if TYPE_CHECKING:
-    from clusterctl.engine.observe import Look
     from clusterctl.inventory.sources import Sources
     from clusterctl.kube.client import Api
     from clusterctl.pki import Pki
     from clusterctl.session.operator_lock import OperatorLock
-    from clusterctl.session.recall import Kept
     from clusterctl.ssh.login import Login
     from clusterctl.ssh.transport import Transport
 
@@ -79,7 +77,6 @@ class Opening:
         self.state = StateFolder.of(self.cluster.base, self.cluster.name, options.state)
         self._sockets: dict[str, Future[socket.socket]] = {}
         self.connecting: dict[str, Future[None]] = {}
-        self.looking: dict[str, Future[Look]] = {}
         self._begun: Begun | None = None
         self.apis: dict[str, Api] = {}
         self._making = threading.Lock()
@@ -110,9 +107,9 @@ class Opening:
         """The way to each machine."""
         from clusterctl.ssh.transport import Transport
 
-        options, login, cluster = self.options, self.login, self.state.identity
+        options, login = self.options, self.login
         return {host.name: Transport(host, login=login, sudo_password=self._sudo_password(host.name), operation=options.operation,
-                                     cluster=cluster, api_port=self.cluster.api_port, begun=self._sockets.pop(host.name, None))
+                                     api_port=self.cluster.api_port, begun=self._sockets.pop(host.name, None))
                 for host in self.cluster.hosts}
 
     def _sudo_password(self, name: str) -> Callable[[], str | None]:
@@ -127,15 +124,11 @@ class Opening:
 
         return Login(self.state.path / "known_hosts", self.options.passphrase, self.options.ssh_password)
 
-    @cached_property
-    def kept(self) -> dict[str, Kept]:
-        """What machines said and what was looked at the last time, by host."""
-        from clusterctl.session.recall import recall
+    def connect(self, operation: str = "") -> None:
+        """Begin to connect to the chosen machines and, where an operation is named, to take its lock.
 
-        return recall(self.state)
-
-    def connect(self) -> None:
-        """Begin to connect to the chosen machines; a session waits for it, and says who cannot be reached."""
+        A session waits for it, and reports the hosts that cannot be reached.
+        """
         hosts, forks = self.options.chosen(self.cluster), self.options.forks
 
         def open_straight(host: Host) -> socket.socket:
@@ -145,60 +138,22 @@ class Opening:
         self._sockets = fleet.begin([host for host in hosts[:forks] if is_straight(host.ssh)], open_straight, limit=forks)
         transports = self.transports
         self.connecting = fleet.begin(hosts, lambda host: transports[host.name].connect(), limit=forks)
+        if operation:
+            self._begin(operation)
 
-    def look(self, operation: str = "", *, verify: bool = False, api: bool = True) -> None:
-        """Begin to connect, and to look at what was looked at the last time; where ``operation`` is named, once its lock is held.
-
-        ``api``: of the API, too. Where nothing is kept, and where another operator of this machine is found, it connects alone.
-        """
-        self.connect()
-        from clusterctl.engine.observe import look
-
-        hosts = [host for host in self.options.chosen(self.cluster) if host.name in self.kept and self.kept[host.name].probes]
-        if not hosts or (operation and not self._begin(operation)):
-            return
-        connecting, begun = dict(self.connecting), self._begun
-
-        def ask(host: Host) -> Look:
-            connecting[host.name].result()
-            if begun is not None:
-                begun.taken.result()
-            return look(self.transports[host.name], self.kept[host.name].probes, verify=verify)
-
-        self.looking = fleet.begin(hosts, ask, limit=self.options.forks)
-        if api and not self.options.limit:
-            self._read(begun)
-
-    def _read(self, begun: Begun | None) -> None:
-        """Begin to read of the API what was read the last time."""
-        host = next((host for host in self.cluster.control_planes if host.name in self.kept and self.kept[host.name].reads), None)
-        if host is None or (pki := self.pki) is None:
-            return
-        connecting = self.connecting[host.name]
-
-        def read(host: Host, pki: Pki) -> None:
-            with suppress(ClusterctlError):
-                connecting.result()
-                if begun is not None:
-                    begun.taken.result()
-                self.api(host, pki).read_ahead(self.kept[host.name].reads)
-
-        threading.Thread(target=read, args=(host, pki), name="api", daemon=True).start()
-
-    def _begin(self, operation: str) -> bool:
-        """Begin to take the lock; False where somebody else here has it: who asks for it next says so."""
+    def _begin(self, operation: str) -> None:
+        """Begin to take the lock. Where another operation of this controller holds it, the session reports that."""
         from clusterctl.session.operator_lock import OperatorLock
 
         local = ExitStack()
         try:
             local.enter_context(self.state.locked(operation))
         except Locked:
-            return False
+            return
         lock = OperatorLock(self.transports)
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lock")
         self._begun = Begun(local, lock, pool.submit(lock.take, self.cluster.control_planes, operation))
         pool.shutdown(wait=False)
-        return True
 
     def adopt(self) -> Begun | None:
         """The lock that is being taken; whoever adopts it releases it."""

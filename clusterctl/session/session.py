@@ -11,8 +11,9 @@ from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.cluster.target import Target
 from clusterctl.engine import fleet
-from clusterctl.engine.engine import NOTHING, Engine, Events, Foreseen, Seen
+from clusterctl.engine.engine import NOTHING, Engine, Events, Probes
 from clusterctl.engine.fleet import HostResults
+from clusterctl.engine.observe import Look
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd.client import Etcd
 from clusterctl.health import preflight
@@ -79,14 +80,15 @@ class Session:
         if not reached.results:
             reached.or_raise()
 
-    def facts(self, hosts: Sequence[Host], *, beside: Mapping[str, Facts] | None = None, foreseen: Foreseen = NOTHING,
-              verify: bool = False, tell: Seen = lambda host, found: None) -> tuple[Mapping[str, Facts], list[str]]:
-        """Facts of all hosts, and warnings. Raises Unreachable and Refused for all of them together.
+    def look(self, hosts: Sequence[Host], probes: Probes = NOTHING, *, beside: Mapping[str, Facts] | None = None,
+             verify: bool = False) -> tuple[Mapping[str, Look], list[str]]:
+        """Observe hosts in one round trip each; return also the warnings. Raises Unreachable, Refused, for all of them together.
 
-        ``beside``: facts of others, which join them; ``foreseen``: what is looked at in the same trip, by host.
+        ``beside``: facts of other hosts, which are checked together with theirs.
         """
-        found = {**(beside or {}), **self.engine.facts(hosts, foreseen=foreseen, verify=verify, tell=tell).or_raise()}
-        return found, preflight.check(self.cluster, found, self.pki.identity)
+        found = self.engine.look(hosts, probes, verify=verify).or_raise()
+        facts = {**(beside or {}), **{name: one.facts for name, one in found.items()}}
+        return found, preflight.check(self.cluster, facts, self.pki.identity)
 
     def api(self, host: Host) -> Api:
         """The API server of one control plane, through its SSH connection. Raises Unreachable."""
@@ -165,7 +167,6 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         options=way.options,
         opening=way,
     )
-    made.engine.ahead = way.looking
     try:
         yield made
     finally:

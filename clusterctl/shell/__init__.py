@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import secrets
+import shlex
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from clusterctl.shell import standing
-from clusterctl.shell.standing import MARK as MARK
-from clusterctl.shell.standing import quote as quote
+MARK = "/etc/clusterctl/cluster"
+"""The file in which a machine of a cluster has the cluster's identity."""
 
 Probe = tuple[str, str]
 """An observing function of the prelude (without ``observe_``) and one argument for it."""
@@ -45,11 +45,20 @@ made; 75: another program holds the lock.
 PRELUDE = ("prelude", "http", "put", "service", "etcd", "added")
 """The files of functions, in the order that programs have them."""
 
-LOOKS = standing.KINDS | {"facts", "firewall", "module", "image", "etcd_role", "etcd_data"}
-"""The probes that are soon done, and may be asked for again out of what was kept: none runs what it is given."""
+LOOKS = frozenset((
+    "facts", "running", "stat", "sha", "text", "program", "unit", "package", "user", "module", "image", "firewall", "etcd_role",
+    "etcd_data"))
+"""The probes of programs that only observe: each is done within seconds, and none runs a command that it is given."""
 
 UNDOING = ("footprint", "firewall", "undo", "undo_system", "undo_added")
 """Those of the few programs that note what was there before us, or take away what is ours."""
+
+
+def quote(word: str) -> str:
+    """Return a word quoted for sh. Raises ValueError for a NUL, which no shell can carry."""
+    if "\0" in word:
+        raise ValueError("a NUL cannot be passed to a shell")
+    return shlex.quote(word)
 
 
 @cache
@@ -65,8 +74,8 @@ class Script:
 
     ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine, as a
     command of the operator: it neither waits nor holds up others, however long it runs. ``shared``: it takes the lock of programs
-    that only look, and its records are sent as they come. ``holder``: what others that wait for it report.
-    ``cluster``: the identity of the cluster on whose machines answers may be noted.
+    that only look, and its records are sent as they come. ``holder``: what others that wait for it report. ``verify``: hash all
+    installed programs; their stat cache is not used.
     """
 
     probes: Sequence[Probe] = ()
@@ -77,13 +86,12 @@ class Script:
     unlocked: bool = False
     shared: bool = False
     holder: str = ""
-    cluster: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def text(self) -> str:
         """The program itself, as sh reads it."""
-        lines = [f"set -- {self.nonce} \"$1\"", f"our_cluster={quote(self.cluster)}", functions(*self._needs), self.functions]
+        lines = [f"set -- {self.nonce} \"$1\"", functions(*self._needs), self.functions]
         if self._undoes:
             lines.append(functions(*UNDOING))
         elif self._opens_ports:
@@ -96,8 +104,10 @@ class Script:
         if self.verify:
             lines.append("verify=yes")
         lines += [" ".join(("step", str(index), *map(quote, call))) for index, call in enumerate(self.steps)]
-        asked = _grouped(self.probes)
-        lines += standing.look(asked) if self._looks else [*standing.observations(asked), "emit end"]
+        asked = [" ".join((f"observe_{kind}", *map(quote, words))) for kind, words in _grouped(self.probes).items()]
+        # One write at the end: a packet for each record would cost both sides more than the look itself.
+        at_once = ["records=$(look 3>&1 >/dev/null) || exit 1", "printf '%s\\n' \"$records\" >&3"]
+        lines += ["look() {", *asked, "emit end", "}", *at_once] if self._looks else [*asked, "emit end"]
         return "\n".join(lines) + "\n"
 
     @property
@@ -187,7 +197,6 @@ class Observation:
         if kind == "stat":
             name, target = _named(words[0])
             looks = ["symbolic link", "", ""] if ODD in target else words[1:4]
-            # What an earlier version noted on a machine has no time.
             self._tables[kind][name] = [*looks, words[4] if len(words) > 4 else "", *target]
         elif kind == "sha":
             digest, _, path = words[0].partition("  ")

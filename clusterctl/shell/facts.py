@@ -42,11 +42,6 @@ class Facts:
         return self.values.get(name, "")
 
     @property
-    def lasting(self) -> Mapping[str, str]:
-        """All of its words but the time: while they are the same, the same is wanted of the machine."""
-        return {name: value for name, value in self.values.items() if name != "time"}
-
-    @property
     def arch(self) -> str:
         """Upstream's name of the processor: amd64, arm64; the machine's own word where there is none."""
         return ARCHITECTURES.get(self["arch"], self["arch"])

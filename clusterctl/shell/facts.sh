@@ -15,8 +15,7 @@ observe_facts() {
 	# shellcheck disable=SC1091
 	(. /etc/os-release && fact os "$ID" && fact os_version "${VERSION_ID:-}")
 	[ -r /proc/sys/kernel/arch ] || fact arch "$(uname -m)"
-	take_marks
-	emit time "${marks%%:*}"
+	emit time "$(date +%s.%N)"
 	systemd_version
 	take_line /proc/meminfo
 	fact MemTotal "${line#MemTotal:}"
@@ -58,16 +57,17 @@ container() {
 	fact container "${line:-$(systemd-detect-virt --container 2>/dev/null || :)}"
 }
 
-# What runs here: where the links of programs point, as ../PRODUCT/VERSION/PROGRAM, and images, noted in the same form.
+# The versions that run: where the links to programs point, as ../PRODUCT/VERSION/PROGRAM, and images, recorded in the same form.
 observe_running() {
 	[ -e /etc/clusterctl/cluster ] || return 0
 	for path in /etc/clusterctl/images/*; do
 		take_line "$path"
 		emit running "$line"
 	done
+	links=$(QUOTING_STYLE=literal stat -c %N -- "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null)
 	set -f
 	IFS=$newline
-	for line in $marks; do
+	for line in $links; do
 		case $line in *" -> "*/*/*) emit running "${line##* -> }" ;; esac
 	done
 	set +f

@@ -10,8 +10,6 @@ newline='
 '
 root=/opt/clusterctl
 state=/var/lib/clusterctl
-images=/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db
-rest_seconds=3
 nonce=$1
 work=$2
 
@@ -137,13 +135,10 @@ observe_content() {
 	done
 }
 
-# One question for all units. What is not active now may be so in a moment, without a trace in any file.
+# One question for all units.
 observe_unit() {
-	answer=$(systemctl show --property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload -- "$@" 2>/dev/null)
 	lines unit
-	printf '%s\n\n' "$answer" >&3
-	active=$(printf '%s\n' "$answer" | grep -cx 'ActiveState=active')
-	[ "$active" -eq $# ] || passing
+	systemctl show --property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload -- "$@" 2>/dev/null >&3 || :
 }
 
 observe_module() {
@@ -162,7 +157,6 @@ observe_package() {
 		lines dpkg
 		dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}\n' -- "$@" 2>/dev/null >&3 || :
 	else
-		[ -e /var/lib/rpm/rpmdb.sqlite ] || passing
 		for name; do
 			# Fedora's family has some of them under other names, and says so.
 			if rpm -q --quiet --whatprovides "$name"; then emit package "$name"; fi
@@ -175,118 +169,25 @@ observe_user() {
 	getent passwd "$@" >&3
 }
 
+# observe_image all: the references of all images.
 observe_image() {
 	[ -S /run/containerd/containerd.sock ] || return 0
-	[ -n "${marks:-}" ] || take_marks
-	noted images list_images
-}
-
-list_images() {
-	answer=$("$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null) || { passing && return 0; }
+	names=$("$root/bin/ctr" --namespace k8s.io --timeout 20s images ls -q 2>/dev/null) || return 0
 	lines image
-	[ -z "$answer" ] || printf '%s\n' "$answer" >&3
+	[ -z "$names" ] || printf '%s\n' "$names" >&3
 }
 
-# noted NAME FUNCTION: the records that a function prints; those of the last time, where what they are made of is as it was then.
-# They are noted beside the state of those files: until somebody has written to one, the same is seen in it. A function that saw what
-# no file tells of says 'passing'. On machines of other clusters, and of none, nothing is noted. What was noted a week ago is asked anew,
-# and what else is asked has other notes. Notes are read as sh reads its own text: its 'read' takes one byte at a time. Nothing goes through a file: half of it could be there on a full disk.
-noted() {
-	note=$state/noted/$1 noted_at=0 noted_state='' noted_records=''
-	state_of "$1"
-	current=$found began=${marks%%:*}
-	# shellcheck disable=SC1090 # made here
-	if [ "${verify:-}" != yes ] && [ -r "$note" ]; then . "$note"; fi
-	if [ -n "$current" ] && [ "$noted_state" = "$current" ] && [ "$((${began%%.*} - noted_at))" -lt 604800 ]; then
-		printf '%s' "$noted_records" >&3
-		return 0
-	fi
-	# Whether all of it was said its own end tells: a question may fail.
-	records=$({ "$2"; emit whole; } 3>&1 >/dev/null)
-	case $records in *"$nonce${tab}whole") records=${records%"$nonce${tab}whole"} ;; *) exit 1 ;; esac
-	printf '%s' "$records" >&3
-	case $records in *"$nonce${tab}passing"*) return 0 ;; esac
-	if [ -z "$current" ] || ! of_this_cluster || ! made_of no_links; then return 0; fi
-	take_marks
-	state_of "$1"
-	if [ "$found" != "$current" ] || ! at_rest; then return 0; fi
-	mkdir -p "$state/noted"
-	{
-		printf 'noted_at=%s\n' "${began%%.*}"
-		printf 'noted_state="%s"\n' "$(printf '%s\n' "$current" | sed 's/[\\"$`]/\\&/g')"
-		# The next program has a nonce of its own.
-		printf 'noted_records="%s\n"\n' "$(printf '%s' "$records" | sed "s/[\\\\\"\$\`]/\\\\&/g; s/^$nonce$tab/\$nonce$tab/")"
-	} >"$note.$$" && sync "$note.$$" && mv -f "$note.$$" "$note"
-	find "$state/noted" -type f -mtime +7 -exec rm -f {} +
-}
-
-passing() {
-	emit passing yes
-}
-
-of_this_cluster() {
-	line=
-	[ ! -r /etc/clusterctl/cluster ] || read -r line </etc/clusterctl/cluster || :
-	[ -n "$line" ] && [ "$line" = "$our_cluster" ]
-}
-
-# The lines of the marks that tell of what is noted under a name; of all that stands, what is asked as well.
-state_of() {
-	found=$images_state
-	[ "$1" = images ] || found=$standing_state
-}
-
-# Since long enough before the look began: what is written within one tick of the clock leaves the times as they are, and some file
-# systems count whole seconds.
-at_rest() {
-	printf '%s\n%s\n' "$began" "$found" | awk -v rest="$rest_seconds" 'NR == 1 {now = $1; next}
-		NF > 7 && ($3 > now - rest || $4 > now - rest) {exit 1}'
-}
-
-no_links() {
-	for path; do [ ! -L "$path" ] || return 1; done
-}
-
-# A program that looks tells here what its answers are made of: files, and places with whatever stands there.
-made_of() {
-	"$@"
-}
-
-places() {
-	"$@"
-}
-
-# The state of all that may be noted, of all programs and of the links to them; each name comes last in its line, and a link's is
-# 'NAME -> TARGET'. The first line says what time it is: that of a file which is made now.
-take_marks() {
-	: >"$work/now"
-	set -- "$work/now" "$images" "$root"/*/*/* "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel
-	marks=$(made_of places mark %u:%g "$@") || :
-	images_state='' standing_state=${marks#*"$newline"}
-	case ${standing_state%%"$newline"*} in *" $images")
-		images_state=${standing_state%%"$newline"*}
-		standing_state=${standing_state#*"$newline"}
-		;;
-	esac
-	standing_state="${asked:-}$newline$standing_state"
-}
-
-# mark OWNER PATH...: OWNER is how its owner is told; to find a name takes as long as all of the rest.
-mark() {
-	owner=$1
-	shift
-	QUOTING_STYLE=literal stat -c "%.Y:%.Z %s %Y %Z %i %a $owner %N" -- "$@" 2>/dev/null
-}
-
-# observe_program FOLDER...: installed programs; they are hashed again only where size, times or inode differ from the stamp.
+# observe_program PRODUCT...: all installed versions of products, by the folder of each product. Their files are hashed again only
+# where the stat cache does not vouch for them.
 observe_program() {
-	for folder; do
+	for product; do
 		shift
-		[ ! -r "$folder/.stamp" ] || set -- "$@" "$folder"
+		for folder in "$product"/*; do
+			[ ! -r "$folder/.stamp" ] || set -- "$@" "$folder"
+		done
 	done
 	[ $# -gt 0 ] || return 0
-	mark %U "$root"/*/*/* >"$work/there" || :
-	verdicts=$(stamps "$@") IFS=$newline
+	verdicts=$(stat_cache "$@") IFS=$newline
 	set -f
 	# shellcheck disable=SC2086 # a line is a word
 	set -- $verdicts
@@ -302,25 +203,37 @@ observe_program() {
 	done
 }
 
-# stamps FOLDER...: three lines each: the folder, the source that its stamp names, and 'intact' where the rest of it is what is there.
-stamps() {
+# stat_file -- FILE...: a line of the stat cache for each; put_program writes the same lines to .stamp, after the digests.
+stat_file() {
+	stat -c '%s:%.Y:%.Z:%i %a %U %n' "$@"
+}
+
+# stat_cache FOLDER...: three lines each: the folder, the sha256 of the source, and 'intact' where no file can have been written to
+# since its digest was noted in .stamp. As in git's index, an entry is compared by size, mtime, ctime and inode, and not trusted where
+# it is racy: changed in the tick of the clock in which .stamp was written, or later (gitformat-index(5), racy-git).
+stat_cache() {
 	for folder; do
 		shift
 		set -- "$@" "$folder/.stamp"
 	done
+	stat_file -- "$@" "$root"/*/*/* 2>/dev/null >"$work/there" || :
 	awk 'FILENAME == ARGV[1] {
-		line = $0
-		sub(/^[^ ]* /, "", line)
-		name = line
-		for (i = 0; i < 6; i++) sub(/^[^ ]* /, "", name)
+		name = $0
+		for (i = 0; i < 3; i++) sub(/^[^ ]* /, "", name)
 		base = name
 		sub(/.*\//, "", base)
 		folder = substr(name, 1, length(name) - length(base) - 1)
-		there[folder] = there[folder] substr(line, 1, length(line) - length(name)) base "\n"
+		split($1, state, ":")
+		if (base == ".stamp") {
+			written[folder] = state[2] + 0
+			next
+		}
+		there[folder] = there[folder] substr($0, 1, length($0) - length(name)) base "\n"
+		if (state[3] + 0 > changed[folder]) changed[folder] = state[3] + 0
 		next
 	}
 	FNR == 1 {
-		said()
+		report()
 		folder = substr(FILENAME, 1, length(FILENAME) - 7)
 		source = $0
 		recorded = ""
@@ -331,14 +244,15 @@ stamps() {
 		sub(/^[^ ]* /, "", line)
 		recorded = recorded line "\n"
 	}
-	function said() {
-		if (source != "") printf "%s\n%s\n%s\n", folder, source, recorded == there[folder] ? "intact" : "differs"
+	function report() {
+		racy = changed[folder] >= written[folder]
+		if (source != "") printf "%s\n%s\n%s\n", folder, source, recorded == there[folder] && !racy ? "intact" : "unknown"
 	}
-	END {said()}' "$work/there" "$@"
+	END {report()}' "$work/there" "$@"
 }
 
 program_verdict() {
-	printf '%s\n' "$2" | while read -r sum _ _ _ _ mode owner name; do
+	printf '%s\n' "$2" | while read -r sum _ mode owner name; do
 		[ -f "$1/$name" ] || { echo "missing $name"; break; }
 		[ "$(sha256 "$1/$name" | cut -d ' ' -f 1)" = "$sum" ] || { echo "modified $name"; break; }
 		[ "$(stat -c '%a %U' -- "$1/$name")" = "$mode $owner" ] || { echo "mode $name"; break; }

@@ -253,7 +253,7 @@ put_program() {
 	mv -- "$folder.new" "$folder"
 	cd "$folder" || exit
 	# Taken after the rename: a rename of the folder changes no ctime of what is inside.
-	stat -c '%s %Y %Z %i %a %U %n' -- * >"$work/there"
+	stat_file -- * >"$work/there"
 	{
 		echo "$sum"
 		cut -d ' ' -f 1 "$work/sums" | paste -d ' ' - "$work/there"
@@ -291,13 +291,17 @@ put_image() {
 	rm -f -- "$taken"
 }
 
-# put_pair PATH OWNER BLOB STAMP: a key and its certificate; the stamp, written last, says that they belong together.
+# put_pair PATH OWNER BLOB STAMP NOTE: a key and its certificate. The stamp, written last, has both digests, which show that they belong
+# together, and a note of what the certificate says.
 put_pair() {
 	rm -f -- "$4"
 	put_file "$1.key" 600 "$2" "$3.key" any
 	put_file "$1.crt" 644 "$2" "$3.crt" any
 	make_folders "$state/stamps"
-	sha256sum -- "$1.crt" "$1.key" | cut -d ' ' -f 1 | paste -s -d ' ' - >"$4.new"
+	{
+		sha256sum -- "$1.crt" "$1.key" | cut -d ' ' -f 1 | paste -s -d ' ' -
+		printf '%s\n' "$5"
+	} >"$4.new"
 	sync "$4.new"
 	mv -f -- "$4.new" "$4"
 }

@@ -38,7 +38,7 @@ undo_check() {
 
 undo_mark() {
 	find /etc/clusterctl -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf -- {} + 2>/dev/null || :
-	rm -rf -- "$state/stamps" "$state/packages" "$state/noted"
+	rm -rf -- "$state/stamps" "$state/packages"
 	sync -f /etc /var/lib 2>/dev/null || sync
 	rm -f -- "$mark"
 	rm -rf -- /etc/clusterctl

@@ -43,14 +43,14 @@ class Transport:
 
     def __init__(self, host: Host, *, known_hosts: Path | None = None, sudo_password: Callable[[], str | None] = lambda: None,
                  passphrase: Callable[[], str | None] = lambda: None, begun: Future[socket.socket] | None = None,
-                 login: Login | None = None, operation: str = "", cluster: str = "", api_port: int = API_PORT) -> None:
+                 login: Login | None = None, operation: str = "", api_port: int = API_PORT) -> None:
         """``begun``: a socket that is being opened straight to its sshd; ``login``: what it shares with other transports.
 
-        ``operation``: the verb, for others that wait for its programs; ``cluster``: the identity of the cluster; ``api_port``:
-        where a control plane's API server listens.
+        ``operation``: the verb, for others that wait for its programs; ``api_port``: where a control plane's API server
+        listens.
         """
         self.api_port = api_port
-        self.host, self._begun, self._operation, self._cluster = host, begun, operation, cluster
+        self.host, self._begun, self._operation = host, begun, operation
         self.statistics = Statistics()
         self._sudo_password = sudo_password
         self._own_login = Login(known_hosts, passphrase) if login is None else None
@@ -130,7 +130,7 @@ class Transport:
         limits = Limits(silence, max(TOTAL, 2 * silence) if total is None else total)
         try:
             with self._remembering():
-                program = replace(program, holder=self._holder(), cluster=self._cluster)
+                program = replace(program, holder=self._holder())
                 yield from self._conversation(channel).run(BOOTSTRAP, program, limits, self.statistics)
         finally:
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,17 +180,42 @@ def test_drift(dash: Box, damage: str, verdict: str | None) -> None:
     dash.settle(program)
 
 
+def entry_as_it_is(stamp: Path, tool: Path) -> None:
+    """Give a stamp the size, the times and the inode that a program has now, beside the old digest."""
+    lines = stamp.read_text().splitlines()
+    words = lines[1].split(" ")
+    words[1] = subprocess.run(["stat", "-c", "%s:%.Y:%.Z:%i", str(tool)], capture_output=True, text=True, check=True).stdout.strip()
+    stamp.write_text("\n".join([lines[0], " ".join(words)]) + "\n")
+
+
+def test_a_racy_entry_of_the_stat_cache_is_hashed_again(dash: Box) -> None:
+    """Written to in the tick of the clock in which the stamp was written, a program may look as it did before."""
+    program = Binary(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good"))
+    dash.settle(program)
+    tool, stamp = dash.root / "tool/1.0.0/tool", dash.root / "tool/1.0.0/.stamp"
+    tool.write_bytes(b"evil")
+    entry_as_it_is(stamp, tool)
+    written = tool.stat().st_ctime_ns
+    for racy, later in ((True, 0), (False, 10**7)):
+        os.utime(stamp, ns=(written + later, written + later))
+        change = dash.diff(program)
+        assert (change is not None and change.before["files"] == "modified tool") is racy
+
+
+def test_installing_leaves_no_racy_entry(dash: Box) -> None:
+    dash.settle(Binary(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good")))
+    folder = dash.root / "tool/1.0.0"
+    assert (folder / "tool").stat().st_ctime_ns < (folder / ".stamp").stat().st_mtime_ns
+
+
 def test_verify_hashes_what_looks_untouched(dash: Box) -> None:
     program = Binary(name="tool", version="1.0.0", source=source(dash.path / "blob", b"good"))
     dash.settle(program)
     tool, stamp = dash.root / "tool/1.0.0/tool", dash.root / "tool/1.0.0/.stamp"
     tool.write_bytes(b"evil")
+    time.sleep(0.05)  # An entry of this tick of the clock would be racy.
     # Somebody who can write the stamp's own numbers, but has no file of that sum.
-    status = tool.stat()
-    lines = stamp.read_text().splitlines()
-    words = lines[1].split(" ")
-    words[1:5] = [str(status.st_size), str(int(status.st_mtime)), str(int(status.st_ctime)), str(status.st_ino)]
-    stamp.write_text("\n".join([lines[0], " ".join(words)]) + "\n")
+    entry_as_it_is(stamp, tool)
     assert dash.diff(program) is None
     change = dash.diff(program, verify=True)
     assert change is not None and change.before["files"] == "modified tool"
@@ -250,7 +276,7 @@ def test_a_pair_that_was_half_written_is_written_again(dash: Box) -> None:
     dash.settle(pair)
     other = certificate(dash)
     crt, key = other.issue()
-    result = dash.steps(("put_pair", other.path, "root:root", "blob", "/var/lib/clusterctl/stamps/pair-x"), blobs={"blob.key": key})
+    result = dash.steps(("put_pair", other.path, "root:root", "blob", "/var/lib/clusterctl/stamps/pair-x", ""), blobs={"blob.key": key})
     assert result.failure is not None
     change = dash.diff(pair)
     assert change is not None and change.fields == ("pair",)

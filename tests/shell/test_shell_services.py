@@ -18,6 +18,7 @@ from clusterctl.plan import planner
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
+from clusterctl.shell.facts import probe_program
 
 SYSTEMCTL = """
 printf '%s\\n' "$*" >>{box}/calls
@@ -69,6 +70,20 @@ def test_unit_states(box: Box, state: str, enabled: bool) -> None:
     (box.path / "enabled").write_text("enabled" if enabled else "disabled")
     found = service().parse(box.look(*service().probes()))
     assert found == {"active": state, "enabled": "enabled" if enabled else "disabled", "stamp": ""}
+
+
+def test_a_daemon_that_died_is_reported_within_its_restart_pause(box: Box) -> None:
+    """Every observation asks systemd. During RestartSec no file shows that a unit is down: its invocation link and its stamp stay."""
+    systemctl(box)
+    box.join("ours")
+    box.settle(service())
+    (box.etc / "invocation:tool.service").symlink_to("0123")
+    for active in ("active", "active", "activating", "deactivating", "active"):
+        (box.path / "active").write_text(active)
+        found = service().parse(box.run(probe_program(service().probes())).seen)
+        assert found is not None and (found["active"], found["stamp"]) == (active, "digest-1")
+        change = service().diff(found)
+        assert (change and change.action) == {"active": None, "activating": "restart", "deactivating": "start"}[active]
 
 
 def test_an_outdated_unit_file_is_reloaded_without_a_restart(dash: Box) -> None:

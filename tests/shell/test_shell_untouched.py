@@ -1,4 +1,4 @@
-"""Observing leaves nothing on machines of other clusters, and of none: neither folders, nor the lock's file, nor notes."""
+"""Observing leaves nothing on machines of other clusters, and of none: neither folders nor the lock's file."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Machine(Box):
         found = (Path(folder) / name for folder, folders, files in os.walk(self.path) for name in (*folders, *files))
         return {str(path.relative_to(self.path)): path.read_text() if path.is_file() else None for path in found}
 
-    def observation(self, cluster: str = "") -> Script:
+    def observation(self) -> Script:
         program = probe_program([("text", str(self.config))])
-        return dataclasses.replace(program, cluster=cluster, holder="one", functions=f"{program.functions}\nlistening() {{ :; }}\n")
+        return dataclasses.replace(program, holder="one", functions=f"{program.functions}\nlistening() {{ :; }}\n")
 
 
 @pytest.fixture(params=SHELLS)
@@ -63,25 +63,22 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     return Machine(tmp_path, request.param)
 
 
-@pytest.mark.parametrize("cluster", ["", "ours"])
-def test_observing_a_machine_of_no_cluster_leaves_nothing(machine: Machine, cluster: str) -> None:
+def test_observing_a_machine_of_no_cluster_leaves_nothing(machine: Machine) -> None:
     before = machine.tree()
-    for program in (machine.observation(cluster), Script(probes=[("content", str(machine.config))], cluster=cluster, holder="one")):
+    for program in (machine.observation(), Script(probes=[("content", str(machine.config))], holder="one")):
         assert "eAo=" in machine.receive(program) or "x\n" in machine.receive(program)
         assert machine.tree() == before
 
 
-def test_observing_a_machine_of_another_cluster_leaves_nothing(machine: Machine) -> None:
+def test_observing_a_machine_of_a_cluster_leaves_nothing_but_the_lock(machine: Machine) -> None:
     machine.join("another")
-    machine.receive(Script(steps=[("true",)], cluster="another", holder="first"))
+    machine.receive(Script(steps=[("true",)], holder="first"))
     before = machine.tree()
     assert {"state", "state/run", "state/lock"} <= set(before)
     for _ in range(2):
-        machine.receive(machine.observation("ours"))
+        machine.receive(machine.observation())
         assert {path: text for path, text in machine.tree().items() if path != "state/lock"} == \
             {path: text for path, text in before.items() if path != "state/lock"}
-    machine.receive(machine.observation("another"))
-    assert any(path.startswith("state/noted/standing-") for path in machine.tree())
 
 
 def test_an_interrupted_observation_leaves_nothing(machine: Machine) -> None:

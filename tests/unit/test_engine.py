@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,6 @@ from clusterctl.cluster.model import Host, Ssh
 from clusterctl.engine import engine as engine_module
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import Engine, Events, Gates
-from clusterctl.engine.observe import Look, look
 from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
 from clusterctl.plan import planner
 from clusterctl.plan.planner import Rolling, Stage
@@ -117,39 +115,29 @@ def apply(machines: dict[str, Machine], stages: tuple[tuple[str, tuple[Resource,
     return made
 
 
-def test_a_look_that_began_early_is_used_once() -> None:
-    machine = Machine()
-    engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
-    begun: Future[Look] = Future()
-    begun.set_result(look(machine, planner.probes((*FILES, *SERVICES))))  # type: ignore[arg-type]
-    engine.ahead["a"] = begun
-    told: list[str] = []
-    for trips in (1, 2):
-        engine.facts([A], foreseen={"a": planner.probes((*FILES, *SERVICES))}, tell=lambda one, found: told.append(one.name)).or_raise()
-        engine.observe([A], {"a": {"all": (*FILES, *SERVICES)}}).or_raise()
-        assert machine.trips == trips
-    assert told == ["a", "a"]
-    failed: Future[Look] = Future()
-    failed.set_exception(Unreachable("gone", where="a", code="ssh.unreachable"))
-    engine.ahead["a"] = failed
-    assert "gone" in str(engine.facts([A]).errors["a"])
-
-
-@pytest.mark.parametrize(("foreseen", "trips"), [((*FILES, *SERVICES), 1), ((*FILES, *SERVICES, File(path="/x", content=b"")), 1), (FILES, 2), ((), 2)],
-                         ids=["all", "more than all", "a part", "nothing"])
-def test_what_was_foreseen_is_not_looked_at_twice(foreseen: tuple[Resource, ...], trips: int) -> None:
+def test_one_round_trip_has_facts_and_probes() -> None:
     machine = Machine()
     machine.files = {FILES[0].path: FILES[0].content}
     engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
-    wanted = {"a": {"all": (*FILES, *SERVICES)}}
-    found = engine.facts([A], foreseen={"a": planner.probes(foreseen)}).or_raise()
-    assert found["a"]["hostname"] == "a"
-    seen = engine.observe([A], wanted).or_raise()["a"]
+    found = engine.look([A], {"a": planner.probes(FILES)}).or_raise()["a"]
+    assert (found.facts["hostname"], machine.trips) == ("a", 1)
+    assert [one.path for one in FILES if one.diff(one.parse(found.seen)) is None] == [FILES[0].path]
+
+
+@pytest.mark.parametrize(("probed", "trips"), [((*FILES, *SERVICES), 1), ((*FILES, *SERVICES, File(path="/x", content=b"")), 1), (FILES, 2), ((), 2)],
+                         ids=["all", "more than all", "a part", "nothing"])
+def test_resources_that_were_observed_with_the_facts_take_no_other_round_trip(probed: tuple[Resource, ...], trips: int) -> None:
+    machine = Machine()
+    machine.files = {FILES[0].path: FILES[0].content}
+    engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
+    resources = {"a": {"all": (*FILES, *SERVICES)}}
+    looks = engine.look([A], {"a": planner.probes(probed)}).or_raise()
+    seen = engine.observe([A], resources, looks=looks).or_raise()["a"]
     assert machine.trips == trips
     assert [one.path for one in FILES if one.diff(one.parse(seen)) is None] == [FILES[0].path]
     machine.files[FILES[1].path] = FILES[1].content
-    seen = engine.observe([A], wanted).or_raise()["a"]
-    assert machine.trips == trips + 1, "what was seen once is used once"
+    seen = engine.observe([A], resources).or_raise()["a"]
+    assert machine.trips == trips + 1, "the engine keeps no observation"
     assert FILES[1].diff(FILES[1].parse(seen)) is None
 
 

@@ -234,5 +234,5 @@ def test_reading() -> None:
     found = read(*SAID)
     assert (found.arch, found.memory_mib, found["empty"], found["none"], found["nothing"], found.cpus) == ("arm64", 2000, "", "", "", 6)
     assert found.addresses == ("127.0.0.1", "192.0.2.1")
-    assert read(["time", "1.0"])["time"] == "1.0" and found.lasting == read(["time", "1.0"], *SAID).lasting
+    assert read(["time", "1.0"])["time"] == "1.0"
     assert found.ports == {22: Listener("1", "sshd", "ssh.service"), 80: Listener("", "", "")}

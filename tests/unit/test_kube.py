@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from clusterctl.errors import Stopped
-from clusterctl.kube.client import Api, ApiError, differences, node_ready, object_id, rolled_out, wait_for
+from clusterctl.kube.client import differences, node_ready, object_id, rolled_out, wait_for
 
 
 @pytest.mark.parametrize(("wanted", "found", "expected"), [
@@ -84,56 +82,3 @@ def rolling(generation: int, updated: int, available: int, replicas: int, observ
 ])
 def test_a_roll_out(deployment: dict[str, object] | None, expected: str) -> None:
     assert rolled_out(deployment) == expected
-
-
-class Server:
-    """Answers with how often it was asked, after ``wait`` s for what is read ahead."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.may_answer = threading.Event()
-
-    def read(self, method: str, path: str, timeout: float = 20.0) -> str:
-        self.may_answer.wait(5)
-        self.asked.append(path)
-        if path == "/broken":
-            raise ApiError(503, "busy")
-        return f"{path} {len(self.asked)}"
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, Server]]:
-    made, server = Api(1, authority=b"", certificate=b"", key=b""), Server()
-    monkeypatch.setattr(made, "_https", server)
-    yield made, server
-    server.may_answer.set()
-
-
-def test_what_was_read_ahead_is_found_once(api: tuple[Api, Server]) -> None:
-    made, server = api
-    server.may_answer.set()
-    made.read_ahead(["/a", "/broken"])
-    with pytest.raises(ApiError, match="busy"):
-        made.look("/broken")
-    assert made.look("/a") in ("/a 1", "/a 2") and made.look("/a") == "/a 3"
-    assert list(made.reads) == ["/broken", "/a"]
-
-
-def test_what_was_not_looked_at_in_time_is_no_answer_later(api: tuple[Api, Server]) -> None:
-    """It was read before anything was changed."""
-    made, server = api
-    server.may_answer.set()
-    made.read_ahead(["/a"])
-    made.forget()
-    while not server.asked:
-        time.sleep(0.01)
-    assert made.look("/a") == "/a 2"
-    made.read_ahead(["/a"])
-    assert made.look("/a") == "/a 3" and list(made.reads) == []
-
-
-def test_what_is_read_ahead_is_waited_for_no_longer_than_any_other(api: tuple[Api, Server]) -> None:
-    made, _ = api
-    made.read_ahead(["/a"])
-    with pytest.raises(ApiError, match="no answer"):
-        made.look("/a", timeout=0.05)

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from clusterctl.shell.facts import Facts
 INVENTORIES = Path(__file__).parent.parent.parent / "inventories"
 PKI = Pki.create()
 AUTHORITY = PKI.authorities["kubernetes"]
+OTHER = PKI.authorities["etcd"]
 SPEC = CertificateSpec(authority="kubernetes", common_name="x", organizations=("b", "a"), dns=("z.example", "a.example"),
                        addresses=("192.0.2.1",), server=True, client=True)
 
@@ -124,17 +124,19 @@ def test_no_certificate_outlives_its_authority() -> None:
     assert x509.load_pem_x509_certificate(crt).not_valid_after_utc <= AUTHORITY.ends
 
 
-def seen_with(crt: bytes) -> Observation:
+def seen_with(crt: bytes, *, noted: bool) -> Observation:
     seen = Observation()
     for kind, mode in (("crt", "644"), ("key", "600")):
         seen.add("stat", [f"/pki/x.{kind}", "regular file", mode, "root:root"])
         seen.add("sha", [f"{kind}-digest  /pki/x.{kind}"])
     for line in crt.decode().splitlines():
         seen.add("text", [f"/pki/x.crt:{line}"])
-    seen.add("text", ["/var/lib/clusterctl/stamps/pair-pki-x:crt-digest key-digest"])
+    for line in ("crt-digest key-digest", *([json.dumps({**json.loads(AUTHORITY.note(crt)), "sha256": "crt-digest"})] if noted else [])):
+        seen.add("text", [f"/var/lib/clusterctl/stamps/pair-pki-x:{line}"])
     return seen
 
 
+@pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize(("spec", "authority", "fields"), [
     (SPEC, AUTHORITY, None),
     (SPEC, Authority.create("kubernetes"), ("issuer",)),
@@ -144,13 +146,22 @@ def seen_with(crt: bytes) -> Observation:
     (CertificateSpec(authority="kubernetes", common_name="x", organizations=("a", "b"), dns=(*SPEC.dns, "new.example"),
                      addresses=SPEC.addresses, server=True, client=True), AUTHORITY, ("names",)),
 ])
-def test_reissue(spec: CertificateSpec, authority: Authority, fields: tuple[str, ...] | None) -> None:
+def test_reissue(spec: CertificateSpec, authority: Authority, fields: tuple[str, ...] | None, noted: bool) -> None:
     resource = Certificate(path="/pki/x", spec=spec, authority=authority)
-    state = resource.parse(seen_with(AUTHORITY.issue(SPEC)[0]))
+    state = resource.parse(seen_with(AUTHORITY.issue(SPEC)[0], noted=noted))
     change = resource.diff(state)
     assert (change.fields if change else None) == fields
     if change:
-        assert resource.digest(state, change) != resource.digest(state, None) == "crt-digest"
+        assert resource.digest(state, change) != resource.digest(state, None)
+        issued = resource.parse(seen_with(resource.issue()[0], noted=False)) if authority is AUTHORITY else None
+        assert issued is None or resource.digest(issued) == resource.digest(state, change), "what the plan expects is what is issued"
+
+
+def test_a_plan_issues_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Authority, "issue", None)
+    resource = Certificate(path="/pki/x", spec=SPEC, authority=AUTHORITY)
+    change = resource.diff(None)
+    assert change is not None and resource.digest(None, change)
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -183,52 +194,42 @@ def test_keys_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: by
     assert error.value.code == "pki.damaged"
 
 
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of this test alone."""
-    monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path / "cache"))
-    pki_module._found.cache_clear()
-    yield
-    pki_module._found.cache_clear()
-
-
-def test_what_is_known_of_a_certificate_needs_no_library(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_needs_no_x509_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StateFolder(tmp_path / "state")
     PKI.save(folder)
-    crt = AUTHORITY.issue(SPEC)[0].decode()
+    crt = AUTHORITY.issue(SPEC)[0]
+    note = AUTHORITY.note(crt)
 
     def look() -> object:
         loaded = Pki.load(folder)
         assert loaded is not None
-        return loaded.identity, describe(crt), [loaded.authorities[name].signed(crt) for name in PKI.authorities], loaded.client_certificate("etcd")
+        return loaded.identity, AUTHORITY.describe(crt.decode(), note), OTHER.describe(crt.decode(), note)["issuer"], loaded.client_certificate("etcd")
 
     first = look()
-    pki_module.keep_found()
-    pki_module._found.cache_clear()
     monkeypatch.setitem(sys.modules, "clusterctl.pki.certificates", None)
     assert look() == first
 
 
-def test_keys_that_have_changed_are_looked_at_anew(fresh: None, tmp_path: Path) -> None:
+def test_a_note_says_what_the_certificate_says() -> None:
+    crt = AUTHORITY.issue(SPEC)[0].decode()
+    for authority in (AUTHORITY, OTHER):
+        assert authority.describe(crt, AUTHORITY.note(crt.encode())) == authority.describe(crt)
+
+
+@pytest.mark.parametrize("note", ["", "null", "[]", "{", "[" * 100_000, "{}", '{"begins": "x"}', '{"sha256": 3}'])
+def test_a_note_of_another_certificate_or_none_is_not_used(note: str) -> None:
+    crt, other = (AUTHORITY.issue(spec)[0] for spec in (SPEC, CertificateSpec(authority="kubernetes", common_name="y", client=True)))
+    for text in (note, AUTHORITY.note(other)):
+        assert AUTHORITY.describe(crt.decode(), text) == AUTHORITY.describe(crt.decode())
+
+
+def test_keys_that_have_changed_are_refused(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "state")
     PKI.save(folder)
     assert Pki.load(folder) is not None
     (folder.path / "pki" / "kubernetes.key").write_bytes(b"junk")
     with pytest.raises(InputError, match="damaged"):
         Pki.load(folder)
-
-
-@pytest.mark.parametrize("content", ["null", "[]", "{", '{"source": "1", "answers": {"KEY": 7}}', '{"source": "1", "answers": {"KEY": {}}}',
-                                     '{"source": "2", "answers": {"KEY": {"begins": "x", "ends": 3}}}'])
-def test_what_is_kept_of_no_sense_is_not_believed(fresh: None, tmp_path: Path, content: str) -> None:
-    crt = AUTHORITY.issue(SPEC)[0].decode()
-    first = describe(crt)
-    pki_module.keep_found()
-    path = tmp_path / "cache/kept/certificates.json"
-    (key,) = json.loads(path.read_text())["answers"]
-    path.write_text(content.replace("KEY", key))
-    pki_module._found.cache_clear()
-    assert describe(crt) == first
 
 
 def test_client_certificates_are_kept_for_half_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

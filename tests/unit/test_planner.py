@@ -223,12 +223,3 @@ def test_no_hosts_no_batches(strategy: Parallel | Rolling | OneByOne) -> None:
 def test_changes_show_no_content() -> None:
     change = planner.compare((File(path="/x", content=b"the-secret", sensitive=True),), Observation(), {})[0]
     assert isinstance(change, Change) and "the-secret" not in str(change.as_dict())
-
-
-def test_a_machine_that_was_compared_already_is_not_compared_again() -> None:
-    found = planner.of_host(STAGES, host("a"), {"first": (CONFIG,), "second": ()}, Observation())
-    assert [change.resource.id for change in found["first"].changes] == [CONFIG.id] and found.keys() == {"first"}
-    wanted = {"a": {"first": (CONFIG,), "second": ()}, "b": {"first": (CONFIG,), "second": ()}}
-    plan = planner.make(STAGES, [host("a"), host("b")], wanted, {"b": look_at((CONFIG,))}, {"a": found})
-    assert [(stage, one.name) for stage, one, _ in plan.changes] == [("first", "a")]
-    assert not planner.make(STAGES, [host("a")], wanted, {}, {"a": {}})

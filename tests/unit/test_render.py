@@ -6,8 +6,6 @@ import ctypes
 import ctypes.util
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -17,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterctl.components import render as render_module
-from clusterctl.components.render import keep_texts, render, unit_word, yaml_value
+from clusterctl.components.render import render, unit_word, yaml_value
 
 HOSTILE = ["", " ", "a b", "a'b", 'a"b', "a;b", "\\", "\\\\n", "%", "%i", "%%", "$", "$HOME", "${HOME}", "$$", "{{ 7*7 }}", "`id`", "$(id)",
            "#x", "-", "@", "!", "\u202egnp", "🐧", "é\u0085x", "\u2028", "a\u00a0b", '"', "'", "x\\", "\\x41", "\\ ", "\ufeff"]
@@ -153,75 +151,9 @@ def test_no_place_for_compiled_templates_is_no_error(tmp_path: Path, monkeypatch
     monkeypatch.setenv("CLUSTERCTL_CACHE", str(tmp_path / "file"))
     forget()
     assert render("containerd/crictl.yaml.j2")
-    keep_texts()
     forget()
 
 
 def forget() -> None:
     """As a new process."""
     render_module._environment.cache_clear()
-    render_module._texts.cache_clear()
-
-
-class Kept:
-    """A cache of texts, and how often a template was really rendered."""
-
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.path = path / "kept/texts.json"
-        self.made = 0
-        monkeypatch.setenv("CLUSTERCTL_CACHE", str(path))
-        real = render_module._environment
-
-        def environment() -> jinja2.Environment:
-            self.made += 1
-            return real()
-
-        environment.cache_clear = real.cache_clear  # type: ignore[attr-defined]
-        monkeypatch.setattr(render_module, "_environment", environment)
-
-    def run(self, *modules: str) -> bytes:
-        forget()
-        self.made = 0
-        text = render("host/modules.conf.j2", modules=modules)
-        keep_texts()
-        return text
-
-
-@pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
-    yield Kept(tmp_path, monkeypatch)
-    forget()
-
-
-def test_what_a_template_became_is_kept(kept: Kept) -> None:
-    first = kept.run("overlay")
-    assert kept.made == 1 and kept.path.stat().st_mode & 0o777 == 0o600
-    written = kept.path.stat().st_ino
-    assert kept.run("overlay") == first and kept.made == 0 and kept.path.stat().st_ino == written
-    assert kept.run("overlay", "vxlan") != first and kept.made == 1
-    assert kept.run("overlay") == first and kept.made == 0, "what was known before stays known"
-
-
-def test_other_templates_have_other_texts(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = kept.run("overlay")
-    copy = tmp_path / "copy"
-    shutil.copytree(render_module.folder(), copy)
-    with (copy / "host/modules.conf.j2").open("a") as stream:
-        stream.write("# another line\n")
-    monkeypatch.setattr(render_module, "folder", lambda: copy)
-    assert kept.run("overlay") == first + b"# another line\n" and kept.made == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"[", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"source": "x", "answers": {}}'])
-def test_texts_that_cannot_be_read_are_made_anew(kept: Kept, content: bytes) -> None:
-    first = kept.run("overlay")
-    kept.path.write_bytes(content)
-    assert kept.run("overlay") == first and kept.made == 1
-    assert kept.run("overlay") == first and kept.made == 0
-
-
-def test_texts_do_not_pile_up(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render_module.Kept, "MOST", 2)
-    for module in "abcde":
-        kept.run(module)
-    assert len(json.loads(kept.path.read_bytes())["answers"]) == 1

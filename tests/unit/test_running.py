@@ -14,9 +14,11 @@ from clusterctl.cluster.model import Cluster, Host, Settings, Ssh
 from clusterctl.cluster.versions import DEFAULT_KUBERNETES, known_versions
 from clusterctl.commands import apply, upgrade
 from clusterctl.engine.fleet import HostResults
+from clusterctl.engine.observe import Look
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.health import ready
 from clusterctl.plan import running
+from clusterctl.shell import Observation
 from clusterctl.shell.facts import Facts
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
@@ -115,11 +117,11 @@ def limited(found: dict[str, Facts], *names: str) -> Any:
         return HostResults({host.name: found[host.name] for host in hosts if host.name in found},
                            {host.name: Unreachable("dead", where=host.name, code="ssh.unreachable") for host in hosts if host.name not in found})
 
-    def strictly(hosts: Sequence[Host], *, beside: dict[str, Facts], **_: object) -> tuple[dict[str, Facts], list[str]]:
-        return {**beside, **ask(hosts).or_raise()}, []
+    def look(hosts: Sequence[Host], *_: object, **more: object) -> tuple[dict[str, Look], list[str]]:
+        return {name: Look(found, frozenset(), Observation(), 0) for name, found in ask(hosts).or_raise().items()}, []
 
     return SimpleNamespace(cluster=whole, chosen=tuple(host for host in whole.hosts if host.name in names), pki_is_new=False, pki=SimpleNamespace(identity="test"),
-                           engine=SimpleNamespace(facts=ask), facts=strictly, connect=lambda hosts: None)
+                           engine=SimpleNamespace(facts=ask), look=look, connect=lambda hosts: None)
 
 
 @pytest.fixture(autouse=True)
