@@ -9,7 +9,7 @@ window_seconds=9
 # listens) or 'dial PROTOCOL ADDRESS PORT'. NAME and TOKEN mark the datagrams of this run. Ends after the window, by observe_reach_end, or
 # as soon as the controller reads no more; listeners end with it.
 observe_reach() {
-	name=$1 token=$2 children='' datagrams='' watched=''
+	name=$1 token=$2 children='' dialers='' datagrams='' watched=''
 	shift 2
 	emit runs "$work" "$$"
 	: >"$work/heard"
@@ -26,6 +26,9 @@ observe_reach() {
 		done
 	done
 	report_ports
+	# On a slow machine connections may still be tried; they end by themselves.
+	# shellcheck disable=SC2086 # words
+	[ -z "$dialers" ] || wait $dialers || :
 }
 
 # observe_reach_end FOLDER PID: end the program of an observe_reach, and wait until nothing is left of it.
@@ -79,7 +82,7 @@ dial() {
 		datagrams="$datagrams $2/$3"
 	else
 		dial_tcp "$2" "$3" 9>&- &
-		children="$children $!"
+		children="$children $!" dialers="$dialers $!"
 	fi
 }
 
