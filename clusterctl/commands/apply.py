@@ -125,7 +125,7 @@ def observe(session: Session, probes: Probes, *,
         others.or_raise()
     looks, warnings = session.look(hosts, probes, beside=others.results, verify=verify)
     facts = {**others.results, **{name: found.facts for name, found in looks.items()}}
-    refuse_without_keys(session, [name for name, found in facts.items() if found["cluster"]])
+    refuse_without_keys(session, [name for name, found in facts.items() if found.cluster])
     return looks, facts, warnings
 
 

@@ -100,7 +100,7 @@ def observe(hosts: Sequence[Host], keys: Mapping[str, HostKey], options: Options
         return Candidate(pinned.model_copy(update={"address": _address(transport.way.ssh.address, facts)}), key, facts)
 
     found = fleet.each(hosts, ask, limit=20).or_raise()
-    names = Counter(one.facts["hostname"].partition(".")[0].lower() for one in found.values())
+    names = Counter(one.facts.hostname.partition(".")[0].lower() for one in found.values())
     return [_named(found[host.name], names) for host in hosts]
 
 
@@ -129,9 +129,9 @@ def propose(candidates: Sequence[Candidate], control_planes: int) -> str:
 def _host_lines(one: Candidate) -> list[str]:
     facts, ssh = one.facts, one.host.ssh
     others = [address for address in _usable(facts) if address != str(one.host.address)]
-    seen = [f"{facts['os']} {facts['os_version']}, {facts.arch}, {facts.cpus} CPUs, {facts.memory_mib} MiB",
+    seen = [f"{facts.os} {facts.os_version}, {facts.arch}, {facts.cpus} CPUs, {facts.memory_mib} MiB",
             *([f"also has {', '.join(others[:3])}"] if others else []),
-            *(["in a cluster already"] if facts["cluster"] else [])]
+            *(["in a cluster already"] if facts.cluster else [])]
     given = {
         "ansible_host": ssh.address,
         **({"ansible_user": ssh.user} if "user" in ssh.model_fields_set else {}),
@@ -154,7 +154,7 @@ def _with_ssh(host: Host, **update: object) -> Host:
 
 def _named(one: Candidate, names: Counter[str]) -> Candidate:
     """Name a machine as itself does, where that is a name of its own."""
-    own = one.facts["hostname"].partition(".")[0].lower()
+    own = one.facts.hostname.partition(".")[0].lower()
     fits = DNS_LABEL.fullmatch(own) and own != "localhost" and names[own] == 1
     return Candidate(one.host.model_copy(update={"name": own if fits else _name(str(one.host.address))}), one.key, one.facts)
 

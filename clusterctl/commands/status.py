@@ -107,7 +107,7 @@ def status(session: Session) -> ClusterStatus:
 
 def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, Object]) -> Iterator[str]:
     """What no single machine shows."""
-    lost = [name for name, found in facts.items() if found["etcd"] == "lost"]
+    lost = [name for name, found in facts.items() if found.etcd == "lost"]
     for name in lost:
         others = len(session.cluster.etcd_members) > len(lost)
         yield (f"etcd member {name} has served and its data is gone: "

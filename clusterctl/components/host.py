@@ -55,7 +55,7 @@ def packages(host: Host) -> tuple[str, ...]:
 
 def in_container(context: Context) -> bool:
     """Whether the machine shares its kernel, whose own settings are then not ours to set."""
-    return context.facts["container"] not in ("", "none")
+    return context.facts.container not in ("", "none")
 
 
 def _kernel(context: Context) -> list[Resource]:
@@ -127,7 +127,7 @@ def resources(context: Context) -> Sequence[Resource]:
     wanted += additions.packages(context, packages(context.host))
     wanted += _kernel(context)
     wanted.append(firewall(context))
-    if context.facts["resolv_conf"] == "missing":
+    if context.facts.resolv_conf == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))
     return [*wanted, *additions.files(context)]
 

@@ -52,7 +52,7 @@ def kubelet_config(context: Context) -> dict[str, object]:
     }
     if facts.resolves_locally:
         config["resolvConf"] = "/run/systemd/resolve/resolv.conf"
-    elif facts["resolv_conf"] == "missing":
+    elif facts.resolv_conf == "missing":
         config["resolvConf"] = "/etc/clusterctl/resolv.conf"
     if facts.cgroup_v1:
         config["failCgroupV1"] = False

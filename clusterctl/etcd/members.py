@@ -176,16 +176,16 @@ def refuse_lost(hosts: Sequence[Host], facts: Mapping[str, Facts], found: Member
     ``hosts``: the ones to be changed; ``facts``: of all that answered; ``found``: None where no majority answers.
     A host whose member was removed is no member any more: it may join anew.
     """
-    empty = [host.name for host in hosts if host.is_etcd and host.name in facts and facts[host.name]["etcd"] in ("", "lost")]
+    empty = [host.name for host in hosts if host.is_etcd and host.name in facts and facts[host.name].etcd in ("", "lost")]
     for name in empty:
         state = found.of(name) if found else None
         if state is not None and state.member.started:
             raise _lost(name, f"clusterctl node replace {name}")
     if found is None:
-        serving = any(entry["etcd"] == "formed" for entry in facts.values())
-        names = [name for name in empty if facts[name]["etcd"] == "lost"]
+        serving = any(entry.etcd == "formed" for entry in facts.values())
+        names = [name for name in empty if facts[name].etcd == "lost"]
         # Kubelets are started after etcd has served: where one was, an etcd that is nowhere has lost its data.
-        if not names and not serving and any("kubelet.service" in entry["served"] for entry in facts.values()):
+        if not names and not serving and any("kubelet" in entry.served for entry in facts.values()):
             names = empty
         if names:
             raise _lost(", ".join(names), "bring the other members back, then: clusterctl node replace NAME" if serving else

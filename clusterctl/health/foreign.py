@@ -58,7 +58,7 @@ def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """Drop-ins of our units. On a machine of the cluster an operator may have placed one on purpose: a warning."""
     units = (ETCD_UNITS if host.is_etcd else ()) + (CONTROL_PLANE_UNITS if host.is_control_plane else ())
     units += NODE_UNITS if host.is_node else ()
-    for path in facts.foreign("drop-in"):
+    for path in facts.foreign.get("drop-in", ()):
         unit = path.split("/")[-2].removesuffix(".service.d")
         if unit not in units:
             continue
@@ -67,12 +67,12 @@ def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
             hint = purge("kubelet", "kubeadm") + f"; where it is still there: {hint}"
         elif path.startswith(VENDOR):
             hint = f"remove the package that owns it (dpkg -S {quote(path)}, or rpm -qf {quote(path)})"
-        yield Finding("host.unit-drop-in", f"{path} changes our {unit}.service", hint, fatal=not facts["cluster"])
+        yield Finding("host.unit-drop-in", f"{path} changes our {unit}.service", hint, fatal=not facts.cluster)
 
 
 def restores(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """An etcd restore that was interrupted keeps its member from starting."""
-    for path in facts.foreign("restore"):
+    for path in facts.foreign.get("restore", ()):
         yield Finding("etcd.restore-unfinished", f"a restore of etcd is not finished: {path}",
                       "run its command again to finish it, or: clusterctl etcd snapshot restore --abort")
 
@@ -81,10 +81,10 @@ def kubelets(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """A kubelet of a package: our unit takes precedence over an inactive one."""
     if not host.is_node:
         return
-    if "kubelet" in facts.foreign("active"):
+    if "kubelet" in facts.foreign.get("active", ()):
         yield Finding("host.foreign-kubelet", "kubelet.service is active and not of this cluster",
                       f"systemctl disable --now kubelet.service, then {purge('kubelet', 'kubeadm')}")
-    elif programs := [path for path in facts.foreign("program") if path in KUBELET_PROGRAMS]:
+    elif programs := [path for path in facts.foreign.get("program", ()) if path in KUBELET_PROGRAMS]:
         yield Finding("host.foreign-kubelet", f"{' and '.join(programs)} of a package: installed, not active",
                       f"not used; to remove: {purge('kubelet', 'kubeadm')}", fatal=False)
 
@@ -93,7 +93,7 @@ def runtimes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """A containerd of a package, and docker, whose containers run in the containerd that ours would replace."""
     if not host.is_node:
         return
-    active, programs = facts.foreign("active"), facts.foreign("program")
+    active, programs = facts.foreign.get("active", ()), facts.foreign.get("program", ())
     docker = next((path for path in programs if path.endswith("/dockerd")), "")
     code = "host.foreign-runtime"
     taken = "its containers would be taken over"
@@ -104,7 +104,7 @@ def runtimes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     elif "containerd" in active:
         yield Finding(code, f"containerd.service is active and not of this cluster: {taken}",
                       f"systemctl disable --now containerd.service, then {purge('containerd', 'containerd.io')}")
-    elif "docker" in active and DOCKER_SOCKET not in facts.foreign("socket"):
+    elif "docker" in active and DOCKER_SOCKET not in facts.foreign.get("socket", ()):
         yield Finding(code, f"docker.service is active and would use /run/containerd/containerd.sock: {taken}",
                       f"systemctl disable --now docker.socket docker.service, then {purge('docker-ce', 'docker.io')}")
     elif docker:
@@ -117,13 +117,13 @@ def runtimes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 def cnis(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """CNI configurations: containerd takes the first in the order of names."""
-    found = facts.foreign("cni") if host.is_node else ()
+    found = facts.foreign.get("cni", ()) if host.is_node else ()
     ours = cluster.network.cni != "none"
-    first = [path for path in found if path.rpartition("/")[2] < OUR_CNI] if ours else [] if facts["cluster"] else list(found)
+    first = [path for path in found if path.rpartition("/")[2] < OUR_CNI] if ours else [] if facts.cluster else list(found)
     if first and ours:
         files = " ".join(map(quote, first))
         yield Finding("host.foreign-cni", f"{', '.join(first)} would be used in place of /etc/cni/net.d/{OUR_CNI}",
-                      f"rm {files}", fatal=not facts["cluster"])
+                      f"rm {files}", fatal=not facts.cluster)
     elif first:
         yield Finding("host.foreign-cni", f"{', '.join(first)} is kept, as cluster.network.cni is none",
                       "remove it where it belongs to another installation", fatal=False)
@@ -131,19 +131,19 @@ def cnis(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 def unready(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """Mounts from which our programs cannot be executed, links in place of folders, cloud-init that still changes the machine."""
-    for mount in facts.foreign("noexec"):
+    for mount in facts.foreign.get("noexec", ()):
         yield Finding("host.noexec", f"{mount} is mounted noexec, and programs are executed from /opt",
                       f"mount -o remount,exec {quote(mount)}, and the same in /etc/fstab")
-    for path in facts.foreign("link"):
+    for path in facts.foreign.get("link", ()):
         yield Finding("host.linked-folder", f"{path} is a symbolic link: apply would change its target, and reset remove it",
                       f"replace the link by a folder, or mount the other file system at {path}")
-    if facts.foreign("cloud-init"):
+    if facts.foreign.get("cloud-init", ()):
         yield Finding("host.cloud-init-running", "cloud-init is still running", "cloud-init status --wait, then run this again")
 
 
 def firewalls(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """A firewall may be set up rightly: a warning that names what has to pass. That of iptables alone is not managed."""
-    names, mode = facts.foreign("firewall"), cluster.settings.firewall
+    names, mode = facts.foreign.get("firewall", ()), cluster.settings.firewall
     if mode == "manage":
         names = () if "ufw" in names else tuple(name for name in names if name in IPTABLES)
     if names and mode != "ignore":

@@ -28,7 +28,7 @@ class ClusterGates:
         cluster = session.cluster
         self._served = False
         self.start_seconds: float = cluster.settings.timeouts.start
-        self.members = [host for host in cluster.etcd_members if host.name not in fleet or fleet[host.name]["etcd"] == "formed"]
+        self.members = [host for host in cluster.etcd_members if host.name not in fleet or fleet[host.name].etcd == "formed"]
         self.control_planes = [
             host for host in cluster.control_planes if host.name not in fleet or "kube-apiserver" in fleet[host.name].running]
 

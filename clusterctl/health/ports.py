@@ -73,7 +73,7 @@ def new_hosts(cluster: Cluster, fleet: Mapping[str, Facts]) -> set[str]:
     """Return the machines with facts on which some service of their roles has never been ready."""
     services = {"etcd": cluster.etcd_members, "kube-apiserver": cluster.control_planes, "kubelet": cluster.nodes}
     return {host.name for service, hosts in services.items() for host in hosts
-            if host.name in fleet and f"/{service}.service" not in fleet[host.name]["served"]}
+            if host.name in fleet and service not in fleet[host.name].served}
 
 
 def pairs(cluster: Cluster, fleet: Mapping[str, Facts]) -> tuple[Pair, ...]:

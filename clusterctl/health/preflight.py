@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.errors import ClusterctlError, Problems, Refused
@@ -72,8 +72,8 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         yield _refused(host, "host.architecture", f"its processor is {facts.arch}", "clusterctl knows amd64 and arm64")
     if facts.systemd < SYSTEMD:
         yield _refused(host, "host.systemd",
-                       f"systemd {facts['systemd'] or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
-    if facts["kmsg"] == "missing":
+                       f"systemd {facts.systemd or 'is missing'}", f"systemd {SYSTEMD} or later is needed")
+    if facts.kmsg == "missing":
         yield _refused(host, "host.kmsg",
                        "/dev/kmsg is missing, without which the kubelet does not start", "give the container /dev/kmsg")
     if len(host.name) > LONGEST_NAME:
@@ -83,16 +83,16 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     if str(host.address) not in facts.addresses:
         yield _refused(host, "host.address", f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")
-    if facts["cluster"] not in ("", identity):
+    if facts.cluster not in ("", identity):
         yield _refused(host, "host.other-cluster", "it belongs to another cluster",
                        "reset it there, or take it out of this inventory")
 
 
 def hostname(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     """The machine's own name, where it must be that of its node. Capitals do not matter."""
-    if cluster.settings.hostnames == "check" and facts["hostname"].lower() != host.name:
+    if cluster.settings.hostnames == "check" and facts.hostname.lower() != host.name:
         yield _refused(host, "host.hostname",
-                       f"its hostname is {facts['hostname']!r}, and cluster.hostnames: check requires {host.name!r}",
+                       f"its hostname is {facts.hostname!r}, and cluster.hostnames: check requires {host.name!r}",
                        f"hostnamectl set-hostname {host.name} (where cloud-init sets it: preserve_hostname: true), "
                        "or cluster.hostnames: set")
 
@@ -102,22 +102,21 @@ def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
 
     Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
     """
-    if facts["cluster"] == identity and facts.served_name not in ("", host.name):
+    if facts.cluster == identity and facts.served_name not in ("", host.name):
         yield _refused(host, "host.name-changed",
                        f"it serves the cluster as {facts.served_name}, and the inventory calls it {host.name}",
                        f"call it {facts.served_name} again, or let it leave before: clusterctl node remove {facts.served_name}")
-    if facts["node_ip"] not in ("", str(host.address)) and str(host.address) in facts.addresses:
+    if facts.node_ip not in ("", str(host.address)) and str(host.address) in facts.addresses:
         yield _refused(host, "host.address-changed",
-                       f"its node has the address {facts['node_ip']}, and the inventory gives it {host.address}",
+                       f"its node has the address {facts.node_ip}, and the inventory gives it {host.address}",
                        f"give it back its address, or let it leave before: clusterctl node remove {host.name}")
-    served = {path.rpartition("/")[2].removesuffix(".service") for path in facts["served"].split()}
-    served |= set(facts.running) - {"etcd"}  # etcdctl is of the same product, and others have it too.
-    joined = facts["cluster"] == identity and "kubelet.service" in facts["served"]
+    services = facts.served | set(facts.running) - {"etcd"}  # etcdctl is of the same product, and others have it too.
+    joined = facts.cluster == identity and "kubelet" in facts.served
     for what, is_now, shall_be in (
-            ("a control plane", "kube-apiserver" in served, host.is_control_plane),
-            ("an etcd member", facts["etcd"] != "" or "etcd" in served, host.is_etcd),
-            ("a node", "kubelet" in served, host.is_node)):
-        if facts["cluster"] == identity and is_now != shall_be and (is_now or joined):
+            ("a control plane", "kube-apiserver" in services, host.is_control_plane),
+            ("an etcd member", facts.etcd != "" or "etcd" in services, host.is_etcd),
+            ("a node", "kubelet" in services, host.is_node)):
+        if facts.cluster == identity and is_now != shall_be and (is_now or joined):
             yield _refused(host, "host.role-changed",
                            f"it is {'' if is_now else 'not '}{what}, and roles are not changed in place",
                            f"give it back its role in the inventory, or let it leave before: clusterctl node remove {host.name}")
@@ -132,7 +131,7 @@ def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
         if not space.writable:
             yield _refused(host, "host.read-only", f"the file system of {path} is read-only",
                            f"mount -o remount,rw the file system of {path}")
-        needed = FREE_MIB.get(path, 0) if facts["cluster"] == "" else 50
+        needed = FREE_MIB.get(path, 0) if facts.cluster == "" else 50
         if space.mib < needed:
             yield _refused(host, "host.disk-space", f"{space.mib} MiB are free on the file system of {path}",
                            f"{needed} MiB are needed: free some")
@@ -143,9 +142,9 @@ def resources(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
 
 def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     """Ports that ours need and others hold; and the API's, which a cluster keeps."""
-    if facts["api_port"] not in ("", str(cluster.api_port)):
+    if facts.api_port not in ("", str(cluster.api_port)):
         yield _refused(host, "host.api-port-changed",
-                       f"its API server listens on {facts['api_port']}, and the inventory says {cluster.api_port}",
+                       f"its API server listens on {facts.api_port}, and the inventory says {cluster.api_port}",
                        "a cluster that runs keeps the port: set cluster.endpoint.port back")
     needed: tuple[int, ...] = ()
     if host.is_etcd:
@@ -163,13 +162,13 @@ def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
 
 def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     """What another cluster left on a machine that has nothing of ours, and our programs would take for their own."""
-    if facts["cluster"]:
+    if facts.cluster:
         return
     hint = "is it a machine of another cluster? Undo that there, or move it away"
-    if host.is_etcd and facts["etcd"]:
+    if host.is_etcd and facts.etcd:
         yield _refused(host, "host.foreign-etcd", "/var/lib/etcd has the data of an etcd that is not ours",
                        f"{hint}: mv /var/lib/etcd /var/lib/etcd.old")
-    if host.is_node and facts["kubelet_client"]:
+    if host.is_node and facts.kubelet_client:
         # client-go prefers it to the certificate that the kubeconfig names (certificate_store.go).
         yield _refused(host, "host.foreign-kubelet", "/var/lib/kubelet has the certificate of a kubelet that is not ours",
                        f"{hint}: mv /var/lib/kubelet/pki /root")
@@ -180,18 +179,18 @@ RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, ke
 
 def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
     """What pods and their network ask of a machine, as the cluster is set up."""
-    kernel = tuple(int(word) for word in re.findall(r"\d+", facts["kernel"])[:2])
+    kernel = tuple(int(word) for word in re.findall(r"\d+", facts.kernel)[:2])
     if cluster.network.proxy_mode == "nftables" and kernel < NFTABLES_KERNEL:
         oldest = ".".join(map(str, NFTABLES_KERNEL))
-        yield _refused(host, "host.kernel", f"its kernel is {facts['kernel']}, and kube-proxy with nftables needs {oldest}",
+        yield _refused(host, "host.kernel", f"its kernel is {facts.kernel}, and kube-proxy with nftables needs {oldest}",
                        "cluster.network.proxy_mode: iptables, or a newer kernel")
-    release = tuple(int(word) for word in re.findall(r"\d+", facts["os_version"]))
-    if cluster.network.proxy_mode == "nftables" and release and release < NFTABLES_RELEASES.get(facts["os"], ()):
+    release = tuple(int(word) for word in re.findall(r"\d+", facts.os_version))
+    if cluster.network.proxy_mode == "nftables" and release and release < NFTABLES_RELEASES.get(facts.os, ()):
         yield _refused(host, "host.nftables-version",
-                       f"the nft of {facts['os']} {facts['os_version']} is older than 1.0.1, which "
+                       f"the nft of {facts.os} {facts.os_version} is older than 1.0.1, which "
                        "kube-proxy with nftables needs", "cluster.network.proxy_mode: iptables, or a newer release")
-    if facts.resolves_locally and not facts["resolved"] and "resolvConf" not in host.settings.kubelet.config:
-        servers = facts["nameservers"].strip()
+    if facts.resolves_locally and not facts.resolved and "resolvConf" not in host.settings.kubelet.config:
+        servers = facts.nameservers.strip()
         yield _refused(host, "host.resolv-conf",
                        f"its name servers ({servers}) answer on the machine alone, and pods cannot reach them",
                        "write a resolv.conf with the real ones, and name it in cluster.kubelet.config.resolvConf")
@@ -199,12 +198,14 @@ def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
 
 def duplicates(cluster: Cluster, fleet: Fleet) -> Iterator[Refused]:
     """Two machines that say the same of themselves: cloned, or one machine named twice."""
-    kinds = {"machine_id": "machine-id", "boot_id": "boot", "ssh_host_key": "SSH host key"}
-    for name, words in kinds.items():
+    kinds: Sequence[tuple[str, Callable[[Facts], str]]] = (
+        ("machine-id", lambda facts: facts.machine_id), ("boot", lambda facts: facts.boot_id),
+        ("SSH host key", lambda facts: facts.ssh_host_key))
+    for words, identity in kinds:
         owners: dict[str, list[str]] = defaultdict(list)
         for host in cluster.hosts:
-            if host.name in fleet and fleet[host.name][name]:
-                owners[fleet[host.name][name]].append(host.name)
+            if host.name in fleet and identity(fleet[host.name]):
+                owners[identity(fleet[host.name])].append(host.name)
         for names in owners.values():
             if len(names) > 1:
                 yield Refused(f"they have the same {words}", code="host.duplicate", where=" and ".join(names),
@@ -234,10 +235,10 @@ def _warnings(host: Host, facts: Facts) -> Iterator[str]:
         yield f"{host.name}: cgroup v1; the kubelet is told to accept it (failCgroupV1: false), a later Kubernetes will not"
     if not facts.lowers_oom_score:
         yield f"{host.name}: it cannot lower oom_score_adj (a container?); programs run without that protection"
-    if facts["selinux"] == "1":
+    if facts.selinux == "1":
         yield (f"{host.name}: SELinux is enforcing, for which clusterctl brings no policy; haproxy needs: "
                "setsebool -P haproxy_connect_any 1")
     if facts.swap_mib and host.is_node:
         yield f"{host.name}: swap is on ({facts.swap_mib} MiB); pods do not use it (NoSwap)"
-    if facts["resolv_conf"] == "missing":
+    if facts.resolv_conf == "missing":
         yield f"{host.name}: /etc/resolv.conf is missing; an empty one for pods is written to /etc/clusterctl/resolv.conf"

@@ -34,7 +34,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     cluster = session.cluster
     limited = bool(session.target.limit)
     wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
-    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name]["cluster"]]
+    born = [host for host in cluster.control_planes if host.name in facts and facts[host.name].cluster]
     if not born or not running.is_bootstrapped(facts):
         whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
         return ApiState(tuple(ObjectChange(item, "create") for item in whole))
@@ -70,7 +70,7 @@ def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Ob
         raise refuse(error, "the nodes that are kept out cannot be read") from None
     returned = sorted(names & {host.name for host in session.cluster.hosts})
     for name in returned:
-        if name in facts and facts[name]["cluster"]:
+        if name in facts and facts[name].cluster:
             raise Refused("it was removed while it could not be reached, and has come back as it was", where=name,
                           hint=f"clusterctl reset --limit {name}, then this again", code="node.removed-machine")
     return objects.removed_nodes(names - set(returned)) if returned else []
@@ -78,7 +78,7 @@ def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Ob
 
 def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
     # CoreDNS does not start with a forward to nobody.
-    forward = all(facts[host.name]["nameservers"] for host in session.cluster.nodes if host.name in facts)
+    forward = all(facts[host.name].nameservers for host in session.cluster.nodes if host.name in facts)
     found = [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
     return [*found, pruning.record(found)]
 

@@ -37,7 +37,7 @@ class Difference:
 
 def is_bootstrapped(fleet: Fleet) -> bool:
     """Return whether the cluster has been bootstrapped: some etcd member has served, also where its data is lost."""
-    return any(facts["etcd"] in ("formed", "lost") for facts in fleet.values())
+    return any(facts.etcd in ("formed", "lost") for facts in fleet.values())
 
 
 def versions_of(fleet: Fleet) -> dict[str, set[str]]:

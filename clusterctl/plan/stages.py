@@ -79,7 +79,7 @@ def wanted(
     return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
 
 
-MOST_NEEDING = Facts(values={"container": "none", "resolv_conf": "missing"})
+MOST_NEEDING = Facts(container="none", resolv_conf="missing")
 """A machine that needs every resource: its kernel is its own, and it has no /etc/resolv.conf."""
 
 
@@ -123,4 +123,4 @@ def context_of(session: Session, host: Host, facts: Mapping[str, Facts]) -> Cont
 
 def formed(facts: Mapping[str, Facts]) -> frozenset[str]:
     """The hosts whose etcd has served once."""
-    return frozenset(name for name, found in facts.items() if found["etcd"] == "formed")
+    return frozenset(name for name, found in facts.items() if found.etcd == "formed")

@@ -51,8 +51,8 @@ def test_forwarding_that_is_disabled_is_found_with_the_facts(hardened: Server, c
         with pytest.raises(Refused) as raised:
             look(connect(with_roles(hardened.host(), role)))
         assert raised.value.code == "ssh.forwarding-disabled" and "AllowTcpForwarding" in raised.value.hint
-    assert look(connect(hardened.host())).facts["kernel"], "nothing is reached through a worker"
-    assert look(connect(with_roles(hardened.host(), "etcd")), forwarding=False).facts["kernel"]
+    assert look(connect(hardened.host())).facts.kernel, "nothing is reached through a worker"
+    assert look(connect(with_roles(hardened.host(), "etcd")), forwarding=False).facts.kernel
 
 
 @pytest.mark.parametrize("hardened", ["AllowTcpForwarding local", "AllowTcpForwarding no"], indirect=True)

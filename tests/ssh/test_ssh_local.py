@@ -32,7 +32,7 @@ from clusterctl.inventory import load
 from clusterctl.ssh.transport import Transport
 from pathlib import Path
 found = look(Transport(load(Path(sys.argv[1])).hosts[0]))
-print(found.facts["hostname"], found.facts.arch, found.facts.memory_mib > 0)
+print(found.facts.hostname, found.facts.arch, found.facts.memory_mib > 0)
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,10 @@ from clusterctl.inventory import load
 from clusterctl.pki import Pki
 from clusterctl.plan import planner
 from clusterctl.plan.stages import possible_probes, stages, wanted
-from clusterctl.shell.facts import Facts
 
 FACTS = [
-    Facts(values={**facts.values, "arch": arch, "container": container, "resolv_conf": resolver})
-    for facts, arch in ((VM, "x86_64"), (CONTAINER, "aarch64")) for container in ("none", "lxc") for resolver in ("0", "missing")]
+    replace(facts, arch=arch, container=container, resolv_conf=resolver)
+    for facts, arch in ((VM, "amd64"), (CONTAINER, "arm64")) for container in ("none", "lxc") for resolver in ("0", "missing")]
 """What facts may say, as far as it matters to components."""
 
 
@@ -46,7 +46,7 @@ def test_one_round_trip_observes_whatever_the_facts_turn_out_to_require(inventor
     formations = (frozenset(), frozenset(members), frozenset(members[:1]), frozenset(members[1:]))
     for minor, formed, facts in itertools.product(SUPPORTED_MINORS, formations, FACTS):
         made = session(cluster.at(known_versions(f"{minor}.0")), images=images)
-        known = {host.name: Facts(values={**facts.values, "etcd": "formed" if host.name in formed else ""}) for host in cluster.hosts}
+        known = {host.name: replace(facts, etcd="formed" if host.name in formed else "") for host in cluster.hosts}
         for name, resources in wanted(made, stages(made.cluster, formed), made.chosen, known).items():
             needed = set(planner.probes(one for stage in resources.values() for one in stage))
             assert needed <= possible[name], (name, minor, facts, needed - possible[name])

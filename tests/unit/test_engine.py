@@ -120,7 +120,7 @@ def test_one_round_trip_has_facts_and_probes() -> None:
     machine.files = {FILES[0].path: FILES[0].content}
     engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
     found = engine.look([A], {"a": planner.probes(FILES)}).or_raise()["a"]
-    assert (found.facts["hostname"], machine.trips) == ("a", 1)
+    assert (found.facts.hostname, machine.trips) == ("a", 1)
     assert [one.path for one in FILES if one.diff(one.parse(found.seen)) is None] == [FILES[0].path]
 
 

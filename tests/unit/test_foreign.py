@@ -88,4 +88,4 @@ def test_a_firewall_must_accept_the_ports_of_the_roles(number: int, ports: set[s
 
 def test_records_of_one_kind_are_kept_in_order() -> None:
     found, _ = read_facts([["foreign", "cni", "/a b"], ["foreign", "link", "/c"], ["foreign", "cni", "/d"]], asked=0, answered=1)
-    assert found.foreign("cni") == ("/a b", "/d") and found.foreign("link") == ("/c",) and found.foreign("drop-in") == ()
+    assert found.foreign == {"cni": ("/a b", "/d"), "link": ("/c",)}

@@ -10,11 +10,11 @@ from test_os_update import cluster
 
 from clusterctl.errors import Stopped
 from clusterctl.health import gates
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import Facts, parse_facts
 from clusterctl.ssh.https import ApiError
 
-SERVES = Facts(values={"etcd": "formed", "running": "../kube-apiserver/1.36.4/kube-apiserver"})
-NOTHING_YET = Facts(values={"etcd": "", "running": ""})
+SERVES = parse_facts({"etcd": "formed", "running": "../kube-apiserver/1.36.4/kube-apiserver"})
+NOTHING_YET = parse_facts({"etcd": "", "running": ""})
 CLUSTER = cluster(3)
 STAGE: Any = SimpleNamespace(hosts=[SimpleNamespace(host=host, disruptive=True) for host in CLUSTER.control_planes])
 

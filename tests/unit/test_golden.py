@@ -20,14 +20,14 @@ from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File
 from clusterctl.shell import LOOKS
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import Facts, parse_facts
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
-VM = Facts(values={"arch": "x86_64", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "container": "none", "resolv_conf": "1", "nameservers": "10.0.0.2",
+VM = parse_facts({"arch": "x86_64", "cgroup": "cgroup2fs", "oom_score_adj": "lowers", "container": "none", "resolv_conf": "1", "nameservers": "10.0.0.2",
                    "MemTotal": "8131000 kB", "Cpus_allowed_list": "0-3"})
-CONTAINER = Facts(values={"arch": "x86_64", "cgroup": "tmpfs", "oom_score_adj": "fixed", "container": "systemd-nspawn", "resolv_conf": "missing",
+CONTAINER = parse_facts({"arch": "x86_64", "cgroup": "tmpfs", "oom_score_adj": "fixed", "container": "systemd-nspawn", "resolv_conf": "missing",
                           "MemTotal": "16301000 kB", "Cpus_allowed_list": "0-1"})
 
 CASES = [

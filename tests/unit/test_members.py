@@ -13,7 +13,7 @@ from clusterctl.errors import Refused
 from clusterctl.etcd import members
 from clusterctl.etcd.client import Etcd, Member, majority, read_members, refuse_removal
 from clusterctl.etcd.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, stray_members
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import parse_facts
 
 ENTRIES: list[Any] = [
     {"ID": "9372538179322589801", "name": "cp-1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"]},
@@ -145,7 +145,7 @@ UNSTARTED_B = state("b", error="has never started", started=False)
 ])
 def test_lost_data_of_etcd_is_refused(found: tuple[MemberState, ...] | None, states: dict[str, str], refused: str, verb: str) -> None:
     hosts = [host(name, ("worker",) if state == "node" else ("control_plane", "etcd")) for name, state in states.items()]
-    facts = {name: Facts(values={"etcd": "" if state == "node" else state, "served": "kubelet.service" if state == "node" else ""})
+    facts = {name: parse_facts({"etcd": "" if state == "node" else state, "served": "kubelet.service" if state == "node" else ""})
              for name, state in states.items()}
     if not refused:
         refuse_lost(hosts, facts, membership(*found) if found else None)

@@ -26,7 +26,7 @@ from clusterctl.plan.planner import wanted
 from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.shell import Observation
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import parse_facts
 
 INVENTORIES = Path(__file__).parent.parent.parent / "inventories"
 PKI = Pki.create()
@@ -53,7 +53,7 @@ def certificates() -> list[Certificate]:
     cluster = load(INVENTORIES / "external-etcd.yaml")
     found = []
     for host in cluster.hosts:
-        context = Context(cluster=cluster, host=host, facts=Facts(values={"arch": "x86_64"}), pki=PKI,
+        context = Context(cluster=cluster, host=host, facts=parse_facts({"arch": "x86_64"}), pki=PKI,
                           catalog=Anything())  # type: ignore[arg-type]
         for resources in wanted(stages(cluster), context).values():
             found += [resource for resource in resources if isinstance(resource, Certificate)]

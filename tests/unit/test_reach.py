@@ -11,11 +11,11 @@ from clusterctl.health import foreign, ports
 from clusterctl.health.ports import Answers, Pair
 from clusterctl.resources.firewall import RULES, SCRIPT, UNIT, Firewall
 from clusterctl.shell import Observation
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import parse_facts
 
 STAMPS = "/var/lib/clusterctl/stamps"
-NEW = Facts(values={"served": f"{STAMPS}/*.service"})
-SERVES = Facts(values={"served": " ".join(f"{STAMPS}/{name}.service" for name in ("etcd", "kube-apiserver", "kubelet"))})
+NEW = parse_facts({"served": f"{STAMPS}/*.service"})
+SERVES = parse_facts({"served": " ".join(f"{STAMPS}/{name}.service" for name in ("etcd", "kube-apiserver", "kubelet"))})
 
 
 def probed(planes: int, workers: int, *new: str, left_out: tuple[str, ...] = (), **settings: object) -> set[str]:
@@ -191,5 +191,5 @@ def test_changes_of_rules(resource: Firewall, active: str, force: str, lines: li
 ])
 def test_the_mode_decides_what_an_active_firewall_is(mode: str, found: str, expected: list[tuple[str, bool]]) -> None:
     one = cluster(1, 1, firewall=mode)
-    facts = Facts(values={"foreign_firewall": found})
+    facts = parse_facts({"foreign_firewall": found})
     assert [(finding.code, finding.fatal) for finding in foreign.find(one, one.hosts[1], facts)] == expected

@@ -6,7 +6,7 @@ import pytest
 
 from clusterctl.cluster.host_settings import KubeletSettings
 from clusterctl.components.reserves import reserved, reserved_mib, reserved_millicores
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import Facts, parse_facts
 
 
 @pytest.mark.parametrize(("memory", "mib"), [
@@ -37,8 +37,8 @@ def test_a_few_mib_more_or_less_change_nothing() -> None:
 def test_settings_replace_the_formula() -> None:
     assert reserved(KubeletSettings(reserves="none"), facts(4000, "0")) == {}
     assert reserved(KubeletSettings(reserves={"cpu": "1"}), facts(4000, "0")) == {"cpu": "1"}
-    assert reserved(KubeletSettings(), Facts(values={})) == {}
+    assert reserved(KubeletSettings(), parse_facts({})) == {}
 
 
 def facts(mib: int, cpus: str) -> Facts:
-    return Facts(values={"MemTotal": f"{mib * 1024} kB", "Cpus_allowed_list": cpus})
+    return parse_facts({"MemTotal": f"{mib * 1024} kB", "Cpus_allowed_list": cpus})

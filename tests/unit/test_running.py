@@ -19,7 +19,7 @@ from clusterctl.errors import Refused, Unreachable
 from clusterctl.health import ready
 from clusterctl.plan import running
 from clusterctl.shell import Observation
-from clusterctl.shell.facts import Facts
+from clusterctl.shell.facts import Facts, parse_facts
 
 ROLES = {"cp-1": {"control_plane", "etcd"}, "w-1": {"worker"}, "w-2": {"worker"}}
 
@@ -33,7 +33,7 @@ def cluster(kubernetes: str | None = None, **versions: str) -> Cluster:
 def facts(state: str = "", /, **products: str) -> Facts:
     """``state``: of etcd's data."""
     links = " ".join(f"/opt/clusterctl/{name.replace('_', '-')}/{version}/{name}" for name, version in products.items())
-    return Facts(values={"etcd": state, "running": links})
+    return parse_facts({"etcd": state, "running": links})
 
 
 def fleet(planes: str = "1.36.4", workers: str = "1.36.4", etcd: str = "3.6.14", **more: Any) -> dict[str, Facts]:

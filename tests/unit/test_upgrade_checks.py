@@ -18,7 +18,7 @@ from clusterctl.plan.planner import HostChanges, Plan, Stage, StagePlan
 from clusterctl.resources.base import Change
 from clusterctl.resources.binary import Binary
 from clusterctl.resources.file import File
-from clusterctl.shell.facts import Facts, Space
+from clusterctl.shell.facts import Facts, Space, parse_facts
 
 METRICS = '''# HELP apiserver_requested_deprecated_apis [STABLE] Gauge of deprecated APIs that have been requested.
 # TYPE apiserver_requested_deprecated_apis gauge
@@ -48,7 +48,7 @@ def cluster(**settings: Any) -> Cluster:
 
 
 def facts(mib: int | None = None, running: str = "") -> Facts:
-    return Facts(values={"running": running}, space={} if mib is None else {"/opt": Space(mib, None, True)})
+    return parse_facts({"running": running}, space={} if mib is None else {"/opt": Space(mib, None, True)})
 
 
 def staged(**sizes: list[int]) -> Plan:

@@ -176,7 +176,7 @@ def refuse_foreign(path: Path, known: Origin, adopt: str) -> None:
 def refuse_other_machines(session: Session, hosts: Sequence[Host]) -> None:
     """Raises Refused for machines of another cluster, Unreachable."""
     facts = session.engine.facts(hosts).or_raise()
-    others = [name for name, found in facts.items() if found["cluster"] and found["cluster"] != session.pki.identity]
+    others = [name for name, found in facts.items() if found.cluster and found.cluster != session.pki.identity]
     if session.pki_is_new or others:
         raise Refused("these machines belong to another cluster", where=", ".join(others or facts),
                       code="etcd.restore-foreign-host",

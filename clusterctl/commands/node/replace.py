@@ -64,16 +64,16 @@ def plan_replacement(session: Session, old: str, new: str | None) -> Replacement
     if name != old and not reached:
         confirm_dead(session, others, old)
     facts = session.engine.facts([hosts[name]]).or_raise()[name]
-    if facts["cluster"] not in ("", session.pki.identity):
+    if facts.cluster not in ("", session.pki.identity):
         raise Refused("it belongs to another cluster", where=name, code="host.other-cluster",
                       hint="reset it with the inventory and the keys of that one")
     if name == old:
         # A machine that is marked is the one that was begun before, unless etcd's data was lost under it.
-        lost = state is not None and state.member.started and hosts[old].is_etcd and facts["etcd"] in ("", "lost")
-        if lost and facts["etcd"] == "lost":
+        lost = state is not None and state.member.started and hosts[old].is_etcd and facts.etcd in ("", "lost")
+        if lost and facts.etcd == "lost":
             return Replacement(old=old, new=old, first=False, traces=False, rejoin=True)
-        return Replacement(old=old, new=old, first=False, traces=lost or (not facts["cluster"] and (state is not None or known)))
-    begun = bool(facts["cluster"])
+        return Replacement(old=old, new=old, first=False, traces=lost or (not facts.cluster and (state is not None or known)))
+    begun = bool(facts.cluster)
     return Replacement(old=old, new=name, first=reached and _serves(session, hosts[old], begun),
                        traces=state is not None or known, begun=begun)
 
@@ -103,7 +103,7 @@ def _serves(session: Session, host: Host, begun: bool) -> bool:
 
     ``begun``: the new one is in already, so that one that is bare has handed over, and was undone by a run that was killed then.
     """
-    mark = session.engine.facts([host]).or_raise()[host.name]["cluster"]
+    mark = session.engine.facts([host]).or_raise()[host.name].cluster
     return mark == session.pki.identity or (begun and not mark)
 
 
