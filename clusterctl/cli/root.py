@@ -29,7 +29,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell that the s
 
 
 def _version(wanted: bool) -> None:
-    from clusterctl.cli.day import version
+    from clusterctl.cli.version import version
 
     if wanted:
         version()
