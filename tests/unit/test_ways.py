@@ -120,6 +120,7 @@ def test_trust_takes_the_passphrase_and_leaves_no_secret(tmp_path: Path, monkeyp
     monkeypatch.setenv("CLUSTERCTL_KEY_PASSPHRASE", "hunter3")
     (tmp_path / "i.yaml").write_text("control_plane: {hosts: {a: {ansible_host: 192.0.2.1, ansible_ssh_common_args: -J b}}}")
     app = typer.Typer()
+    app.callback()(lambda: None)
     trust_verb.register(app)
     result = CliRunner().invoke(app, ["trust", "a", "-i", str(tmp_path / "i.yaml")])
     assert isinstance(result.exception, Unreachable) and "SSH authentication failed" in str(result.exception)
