@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,9 @@ def drive(call: Invocation, name: str, begin: Callable[[Session, Report], Operat
     from clusterctl.session.operator_lock import locked
 
     report = call.report()
-    with limited(report, name, timeout, summary), call.session(report) as session:
+    with limited(report, name, timeout, summary), call.session(report) as session, closing(report):
+        transports = session.engine.transports
+        report.bytes_sent = lambda: sum(transport.statistics.sent for transport in transports.values())
         consent.refuse_incomplete(session.cluster.name)
         operation = begin(session, report)
         with locked(session, name, dead=operation.dead, connect=operation.connect):
@@ -121,12 +123,11 @@ def as_stopped() -> Iterator[None]:
 
 def summarise(report: Report, session: Session, *, changed: bool, next_steps: Sequence[str]) -> None:
     """Report what changed where, what it cost and what to do next."""
-    statistics = [transport.statistics for transport in session.engine.transports.values()]
     with as_stopped() if changed else nullcontext():
         report.summary(
             changed=changed,
-            trips=sum(entry.trips for entry in statistics),
-            sent=sum(entry.sent for entry in statistics),
+            trips=sum(transport.statistics.trips for transport in session.engine.transports.values()),
+            sent=report.bytes_sent(),
             next_steps=next_steps if changed else [],
         )
 

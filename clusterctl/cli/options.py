@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -205,7 +206,13 @@ class Invocation(PasswordOptions, InventoryOptions):
         """Return a report for the output format."""
         from clusterctl.views.report import JsonReport, TextReport
 
-        return (JsonReport if self.output is Output.json else TextReport)(verbose=self.verbose)
+        if self.output is Output.json:
+            return JsonReport(verbose=self.verbose)
+        if sys.stdout.isatty() and not {"NO_COLOR", "CI"} & os.environ.keys() and os.environ.get("TERM") != "dumb":
+            from clusterctl.views.live import LiveReport
+
+            return LiveReport(verbose=self.verbose)
+        return TextReport(verbose=self.verbose)
 
     @contextmanager
     def session(self, report: Events) -> Iterator[Session]:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clusterctl.cluster.model import Host
@@ -31,7 +31,7 @@ SIGNS = {"create": "+", "update": "~", "remove": "-", "restart": "!", "start": "
 
 
 class Report(Events):
-    """Tells what happens. ``journal``, once there is one, gets the same events."""
+    """Reports events. ``journal``, once there is one, gets the same events; ``bytes_sent``: to all machines until now."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         self.verbose = verbose
@@ -39,10 +39,14 @@ class Report(Events):
         self.started = time.monotonic()
         self.done: dict[str, Counter[str]] = defaultdict(Counter)
         self.stages: list[tuple[str, float]] = []
+        self.bytes_sent: Callable[[], int] = lambda: 0
         self._told = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
         """One event, to whoever wants it."""
+
+    def close(self) -> None:
+        """End what is being drawn, before a question or an error."""
 
     def _tell(self, event: str, **fields: Any) -> None:
         if self.journal is not None:
