@@ -32,7 +32,7 @@ def write_parcel(source: Path, target: Path, programs: Mapping[str, str], *, arc
     """Write the programs of a verified artifact to ``target``, whole or not at all; returns their sums.
 
     ``programs``: what each is called in the archive -> on machines; an artifact that is no archive is its only program.
-    Raises IntegrityError where the archive does not hold them as plain files, and OSError.
+    Raises IntegrityError where the archive does not hold them as regular files, and OSError.
     """
     import zstandard
 

@@ -1,4 +1,4 @@
-"""Verified copies on this machine: from the cache, the mirror or upstream, whoever has the file first."""
+"""Verified copies on this machine: from the cache, the mirror or upstream, in this order."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _combined(artifact: Artifact, errors: Sequence[ClusterctlError]) -> Clusterc
     for error in errors:
         if isinstance(error, IntegrityError):
             return IntegrityError(reasons, where=artifact.path, hint=error.hint, code="artifact.mismatch")
-    return Unreachable(f"cannot be had: {reasons}", where=artifact.path, code="artifact.unavailable",
+    return Unreachable(f"not available: {reasons}", where=artifact.path, code="artifact.unavailable",
                        hint="check the network, or name a mirror that has it: cluster.artifacts.mirror")
 
 

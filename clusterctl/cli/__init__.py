@@ -27,7 +27,7 @@ class Interrupted(BaseException):
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        # Whoever asks a second time does not want to wait for what is being put away.
+        # A second interrupt does not wait for the cleanup.
         signal.signal(other, lambda *_: os._exit(Interrupted.exit_code))
     raise Interrupted(number)
 
@@ -73,7 +73,7 @@ def main() -> NoReturn:
         signal.signal(number, _interrupt)
     # Libraries that are being loaded make no garbage, and looking for some takes an eighth of a run that changes nothing.
     gc.set_threshold(100_000, 20, 20)
-    # Whoever has heard from a machine goes on at once, and not after 5 ms of loading something else.
+    # A thread that received an answer continues at once, not after 5 ms of imports in another thread.
     sys.setswitchinterval(0.001)
     _furnish()
     code = 0
@@ -107,7 +107,7 @@ def _wrong_usage(error: Exception) -> int | None:
 
 
 def _furnish() -> None:
-    """What libraries count on: open streams, whose numbers nothing else gets; a name of the user, who has a number at least."""
+    """Make sure that file descriptors 0 to 2 are open and USER is set: libraries assume both."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
@@ -118,7 +118,7 @@ def _furnish() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Threads that wait for machines are not waited for: all that they could lose is theirs to find again."""
+    """Exit without joining worker threads; the next run observes the hosts again."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -91,7 +91,7 @@ def up(
     etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,
     memory: Annotated[str, typer.Option(help="Of each machine, as 4G: a container's limit (by default none), "
                                              "a virtual machine's size (by default 2G).")] = "",
-    user: Annotated[str, typer.Option(help="Who the inventory logs in as: root, or admin, who uses sudo.")] = "root",
+    user: Annotated[str, typer.Option(help="User of the inventory: root, or admin with sudo.")] = "root",
     sudo_password: Annotated[bool, typer.Option("--sudo-password", help="sudo asks admin for a (generated) password.")] = False,
     inventory: Annotated[Path | None, typer.Option(help="Write the inventory to this file, too.")] = None,
     like: Annotated[Path | None, typer.Option(help="As many machines as this inventory has, and its settings.")] = None,

@@ -162,7 +162,7 @@ def replace(
     call: DrainInvocation,
     old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=words.hosts, help="The machine that goes, dead or alive.")],
     new: Annotated[str | None, typer.Argument(
-        metavar="[NEW]", autocompletion=words.hosts, help="Who comes; else a fresh machine of its name.")] = None,
+        metavar="[NEW]", autocompletion=words.hosts, help="The new host; by default a fresh machine of the same name.")] = None,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:

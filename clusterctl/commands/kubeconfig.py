@@ -19,7 +19,7 @@ from clusterctl.pki import CertificateSpec
 from clusterctl.session.session import Session
 
 PATIENCE = 5.0
-"""Seconds for whoever else writes the file."""
+"""Seconds that another writer of the file is waited for."""
 
 
 def users_own() -> Path:
@@ -80,7 +80,7 @@ def _writable(path: Path) -> Iterator[Path]:
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            raise InputError("is no plain file", where=str(path), hint="name a file", code="kubeconfig.not-a-file")
+            raise InputError("is not a regular file", where=str(path), hint="name a file", code="kubeconfig.not-a-file")
         yield target
     except OSError as error:
         raise InputError(f"cannot be used: {error.strerror}", where=str(path), code="kubeconfig.unusable",

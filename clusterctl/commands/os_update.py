@@ -144,7 +144,7 @@ def in_batches(machines: Iterable[MachinePlan], at_once: int) -> tuple[tuple[Mac
 
 
 def safety(cluster: Cluster, host: Host, at_once: int) -> str:
-    """Why nobody suffers when this machine goes away for a while, or who does."""
+    """Return why taking this host down is safe, or what it affects."""
     words = []
     if host.is_control_plane:
         others = len(cluster.control_planes) - 1

@@ -67,7 +67,7 @@ def write(path: Path, session: Session, wish: UpgradeRequest, found: UpgradePlan
 
 
 def _seal(content: Mapping[str, Any]) -> str:
-    """Over what people read as well as over what is compared: one must not say something else than the other."""
+    """Return a digest of the readable and of the compared part, so that they cannot diverge."""
     rest = {name: value for name, value in content.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -66,15 +66,15 @@ class Gates:
 
 
 class Engine:
-    """The one who talks to machines. ``forks``: how many at a time."""
+    """Runs programs on hosts and executes plans. ``forks``: the number of hosts at a time."""
 
     def __init__(self, transports: Mapping[str, Transport], *, forks: int, events: Events) -> None:
         self.transports = transports
         self.forks = forks
         self.events = events
         self.guard: Callable[[], None] = lambda: None
+        """Called before each batch and after each broken connection; raises where nothing more may be done."""
         self.retake: Callable[[Host], None] = lambda host: None
-        """Asked before each batch and after each broken connection; raises where nothing more may be done."""
 
     def look(self, hosts: Sequence[Host], probes: Probes = NOTHING, *, verify: bool = False) -> HostResults[Look]:
         """Observe hosts: their facts and ``probes``, in one round trip each. ``verify``: hash all installed programs."""

@@ -66,7 +66,7 @@ class Locked(ClusterctlError):
 
 
 class Unreachable(ClusterctlError):
-    """A machine cannot be reached, does not prove its identity, or does not let us in."""
+    """A machine cannot be reached, does not prove its identity, or refuses the login."""
 
     exit_code = 6
 

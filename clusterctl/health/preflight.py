@@ -1,4 +1,4 @@
-"""Whether the machines are fit: pure checks over all their facts, all findings told together."""
+"""Checks whether machines are fit: pure functions of their facts; all findings are reported together."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Versions = Mapping[str, tuple[str, str]]
 
 def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, plan: ApplyPlan,
            drains: Sequence[Drain], *, kubelets: bool = True) -> Iterator[Refused]:
-    """Everything that forbids the upgrade, told together. ``kubelets``: whether it comes to them."""
+    """Refuse an upgrade for all reasons together. ``kubelets``: whether kubelets are part of it."""
     await_begun(session, facts)
     yield from strangers(session.cluster, facts)
     yield from components(versions)

@@ -38,7 +38,7 @@ def read_settings(node: Node | None, findings: Diagnostics) -> Settings | None:
         refuse_sealed(node, findings)
         return None
     at_once = descend(node, ("max_unavailable",))[0]
-    if type(at_once.value) is int:  # A number or a part, and thus text; whoever means a number does not quote it.
+    if type(at_once.value) is int:  # A number or a percentage, and thus text; a number need not be quoted.
         at_once.value = str(at_once.value)
     return _read(Settings, node, findings)
 

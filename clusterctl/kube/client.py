@@ -105,7 +105,7 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
             for line in differences(value, found.get(key), f"{path}.{key}" if path else str(key))
         ]
     if isinstance(wanted, list):
-        # Who may do what is wanted whole; to other lists the API and others may add.
+        # RBAC lists are owned as a whole; to other lists the API server and other clients may add items.
         whole = bool(wanted) and path in ("rules", "subjects")
         if not isinstance(found, list) or len(found) < len(wanted) or (whole and len(found) > len(wanted)):
             return [path] if wanted or found else []

@@ -83,7 +83,7 @@ def uncordon(api: Api, name: str, *, ours: bool) -> bool:
 
 
 def recover(apis: Apis, note: Callable[[str], None], keep: Iterable[str] = ()) -> None:
-    """Let pods come again to nodes that a killed operation left cordoned: whoever holds the lock knows that it is dead.
+    """Uncordon nodes that a killed operation left cordoned: the holder of the lock knows that the operation is dead.
 
     ``keep``: nodes that stay cordoned. Raises Stopped.
     """

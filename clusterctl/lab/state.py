@@ -61,7 +61,7 @@ class LabSpec:
     base: str = BASES[0]
 
     def check(self) -> None:
-        """Raise :class:`InputError` if it cannot be had."""
+        """Raise InputError if it is not possible."""
         check_name(self.name)
         if self.control_planes < 1 or self.etcd < 0:
             raise InputError("a lab needs at least one control plane", where="--control-planes", code="lab.control-planes")

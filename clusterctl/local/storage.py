@@ -58,7 +58,7 @@ def whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not (path.is_file() or path.is_dir()):
         # Root would put a file in the place of /dev/null.
-        raise OSError(errno.EINVAL, "it is there, and no plain file", str(path))
+        raise OSError(errno.EINVAL, "it exists and is not a regular file", str(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:

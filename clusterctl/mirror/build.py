@@ -154,7 +154,7 @@ class Builder:
                        deadline=FETCH_DEADLINE, tick=self._tick)
         except Stopped as error:
             said = re.search(r'"Error": "(.*)"', error.message)
-            raise Stopped(f"the module {self.recipe.name} cannot be had: {said[1] if said else error.message}", where="mirror",
+            raise Stopped(f"the module {self.recipe.name} is not available: {said[1] if said else error.message}", where="mirror",
                           hint="choose another version of it, in the inventory: cluster.versions",
                           code="mirror.module-unavailable") from None
         found: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{"):])[0]

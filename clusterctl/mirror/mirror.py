@@ -129,7 +129,7 @@ class MirrorFill:
         self._publishing, self._interrupted = threading.Lock(), threading.Event()
 
     def download(self, work: Path) -> None:
-        """Get what upstream has, with our own pins or else the checksums that it publishes. What cannot be had is built later."""
+        """Download files from upstream, by built-in pins or its published checksums. Others are built later."""
         progress = Progress({output.label: float(output.weight) for _, output in self.missing}, self.say)
         for recipe, output in list(self.missing):
             host = (output.image.reference if output.image else output.path).split("/")[0]

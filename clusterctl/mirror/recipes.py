@@ -1,4 +1,4 @@
-"""How each product is built from its Go module where upstream's release cannot be had: one table a product.
+"""How each product is built from its Go module where upstream's release is not available: one table for each product.
 
 A weight is the seconds that the output took with an empty build cache on two cores.
 """
@@ -18,7 +18,7 @@ AGNHOST = "2.63.0"
 """The version of agnhost, the image that network checks use; it is built from the Kubernetes that follows."""
 AGNHOST_KUBERNETES = "1.36.4"
 FLANNEL_CNI_SOURCE = "0.9.1"
-"""The release of containernetworking/plugins that still had flannel's plugin, whose own module cannot be had."""
+"""The release of containernetworking/plugins that still had flannel's plugin, whose own module is not available."""
 
 PLUGINS = "github.com/containernetworking/plugins"
 CNI_STAMP = f"{PLUGINS}/pkg/utils/buildversion.BuildVersion"

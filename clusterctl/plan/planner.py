@@ -210,7 +210,7 @@ def _written(service: Service, known: Known, seen: Observation) -> Mapping[str, 
 
 
 def _matters(change: Change | None) -> bool:
-    """A mode or an owner that is put right is no reason to restart, nor a program that went missing under one that runs."""
+    """Mode and owner changes, and a reinstalled identical binary, do not restart the service."""
     if change is None or change.action != "update":
         return change is not None
     if change.fields == ("files",):

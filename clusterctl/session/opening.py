@@ -156,7 +156,7 @@ class Opening:
         pool.shutdown(wait=False)
 
     def adopt(self) -> Begun | None:
-        """The lock that is being taken; whoever adopts it releases it."""
+        """Return the lock that is being taken. The caller releases it."""
         begun, self._begun = self._begun, None
         return begun
 

@@ -40,7 +40,7 @@ ANSWER, POLL = 5.0, 0.002
 MOST_READS = 64
 """At once: a machine that prints without an end must not keep its reader from its deadline."""
 
-HELD_BY, SOMEBODY = "held by ", "somebody who comes or goes"
+HELD_BY, SOMEBODY = "held by ", "another operator (name not yet known)"
 
 LOCK_SCRIPT = (
     "umask 077; trap '' PIPE; f=/run/clusterctl.lock; exec 8>>$f || exit 76; IFS= read -r nonce && IFS= read -r who || exit 1; "
@@ -217,7 +217,7 @@ class OperatorLock:
                 except (Locked, Unreachable) as error:
                     why = f": {error.where}: {error.message}"
             if kept < self._needed:
-                # Who came and went meanwhile had a majority, and so a machine of those where our name would still stand.
+                # An operator that came and went meanwhile held a majority, and so a machine that would still record our name.
                 self.release()
                 raise Stopped(f"the cluster's lock was lost: {kept} machines kept it and {self._needed} are needed{why}",
                               hint="run the same command again to continue", code="lock.lost")

@@ -23,7 +23,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who listens on a port."""
+    """The process that listens on a port."""
 
     pid: str
     process: str

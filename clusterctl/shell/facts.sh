@@ -36,7 +36,7 @@ observe_facts() {
 	[ -z "$(etcd_data)" ] || fact etcd "$(etcd_data)"
 	take_line /sys/fs/selinux/enforce
 	fact selinux "$line"
-	# Who was here before us is of interest before our own programs run alone; which process holds a port is costly to find out.
+	# Other installations matter only before our own programs run; to find the process that holds a port is expensive.
 	[ -n "$cluster" ] || strangers
 	observe_foreign
 }
@@ -74,7 +74,7 @@ observe_running() {
 	unset IFS
 }
 
-# Who answers for names: /etc/resolv.conf, how many of its servers are of this machine alone, and all of them.
+# Name servers: /etc/resolv.conf, how many of its servers are of this machine alone, and all of them.
 resolver() {
 	local=0 servers=
 	if [ ! -e /etc/resolv.conf ]; then

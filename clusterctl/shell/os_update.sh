@@ -131,7 +131,7 @@ dnf_lines() {
 	awk '/^Obsoleting/ {exit} NF == 3 {sub(/\.[^.]*$/, "", $1); printf "%s\t\t%s\n", $1, $2}'
 }
 
-# Who says that a reboot is due; the kernels are compared by the controller.
+# Which program asks for a reboot; the kernels are compared by the controller.
 reboot_reasons() {
 	if [ -e "$reboot_required" ]; then
 		emit reboot "asked for by $(sort -u "$reboot_required.pkgs" 2>/dev/null | tr '\n' ' ' | grep . || echo "$reboot_required")"

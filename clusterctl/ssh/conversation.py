@@ -229,7 +229,7 @@ class Conversation:
                 hint="give a password (CLUSTERCTL_SUDO_PASSWORD or --ask-sudo-password) or allow sudo without one",
                 code="sudo.unusable")
         if code in (73, 74):
-            return Refused(f"a program finds no place in /var/lib/clusterctl: {text or f'exit code {code}'}", where=self._where,
+            return Refused(f"cannot write to /var/lib/clusterctl: {text or f'exit code {code}'}", where=self._where,
                            hint="is there space left, and may it be written?", code="program.no-space")
         return Unreachable(f"the program could not be started (exit code {code}): {text or 'no message'}", where=self._where,
                            hint=f"try: ssh -p {self.ssh.port} {self.ssh.user}@{self.ssh.address}", code="program.not-started")

@@ -127,7 +127,7 @@ def hops(jumps: str) -> list[Ssh]:
 
 
 def is_straight(ssh: Ssh) -> bool:
-    """Whether it is certain that nothing stands between us and a machine. Who is not sure has to read ssh_config as ssh does."""
+    """Return whether a machine is certainly reached directly; otherwise ssh_config has to be read."""
     return not ssh.local and not ssh.common_args and (ssh.network_namespace is not None or not any(
         _may_name_a_way(path) for path in ("~/.ssh/config", "/etc/ssh/ssh_config", "/etc/ssh/ssh_config.d/*.conf")))
 

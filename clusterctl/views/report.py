@@ -43,7 +43,7 @@ class Report(Events):
         self._told = 0.0
 
     def emit(self, event: str, **fields: Any) -> None:
-        """One event, to whoever wants it."""
+        """Show one event."""
 
     def close(self) -> None:
         """End what is being drawn, before a question or an error."""

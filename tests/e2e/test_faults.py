@@ -231,7 +231,7 @@ def test_no_source(bare: Cluster) -> None:
     hollow.mkdir()
     shutil.copy(default_mirror() / "catalog.json", hollow)
     with edited(bare, settings(artifacts={"mirror": str(hollow)})):
-        refused(bare, 6, "cannot be had", "cluster.artifacts.mirror", seconds=60, https_proxy=proxy, HTTPS_PROXY=proxy)
+        refused(bare, 6, "artifact.unavailable", "cluster.artifacts.mirror", seconds=60, https_proxy=proxy, HTTPS_PROXY=proxy)
 
 
 def test_two_operators(bare: Cluster) -> None:

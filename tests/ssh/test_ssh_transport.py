@@ -250,7 +250,7 @@ def test_a_killed_program_is_a_cut(connect: Connect) -> None:
 
 def test_no_place_for_the_program(another: Server, connect: Connect) -> None:
     (another.base / "state" / "clusterctl").write_text("a file in the way")
-    with pytest.raises(Refused, match="finds no place") as raised:
+    with pytest.raises(Refused, match="cannot write to /var/lib/clusterctl") as raised:
         steps(connect(another.host()), ("true",))
     assert "space" in raised.value.hint
 

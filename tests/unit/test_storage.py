@@ -242,6 +242,6 @@ def test_what_is_no_plain_file_stays(tmp_path: Path) -> None:
     """As root, a rename would put a file in the place of a device."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OSError, match="no plain file"):
+    with pytest.raises(OSError, match="not a regular file"):
         write_whole(pipe, b"x")
     assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]

@@ -53,7 +53,7 @@ class NodeRemoval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovePlan(OperationPlan):
-    """Who leaves, in order, and what that changes on the machines that stay and in the API."""
+    """The hosts that leave, in order, and the changes on the remaining machines and in the API."""
 
     departures: tuple[NodeRemoval, ...]
     rest: ApplyPlan

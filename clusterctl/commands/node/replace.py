@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """Who gives way to whom. ``first``: the new one joins before the old one, which is well, leaves.
+    """The host that leaves and its successor. ``first``: the new one joins before the old one, which is well, leaves.
 
     ``traces``: whether anything of the old one is left in etcd or in the API. ``begun``: whether the new one, of another name, is
     in the cluster already, or on its way into it. ``rejoin``: only the data of its etcd member is gone; the machine stays a node.
