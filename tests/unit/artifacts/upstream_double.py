@@ -185,8 +185,9 @@ class Upstream:
             found = blobs.get(index if match[3] == tag else match[3]) if match and match[1] == name else None
             if found is not None and match[2] == "blobs":  # type: ignore[index]
                 return serve(handler, found)
-            if found is not None and "index" in handler.headers.get("Accept", ""):
-                return serve(handler, found, json.loads(found)["mediaType"])
+            accepted = handler.headers.get("Accept", "*/*")
+            if found is not None and ((media_type := json.loads(found)["mediaType"]) in accepted or "*/*" in accepted):
+                return serve(handler, found, media_type)
         return reply(handler, 404, b"{}")
 
     def _tunnels(self, proxy: socket.socket) -> None:
