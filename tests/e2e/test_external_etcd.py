@@ -33,11 +33,6 @@ def test_all_of_it(cluster: Cluster) -> None:
     checks.placed_by_resources(cluster)
 
 
-def test_metrics_and_autoscaling(cluster: Cluster) -> None:
-    checks.metrics(cluster)
-    checks.autoscaled(cluster)
-
-
 def test_etcd_machines_run_etcd_alone(cluster: Cluster) -> None:
     for name in ("etcd-1", "etcd-2", "etcd-3"):
         running = cluster.on(name, "systemctl list-units --plain --no-legend --state=running 'etcd*' 'kube*' 'containerd*'")
@@ -78,13 +73,6 @@ def test_a_worker_more(cluster: Cluster) -> None:
     checks.nodes_ready(cluster)
     assert len(cluster.json("get", "nodes")["items"]) == len(before) + 1
     assert not cluster.apply()["changed"]
-
-
-def test_a_killed_machine(cluster: Cluster) -> None:
-    """With the worker that came there is another place for its pods."""
-    checks.load_image(cluster)
-    checks.killed_machine(cluster)
-    checks.nothing_to_do(cluster)
 
 
 def test_every_certificate_has_ended(cluster: Cluster) -> None:

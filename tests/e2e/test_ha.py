@@ -31,11 +31,6 @@ def test_all_of_it(cluster: Cluster) -> None:
     checks.placed_by_resources(cluster)
 
 
-def test_metrics_and_autoscaling(cluster: Cluster) -> None:
-    checks.metrics(cluster)
-    checks.autoscaled(cluster)
-
-
 def test_a_killed_machine(cluster: Cluster) -> None:
     checks.killed_machine(cluster)
     checks.nothing_to_do(cluster)

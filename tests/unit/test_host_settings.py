@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from test_golden import ROOT, VM, Pins, nothing
 from test_planner import look_at
 
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context
+from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import load
 from clusterctl.pki import Pki
 from clusterctl.plan import planner
@@ -34,6 +36,15 @@ def cluster_with(tmp_path: Path, **files: str) -> Cluster:
     for name, content in files.items():
         (tmp_path / "host_vars" / f"{name.replace('_', '-')}.yaml").write_text(content)
     return load(tmp_path / "ha.yaml")
+
+
+def refusal(tmp_path: Path, content: str) -> InputError:
+    """Return the first error of a host's settings, which must name their line."""
+    with pytest.raises((InputError, Problems)) as caught:
+        cluster_with(tmp_path, w_1=f"cluster:\n  {content}\n")
+    error = caught.value.errors[0] if isinstance(caught.value, Problems) else caught.value
+    assert isinstance(error, InputError) and "/host_vars/w-1.yaml:2:" in error.where
+    return error
 
 
 def wanted(cluster: Cluster) -> Wanted:
