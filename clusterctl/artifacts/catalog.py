@@ -73,7 +73,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One pinned file. ``path`` is upstream's; ``members`` what is wanted of an archive."""
+    """One pinned file. ``path`` is upstream's; ``members`` the files that are taken out of an archive."""
 
     product: str
     version: str

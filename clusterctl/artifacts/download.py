@@ -75,7 +75,7 @@ def answers(host: str, seconds: float = 3.0) -> bool:
 
 def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotThere, Interrupted."""
-    # A byte now and then, of the headers even, keeps a socket from its time-out: nobody waits for such a thread.
+    # A trickle of bytes, even of headers, keeps a socket from its timeout: such a thread is not awaited.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
     try:
         return pool.submit(_read_small, url, limit, patience, headers).result(patience.small)

@@ -41,7 +41,7 @@ def write_archive(path: Path, members: Mapping[str, Path]) -> None:
     folders = sorted({name.rsplit("/", 1)[0] for name in members if "/" in name and not name.startswith("./")})
     if any(name.startswith("./") for name in members):
         folders.insert(0, ".")
-    # The header of what is compressed tells neither name nor time.
+    # The header of the compressed data has neither name nor time.
     with (path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
           tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar):
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Where the cache and the mirror lie where nobody says otherwise."""
+"""Default folders of the cache and of the mirror."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def _silent(path: str, done: int, total: int | None) -> None:
-    """Progress that nobody looks at."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
     try:
         errors = [error for error in pool.map(attempt, wanted.values()) if error is not None]
     finally:
-        # After an interrupt nobody waits for downloads: what is half there is resumed.
+        # After an interrupt downloads are not awaited: the next run resumes them.
         pool.shutdown(wait=False, cancel_futures=True)
     raise_all(sorted(errors, key=lambda error: -error.exit_code))
 

@@ -180,7 +180,7 @@ def _summary_file(path: Path | None, report: Report, operation: str) -> Iterator
         try:
             tell(_failure(error))
         except Stopped as other:
-            # Why the run ended matters more than that nobody can read it in a file.
+            # The cause of the failure matters more than the missing summary file.
             with suppress(OSError):
                 report.warn(str(other))
         raise

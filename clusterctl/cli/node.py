@@ -141,7 +141,7 @@ def remove(
 
 
 def _refuse_edit(opened: Session, names: Sequence[str]) -> None:
-    """What cannot be edited is told before a machine is touched. Raises Refused."""
+    """Refuse an inventory that cannot be edited, before a machine is touched. Raises Refused."""
     from clusterctl.inventory.edit import without_host
 
     for name in names:

@@ -48,7 +48,7 @@ OutputOption = Annotated[Output, typer.Option("-o", "--output", help="Print text
 
 
 def _folder(text: str) -> Path:
-    """What was said to ``--state``; no name is not the folder that somebody stands in. Raises InputError."""
+    """Return the folder of ``--state``; an empty name is not the current folder. Raises InputError."""
     if not text:
         raise InputError("names no folder", where="--state", code="cli.no-state-folder",
                          hint="leave it out for .clusterctl/NAME beside the inventory")

@@ -1,4 +1,4 @@
-"""What is wanted: the cluster and its hosts, frozen. What machines say of themselves is in ``facts``."""
+"""Desired state: the cluster and its hosts, frozen. Observed state of machines is in ``shell/facts.py``."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class Settings(HostSettings):
 
 
 class Cluster(Model):
-    """What is wanted, whole."""
+    """The whole desired state."""
 
     hosts: tuple[Host, ...]
     versions: Versions

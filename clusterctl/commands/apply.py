@@ -45,7 +45,7 @@ class ApplyPlan(planner.OperationPlan):
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Facts] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """What changes within a resource, by (host, id), where somebody asked for it."""
+    """Differences within resources, by (host, id), for ``--diff``."""
     strays: tuple[MemberState, ...] = ()
     """etcd members of no machine, which are taken out first."""
     later: tuple[Object, ...] = ()
@@ -156,7 +156,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
         seen = session.engine.observe(hosts, resources, looks=looks, verify=verify).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
     if isinstance(membership, Refused):
-        # Nobody serves who could be interrupted, and none is well again before a majority is.
+        # No member serves that could be interrupted, and none becomes healthy before a majority is.
         order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]
     machines = planner.make(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
@@ -178,7 +178,7 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
 
 
 def _look_at_etcd(session: Session, facts: Mapping[str, Facts]) -> Membership | Refused | None:
-    """Its members; why nobody knows them; None where there are none yet or nobody wants to know."""
+    """Return its members, or why they cannot be read; None where there are none yet or no etcd host is chosen."""
     if not any(host.is_etcd for host in session.chosen):
         return None
     hosts = [host for host in session.cluster.etcd_members if host.name in formed(facts)]

@@ -1,4 +1,4 @@
-"""Carries an os-update out: gates, drains, updates, at most one reboot of each machine, and the way back."""
+"""Executes an os-update: gates, drains, updates, at most one reboot of each machine, and the uncordon."""
 
 from __future__ import annotations
 

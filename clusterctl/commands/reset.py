@@ -26,7 +26,7 @@ WORKER = "a worker: control planes and etcd stay; what a controller runs here st
 @dataclass(frozen=True)
 class ResetPlan(OperationPlan):
     """What reset will do. ``clean``: machines that have nothing of ours; ``nodes``: Node objects that go;
-    ``safe``: by host, why nobody else is harmed."""
+    ``safe``: by host, why no other host is affected."""
 
     machines: Plan
     clean: tuple[str, ...] = ()
@@ -206,7 +206,7 @@ def next_steps(session: Session) -> list[str]:
 
 
 def undo(session: Session, host: Host) -> None:
-    """Take away everything of ours from one host, whatever its role; nothing where it is clean. Nobody is asked.
+    """Remove everything of clusterctl from one host, whatever its role; nothing where it is clean. No confirmation.
 
     The cluster must not need it any more, and its Node object is the caller's. Raises Unreachable, Refused, Stopped.
     """

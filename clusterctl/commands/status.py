@@ -1,4 +1,4 @@
-"""``status``: how the cluster is, machine by machine. Reads alone; unreachable machines are told and do not stop it."""
+"""``status``: the state of the cluster, machine by machine. Read-only; unreachable machines are reported and do not stop it."""
 
 from __future__ import annotations
 

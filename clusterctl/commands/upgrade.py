@@ -115,7 +115,7 @@ class UpgradePlan(OperationPlan):
 
 
 def _short(value: object) -> str:
-    """So much of a digest that two values which differ are told apart."""
+    """As much of a digest as tells different values apart."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -220,7 +220,7 @@ def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, k
 
 
 class Upgrade(Apply):
-    """Carries an UpgradePlan out. ``say`` tells people how it goes."""
+    """Executes an UpgradePlan. ``say`` prints progress."""
 
     def __init__(self, session: Session, plan: UpgradePlan, wish: UpgradeRequest, say: Callable[[str], None]) -> None:
         machines = plan.plan.machines

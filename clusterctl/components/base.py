@@ -1,4 +1,4 @@
-"""What a component is: a pure function from what is wanted and what a machine is to resources."""
+"""Components: pure functions from the desired cluster and the facts of a machine to resources."""
 
 from __future__ import annotations
 

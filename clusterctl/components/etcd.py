@@ -109,7 +109,7 @@ def _others(context: Context) -> tuple[str, ...]:
 
 
 def _entrance(context: Context) -> list[Resource]:
-    """How this member comes in: with all the others at the birth of the cluster, or as a learner of one that runs."""
+    """Return how this member joins: with all others when the cluster is bootstrapped, or as a learner of a running cluster."""
     host = context.host
     if context.etcd_formed and host.name not in context.etcd_formed:
         return [EtcdLearner(name=host.name, peer_url=peer_url(host), endpoints=_others(context), token=context.pki.identity)]
@@ -123,7 +123,7 @@ def _entrance(context: Context) -> list[Resource]:
 
 
 def _vote(context: Context) -> list[Resource]:
-    """Promotion concerns only a member that came in as a learner, which the birth of a cluster has none of."""
+    """Return the promotion of a member that joined as a learner; a cluster that is bootstrapped has none."""
     others = _others(context)
     joining = context.host.name not in context.etcd_formed
     return [EtcdVoter(name=context.host.name, endpoints=others, joining=joining)] if others else []

@@ -110,7 +110,7 @@ def _metrics_spec(cluster: Cluster) -> CertificateSpec:
 
 
 def completed(cluster: Cluster, pki: Pki, item: Object, found: Object | None) -> Object:
-    """An object with all that is wanted of it: what is there of a certificate that holds stays, else a new one is made."""
+    """Return the complete desired object: a valid certificate that exists is kept, otherwise a new one is issued."""
     if item is not METRICS_SECRET:
         return item
     if found is not None and _holds(cluster, pki, found):

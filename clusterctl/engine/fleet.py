@@ -55,5 +55,5 @@ def each(hosts: Iterable[Host], work: Callable[[Host], Result], *, limit: int) -
     try:
         return collect({host.name: pool.submit(work, host) for host in hosts})
     finally:
-        # After an interrupt nobody waits for those that are at work.
+        # After an interrupt running calls are not awaited.
         pool.shutdown(wait=False, cancel_futures=True)

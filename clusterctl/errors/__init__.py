@@ -60,7 +60,7 @@ class Stopped(ClusterctlError):
 
 
 class Locked(ClusterctlError):
-    """Somebody else is operating on this cluster."""
+    """Another operator holds the lock of this cluster."""
 
     exit_code = 5
 

@@ -123,7 +123,7 @@ class Etcd:
         self._ask("maintenance/transfer-leadership", {"targetID": member})
 
     def defragment(self, timeout: float = 120.0) -> None:
-        """Give free space back to the file system; the member serves nobody meanwhile. Raises ApiError."""
+        """Give free space back to the file system; the member serves no requests meanwhile. Raises ApiError."""
         self._ask("maintenance/defragment", {}, timeout=timeout)
 
     def alarms(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Ansible's inventories, turned into a ``Cluster``. Everything wrong with one is told at once."""
+"""Ansible's inventories, read into a ``Cluster``. All errors of an inventory are reported together."""
 
 from __future__ import annotations
 

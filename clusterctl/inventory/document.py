@@ -1,4 +1,4 @@
-"""YAML with positions: a restricted reading of a file that nobody trusts.
+"""YAML with positions: a restricted reading of an untrusted file.
 
 PyYAML's own loading is not used, for its habits: the last of two equal keys wins, ``1.30`` becomes 1.3, ``0644`` 420,
 ``22:30`` 1350 and ``no`` False, aliases multiply and deep nesting ends the interpreter. Its parser's events are.
@@ -329,7 +329,7 @@ class _Builder:
 
 
 def _resolve(text: str) -> tuple[Scalar, bool]:
-    """What a plain scalar is to YAML 1.1, and whether it is one of the odd readings that nobody means."""
+    """Return the YAML 1.1 type of a plain scalar, and whether it is a surprising one (octal, sexagesimal, yes and no)."""
     tag = _implicit_tag(text)
     if tag == "null":
         return None, False

@@ -62,7 +62,7 @@ SECRETS = frozenset({
 SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass",
                   "ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
 
-# Variables that Ansible knows and that mean nothing here: accepted, told by `clusterctl inventory`.
+# Variables that Ansible knows and that mean nothing here: accepted, listed by `clusterctl inventory`.
 ANSIBLE_IGNORED = frozenset({
     "ansible_async_dir", "ansible_become_exe", "ansible_become_flags", "ansible_become_plugin", "ansible_check_mode",
     "ansible_command_timeout", "ansible_connect_timeout", "ansible_control_path", "ansible_control_path_dir", "ansible_diff_mode",

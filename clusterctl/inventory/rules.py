@@ -41,7 +41,7 @@ def even_members(count: int) -> tuple[str, str]:
 
 
 def role_counts(cluster: Cluster) -> Iterator[RuleViolation]:
-    """Somebody must be the control plane, and etcd's members are few."""
+    """Require a control plane, and at most six etcd members."""
     if not cluster.control_planes:
         yield RuleViolation((), "no host is in the group control_plane", "put 1, 3 or 5 machines in it",
                             "inventory.no-control-plane")

@@ -150,7 +150,7 @@ def _run_command(command: str, what: str, cwd: Path | None = None) -> bytes:
 
 
 def _prompt(what: str, variable: str) -> str:
-    """Ask on the terminal, and only there: elsewhere the answer would be seen. Raises EOFError where nobody answers."""
+    """Ask on the terminal, and only there: elsewhere the answer would be visible. Raises EOFError without an answer."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)

@@ -138,7 +138,7 @@ def _first_line(error: ValueError) -> str:
 
 
 def plain(node: Node, findings: Diagnostics) -> object:
-    """The values without their positions; what nobody means is refused on the way."""
+    """Return the values without their positions; surprising YAML 1.1 readings are refused."""
     if isinstance(node.value, dict):
         return {key: plain(item, findings) for key, item in node.value.items()}
     if isinstance(node.value, list):
@@ -175,7 +175,7 @@ def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings
     kind, loc = entry["type"], entry["loc"]
     node, steps = descend(root, loc)
     if node.odd or node.sealed:
-        return  # told already
+        return  # reported already
     if kind == "extra_forbidden":
         known = _fields(model, steps[:-1])
         message = f"unknown key{did_you_mean(str(steps[-1]), known)}" + (f"; known are {', '.join(known)}" if known else "")

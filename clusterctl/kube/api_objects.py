@@ -58,7 +58,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
 
 
 def removed_names(api: Api) -> frozenset[str]:
-    """Nodes that were removed while nobody could reach them, and are kept out since. Raises ApiError."""
+    """Return nodes that were removed while they were unreachable, and must not rejoin. Raises ApiError."""
     return objects.removed_names(api.get(objects.removed_nodes(())[0]))
 
 
@@ -77,7 +77,7 @@ def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Ob
 
 
 def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
-    # CoreDNS does not start with a forward to nobody.
+    # CoreDNS does not start with an empty forward.
     forward = all(facts[host.name].nameservers for host in session.cluster.nodes if host.name in facts)
     found = [*objects.bindings(session.cluster), *objects.addons(session.cluster, session.pki, forward=forward)]
     return [*found, pruning.record(found)]

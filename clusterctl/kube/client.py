@@ -51,7 +51,7 @@ PLURALS: Mapping[tuple[str, str], tuple[str, bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class ObjectChange:
-    """One object of the API that differs from what is wanted. ``fields``: the paths that differ, none for a new one."""
+    """One object of the API that differs from its desired state. ``fields``: the paths that differ, none for a new one."""
 
     wanted: Object
     action: str
@@ -198,16 +198,16 @@ class Api:
         return found
 
     def compare(self, wanted: Iterable[Object], completed: Callable[[Object, Object | None], Object]) -> list[ObjectChange]:
-        """What must be done so that these objects are as wanted; ``completed(wanted, found)``: one with all that is wanted."""
+        """Return the changes that make these objects as desired; ``completed(wanted, found)``: the complete desired object."""
         items, unknown = self._known(wanted)
         changes = [ObjectChange(item, "create", later=True) for item in unknown]
         pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="api")
         try:
             listed = dict(pair for pairs in pool.map(self._listed, self._collections(items)) for pair in pairs)
-            # What somebody took the label from, and what has none of ours, is asked for by its name.
+            # Objects without our label are read by name.
             there = list(pool.map(lambda item: listed.get(self.path(item)) or self.get(item), items))
         finally:
-            # After an interrupt nobody waits for answers that may never come.
+            # After an interrupt answers are not awaited.
             pool.shutdown(wait=False, cancel_futures=True)
         for wanted_item, found in zip(items, there, strict=True):
             item = completed(wanted_item, found)

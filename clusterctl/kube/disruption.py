@@ -66,7 +66,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """What draining one node would do. ``by_hand``: somebody cordoned it before us, and it stays so afterwards."""
+    """What draining one node would do. ``by_hand``: it was cordoned by an operator before, and stays so afterwards."""
 
     node: str
     pods: tuple[Pod, ...]

@@ -109,7 +109,7 @@ class _Waiting:
 
 @dataclass
 class Eviction:
-    """Empties one node. ``note`` is told what happens."""
+    """Empties one node. ``note`` receives a line for each step."""
 
     apis: Apis
     node: str
@@ -227,7 +227,7 @@ def give_back(apis: Apis, node: str, *, ours: bool = False) -> None:
 
 
 def waiting_texts(drains: Iterable[Drain]) -> list[str]:
-    """What would block, told beforehand."""
+    """Return what would block a drain, before it begins."""
     return [
         f"{drain.node}: pod {pod.id} could not be evicted now: PodDisruptionBudget {', '.join(pod.budgets)} allows no disruption"
         for drain in drains

@@ -27,7 +27,7 @@ REBOOT_SECONDS = 60
 
 
 def silent(message: str) -> None:
-    """Progress for nobody."""
+    """Discard progress."""
 
 
 class Lab:

@@ -24,7 +24,7 @@ def namespace_of(lab: str, machine: str | None = None) -> str:
 
 
 def namespaces_of(lab: str) -> list[str]:
-    """The namespaces of a lab that exist now; names of labs have no hyphen, so that these are nobody else's."""
+    """Return the existing namespaces of a lab; names of labs have no hyphen, so that no other lab's match."""
     own = namespace_of(lab)
     if not NAMESPACES.is_dir():
         return []

@@ -13,7 +13,7 @@ from clusterctl.cluster.model import Versions
 from clusterctl.mirror.image import ImageSpec
 
 MIRRORED = ("1.36.4", "1.37.2", "1.35.8")
-"""The versions of Kubernetes that a mirror holds where nobody says otherwise, in the order that they are got in."""
+"""The versions of Kubernetes that a mirror holds by default, in the order of downloads."""
 AGNHOST = "2.63.0"
 """The version of agnhost, the image that network checks use; it is built from the Kubernetes that follows."""
 AGNHOST_KUBERNETES = "1.36.4"

@@ -1,4 +1,4 @@
-"""From what is wanted and what was seen to a plan: the object that is printed, compared and carried out."""
+"""From desired and observed state to a plan: the object that is printed, compared and executed."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def restarts(changes: Iterable[Change]) -> tuple[str, ...]:
 
 
 def stamp(service: Service, known: Known) -> str:
-    """The digest of all inputs of a service, as they will be. Raises KeyError for an input that nobody declared before it."""
+    """Return the digest of all inputs of a service, as they will be. Raises KeyError for an undeclared input."""
     digest = hashlib.sha256(repr((service.unit, service.ready)).encode())
     for name in service.inputs:
         state, change, resource = known[name]

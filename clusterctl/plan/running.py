@@ -1,4 +1,4 @@
-"""Which versions run, and what that means for what is wanted. Those of a cluster that runs change by an upgrade alone."""
+"""Running versions, and the desired versions that follow from them: only an upgrade changes those of a running cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Fleet = Mapping[str, Facts]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A product that a machine runs in another version than is wanted."""
+    """A product that a machine runs in another version than the desired one."""
 
     host: str
     product: str
@@ -58,7 +58,7 @@ def pinned(cluster: Cluster) -> dict[str, str]:
 
 
 def pin_running(cluster: Cluster, fleet: Fleet) -> Cluster:
-    """The cluster with the versions that it runs wherever the inventory names none; one that is not born yet, as it is.
+    """Return the cluster with its running versions where the inventory names none; one that is not bootstrapped is unchanged.
 
     A newer clusterctl with newer defaults thus changes nothing by itself. Raises Refused for a version it does not know.
     """
@@ -84,7 +84,7 @@ def versions_for(kubernetes: str, overrides: Mapping[str, str]) -> Versions:
 
 
 def skewed(cluster: Cluster, fleet: Fleet) -> list[Difference]:
-    """Where a machine of the cluster runs another version than is wanted."""
+    """Return the products that machines run in another version than the desired one."""
     wanted = cluster.versions.model_dump()
     return [
         Difference(host=host.name, product=product, running=version, wanted=str(wanted[PRODUCTS[product]]))

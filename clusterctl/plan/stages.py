@@ -1,4 +1,4 @@
-"""What is wanted of which machine: the stages of ``apply``, and the resources that their components have on each host."""
+"""Desired state of machines: the stages of ``apply``, and the resources of their components on each host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resource is: something wanted on one machine, that can be looked at, compared and put right. No I/O here."""
+"""Resources: desired state of one kind on one machine, with how to observe, compare and apply it. No I/O here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Resource(ABC):
         """The calls that carry a change out."""
 
     def paths(self) -> Sequence[str]:
-        """The files that a change touches: copied before something that runs is interrupted, to find the way back."""
+        """The files that a change touches: copied before a running service is interrupted, for a rollback."""
         return ()
 
     def payload(self, change: Change) -> Mapping[str, Blob]:

@@ -66,7 +66,7 @@ class FirewallBaseline(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftovers(Resource):
-    """One kind of what is left of clusterctl. Nothing of it is wanted. ``pods``: the pod network, whose routes are ours."""
+    """One kind of leftovers of clusterctl, which reset removes. ``pods``: the pod network, whose routes are ours."""
 
     kind: str
     pods: str

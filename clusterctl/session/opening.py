@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Begun:
-    """A lock that is being taken while nobody waits for it yet. ``local``: this machine's own part of it."""
+    """A lock that is being taken in the background. ``local``: the part of it on this computer."""
 
     local: ExitStack
     lock: OperatorLock
@@ -161,8 +161,8 @@ class Opening:
         return begun
 
     def close(self) -> None:
-        """End what is open, and release a lock that nobody adopted."""
-        # A thread that nobody waits for may be making one still.
+        """Close connections, and release a lock that was not adopted."""
+        # A thread that is not joined may be opening one still.
         while self.apis:
             self.apis.popitem()[1].close()
         if begun := self.adopt():

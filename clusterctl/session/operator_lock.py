@@ -32,7 +32,7 @@ SILENCE, MARGIN = 20, 3.0
 """Seconds without a word after which a machine lets go; we count it as lost so many seconds before."""
 
 PATIENCE, NAMELESS, PAUSE = 25.0, 2.0, 0.5
-"""Seconds: for a machine that has not heard yet that its holder is dead, for a holder without a name, between two attempts."""
+"""Seconds: for a machine that has not noticed yet that its holder is dead, for a holder without a name, between two attempts."""
 
 ANSWER, POLL = 5.0, 0.002
 """Seconds: that a machine may take to answer when the lock is checked, and between two looks at what has come."""
@@ -160,7 +160,7 @@ class OperatorLock:
         if len(self._counted & self._holds.keys()) < self._needed:
             raise self._no_majority({name: error for name, error in errors.items() if name in self._counted})
         if self._ended.is_set():
-            # Nobody waits for it any more.
+            # It is not awaited any more.
             self.release()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
@@ -178,7 +178,7 @@ class OperatorLock:
             hint=f"bring {first} back; where it is dead: clusterctl node remove {first} --offline, or node replace {first}")
 
     def retake(self, host: Host) -> None:
-        """Hold it again on a control plane that this operation rebooted. Raises Locked where somebody else came in between.
+        """Hold it again on a control plane that this operation rebooted. Raises Locked where another operator took it meanwhile.
 
         A machine that did not hold it stays without.
         """
@@ -260,7 +260,7 @@ def _dead(holder: str) -> bool:
 
 
 def _insist(transport: Transport, who: str) -> tuple[HeldLock, bool]:
-    """Hold one machine; whether nobody did since we did. Waits for what a dead process of ours holds, and for a holder's name."""
+    """Hold one machine; return whether no other holder came in between. Waits for a dead process, and for a holder's name."""
     begun = time.monotonic()
     while True:
         try:
@@ -273,7 +273,7 @@ def _insist(transport: Transport, who: str) -> tuple[HeldLock, bool]:
 
 
 def _hold(transport: Transport, who: str) -> tuple[HeldLock, bool]:
-    """Hold one machine; whether nobody did since we did. Raises Locked, Unreachable."""
+    """Hold one machine; return whether no other holder came in between. Raises Locked, Unreachable."""
     started, nonce = _clock(), secrets.token_hex(8)
     held = transport.hold(LOCK_SCRIPT, f"{nonce}\n{who}\n")
     answers = Answers(held.channel, nonce)

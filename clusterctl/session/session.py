@@ -141,7 +141,7 @@ class Session:
 
     def close(self) -> None:
         self.opening.close()
-        # A thread that nobody waits for may be making one still.
+        # A thread that is not joined may be opening one still.
         while self._etcds:
             self._etcds.popitem()[1].close()
         for transport in self.engine.transports.values():
@@ -151,7 +151,7 @@ class Session:
 
 @contextlib.contextmanager
 def session(options: Options, events: Events, opening: Opening | None = None) -> Iterator[Session]:
-    """Load everything that a verb needs. Raises InputError; nothing is written, and nobody contacted but by ``opening``."""
+    """Load everything that a verb needs. Raises InputError; nothing is written, hosts are contacted by ``opening`` alone."""
     from clusterctl.artifacts.store import open_catalog
 
     way = opening or Opening(options)

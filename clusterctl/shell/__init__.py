@@ -234,7 +234,7 @@ class Observation:
 
 
 ODD = "not one word"
-"""Where a link points that nobody of us made: to what has tabs or line ends in it."""
+"""The target of a link that is not ours, where it contains tabs or line ends."""
 
 
 def _named(word: str) -> tuple[str, Sequence[str]]:

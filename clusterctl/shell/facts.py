@@ -1,4 +1,4 @@
-"""What one machine said about itself. Never what is wanted of it."""
+"""Facts: what a machine reports about itself, never its desired state."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Https:
         return context
 
     def _connection(self, timeout: float) -> HTTPSConnection:
-        """One that nobody uses; a new one where there is none that the other side has left open."""
+        """Return an idle connection that the server has not closed, or a new one."""
         with contextlib.suppress(IndexError):
             while True:
                 connection = self._idle.pop()

@@ -291,7 +291,7 @@ class Transport:
             raise self._no_session() from None
 
     def close(self) -> None:
-        # A thread that nobody waits for may be making one still.
+        # A thread that is not joined may be opening one still.
         while self._forwards:
             self._forwards.popitem()[1].close()
         self._drop()

@@ -82,7 +82,7 @@ class Report(Events):
         self._tell("note", text=text)
 
     def fetched(self, path: str, done: int, total: int | None) -> None:
-        """A download's progress, told every other second and when it is done."""
+        """Report the progress of a download, every two seconds and at its end."""
         now = time.monotonic()
         if done == total or now - self._told > 2:
             self._told = now

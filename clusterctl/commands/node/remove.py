@@ -1,4 +1,4 @@
-"""``node remove``: machines leave a cluster that lives on. The cluster without them is what is wanted; the rest follows."""
+"""``node remove``: machines leave a running cluster. The desired state is the cluster without them."""
 
 from __future__ import annotations
 

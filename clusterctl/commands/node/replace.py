@@ -79,7 +79,7 @@ def plan_replacement(session: Session, old: str, new: str | None) -> Replacement
 
 
 def confirm_dead(session: Session, others: Sequence[Host], name: str) -> None:
-    """Until nothing is heard of a machine that SSH does not reach: that alone is no death. Raises Refused where it lives on."""
+    """Wait until a machine that SSH does not reach is silent in etcd and the API, too. Raises Refused where it is alive."""
 
     def heard() -> str:
         state = members.look(session, others).of(name)
