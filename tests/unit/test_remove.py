@@ -16,6 +16,7 @@ from clusterctl.errors import Refused
 from clusterctl.etcd import members
 from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.local.storage import StateFolder
+from clusterctl.shell.facts import Facts
 
 
 def toward(target: Target, state: StateFolder) -> Any:
@@ -69,7 +70,7 @@ def test_it_is_written_down_before_anything_is_done(session: Any, monkeypatch: p
 
 
 def test_replace_knows_a_typing_error_too(session: Any) -> None:
-    session.engine = SimpleNamespace(facts=lambda hosts: SimpleNamespace(or_raise=lambda: {"cp-2": {"cluster": "id", "etcd": "formed"}}))
+    session.engine = SimpleNamespace(facts=lambda hosts: SimpleNamespace(or_raise=lambda: {"cp-2": Facts(cluster="id", etcd="formed")}))
     session.pki = SimpleNamespace(identity="id")
     with pytest.raises(Refused, match="neither the inventory nor the cluster has it"):
         replace.plan_replacement(session, "w-8", "cp-2")

@@ -11,6 +11,7 @@ from test_os_update import cluster
 from clusterctl.commands.node import remove, replace
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd import members
+from clusterctl.shell.facts import Facts
 
 OURS = "identity"
 
@@ -20,7 +21,7 @@ def decide(monkeypatch: pytest.MonkeyPatch, *, old: str | None, new: str, known:
     """``old``, ``new``: the marks on the machines; None: it cannot be reached. ``lives``: what of the old one does, node or etcd."""
     node = {"status": {"conditions": [{"type": "Ready", "status": "True" if lives == "node" else "Unknown"}]}}
     marks = {"cp-1": old, "cp-3": new}
-    answer = lambda hosts: SimpleNamespace(or_raise=lambda: {host.name: {"cluster": marks[host.name], "etcd": ""} for host in hosts})  # noqa: E731
+    answer = lambda hosts: SimpleNamespace(or_raise=lambda: {host.name: Facts(cluster=marks[host.name]) for host in hosts})  # noqa: E731
     session: Any = SimpleNamespace(
         cluster=cluster(3), pki=SimpleNamespace(identity=OURS), engine=SimpleNamespace(facts=answer),
         ready_api=lambda: SimpleNamespace(nodes=lambda: {"cp-1": node} if known else {}))
