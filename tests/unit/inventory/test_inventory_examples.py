@@ -108,6 +108,6 @@ def test_two_hundred_hosts_are_quick(tmp_path: Path) -> None:
         "control_plane": {"hosts": {"cp-1": {"ansible_host": "192.0.2.1"}}}, "workers": {"hosts": hosts},
     }}}))
     load(path)
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(load(path).hosts) == 201
-    assert time.perf_counter() - begin < 0.3
+    assert time.process_time() - begin < 0.3
