@@ -13,7 +13,7 @@ from shell_box import SHELLS
 
 from clusterctl.shell import LOOKS, PRELUDE, UNDOING, Script, facts, functions
 
-ADDED = sorted({path.stem for path in (Path(facts.__file__).parent / "shell").glob("*.sh")} - {*PRELUDE, *UNDOING})
+ADDED = sorted({path.stem for path in Path(facts.__file__).parent.glob("*.sh")} - {*PRELUDE, *UNDOING})
 """The files of functions that only some programs have."""
 
 
