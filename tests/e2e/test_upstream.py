@@ -17,7 +17,7 @@ from pathlib import Path
 import checks
 import pytest
 import yaml
-from cluster import Cluster
+from cluster import Cluster, until
 
 from clusterctl.artifacts.catalog import PATHS, image_path
 from clusterctl.artifacts.places import default_mirror, own_architecture
@@ -135,7 +135,8 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)
-    bare.cli("status")  # CoreDNS answers: containerd got it and the pause image from the registry.
+    # CoreDNS answers: containerd got it and the pause image from the registry.
+    until(lambda: run(bare, upstream, program, "status"), "status well", 60)
     assert {"registry.k8s.io/v2/pause", "registry.k8s.io/v2/coredns/coredns"} <= {
         asked.split(" ")[1].partition("/manifests/")[0] for asked in upstream.asked}
     assert upstream.newest in run(bare, upstream, program, "upgrade", "plan"), "what upstream has released since"
