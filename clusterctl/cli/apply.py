@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterctl.cli.driver import Operation, SummaryOption, TimeLimitOption, drive
-from clusterctl.cli.options import Invocation, LimitOption, LockedOption, YesOption, verb
+from clusterctl.cli.options import CHANGES, Invocation, LimitOption, LockedOption, YesOption, verb
 from clusterctl.cli.prompts import Consent
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
-CHANGES = 10
 VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every installed program; do not trust the stat cache.")]
 DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from clusterctl.views.report import Report
 
 
+CHANGES = 10
+"""The exit code of a plan with changes, with ``--exit-code``."""
+
+
 class Output(StrEnum):
     """How an answer is printed."""
 

@@ -13,6 +13,7 @@ import typer
 from clusterctl.cli import words
 from clusterctl.cli.driver import Operation, SummaryOption, TimeLimitOption, drive
 from clusterctl.cli.options import (
+    CHANGES,
     ComponentOption,
     DrainInvocation,
     LimitOption,
@@ -98,7 +99,7 @@ def plan(
             plan_file.write(out, opened, wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")
     if exit_code and found:
-        raise typer.Exit(10)
+        raise typer.Exit(CHANGES)
 
 
 @verb

@@ -250,7 +250,7 @@ def test_exit_code_of_plan(cluster: Cluster) -> None:
 
 
 def test_a_run_without_changes_takes_one_round_trip_per_host(cluster: Cluster, tmp_path: Path) -> None:
-    """Whoever ran before, and from wherever."""
+    """Whichever verb ran before, and from whichever computer."""
     for more in ({}, {"CLUSTERCTL_CACHE": str(tmp_path)}):
         summary = cluster.apply(**more)
         assert not summary["changed"] and summary["trips"] == 2

@@ -26,10 +26,10 @@ LAYERS = (
     {"__main__"},
 )
 """From the lowest up: folders, and modules that are lower or higher than the rest of their folder. What is pure is low; what needs a
-session is high. Within a layer everybody may use the others, as long as nobody uses itself in a circle."""
+session is high. Modules of one layer may import each other, without import cycles."""
 
 APART = {"lab", "mirror"}
-"""Imported by their verbs and by the tests alone: whoever reads how a cluster is made need not read them."""
+"""Folders that only their verbs and the tests import: no other module depends on them."""
 
 OWNERS = {
     "paramiko": {"ssh"}, "fabric": {"ssh"}, "kubernetes": {"kube"}, "cryptography": {"pki", "lab"}, "nacl": {"pki"}, "rich": {"views", "cli"},
