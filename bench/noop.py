@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from clusterctl.engine.engine import Events
+from clusterctl.engine.events import Events
 from clusterctl.lab import Lab
 from clusterctl.plan.stages import possible_probes
 from clusterctl.session.session import Options, session

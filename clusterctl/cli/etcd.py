@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 @verb
 def members(call: Invocation) -> None:
     """Show etcd's members. Exits with 3 where one is not well."""
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
     from clusterctl.etcd import members as operation
     from clusterctl.inventory.show import table
 
@@ -91,7 +91,7 @@ def list_saved(call: InventoryOptions, output: OutputOption = Output.text, state
     """Show the snapshots that are kept. No machine is contacted."""
     from dataclasses import asdict
 
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
     from clusterctl.etcd import snapshot as operation
     from clusterctl.session.session import session
 

@@ -28,7 +28,7 @@ def execute(
 ) -> None:
     """Run a command on machines as root. Exits with the highest of their exit codes."""
     from clusterctl.commands import execute as operation
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
     from clusterctl.errors import InputError
     from clusterctl.inventory.patterns import select
 

@@ -31,7 +31,7 @@ def kubeconfig(
     import yaml
 
     from clusterctl.commands import kubeconfig as operation
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
     from clusterctl.session.session import session
 
     with session(call.local(state), Events()) as opened:

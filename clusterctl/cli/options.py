@@ -26,7 +26,7 @@ from clusterctl.inventory.vault import Passwords
 
 if TYPE_CHECKING:
     from clusterctl.cli.waiting import Announcement
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
     from clusterctl.inventory.secrets import Secret
     from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.opening import Opening, Options
@@ -208,7 +208,8 @@ class Invocation(PasswordOptions, InventoryOptions):
 
     def report(self) -> Report:
         """Return a report for the output format."""
-        from clusterctl.views.report import JsonReport, TextReport
+        from clusterctl.views.report import JsonReport
+        from clusterctl.views.text import TextReport
 
         if self.output is Output.json:
             return JsonReport(verbose=self.verbose)

@@ -29,7 +29,7 @@ class Reboot(StrEnum):
 
 RebootOption = Annotated[Reboot, typer.Option("--reboot", help="auto: where an update or the machine asks for it.")]
 RebootTimeoutOption = Annotated[
-    float, typer.Option("--reboot-timeout", metavar="SECONDS", min=30, max=7200, help="How long a machine may take to come back.")
+    float, typer.Option("--reboot-timeout", metavar="SECONDS", min=1, max=7200, help="How long a machine may take to come back.")
 ]
 
 

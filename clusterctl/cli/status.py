@@ -39,7 +39,7 @@ def status(
     """Show how the cluster is. Exits with 3 where something is not well."""
     call.connect()
     from clusterctl.commands.status import status as look
-    from clusterctl.engine.engine import Events
+    from clusterctl.engine.events import Events
 
     with call.session(Events()) as opened:
         found = look(opened)

@@ -23,9 +23,10 @@ from clusterctl.health import reachability
 from clusterctl.health.gates import ClusterGates
 from clusterctl.health.ports import Pair
 from clusterctl.health.ready import wait_nodes
+from clusterctl.health.wait import wait_for
 from clusterctl.inventory.rules import even_members
 from clusterctl.kube import api_objects, api_write
-from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange, object_id, wait_for
+from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange, object_id
 from clusterctl.plan import planner, running
 from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
 from clusterctl.plan.stages import foreign_pins, formed, possible_probes, stages, wanted
@@ -322,7 +323,7 @@ class Apply:
                     raise Stopped(str(error), where="labels and taints of nodes", code="api.write-failed",
                                   hint="run the same command again") from None
                 return str(error)
-            return "True"
+            return ""
 
         if self.session.cluster.nodes:
             wait_for(patch, what="labels and taints of nodes", deadline=30)

@@ -12,10 +12,13 @@ from clusterctl.commands.os_packages import Machine, boot_program, download_prog
 from clusterctl.commands.os_update import IF_REQUIRED, OPERATION, YES, MachinePlan, UpdatePlan
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import BOOT_SECONDS
+from clusterctl.engine.events import Acted
 from clusterctl.engine.patience import PAUSE, insist
 from clusterctl.errors import ClusterctlError, Stopped, Unreachable
+from clusterctl.health import checks
+from clusterctl.health.wait import wait_for
 from clusterctl.kube import drain
-from clusterctl.kube.client import ApiError, Object, node_ready, wait_for
+from clusterctl.kube.client import ApiError
 from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.session.session import Session
 
@@ -41,41 +44,6 @@ def await_rebooting(session: Session, note: Callable[[str], None], deadline: flo
     forks = session.options.forks
     fleet.each(hosts, lambda host: insist(session, host, boot_program, deadline=deadline), limit=forks).or_raise()
     return frozenset(host.name for host in hosts)
-
-
-def other_members(session: Session, host: Host) -> str:
-    """``True`` where every etcd member but this machine's answers and every other API server is ready; or which does not."""
-    late = [f"etcd on {other.name}: {state}" for other in session.cluster.etcd_members
-            if other.name != host.name and (state := etcd_state(session, other)) != "True"]
-    late += [f"the API server on {other.name}: {state}" for other in session.cluster.control_planes
-             if other.name != host.name and (state := api_state(session, other)) != "True"]
-    return "; ".join(late) or "True"
-
-
-def etcd_state(session: Session, host: Host) -> str:
-    """``True`` where a member serves a read that a majority agrees to, or why not."""
-    try:
-        session.etcd(host).answers()
-    except (ApiError, Unreachable) as error:
-        return str(error).partition("\n")[0]
-    return "True"
-
-
-def api_state(session: Session, host: Host) -> str:
-    """``True`` where this machine's API server is ready, or why not."""
-    try:
-        return "True" if session.api(host).ready() else "is not ready"
-    except Unreachable as error:
-        return error.message
-
-
-def node_state(node: Object | None, boot_id: str) -> str:
-    """``True`` where a node is Ready in this boot of its machine: what it said before a reboot does not count."""
-    state = node_ready(node)
-    if node is None or state != "True":
-        return state
-    said = node["status"].get("nodeInfo", {}).get("bootID", "")
-    return "True" if said == boot_id else f"is Ready as of boot {said}, and the machine is in boot {boot_id}"
 
 
 class OsUpdateRun:
@@ -104,10 +72,8 @@ class OsUpdateRun:
             drain.recover(self.session.ready_api, self.note, keep=self.plan.resumed)
         for batch in self.plan.batches:
             self.session.engine.guard()
-            started = time.monotonic()
-            events.stage_started(OPERATION, [part.host.name for part in batch])
-            self._together([part.host for part in batch], lambda host: self._machine(parts[host.name]))
-            events.stage_ended(OPERATION, time.monotonic() - started)
+            with events.stage(OPERATION, [part.host.name for part in batch]):
+                self._together([part.host for part in batch], lambda host: self._machine(parts[host.name]))
         self._end()
 
     def _together(self, hosts: list[Host], work: Callable[[Host], object]) -> None:
@@ -143,12 +109,12 @@ class OsUpdateRun:
     def _gate(self, part: MachinePlan) -> None:
         if part.alone:
             what = f"the other members, before {part.host.name} is touched"
-            wait_for(lambda: other_members(self.session, part.host), what=what, deadline=GATE_SECONDS)
+            wait_for(lambda: checks.others(self.session, part.host), what=what, deadline=GATE_SECONDS)
 
     def _update(self, part: MachinePlan) -> Machine:
         host, started = part.host, time.monotonic()
         records = insist(self.session, host, update_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
-        self.session.engine.events.acted(host.name, "update", len(part.machine.updates))
+        self.session.engine.events.emit(Acted(host.name, "update", len(part.machine.updates)))
         self.note(f"{host.name}: {len(part.machine.updates)} packages updated in {time.monotonic() - started:.0f} s")
         return read_machine(records)
 
@@ -179,7 +145,7 @@ class OsUpdateRun:
         self._away(host, False)
         if host.is_control_plane:
             self.session.engine.retake(host)
-        self.session.engine.events.acted(host.name, "reboot")
+        self.session.engine.events.emit(Acted(host.name, "reboot"))
         self.note(f"{host.name}: is back after {time.monotonic() - started:.0f} s")
         return boot_id
 
@@ -200,9 +166,9 @@ class OsUpdateRun:
         units = ("await_units", f"{ready:.0f}")
         insist(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=ready + 30)
         if host.is_etcd:
-            wait_for(lambda: etcd_state(self.session, host), what=f"etcd on {host.name}", deadline=ready)
+            checks.await_passing(self.session, "etcd", [host], deadline=ready)
         if host.is_control_plane:
-            wait_for(lambda: api_state(self.session, host), what=f"the API server on {host.name}", deadline=ready)
+            checks.await_passing(self.session, "the API", [host], deadline=ready)
         if host.is_node:
             wait_for(lambda: self._give_back(host, boot_id), what=f"node {host.name} Ready", deadline=ready)
         self.note(f"{host.name}: serves again")
@@ -210,12 +176,12 @@ class OsUpdateRun:
     def _give_back(self, host: Host, boot_id: str) -> str:
         try:
             api = self.session.ready_api(deadline=10)
-            state = node_state(api.nodes().get(host.name), boot_id)
-            if state == "True":
+            wrong = checks.node(api.nodes().get(host.name), boot_id)
+            if not wrong:
                 drain.uncordon(api, host.name, ours=True)
         except (ApiError, Stopped) as error:
             return str(error).partition("\n")[0]
-        return state
+        return wrong
 
     def _end(self) -> None:
         """Remove all markers. One says that all has ended until the others are gone: a kill in between begins nothing anew."""

@@ -13,14 +13,16 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.os_packages import Machine, look_program, read_machine
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import BOOT_SECONDS
+from clusterctl.engine.events import Looked
 from clusterctl.engine.patience import insist
 from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import drain
-from clusterctl.kube.client import ApiError, Object, refuse
+from clusterctl.kube.client import Object
 from clusterctl.kube.disruption import Drain, DrainPolicy, Unavailable
 from clusterctl.plan.planner import OperationPlan
 from clusterctl.plan.stages import max_unavailable
 from clusterctl.session.session import Session
+from clusterctl.ssh.https import or_refused
 
 OPERATION = "os-update"
 LOOK_SECONDS = 600.0
@@ -174,21 +176,19 @@ def look(session: Session, *, mode: str, at_once: Unavailable | None, policy: Dr
     machines = fleet.each(hosts, lambda host: _look(session, host, host.name in patient), limit=session.options.forks).or_raise()
     refuse_unfit(machines, session.pki.identity)
     api = session.ready_api()
-    try:
+    with or_refused("the cluster's nodes and pods cannot be read"):
         nodes = api.nodes()
         made = make_plan(session.cluster, hosts, machines, nodes, mode=mode, at_once=max_unavailable(session.cluster, at_once))
         drained = [part.host.name for part in made.machines if part.disrupted and part.host.is_node]
         drains = {found.node: found for found in drain.look(api, drained, policy)}
         budgets = api.look("/apis/policy/v1/poddisruptionbudgets")["items"]
-    except ApiError as error:
-        raise refuse(error, "the cluster's nodes and pods cannot be read") from None
     return with_drains(made, drains, drain.hopeless(drains.values(), budgets))
 
 
 def _look(session: Session, host: Host, patient: bool) -> Machine:
     deadline, started = BOOT_SECONDS if patient else 0, time.monotonic()
     records = insist(session, host, lambda: look_program(refresh=True), deadline=deadline, silence=LOOK_SECONDS)
-    session.engine.events.looked(host, "packages", time.monotonic() - started)
+    session.engine.events.emit(Looked(host.name, "packages", time.monotonic() - started))
     return read_machine(records)
 
 

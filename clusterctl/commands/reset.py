@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,12 +9,12 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import Gates
 from clusterctl.errors import Refused, Stopped, raise_all
-from clusterctl.kube.client import ApiError, refuse
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OperationPlan, Plan, Stage
 from clusterctl.resources.footprint import KINDS, Leftovers
 from clusterctl.session.session import Session, refuse_without_keys
 from clusterctl.shell import Observation
+from clusterctl.ssh.https import or_refused, or_stopped
 
 RESET = Stage(name="reset", components=())
 
@@ -155,10 +154,8 @@ def _nodes(session: Session, staying: Sequence[Host], hosts: Sequence[Host]) -> 
     if api is None:
         names = " ".join(host.name for host in hosts)
         return (), [f"no API server answers: Node objects stay; later: kubectl delete node {names}"]
-    try:
+    with or_refused("the API's nodes cannot be read"):
         known = api.nodes()
-    except ApiError as error:
-        raise refuse(error, "the API's nodes cannot be read") from None
     return tuple(host.name for host in hosts if host.name in known), []
 
 
@@ -175,22 +172,18 @@ class Reset:
             self._delete_nodes()
 
     def _delete_nodes(self) -> None:
-        started = time.monotonic()
-        events = self.session.engine.events
-        events.stage_started("nodes", self.plan.nodes)
         staying = survivors(self.session.cluster, self.session.chosen)
         api = self.session.any_api(host for host in staying if host.is_control_plane)
         hint = "run the same command again to continue"
         if api is None:
             raise Stopped("no API server answers any more", where=f"Node {', '.join(self.plan.nodes)}", code="api.unreachable",
                           hint=hint)
-        for name in self.plan.nodes:
-            try:
-                api.delete_node(name)
-            except ApiError as error:
-                raise Stopped(str(error), where=f"Node {name}", hint=hint, code="node.not-deleted") from None
-            events.note(f"remove Node {name}")
-        events.stage_ended("nodes", time.monotonic() - started)
+        events = self.session.engine.events
+        with events.stage("nodes", self.plan.nodes):
+            for name in self.plan.nodes:
+                with or_stopped("", where=f"Node {name}", code="node.not-deleted", hint=hint):
+                    api.delete_node(name)
+                events.note(f"remove Node {name}")
 
 
 def next_steps(session: Session) -> list[str]:

@@ -9,7 +9,7 @@ from clusterctl.cluster.model import Host
 from clusterctl.errors import ClusterctlError, Refused
 from clusterctl.etcd import members
 from clusterctl.health import api_health
-from clusterctl.kube.client import ApiError, Object, cordoned_for, node_ready
+from clusterctl.kube.client import ApiError, Object, cordoned_for, node_problem
 from clusterctl.plan import planner, running
 from clusterctl.plan.stages import formed, possible_probes, stages, wanted
 from clusterctl.resources.base import Resource
@@ -155,9 +155,9 @@ def _nodes(session: Session, among: Sequence[Host]) -> tuple[dict[str, Object], 
 
 
 def _state(node: Object) -> str:
-    ready = node_ready(node)
+    problem = node_problem(node)
     cordoned = ", cordoned" if node["spec"].get("unschedulable") else ""
-    return ("Ready" if ready == "True" else f"NotReady: {ready}") + cordoned
+    return (f"NotReady: {problem}" if problem else "Ready") + cordoned
 
 
 def _unreachable(host: Host, error: ClusterctlError, nodes: Mapping[str, str]) -> HostStatus:

@@ -30,7 +30,7 @@ from clusterctl.etcd import snapshot
 from clusterctl.health import upgrade_checks
 from clusterctl.health.ready import wait_nodes
 from clusterctl.kube import drain
-from clusterctl.kube.client import ApiError, Object, ObjectChange
+from clusterctl.kube.client import Object, ObjectChange
 from clusterctl.kube.disruption import Drain, DrainPolicy, Unavailable
 from clusterctl.plan import running
 from clusterctl.plan.planner import OneByOne, OperationPlan, Parallel, Plan, Rolling, Stage, StagePlan
@@ -38,6 +38,7 @@ from clusterctl.plan.stages import max_unavailable
 from clusterctl.resources.base import Change
 from clusterctl.session.session import Session
 from clusterctl.shell.facts import Facts
+from clusterctl.ssh.https import or_refused, or_stopped
 
 OPERATION = "upgrade"
 PAUSES = ("staging", "etcd", "control-plane")
@@ -209,10 +210,8 @@ def _drains(session: Session, plan: Plan, policy: DrainPolicy) -> tuple[Drain, .
     names = disrupted(plan)
     if not names:
         return ()
-    try:
+    with or_refused("the API cannot be asked for pods"):
         return drain.look(session.ready_api(), names, policy)
-    except ApiError as error:
-        raise Refused(f"the API cannot be asked for pods: {error}", hint="clusterctl status", code="api.request-failed") from None
 
 
 def _check(session: Session, facts: Mapping[str, Facts], made: UpgradePlan, *, kubelets: bool) -> None:
@@ -276,11 +275,8 @@ class Upgrade(Apply):
         self.serving.after_control_plane(stage, batch)
         wanted = f"v{self.session.cluster.versions.kubernetes}"
         for host in batch:
-            try:
+            with or_stopped("its API server does not say its version", where=host.name, code="api.no-version"):
                 found = self.session.api(host).look("/version")["gitVersion"]
-            except ApiError as error:
-                raise Stopped(f"its API server does not say its version: {error}", where=host.name,
-                              hint="run the same command again to continue", code="api.no-version") from None
             if found != wanted:
                 raise Stopped(f"its API server is {found} and not {wanted}", where=host.name, code="upgrade.version-unexpected",
                               hint="clusterctl status")

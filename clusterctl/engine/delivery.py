@@ -16,6 +16,7 @@ from clusterctl.artifacts.store import prefetch
 from clusterctl.cluster.model import Host
 from clusterctl.components.access import proxy_environment
 from clusterctl.engine import fleet
+from clusterctl.engine.events import Downloaded
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Stopped, Unreachable
 from clusterctl.plan.planner import HostChanges, Plan, StagePlan
 from clusterctl.resources.base import Resource
@@ -166,7 +167,7 @@ class Delivery:
             if file is None:
                 continue
             if kind == "arriving":
-                events.fetched(f"{host.name}: {file.artifact.path}", int(words[1]), file.artifact.size or None)
+                events.emit(Downloaded(f"{host.name}: {file.artifact.path}", int(words[1]), file.artifact.size or None))
             elif kind == "brought":
                 found.brought[file.artifact.sha256] = file.name
             elif kind == "altered":

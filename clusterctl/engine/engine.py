@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from clusterctl.cluster.model import Host
 from clusterctl.engine import fleet
+from clusterctl.engine.events import Changed, Events, Failed, Looked
 from clusterctl.engine.fleet import HostResults
 from clusterctl.engine.observe import Look, look
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
@@ -23,20 +24,6 @@ from clusterctl.ssh.transport import ConnectionLost, Transport
 RECONNECTS = 3
 BOOT_SECONDS = 180.0
 """How long a machine that went away may take to come back, in seconds."""
-
-
-class Events:
-    """What happens while a plan is carried out. Reports and journals override what they care for."""
-
-    def looked(self, host: Host, what: str, seconds: float) -> None: ...
-    def stage_started(self, stage: str, hosts: Sequence[str]) -> None: ...
-    def change_done(self, stage: str, host: Host, change: Change, seconds: float) -> None: ...
-    def change_failed(self, stage: str, host: Host, change: Change, message: str) -> None: ...
-    def stage_ended(self, stage: str, seconds: float) -> None: ...
-    def note(self, text: str) -> None: ...
-    def progress(self, text: str) -> None: ...
-    def acted(self, host: str, action: str, count: int = 1) -> None: ...
-    def fetched(self, path: str, done: int, total: int | None) -> None: ...
 
 
 Probes = Mapping[str, Sequence[Probe]]
@@ -81,7 +68,7 @@ class Engine:
 
         def ask(host: Host) -> Look:
             found = look(self.transports[host.name], probes.get(host.name, ()), verify=verify)
-            self.events.looked(host, "facts", found.seconds)
+            self.events.emit(Looked(host.name, "facts", found.seconds))
             return found
 
         return fleet.each(hosts, ask, limit=self.forks)
@@ -99,7 +86,7 @@ class Engine:
         def ask(host: Host) -> Observation:
             started = time.monotonic()
             seen = self._look(host, everything[host.name], verify=verify)
-            self.events.looked(host, f"{len(everything[host.name])} resources", time.monotonic() - started)
+            self.events.emit(Looked(host.name, f"{len(everything[host.name])} resources", time.monotonic() - started))
             return seen
 
         seen = {name: found.seen for name, found in looks.items()
@@ -138,18 +125,19 @@ class Engine:
         for stage in plan.stages:
             if not stage.hosts:
                 continue
-            started = time.monotonic()
-            self.events.stage_started(stage.stage.name, [part.host.name for part in stage.hosts])
-            disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
-            parts = {part.host.name: part for part in stage.hosts}
-            for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
-                self.guard()
-                try:
-                    self._pass(stage, batch, [parts[host.name] for host in batch], gates)
-                except ClusterctlError:
-                    gates.failed.get(stage.stage.name, _nothing)(stage, batch)
-                    raise
-            self.events.stage_ended(stage.stage.name, time.monotonic() - started)
+            with self.events.stage(stage.stage.name, [part.host.name for part in stage.hosts]):
+                self._execute_stage(stage, gates)
+
+    def _execute_stage(self, stage: StagePlan, gates: Gates) -> None:
+        disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
+        parts = {part.host.name: part for part in stage.hosts}
+        for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
+            self.guard()
+            try:
+                self._pass(stage, batch, [parts[host.name] for host in batch], gates)
+            except ClusterctlError:
+                gates.failed.get(stage.stage.name, _nothing)(stage, batch)
+                raise
 
     def _pass(self, stage: StagePlan, batch: Sequence[Host], parts: Sequence[HostChanges], gates: Gates) -> None:
         """One batch between its gates. Machines that are not well afterwards go back to what they were."""
@@ -227,12 +215,12 @@ class Engine:
             elif words[0] == "ok":
                 index, now = int(words[1]), time.monotonic()
                 if index + 1 == len(owners) or owners[index + 1] is not owners[index]:
-                    self.events.change_done(stage, host, owners[index], now - started)
+                    self.events.emit(_changed(stage, host, owners[index], now - started))
                 started = now
             else:
                 seen.add(words[0], words[1:])
         if failure:
-            self.events.change_failed(stage, host, *failure)
+            self.events.emit(_failure(stage, host, *failure))
             raise _failed(stage, host, *failure)
         self._verify(stage, host, changes, seen)
 
@@ -242,8 +230,16 @@ class Engine:
             left = resource.diff(resource.parse(seen))
             if left is not None:
                 what = f"did not converge: still {left.reason}"
-                self.events.change_failed(stage, host, change, what)
+                self.events.emit(_failure(stage, host, change, what))
                 raise _failed(stage, host, change, what)
+
+
+def _changed(stage: str, host: Host, change: Change, seconds: float) -> Changed:
+    return Changed(stage, host.name, change.resource.id, change.action, change.reason, seconds)
+
+
+def _failure(stage: str, host: Host, change: Change, message: str) -> Failed:
+    return Failed(stage, host.name, change.resource.id, change.action, message)
 
 
 def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Script, list[Change]]:

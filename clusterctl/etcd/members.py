@@ -13,9 +13,11 @@ from clusterctl.engine import fleet
 from clusterctl.engine.fleet import HostResults
 from clusterctl.errors import Refused, Stopped, Unreachable
 from clusterctl.etcd.client import ApiError, EndpointStatus, Etcd, Member, refuse_removal
-from clusterctl.kube.client import wait_for
+from clusterctl.health import checks
+from clusterctl.health.wait import wait_for
 from clusterctl.session.session import Session
 from clusterctl.shell.facts import Facts
+from clusterctl.ssh.https import or_stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +209,8 @@ def clean(session: Session, stray: MemberState, hosts: Sequence[Host]) -> None:
     if problem:
         raise Refused(problem, where=f"etcd member {state.name}", hint="clusterctl etcd members", code="etcd.quorum-at-risk")
     way = next(session.cluster.host(other.host) for other in found.voters if other.host and other.healthy)
-    try:
+    with or_stopped("cannot be removed", where=f"etcd member {state.name}", code="etcd.member-not-removed"):
         session.etcd(way).remove(state.member.id)
-    except ApiError as error:
-        raise Stopped(f"cannot be removed: {error}", where=f"etcd member {state.name}",
-                      hint="run the same command again", code="etcd.member-not-removed") from None
 
 
 def removal_problem(found: Membership, name: str) -> str:
@@ -262,25 +261,10 @@ def _hand_on(session: Session, leader: MemberState, found: Membership, others: S
             now = session.etcd(others[0]).status().leader
         except ApiError as error:
             return str(error)
-        return "True" if now not in ("0", leader.member.id) else f"the leader is still {leader.name}"
+        return "" if now not in ("0", leader.member.id) else f"the leader is still {leader.name}"
 
     with contextlib.suppress(Stopped):
         wait_for(led, what="another leader of etcd", deadline=5)
-
-
-def await_all(session: Session, hosts: Sequence[Host], *, deadline: float = 60.0) -> None:
-    """Until the members of all these hosts answer, each with a majority behind it. Raises Stopped."""
-
-    def answer() -> str:
-        late = []
-        for host in hosts:
-            try:
-                session.etcd(host).answers()
-            except (ApiError, Unreachable) as error:
-                late.append(f"{host.name}: {error}")
-        return "; ".join(late) or "True"
-
-    wait_for(answer, what=f"etcd on {', '.join(host.name for host in hosts)}", deadline=deadline)
 
 
 def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, int]]:
@@ -294,15 +278,12 @@ def defragment(session: Session, hosts: Sequence[Host]) -> dict[str, tuple[int, 
     sizes = {}
     for host in order:
         member: Etcd = session.etcd(host)
-        try:
+        with or_stopped("not defragmented", where=host.name, code="etcd.not-defragmented"):
             _transfer_leadership(session, host, found)
             before = member.status().size
             member.defragment()
             sizes[host.name] = (before, member.status().size)
-        except ApiError as error:
-            raise Stopped(f"not defragmented: {error}", where=host.name, code="etcd.not-defragmented",
-                          hint="run the same command again") from None
-        await_all(session, session.cluster.etcd_members)
+        checks.await_passing(session, "etcd", session.cluster.etcd_members, deadline=60)
     with contextlib.suppress(ApiError):
         if order and "NOSPACE" in session.etcd(order[0]).alarms():
             session.etcd(order[0]).disarm()

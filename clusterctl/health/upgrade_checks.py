@@ -15,8 +15,10 @@ from clusterctl.components.base import Context
 from clusterctl.engine import fleet
 from clusterctl.errors import Refused, Stopped
 from clusterctl.etcd import members, snapshot
+from clusterctl.health import checks
+from clusterctl.health.wait import wait_for
 from clusterctl.kube import drain
-from clusterctl.kube.client import Api, ApiError, cordoned_for, node_ready, wait_for
+from clusterctl.kube.client import Api, ApiError, cordoned_for, node_problem
 from clusterctl.kube.disruption import Drain
 from clusterctl.plan import running
 from clusterctl.plan.planner import Plan
@@ -63,12 +65,12 @@ def await_begun(session: Session, facts: Mapping[str, Facts]) -> None:
 
 def _late(session: Session) -> str:
     late = [str(error) for error in etcd(session)]
-    late += [f"the API on {host.name}" for host in session.cluster.control_planes if not session.api(host).ready()]
+    late += filter(None, [checks.failing(session, "the API", session.cluster.control_planes)])
     try:
         late += [str(error) for error in nodes(session.cluster.nodes, session.ready_api().nodes())]
     except ApiError as error:
         late.append(str(error))
-    return "; ".join(late) or "True"
+    return "; ".join(late)
 
 
 def strangers(cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[Refused]:
@@ -189,9 +191,8 @@ def behind(served: Mapping[str, str], after: str) -> Iterator[Refused]:
 def nodes(hosts: Iterable[Host], found: Mapping[str, Mapping[str, object]]) -> Iterator[Refused]:
     """All nodes must be Ready before one is interrupted."""
     for host in hosts:
-        state = node_ready(found.get(host.name))
-        if state != "True":
-            yield Refused(f"the node is not Ready: {state}", where=host.name, code="node.not-ready",
+        if problem := node_problem(found.get(host.name)):
+            yield Refused(f"the node is not Ready: {problem}", where=host.name, code="node.not-ready",
                           hint="clusterctl status; bring it back first")
 
 

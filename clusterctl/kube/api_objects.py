@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from clusterctl.components import objects
 from clusterctl.errors import Refused
 from clusterctl.kube import pruning
-from clusterctl.kube.client import Api, ApiError, Object, ObjectChange, refuse
+from clusterctl.kube.client import Api, Object, ObjectChange
 from clusterctl.plan import running
 from clusterctl.session.session import Session
 from clusterctl.shell.facts import Facts
+from clusterctl.ssh.https import or_refused
 
 NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
 
@@ -46,10 +47,8 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
                         warnings=("no API server answers: what runs in the cluster is compared once one does",))
     if limited:
         return ApiState(tuple(compare_objects(session, api, wanted_objects)))
-    try:
+    with or_refused("the nodes cannot be read"):
         nodes = dict(api.nodes())
-    except ApiError as error:
-        raise refuse(error, "the nodes cannot be read") from None
     unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.target.leaving)
     warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name} --offline" for name in unknown)
     wanted_objects += _returned(session, api, facts)
@@ -64,10 +63,8 @@ def removed_names(api: Api) -> frozenset[str]:
 
 def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Object]:
     """Machines of the inventory that are kept out come in again where they are bare. Raises Refused where they are not."""
-    try:
+    with or_refused("the nodes that are kept out cannot be read"):
         names = removed_names(api)
-    except ApiError as error:
-        raise refuse(error, "the nodes that are kept out cannot be read") from None
     returned = sorted(names & {host.name for host in session.cluster.hosts})
     for name in returned:
         if name in facts and facts[name].cluster:
@@ -85,10 +82,8 @@ def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
 
 def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
     """Return what differs from these objects and, where the record of applied ones is among them, what left the inventory."""
-    try:
+    with or_refused("the API's objects cannot be read"):
         changes = api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
         if any(pruning.is_record(change.wanted) for change in changes):
             changes += pruning.stale(api, session.cluster.name, wanted_objects)
-        return changes
-    except ApiError as error:
-        raise refuse(error, "the API's objects cannot be read") from None
+    return changes

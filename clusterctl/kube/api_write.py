@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-from clusterctl.errors import Stopped
+from clusterctl.health.wait import wait_for
 from clusterctl.kube import pruning
 from clusterctl.kube.client import (
     MANAGED_BY,
@@ -17,11 +16,11 @@ from clusterctl.kube.client import (
     ObjectChange,
     UnknownKind,
     apply_order,
-    established,
-    rolled_out,
-    wait_for,
+    not_established,
+    not_rolled_out,
 )
 from clusterctl.session.session import Session
+from clusterctl.ssh.https import or_stopped
 
 ROLL_OUT_SECONDS = 180.0
 KIND_SECONDS = 60.0
@@ -38,11 +37,11 @@ def bring(session: Session, changes: Sequence[ObjectChange], *, narrow: bool) ->
     record = [change for change in changes if pruning.is_record(change.wanted)]
     removals = [change for change in changes if change.action == "remove"]
     api = session.ready_api()
-    with _refusals("the record of applied objects"):
+    with _or_stopped("the record of applied objects"):
         wider = [dataclasses.replace(change, wanted=pruning.merged(api, change.wanted)) for change in record]
     apply(session, wider)
     apply(session, [change for change in changes if change not in record and change not in removals])
-    with _refusals("deletion of objects"):
+    with _or_stopped("deletion of objects"):
         pruning.remove(api, removals, session.engine.events.note)
     if narrow and [change.wanted for change in wider] != [change.wanted for change in record]:
         apply(session, record)
@@ -52,25 +51,17 @@ def apply(session: Session, changes: Sequence[ObjectChange]) -> None:
     """Apply objects, those first on which others depend. Raises Stopped."""
     if not changes:
         return
-    started = time.monotonic()
     events = session.engine.events
     api = session.ready_api()
-    events.stage_started("objects", ["the API"])
-    for change in sorted(changes, key=lambda one: apply_order(one.wanted)):
-        with _refusals(f"objects: {change.id}"):
-            _apply_object(api, change)
-        events.note(f"{change.action} {change.id}")
-    events.stage_ended("objects", time.monotonic() - started)
+    with events.stage("objects", ["the API"]):
+        for change in sorted(changes, key=lambda one: apply_order(one.wanted)):
+            with _or_stopped(f"objects: {change.id}"):
+                _apply_object(api, change)
+            events.note(f"{change.action} {change.id}")
 
 
-@contextmanager
-def _refusals(where: str) -> Iterator[None]:
-    """Turn an ApiError into Stopped."""
-    try:
-        yield
-    except ApiError as error:
-        raise Stopped(str(error), where=where, hint="mend the cause, then run the same command again",
-                      code="api.object-refused") from None
+def _or_stopped(where: str) -> AbstractContextManager[None]:
+    return or_stopped("", where=where, code="api.object-refused", hint="mend the cause, then run the same command again")
 
 
 def _apply_object(api: Api, change: ObjectChange) -> None:
@@ -81,14 +72,14 @@ def _apply_object(api: Api, change: ObjectChange) -> None:
             api.path(change.wanted)
         except UnknownKind as error:
             return str(error)
-        return "True"
+        return ""
 
     if change.later:
         # Discovery follows a CustomResourceDefinition within seconds.
         wait_for(served, what=change.id, deadline=KIND_SECONDS)
     api.apply(change.wanted)
     if change.wanted["kind"] == "CustomResourceDefinition":
-        wait_for(lambda: established(api.get(change.wanted)), what=change.id, deadline=KIND_SECONDS)
+        wait_for(lambda: not_established(api.get(change.wanted)), what=change.id, deadline=KIND_SECONDS)
 
 
 def awaited(change: ObjectChange) -> bool:
@@ -103,16 +94,14 @@ def roll_out(session: Session, changes: Sequence[ObjectChange]) -> None:
     """Wait for workloads to roll out, so that this run reports an image that cannot be pulled. Raises Stopped."""
     if not changes:
         return
-    started, events = time.monotonic(), session.engine.events
-    events.stage_started("roll-out", [change.id for change in changes])
 
     def look() -> str:
         try:
             api = session.ready_api()
-            late = {change.id: rolled_out(api.get(change.wanted)) for change in changes}
+            late = {change.id: not_rolled_out(api.get(change.wanted)) for change in changes}
         except ApiError as error:
             return str(error)
-        return "; ".join(f"{name}: {state}" for name, state in late.items() if state != "True") or "True"
+        return "; ".join(f"{name}: {state}" for name, state in late.items() if state)
 
-    wait_for(look, what="the roll-out", deadline=ROLL_OUT_SECONDS)
-    events.stage_ended("roll-out", time.monotonic() - started)
+    with session.engine.events.stage("roll-out", [change.id for change in changes]):
+        wait_for(look, what="the roll-out", deadline=ROLL_OUT_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from clusterctl.errors import Refused, Stopped
 from clusterctl.ssh.https import ApiError as ApiError
 from clusterctl.ssh.https import Https, message_of, result
 
@@ -80,12 +78,13 @@ def apply_order(item: Object) -> int:
     return 2 if item["kind"] == "ServiceAccount" or str(item["apiVersion"]).startswith(("rbac.", "admissionregistration.")) else 3
 
 
-def established(definition: Object | None) -> str:
-    """Return ``True`` where the API serves the kinds of a CustomResourceDefinition, or how far it is."""
+def not_established(definition: Object | None) -> str:
+    """Return why the API does not serve the kinds of a CustomResourceDefinition yet; an empty string where it does."""
     if definition is None:
         return "is gone"
     conditions = definition.get("status", {}).get("conditions") or ()
-    return "True" if any(one["type"] == "Established" and one["status"] == "True" for one in conditions) else "is not established"
+    served = any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+    return "" if served else "is not established"
 
 
 def object_id(item: Object) -> str:
@@ -278,17 +277,14 @@ class Api:
         return True
 
 
-def node_ready(node: Object | None) -> str:
-    """``True``, or why not in a word or two."""
+def node_problem(node: Object | None) -> str:
+    """Return why a node is not Ready, in a word or two; an empty string where it is."""
     if node is None:
         return "is not registered"
     for condition in node["status"].get("conditions", ()):
         if condition["type"] == "Ready":
-            return (
-                "True"
-                if condition["status"] == "True"
-                else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
-            )
+            ready = condition["status"] == "True"
+            return "" if ready else f"{condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
     return "has no condition Ready"
 
 
@@ -297,8 +293,8 @@ def cordoned_for(node: Object) -> str:
     return str((node["metadata"].get("annotations") or {}).get(CORDONED_FOR, "")) if node["spec"].get("unschedulable") else ""
 
 
-def rolled_out(workload: Object | None) -> str:
-    """Return ``True`` where all pods of a Deployment, DaemonSet or StatefulSet are of its newest template and available."""
+def not_rolled_out(workload: Object | None) -> str:
+    """Return how far a Deployment, DaemonSet or StatefulSet is; an empty string where all pods are new and available."""
     if workload is None:
         return "is gone"
     status = workload.get("status", {})
@@ -307,24 +303,7 @@ def rolled_out(workload: Object | None) -> str:
     if workload.get("kind") == "DaemonSet":
         wanted = status.get("desiredNumberScheduled", 0)
         ready = [int(status.get(name, 0)) for name in ("updatedNumberScheduled", "numberAvailable")]
-        return "True" if ready == [wanted] * 2 else f"{ready[0]} of {wanted} pods are new, {ready[1]} available"
+        return "" if ready == [wanted] * 2 else f"{ready[0]} of {wanted} pods are new, {ready[1]} available"
     wanted = workload["spec"].get("replicas", 1)
     counts = [int(status.get(name, 0)) for name in ("updatedReplicas", "availableReplicas", "replicas")]
-    return "True" if counts == [wanted] * 3 else f"{counts[0]} of {wanted} pods are new, {counts[1]} of {counts[2]} available"
-
-
-def wait_for(look: Callable[[], str], *, what: str, deadline: float) -> None:
-    """Look until the answer is ``True``; ``deadline`` in seconds. Raises Stopped with what was last seen."""
-    ends = time.monotonic() + deadline
-    while (seen := look()) != "True":
-        if time.monotonic() >= ends:
-            raise Stopped(
-                f"{what}: not within {deadline:.0f} s; last seen: {seen}", hint="run the same command again to continue",
-                code="api.wait-timeout",
-            )
-        time.sleep(0.1)
-
-
-def refuse(error: ApiError, what: str) -> Refused:
-    """An answer of the API that ends an operation before it changed anything."""
-    return Refused(f"{what}: {error}", hint="clusterctl status", code="api.request-failed")
+    return "" if counts == [wanted] * 3 else f"{counts[0]} of {wanted} pods are new, {counts[1]} of {counts[2]} available"

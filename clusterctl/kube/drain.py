@@ -13,6 +13,7 @@ from clusterctl.kube.client import CORDONED_FOR, Api, ApiError, Object
 from clusterctl.kube.client import cordoned_for as cordoned_for
 from clusterctl.kube.disruption import Drain, DrainPolicy, Pod
 from clusterctl.plan.planner import OperationPlan
+from clusterctl.ssh.https import or_stopped
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 """Seconds between two attempts to evict a pod that its budget protects."""
@@ -87,14 +88,11 @@ def recover(apis: Apis, note: Callable[[str], None], keep: Iterable[str] = ()) -
 
     ``keep``: nodes that stay cordoned. Raises Stopped.
     """
-    try:
+    with or_stopped("nodes that are cordoned still cannot be uncordoned", code="node.not-uncordoned"):
         api = apis()
         for name, node in api.nodes().items():
             if (operation := cordoned_for(node)) and name not in keep and uncordon(api, name, ours=True):
                 note(f"{name}: uncordoned: {operation}, which did not end, had cordoned it")
-    except ApiError as error:
-        raise Stopped(f"nodes that are cordoned still cannot be uncordoned: {error}", code="node.not-uncordoned",
-                      hint="run the same command again") from None
 
 
 @dataclass
@@ -194,11 +192,8 @@ def empty(apis: Apis, node: str, policy: DrainPolicy, note: Callable[[str], None
 
     ``operation``: what it is done for, so that the node is uncordoned when that ends; none: a person wants it empty.
     """
-    try:
+    with or_stopped("cannot be cordoned", where=f"drain of {node}", code="node.not-cordoned"):
         cordoned = cordon(apis(), node, operation)
-    except ApiError as error:
-        raise Stopped(f"cannot be cordoned: {error}", where=f"drain of {node}", code="node.not-cordoned",
-                      hint="run the same command again") from None
     try:
         Eviction(apis, node, policy, note).run()
     except Exception:
@@ -219,11 +214,8 @@ def carry_out(apis: Apis, plan: DrainPlan, policy: DrainPolicy, note: Callable[[
 
 def give_back(apis: Apis, node: str, *, ours: bool = False) -> None:
     """Uncordon a node. Raises Stopped."""
-    try:
+    with or_stopped("cannot be uncordoned", where=node, code="node.not-uncordoned", hint=f"clusterctl node uncordon {node}"):
         uncordon(apis(), node, ours=ours)
-    except ApiError as error:
-        raise Stopped(f"cannot be uncordoned: {error}", where=node, code="node.not-uncordoned",
-                      hint=f"clusterctl node uncordon {node}") from None
 
 
 def waiting_texts(drains: Iterable[Drain]) -> list[str]:

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from clusterctl.components.objects import INVENTORY, OURS
 from clusterctl.errors import Stopped
-from clusterctl.kube.client import MANAGED_BY, MANAGER, Api, ApiError, Object, ObjectChange, apply_order, object_id, wait_for
+from clusterctl.health.wait import wait_for
+from clusterctl.kube.client import MANAGED_BY, MANAGER, Api, ApiError, Object, ObjectChange, apply_order, object_id
 
 RECORD: Object = {"apiVersion": "v1", "kind": "ConfigMap",
                   "metadata": {"name": "clusterctl-objects", "namespace": "kube-system", "labels": OURS}}
@@ -93,7 +94,7 @@ def _wait_gone(api: Api, changes: Sequence[ObjectChange]) -> None:
         except ApiError as error:
             return str(error)
         return "; ".join(f"{change.id} has the finalizers {', '.join(found['metadata'].get('finalizers') or ['of its content'])}"
-                         for change, found in there) or "True"
+                         for change, found in there)
 
     try:
         wait_for(left, what="deletion of objects", deadline=REMOVE_SECONDS)

@@ -209,9 +209,9 @@ class Journal:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def write(self, event: str, **fields: object) -> None:
-        """Append an event. ``fields`` hold no secret: ids, digests, counts, seconds."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}, default=str)
+    def write(self, event: Mapping[str, object]) -> None:
+        """Append an event. It holds no secret: ids, digests, counts, seconds."""
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event}, default=str)
         os.write(self._descriptor, line.encode() + b"\n")
         os.fsync(self._descriptor)
 

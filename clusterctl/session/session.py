@@ -11,13 +11,15 @@ from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.cluster.target import Target
 from clusterctl.engine import fleet
-from clusterctl.engine.engine import NOTHING, Engine, Events, Probes
+from clusterctl.engine.engine import NOTHING, Engine, Probes
+from clusterctl.engine.events import Downloaded, Events
 from clusterctl.engine.fleet import HostResults
 from clusterctl.engine.observe import Look
 from clusterctl.errors import Refused, Unreachable
 from clusterctl.etcd.client import Etcd
 from clusterctl.health import preflight
-from clusterctl.kube.client import Api, wait_for
+from clusterctl.health.wait import wait_for
+from clusterctl.kube.client import Api
 from clusterctl.local.storage import StateFolder
 from clusterctl.pki import Pki
 from clusterctl.session.opening import Opening
@@ -122,7 +124,7 @@ class Session:
                 if api is None:
                     return "no API server answers /readyz"
                 found.append(api)
-                return "True"
+                return ""
 
             wait_for(look, what="the API", deadline=deadline)
             self._current[:] = found[-1:]
@@ -154,6 +156,9 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
     """Load everything that a verb needs. Raises InputError; nothing is written, hosts are contacted by ``opening`` alone."""
     from clusterctl.artifacts.store import open_catalog
 
+    def fetched(path: str, done: int, total: int | None) -> None:
+        events.emit(Downloaded(path, done, total))
+
     way = opening or Opening(options)
     cluster, state = way.cluster, way.state
     pki = way.pki
@@ -162,7 +167,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
-        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, events.fetched)),
+        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, fetched)),
         engine=Engine(way.transports, forks=options.forks, events=events),
         options=way.options,
         opening=way,

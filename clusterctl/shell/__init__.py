@@ -220,18 +220,6 @@ class Observation:
         if "Id" in self._unit:
             self._tables["unit"][self._unit["Id"]] = [f"{key}={value}" for key, value in self._unit.items()]
 
-    def merge(self, other: Observation) -> None:
-        """Let what ``other`` saw, later, stand in place of what was seen here."""
-        for kind, table in other._tables.items():
-            self._tables[kind].update(table)
-
-    def forget(self, probes: Iterable[Probe]) -> None:
-        """Drop what is about to be looked at again: what is gone prints no record."""
-        for kind, key in probes:
-            if kind == "image":
-                self._tables[kind].clear()
-            self._tables[kind].pop(key, None)
-
 
 ODD = "not one word"
 """The target of a link that is not ours, where it contains tabs or line ends."""

@@ -7,10 +7,12 @@ import json
 import os
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
+from clusterctl.errors import Refused, Stopped
 from clusterctl.ssh.sockets import has_ended
 
 
@@ -24,6 +26,24 @@ class ApiError(Exception):
 
 class Broken(ApiError):
     """The connection broke before the answer was whole."""
+
+
+@contextmanager
+def or_refused(what: str) -> Iterator[None]:
+    """Turn an ApiError into Refused, where nothing has been changed. ``what``: what cannot be done."""
+    try:
+        yield
+    except ApiError as error:
+        raise Refused(f"{what}: {error}", hint="clusterctl status", code="api.request-failed") from None
+
+
+@contextmanager
+def or_stopped(what: str, *, where: str = "", code: str, hint: str = "run the same command again") -> Iterator[None]:
+    """Turn an ApiError into Stopped. ``what``: what cannot be done; empty where the answer says it."""
+    try:
+        yield
+    except ApiError as error:
+        raise Stopped(f"{what}: {error}" if what else str(error), where=where, hint=hint, code=code) from None
 
 
 class Https:

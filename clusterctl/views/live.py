@@ -15,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clusterctl.engine.events import Changed, Downloaded, Event, Planned, StageEnded, StageStarted, Summarised
 from clusterctl.local.text import printable
-from clusterctl.views.report import TextReport
+from clusterctl.views.text import TextReport
 
 MOST_HOSTS = 12
 """Of a stage that have a line; the others are counted."""
@@ -56,30 +57,32 @@ class LiveReport(TextReport):
         self._live: Live | None = None
         self._changing, self._drawing = threading.Lock(), threading.Lock()
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         with self._changing:
-            if event == "stage-started":
-                planned, hosts = self._planned.get(fields["stage"], Counter()), fields["hosts"]
-                self._stage = Stage(fields["stage"], hosts, {name: planned[name] for name in hosts}, self.bytes_sent())
-            elif event == "changed" and self._stage is not None:
-                self._stage.done[fields["host"]] += 1
-                self._stage.last[fields["host"]] = fields["resource"], time.monotonic()
-            elif event in ("stage-ended", "summary"):
-                self._stage = None
-            elif "changes" in fields:
-                self._planned = {}
-                for change in fields["changes"]:
-                    self._planned.setdefault(change["stage"], Counter())[change["host"]] += 1
+            match event:
+                case StageStarted(name, hosts):
+                    planned = self._planned.get(name, Counter())
+                    self._stage = Stage(name, hosts, {host: planned[host] for host in hosts}, self.bytes_sent())
+                case Changed() if self._stage is not None:
+                    self._stage.done[event.host] += 1
+                    self._stage.last[event.host] = event.resource, time.monotonic()
+                case StageEnded() | Summarised():
+                    self._stage = None
+                case Planned():
+                    self._plan_stages(event.content.get("changes", ()))
+                case Downloaded(path, done, total):
+                    self._files[path] = done, total
+                    if done == total:
+                        del self._files[path]
         self._draw()
-        super().emit(event, **fields)
+        # The bar stands in place of a line every other second.
+        if not isinstance(event, Downloaded):
+            super().emit(event)
 
-    def fetched(self, path: str, done: int, total: int | None) -> None:
-        """Show a bar in place of a line every other second."""
-        with self._changing:
-            self._files[path] = done, total
-            if done == total:
-                del self._files[path]
-        self._draw()
+    def _plan_stages(self, changes: Any) -> None:
+        self._planned = {}
+        for change in changes:
+            self._planned.setdefault(change["stage"], Counter())[change["host"]] += 1
 
     def close(self) -> None:
         """Remove the region: the terminal is free for a question or an error."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from clusterctl.cli.options import PasswordOptions
-from clusterctl.engine.engine import Events
+from clusterctl.engine.events import Events
 from clusterctl.errors import ClusterctlError
 from clusterctl.session.operator_lock import locked
 from clusterctl.session.session import session

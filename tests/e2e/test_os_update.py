@@ -195,6 +195,17 @@ def test_then_nothing_is_to_do(cluster: Cluster) -> None:
     assert boots(cluster) == dict.fromkeys(cluster.lab.machines, 1)
 
 
+def test_a_reboot_that_takes_longer_than_allowed(cluster: Cluster) -> None:
+    """The machine stays cordoned; the same command waits for it, and does not reboot it again."""
+    before = boots(cluster)["w-1"]
+    words = ("os-update", "--reboot", "always", "--limit", "w-1", "--yes")
+    said = cluster.cli(*words, "--reboot-timeout", "1", code=4)
+    assert "[os-update.reboot-timeout]" in said, said
+    cluster.cli(*words)
+    assert boots(cluster)["w-1"] == before + 1 and cordoned(cluster) == set()
+    settled(cluster)
+
+
 def test_the_proxy_runs_the_haproxy_that_was_installed(cluster: Cluster) -> None:
     """Without a reboot: its process would keep the old program."""
     folder = cluster.work / "repository"

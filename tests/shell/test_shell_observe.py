@@ -171,17 +171,6 @@ def test_observation_of_units() -> None:
     assert seen.get("unit", "b.service") == ["Id=b.service", "LoadState=not-found"]
 
 
-def test_observation_merges_and_forgets() -> None:
-    one, two = Observation(), Observation()
-    one.add("stat", ["/a", "regular file", "644", "root:root", "1"])
-    one.add("image", ["x"])
-    two.add("stat", ["/a", "directory", "755", "root:root", "2"])
-    one.merge(two)
-    assert one.get("stat", "/a") == ["directory", "755", "root:root", "2"]
-    one.forget([("stat", "/a"), ("image", "y")])
-    assert one.get("stat", "/a") is None and one.get("image", "x") is None
-
-
 def test_facts(box: Box) -> None:
     began = time.time()
     result = box.run(facts.probe_program())

@@ -13,7 +13,7 @@ import pytest
 
 from clusterctl.health import dns
 from clusterctl.health.api_health import late_pod
-from clusterctl.kube.client import apply_order, established, rolled_out
+from clusterctl.kube.client import apply_order, not_established, not_rolled_out
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -87,9 +87,9 @@ def test_objects_are_applied_in_the_order_that_they_need_each_other() -> None:
 
 
 def test_a_definition_is_established() -> None:
-    assert established(None) != "True" and established({"status": {}}) != "True"
-    assert established({"status": {"conditions": None}}) != "True", "as right after it was created"
-    assert established({"status": {"conditions": [{"type": "Established", "status": "True"}]}}) == "True"
+    assert not_established(None) and not_established({"status": {}})
+    assert not_established({"status": {"conditions": None}}), "as right after it was created"
+    assert not_established({"status": {"conditions": [{"type": "Established", "status": "True"}]}}) == ""
 
 
 @pytest.mark.parametrize(("kind", "status", "done"), [
@@ -100,4 +100,4 @@ def test_a_definition_is_established() -> None:
     ("Deployment", {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 2}, False),
 ])
 def test_roll_outs(kind: str, status: dict[str, int], done: bool) -> None:
-    assert (rolled_out({"kind": kind, "metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": status}) == "True") is done
+    assert (not_rolled_out({"kind": kind, "metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": status}) == "") is done

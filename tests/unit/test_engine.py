@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import pytest
 from clusterctl.cluster.model import Host, Ssh
 from clusterctl.engine import engine as engine_module
 from clusterctl.engine import fleet
-from clusterctl.engine.engine import Engine, Events, Gates
+from clusterctl.engine.engine import Engine, Gates
+from clusterctl.engine.events import Events
 from clusterctl.errors import ClusterctlError, Problems, Stopped, Unreachable
 from clusterctl.plan import planner
 from clusterctl.plan.planner import Rolling, Stage
@@ -315,6 +317,7 @@ def test_a_bug_or_an_interrupt_ends_the_rest(error: BaseException) -> None:
     def work(one: Host) -> None:
         if one.name == "h0":
             raise error
+        time.sleep(0.005)
         done.append(one.name)
 
     with pytest.raises(type(error)):

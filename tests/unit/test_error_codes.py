@@ -42,7 +42,7 @@ def exit_codes() -> dict[str, int]:
         for one in kind.__subclasses__():
             yield from below(one)
 
-    return {kind.__name__: kind.exit_code for kind in below(ClusterctlError)} | {"refuse": InputError.exit_code}
+    return {kind.__name__: kind.exit_code for kind in below(ClusterctlError)} | {"refuse": InputError.exit_code, "or_stopped": Stopped.exit_code}
 
 
 def is_passed_on(value: ast.expr) -> bool:

@@ -14,7 +14,8 @@ from clusterctl.commands.apply import ApplyPlan
 from clusterctl.plan.stages import foreign_pins
 from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import Binary, Image
-from clusterctl.views.report import JsonReport, TextReport
+from clusterctl.views.report import JsonReport
+from clusterctl.views.text import TextReport
 
 MIRROR = "https://mirror.test"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_os_update import cluster
 
+from clusterctl.engine.fleet import HostResults
 from clusterctl.errors import Stopped
-from clusterctl.health import gates
+from clusterctl.health import checks, gates, wait
 from clusterctl.shell.facts import Facts, parse_facts
 from clusterctl.ssh.https import ApiError
 
@@ -63,7 +65,7 @@ def test_members_that_are_all_down_are_mended_together(monkeypatch: pytest.Monke
     found.before_etcd(STAGE, CLUSTER.control_planes)
     with pytest.raises(Stopped, match="etcd on cp-1, cp-2, cp-3"):
         found.after_etcd(STAGE, CLUSTER.control_planes)
-    found._answers = lambda host: "True"  # type: ignore[method-assign]
+    monkeypatch.setitem(checks.CONTROL_PLANE, "etcd", (lambda session, host: "", lambda cluster: cluster.etcd_members))  # type: ignore[arg-type]
     found.after_etcd(STAGE, CLUSTER.control_planes)
 
 
@@ -71,3 +73,44 @@ def test_members_that_serve_are_never_interrupted_together(monkeypatch: pytest.M
     found = serving(monkeypatch, "cp-1", cp_1=SERVES, cp_2=SERVES, cp_3=SERVES)
     with pytest.raises(Stopped, match="a majority answers again"):
         found.before_etcd(STAGE, CLUSTER.control_planes)
+
+
+@pytest.mark.parametrize(("renewed", "running", "ends"), [
+    # The leaders renew, and what ran runs again.
+    (["1", "1", "2"], ["", "kube-scheduler"], ""),
+    # A lease that nobody renews, and a program that does not come back, end the wait; the plan goes on.
+    (["1"], ["kube-scheduler"], "the lease is not renewed"),
+    (["1", "2"], [""], "kube-scheduler does not run"),
+], ids=["again", "no-leader", "gone"])
+def test_leaders_after_a_member_was_away(monkeypatch: pytest.MonkeyPatch, renewed: list[str], running: list[str], ends: str) -> None:
+    """The last entry of ``renewed`` and ``running`` repeats."""
+    fleet = {"cp_1": SERVES, "cp_2": SERVES, "cp_3": parse_facts({
+        "etcd": "formed", "running": "../kube-apiserver/1.36.4/kube-apiserver ../kube-scheduler/1.36.4/kube-scheduler"})}
+    found = serving(monkeypatch, **fleet)
+    monkeypatch.setattr(gates, "LEADER_SECONDS", 0.5)
+    monkeypatch.setattr(wait, "PAUSE", 0.01)
+    seen: list[str] = []
+
+    def noted(look: Callable[[], str], *, what: str, deadline: float) -> None:
+        def looked() -> str:
+            seen.append(look())
+            return seen[-1]
+
+        wait.wait_for(looked, what=what, deadline=deadline)
+
+    def of(answers: list[str]) -> str:
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def facts(hosts: Sequence[Any]) -> HostResults[Facts]:
+        programs = f"../kube-apiserver/1.36.4/kube-apiserver ../{of(running)}/1.36.4/x"
+        return HostResults({host.name: parse_facts({"running": programs}) for host in hosts}, {})
+
+    leases = lambda path: {"items": [{"metadata": {"name": "kube-scheduler"}, "spec": {"renewTime": of(renewed)}}]}  # noqa: E731
+    session: Any = found.session
+    session.ready_api = lambda: SimpleNamespace(look=leases)
+    session.engine = SimpleNamespace(facts=facts)
+    monkeypatch.setattr(gates, "wait_for", noted)
+    found.before_etcd(STAGE, [CLUSTER.host("cp-3")])
+    found.after_etcd(STAGE, [CLUSTER.host("cp-3")])
+    assert ends in seen[-1] and bool(seen[-1]) is bool(ends), seen
+    assert not renewed[1:], "each was asked for"

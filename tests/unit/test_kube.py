@@ -7,7 +7,8 @@ import time
 import pytest
 
 from clusterctl.errors import Stopped
-from clusterctl.kube.client import differences, node_ready, object_id, rolled_out, wait_for
+from clusterctl.health.wait import wait_for
+from clusterctl.kube.client import differences, node_problem, not_rolled_out, object_id
 
 
 @pytest.mark.parametrize(("wanted", "found", "expected"), [
@@ -52,14 +53,14 @@ def ready(status: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("node", "expected"), [
-    (None, "is not registered"), ({"status": {}}, "has no condition Ready"), (ready("True"), "True"), (ready("False"), "False (Why: so)"),
+    (None, "is not registered"), ({"status": {}}, "has no condition Ready"), (ready("True"), ""), (ready("False"), "False (Why: so)"),
     (ready("Unknown"), "Unknown (Why: so)")])
-def test_node_ready(node: dict[str, object] | None, expected: str) -> None:
-    assert node_ready(node) == expected
+def test_node_problem(node: dict[str, object] | None, expected: str) -> None:
+    assert node_problem(node) == expected
 
 
 def test_wait_for_tells_what_it_saw_last() -> None:
-    answers = iter(["no", "True"])
+    answers = iter(["no", ""])
     wait_for(lambda: next(answers), what="x", deadline=5)
     started = time.monotonic()
     with pytest.raises(Stopped, match="x: not within 0 s; last seen: not yet"):
@@ -74,11 +75,11 @@ def rolling(generation: int, updated: int, available: int, replicas: int, observ
 
 @pytest.mark.parametrize(("deployment", "expected"), [
     (None, "is gone"),
-    (rolling(2, 2, 2, 2), "True"),
+    (rolling(2, 2, 2, 2), ""),
     (rolling(3, 2, 2, 2), "has not been seen by its controller"),
     (rolling(2, 1, 2, 3), "1 of 2 pods are new, 2 of 3 available"),
     (rolling(2, 2, 1, 2), "2 of 2 pods are new, 1 of 2 available"),
     ({"metadata": {"generation": 1}, "spec": {}}, "has not been seen by its controller"),
 ])
 def test_a_roll_out(deployment: dict[str, object] | None, expected: str) -> None:
-    assert rolled_out(deployment) == expected
+    assert not_rolled_out(deployment) == expected

@@ -11,10 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
 
 LAYERS = (
-    {"errors", "local"},
+    {"errors", "local", "health.wait"},
     {"cluster", "kube.client", "kube.disruption", "etcd.bolt", "etcd.client", "ssh.https", "ssh.sockets"},
     {"shell", "ssh", "pki"},
-    {"resources", "engine.fleet", "engine.observe", "health.foreign", "health.ports", "health.preflight"},
+    {"resources", "engine.events", "engine.fleet", "engine.observe", "health.foreign", "health.ports", "health.preflight"},
     {"inventory", "artifacts"},
     {"components"},
     {"plan.planner", "plan.running"},

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from clusterctl.engine.events import Changed, Downloaded, Planned, StageEnded, StageStarted
 from clusterctl.views import live
 from clusterctl.views.live import LiveReport
 
@@ -41,54 +41,50 @@ class Terminal:
 @pytest.fixture
 def terminal() -> Terminal:
     made = Terminal()
-    made.report.emit("plan", changes=CHANGES, objects=[], nodes=[], warnings=[])
+    made.report.emit(Planned("plan", {"changes": CHANGES, "objects": [], "nodes": [], "warnings": []}))
     return made
 
 
-def change(resource: str) -> Any:
-    return SimpleNamespace(resource=SimpleNamespace(id=resource), action="create", reason="")
-
-
-def host(name: str) -> Any:
-    return SimpleNamespace(name=name)
+def changed(host: str, number: int) -> Changed:
+    return Changed("nodes", host, f"file:/etc/{number}", "create", "", 0.1)
 
 
 def test_a_stage_has_a_bar_and_each_active_host_a_line(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     report, now = terminal.report, time.monotonic()
     monkeypatch.setattr(live.time, "monotonic", lambda: now)
     report.bytes_sent = lambda: 0
-    report.stage_started("nodes", ["w-1", "w-2"])
+    report.emit(StageStarted("nodes", ["w-1", "w-2"]))
     report.bytes_sent = lambda: 3 << 20
     for number in range(4):
-        report.change_done("nodes", host("w-1"), change(f"file:/etc/{number}"), 0.1)
-    report.change_done("nodes", host("w-2"), change("file:/etc/0"), 0.1)
+        report.emit(changed("w-1", number))
+    report.emit(changed("w-2", 0))
     monkeypatch.setattr(live.time, "monotonic", lambda: now + 10)
     head, *hosts = terminal.region
     assert head.startswith("nodes") and "5/8 changes, 10 s, 3.0 MiB sent, about 6 s left" in head and "━" in head
     assert [line.split()[0] for line in hosts] == ["w-2"] and "after file:/etc/0, 10 s" in hosts[0], "w-1 has done all of it"
-    report.stage_ended("nodes", 10.0)
+    report.emit(StageEnded("nodes", 10.0))
     assert terminal.region == [] and report._live is None
     assert "nodes: w-1, w-2" in terminal.printed and "nodes: done in 10.0 s" in terminal.printed
 
 
 def test_many_hosts_are_counted(terminal: Terminal) -> None:
-    terminal.report.stage_started("prepare", [f"w-{number}" for number in range(50)])
+    terminal.report.emit(StageStarted("prepare", [f"w-{number}" for number in range(50)]))
     assert len(terminal.region) == 1 + live.MOST_HOSTS + 1 and terminal.region[-1] == f"  and {50 - live.MOST_HOSTS} more hosts"
     terminal.report.close()
 
 
 def test_files_on_their_way(terminal: Terminal) -> None:
     report = terminal.report
-    report.fetched("w-1: dl.k8s.io/release/kubelet", 10 << 20, 40 << 20)
+    report.emit(Downloaded("w-1: dl.k8s.io/release/kubelet", 10 << 20, 40 << 20))
     [line] = terminal.region
     assert line.startswith("kubelet") and "10 of 40 MiB" in line
-    report.fetched("w-1: dl.k8s.io/release/kubelet", 40 << 20, 40 << 20)
+    report.emit(Downloaded("w-1: dl.k8s.io/release/kubelet", 40 << 20, 40 << 20))
     assert terminal.region == [] and report._live is None
 
 
 def test_the_terminal_is_free_after_an_error(terminal: Terminal) -> None:
     report = terminal.report
-    report.stage_started("nodes", ["w-1"])
+    report.emit(StageStarted("nodes", ["w-1"]))
     assert report._live is not None and report._live.is_started
     shown = report._live
     report.close()

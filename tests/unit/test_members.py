@@ -13,6 +13,7 @@ from clusterctl.errors import Refused
 from clusterctl.etcd import members
 from clusterctl.etcd.client import Etcd, Member, majority, read_members, refuse_removal
 from clusterctl.etcd.members import Membership, MemberState, refuse_lost, refuse_unhealthy, removal_problem, stray_members
+from clusterctl.health import checks
 from clusterctl.shell.facts import parse_facts
 
 ENTRIES: list[Any] = [
@@ -229,7 +230,7 @@ def test_a_leader_transfers_leadership_before_it_is_defragmented(monkeypatch: py
     hosts: Any = [SimpleNamespace(name=name) for name in names]
     found = membership(*(MemberState(member=Member(id=name, name=name, peer_urls=(), client_urls=("x",)), host=name, leader=name == "a") for name in names))
     monkeypatch.setattr(members, "look", lambda session: found)
-    monkeypatch.setattr(members, "await_all", lambda session, hosts: None)
+    monkeypatch.setattr(checks, "await_passing", lambda session, name, hosts, deadline: None)
     session: Any = SimpleNamespace(etcd=lambda host: fakes[host.name], cluster=SimpleNamespace(etcd_members=hosts))
     members.defragment(session, hosts)
     assert asked == log

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from clusterctl.local.text import shown_hosts
-from clusterctl.views.report import JsonReport, TextReport
+from clusterctl.views.report import JsonReport
+from clusterctl.views.text import TextReport
 
 
 def change(stage: str, host: str, number: int, *, action: str = "create", reason: str = "not there", **more: Any) -> dict[str, Any]:

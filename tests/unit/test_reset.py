@@ -16,7 +16,8 @@ from clusterctl.cli.prompts import Consent
 from clusterctl.cluster.model import Cluster, Host, Ssh
 from clusterctl.commands.reset import WHOLE, WORKER, Reset, make_plan, next_steps, refuse_members, survivors, undo
 from clusterctl.components.base import Context
-from clusterctl.engine.engine import Engine, Events
+from clusterctl.engine.engine import Engine
+from clusterctl.engine.events import Events
 from clusterctl.errors import InputError, Problems, Refused, Stopped, Unreachable
 from clusterctl.inventory import load
 from clusterctl.pki import Pki

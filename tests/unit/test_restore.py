@@ -12,6 +12,7 @@ import pytest
 from clusterctl.commands.etcd import restore
 from clusterctl.commands.etcd.restore import Machine, Mark, RestorePlan, begun, read_machine
 from clusterctl.commands.etcd.restoring import Restoring
+from clusterctl.engine.events import Events
 from clusterctl.errors import Refused
 
 MEMBERS = "a=https://10.0.0.1:2380,b=https://10.0.0.2:2380"
@@ -59,7 +60,7 @@ class Session:
         self.ran: list[tuple[str, str]] = []
         self.options = SimpleNamespace(forks=1)
         self.cluster = SimpleNamespace(nodes=(), etcd_members=())
-        events = SimpleNamespace(stage_started=lambda *_: None, stage_ended=lambda *_: None, acted=lambda *_: None)
+        events = Events()
         self.engine = SimpleNamespace(guard=lambda: None, events=events, run=self.run)
 
     def run(self, host: Any, steps: Any, **_: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.commands.apply import check_early
-from clusterctl.engine.engine import Events
+from clusterctl.engine.events import Events
 from clusterctl.errors import Locked, Unreachable
 from clusterctl.local.storage import StateFolder
 from clusterctl.session import opening as opening_module

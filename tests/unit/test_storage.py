@@ -207,7 +207,7 @@ def test_journal(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     for number in range(2):
         journal = Journal(folder, "today")
-        journal.write("began", number=number, path=Path("/x"))
+        journal.write({"event": "began", "number": number, "path": Path("/x")})
         journal.close()
     lines = (tmp_path / "journal" / "today.jsonl").read_text().splitlines()
     assert len(lines) == 2 and '"event": "began", "number": 1, "path": "/x"' in lines[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl.engine.events import Changed, StageEnded, StageStarted
 from clusterctl.errors import InputError
 from clusterctl.local.storage import Journal, StateFolder
 from clusterctl.views.timeline import as_html, as_text, choose, read
@@ -68,9 +69,9 @@ def test_what_a_run_writes_is_read(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / ".clusterctl/prod")
     folder.prepare()
     made = Journal(folder, "20260102T030000-apply")
-    made.write("stage-started", stage="prepare", hosts=["a"])
-    made.write("changed", stage="prepare", host="a", resource="file:/x", action="create", reason="", seconds=0.0)
-    made.write("stage-ended", stage="prepare", seconds=0.1)
+    made.write(StageStarted("prepare", ["a"]).as_dict())
+    made.write(Changed("prepare", "a", "file:/x", "create", "", 0.0).as_dict())
+    made.write(StageEnded("prepare", 0.1).as_dict())
     made.close()
     [stage] = read(choose(folder.path / "journal", None)).stages
     assert (stage.name, stage.hosts, len(stage.bars)) == ("prepare", ("a",), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -10,8 +9,9 @@ from clusterctl.cluster.model import Host
 from clusterctl.commands.etcd.restore import PREPARED, SWAPPED, RestorePlan
 from clusterctl.components.etcd import peer_url
 from clusterctl.engine import fleet
+from clusterctl.engine.events import Acted
 from clusterctl.errors import Stopped, Unreachable
-from clusterctl.kube.client import ApiError, node_ready, wait_for
+from clusterctl.health.ready import wait_nodes
 from clusterctl.session.session import Session
 from clusterctl.shell import Blob, Call, functions
 
@@ -70,7 +70,7 @@ class Restoring:
     def finish(self) -> None:
         """Restart kubelets one after the other, wait until nodes are Ready, and remove the markers."""
         restarted = self._restart_nodes()
-        self._await_nodes(restarted)
+        wait_nodes(self.session, restarted, deadline=READY_SECONDS)
         self._unmark((*self.plan.hosts, *self.plan.leaving))
 
     def _unmark(self, hosts: Sequence[Host]) -> None:
@@ -88,21 +88,20 @@ class Restoring:
     def _stage(self, name: str, hosts: Sequence[Host], calls: Callable[[Host], Sequence[Call]],
                blobs: Mapping[str, Blob] = NOTHING) -> None:
         """One program on each of these hosts; the next stage begins when all have ended. Raises Stopped."""
-        session, started = self.session, time.monotonic()
+        session = self.session
         if not hosts:
             return
         session.engine.guard()
-        session.engine.events.stage_started(name, [host.name for host in hosts])
 
         def run(host: Host) -> None:
             try:
                 session.engine.run(host, calls(host), silence=PREPARE_SECONDS, more=functions("snapshot", "restore"), blobs=blobs)
             except Stopped as error:
                 raise Stopped(error.message, where=error.where, hint=error.hint or AGAIN, code=error.code) from None
-            session.engine.events.acted(host.name, name)
+            session.engine.events.emit(Acted(host.name, name))
 
-        fleet.each(hosts, run, limit=session.options.forks).or_raise()
-        session.engine.events.stage_ended(name, time.monotonic() - started)
+        with session.engine.events.stage(name, [host.name for host in hosts]):
+            fleet.each(hosts, run, limit=session.options.forks).or_raise()
 
     def _restart_nodes(self) -> list[Host]:
         """One kubelet after the other; those that cannot be reached are named and left out."""
@@ -118,14 +117,3 @@ class Restoring:
             self._stage("kubelet", [host], lambda host: [("restart_node",)])
             done.append(host)
         return done
-
-    def _await_nodes(self, hosts: Sequence[Host]) -> None:
-        def late() -> str:
-            try:
-                found = self.session.ready_api().nodes()
-            except ApiError as error:
-                return str(error)
-            states = {host.name: node_ready(found.get(host.name)) for host in hosts}
-            return "; ".join(f"{name} is not Ready: {state}" for name, state in states.items() if state != "True") or "True"
-
-        wait_for(late, what="nodes", deadline=READY_SECONDS)

@@ -10,14 +10,15 @@ from clusterctl.cluster.target import Target
 from clusterctl.commands import apply, reset
 from clusterctl.commands.apply import Apply, ApplyPlan
 from clusterctl.components.objects import removed_nodes
-from clusterctl.errors import ClusterctlError, InputError, Refused, Stopped, Unreachable
+from clusterctl.errors import ClusterctlError, InputError, Refused, Unreachable
 from clusterctl.etcd import members
 from clusterctl.etcd.client import majority
 from clusterctl.kube import api_objects, drain
-from clusterctl.kube.client import Api, ApiError, refuse
+from clusterctl.kube.client import Api
 from clusterctl.kube.disruption import Drain, DrainPolicy
 from clusterctl.plan.planner import OperationPlan
 from clusterctl.session.session import Session
+from clusterctl.ssh.https import or_refused, or_stopped
 
 OPERATION = "node remove"
 REMOVED = "removed"
@@ -93,7 +94,7 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Drain
     rest = apply.make_plan(session)
     found = members.look(session)
     api = session.ready_api()
-    try:
+    with or_refused("the API cannot be asked for nodes and pods"):
         known = api.nodes()
         gone = [name for name in names if name in removed(session) and not (name in hosts or name in known or found.of(name))]
         departures = [
@@ -101,8 +102,6 @@ def make(session: Session, names: Sequence[str], *, offline: bool, policy: Drain
                     keep_out=offline and keep_out)
             for name in names if name not in gone
         ]
-    except ApiError as error:
-        raise refuse(error, "the API cannot be asked for nodes and pods") from None
     for one in departures:
         if one.drain is not None:
             drain.refuse_unsafe([one.drain])
@@ -186,19 +185,16 @@ class RemoveNodes:
         self.say(f"{one.name}: its Node and leases are deleted")
 
     def _keep_out(self, one: NodeRemoval) -> None:
-        try:
+        with or_stopped("cannot be kept out", where=one.name, code="node.not-kept-out"):
             api = self.session.ready_api()
             for item in removed_nodes(api_objects.removed_names(api) | {one.name}):
                 api.apply(item)
-        except ApiError as error:
-            raise Stopped(f"cannot be kept out: {error}", where=one.name, code="node.not-kept-out",
-                          hint="run the same command again to continue") from None
 
 
 def delete_node_objects(session: Session, name: str, *, gone: bool) -> None:
     """Delete a node's traces in the API. ``gone``: its machine is dead, and its pods can be started elsewhere at once."""
     api = session.ready_api()
-    try:
+    with or_stopped("its traces cannot be deleted", where=name, code="node.traces-left"):
         if gone:
             for pod in drain.pods_of(api, name):
                 meta = pod["metadata"]
@@ -208,9 +204,6 @@ def delete_node_objects(session: Session, name: str, *, gone: bool) -> None:
                 api.delete(f"/apis/certificates.k8s.io/v1/certificatesigningrequests/{request['metadata']['name']}")
         api.delete_node(name)
         api.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
-    except ApiError as error:
-        raise Stopped(f"its traces cannot be deleted: {error}", where=name, code="node.traces-left",
-                      hint="run the same command again") from None
 
 
 def reachable(session: Session, host: Host) -> ClusterctlError | None:

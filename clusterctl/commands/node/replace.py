@@ -12,7 +12,8 @@ from clusterctl.commands.node import remove
 from clusterctl.commands.node.remove import RemoveNodes, RemovePlan
 from clusterctl.errors import InputError, Refused, Stopped
 from clusterctl.etcd import members
-from clusterctl.kube.client import ApiError, node_ready, wait_for
+from clusterctl.health.wait import wait_for
+from clusterctl.kube.client import ApiError, node_problem
 from clusterctl.kube.disruption import DrainPolicy
 from clusterctl.plan.planner import OperationPlan
 from clusterctl.session.session import Session
@@ -86,7 +87,7 @@ def confirm_dead(session: Session, others: Sequence[Host], name: str) -> None:
         if state is not None and state.healthy and not state.member.learner:
             return "its etcd member answers"
         try:
-            return "its node is Ready" if node_ready(session.ready_api().nodes().get(name)) == "True" else "True"
+            return "" if node_problem(session.ready_api().nodes().get(name)) else "its node is Ready"
         except ApiError as error:
             return str(error)
 
