@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,6 @@ from clusterctl.cli.prompts import Consent
 if TYPE_CHECKING:
     from clusterctl.commands.plan_file import Reviewed
     from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest
-    from clusterctl.kube.disruption import DrainPolicy
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
@@ -53,29 +52,37 @@ def register(app: typer.Typer) -> None:
     app.add_typer(upgrade, name="upgrade")
 
 
-def _wish(to: str | None, through: list[str] | None, component: list[str] | None, unavailable: str | None, pause: str | None,
-          policy: DrainPolicy) -> UpgradeRequest:
-    from clusterctl.commands.upgrade import PAUSES, UpgradeRequest
-    from clusterctl.errors import InputError
-    from clusterctl.kube.disruption import Unavailable
+@dataclass(frozen=True, kw_only=True)
+class UpgradeInvocation(DrainInvocation):
+    """The options of both verbs."""
 
-    if pause is not None and pause not in PAUSES:
-        raise InputError(f"there is no stage {pause!r}", where="--pause-after", code="upgrade.unknown-stage",
-                         hint=f"stages: {', '.join(PAUSES)}")
-    refuse_releases("--to", [to] if to is not None else [], minors=True)
-    refuse_releases("--through", through or ())
-    return UpgradeRequest(to=to, through=tuple(through or ()), components=dict(components_of(component or ())), pause_after=pause,
-                          policy=policy, unavailable=Unavailable.parse(unavailable) if unavailable is not None else None)
+    to: ToOption = None
+    through: ThroughOption = None
+    component: ComponentOption = None
+    max_unavailable: UnavailableOption = None
+    pause_after: PauseOption = None
+
+    @property
+    def wish(self) -> UpgradeRequest:
+        """What is asked for. Raises InputError."""
+        from clusterctl.commands.upgrade import PAUSES, UpgradeRequest
+        from clusterctl.errors import InputError
+        from clusterctl.kube.disruption import Unavailable
+
+        if self.pause_after is not None and self.pause_after not in PAUSES:
+            raise InputError(f"there is no stage {self.pause_after!r}", where="--pause-after", code="upgrade.unknown-stage",
+                             hint=f"stages: {', '.join(PAUSES)}")
+        refuse_releases("--to", [self.to] if self.to is not None else [], minors=True)
+        refuse_releases("--through", self.through or ())
+        return UpgradeRequest(
+            to=self.to, through=tuple(self.through or ()), components=dict(components_of(self.component or ())),
+            unavailable=Unavailable.parse(self.max_unavailable) if self.max_unavailable is not None else None,
+            pause_after=self.pause_after, policy=self.policy)
 
 
 @verb
 def plan(
-    call: DrainInvocation,
-    to: ToOption = None,
-    through: ThroughOption = None,
-    component: ComponentOption = None,
-    max_unavailable: UnavailableOption = None,
-    pause_after: PauseOption = None,
+    call: UpgradeInvocation,
     limit: LimitOption = None,
     locked: LockedOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
@@ -86,13 +93,13 @@ def plan(
     from clusterctl.commands.apply import gather
     from clusterctl.commands.upgrade import make
 
-    wish = _wish(to, through, component, max_unavailable, pause_after, call.policy)
+    wish = call.wish
     report = call.report()
     with call.session(report) as opened:
         facts, warnings = gather(opened)
         found = make(opened, facts, warnings, wish)
         report.plan(found)
-        newer = [] if to or locked else lock.newer_releases(facts)
+        newer = [] if call.to or locked else lock.newer_releases(facts)
         if newer:
             report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
         if out is not None:
@@ -104,13 +111,8 @@ def plan(
 
 @verb
 def apply(
-    call: DrainInvocation,
+    call: UpgradeInvocation,
     file: FileArgument = None,
-    to: ToOption = None,
-    through: ThroughOption = None,
-    component: ComponentOption = None,
-    max_unavailable: UnavailableOption = None,
-    pause_after: PauseOption = None,
     limit: LimitOption = None,
     locked: LockedOption = False,
     yes: YesOption = False,
@@ -121,18 +123,16 @@ def apply(
 
     Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
     """
-    make_wish = partial(_wish, to, through, component, max_unavailable, pause_after, call.policy)
-    drive(call, "upgrade", partial(_operation, make_wish=make_wish, file=file), Consent(yes), timeout, summary)
+    drive(call, "upgrade", partial(_operation, call, file), Consent(yes), timeout, summary)
 
 
-def _operation(session: Session, report: Report, *, make_wish: Callable[[], UpgradeRequest],
-               file: Path | None) -> Operation[UpgradePlan]:
+def _operation(call: UpgradeInvocation, file: Path | None, session: Session, report: Report) -> Operation[UpgradePlan]:
     """One upgrade after the other; of a plan that was reviewed, the one that it is about."""
     from clusterctl.commands import plan_file
     from clusterctl.commands.apply import gather
     from clusterctl.commands.upgrade import Upgrade, make
 
-    wish = make_wish()
+    wish = call.wish
     reviewed = plan_file.read(file, session, wish) if file is not None else None
     if reviewed is not None:
         wish, session = reviewed.wish, session.toward(replace(session.target, limit=reviewed.limit))
