@@ -9,6 +9,7 @@ from typing import get_args
 from clusterctl.cluster.machine_settings import Hook, MachineFile, StageName
 from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
+from clusterctl.components.products import SERVICES
 from clusterctl.errors import InputError
 from clusterctl.resources.additions import AddedFile, AddedPackages, Command, FormerAdditions, Hostname, Restart
 from clusterctl.resources.base import Resource
@@ -46,16 +47,10 @@ def files(context: Context) -> Iterator[Resource]:
     added = [AddedFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
                        owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
     yield from added
-    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in OUR_UNITS)
+    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in SERVICES)
     yield FormerAdditions(kind="restart", names=tuple(units))
     yield from (Restart(unit=unit, inputs=tuple(one.id for one in added if one.restarts == unit)) for unit in units)
     yield FormerAdditions(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
-
-
-OUR_UNITS = frozenset(f"{name}.service" for name in (
-    "kubelet", "kube-proxy", "flanneld", "api-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd",
-    "containerd"))
-"""Units that components of clusterctl have: the planner adds the files that restart them to their inputs."""
 
 
 def _content(context: Context, file: MachineFile) -> bytes:

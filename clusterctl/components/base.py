@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from clusterctl.artifacts.catalog import Catalog
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.pki import Pki
 from clusterctl.resources.base import Resource
 from clusterctl.shell.facts import Facts
+from clusterctl.shell.footprint import NOTHING, Footprint
+
+Protocol = Literal["tcp", "udp"]
+Slot = Literal["machine", "prepare", "etcd", "control-plane", "nodes"]
+"""Where the resources of a product come in ``apply``: a stage, or the part of ``prepare`` that comes before all programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +33,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A product on machines. ``on``: whether a host has it."""
+    """Resources that belong together. ``on``: whether a host has them."""
 
     name: str
     on: Callable[[Host], bool]
@@ -52,3 +58,36 @@ def etcd_members(host: Host) -> bool:
 
 def workers_only(host: Host) -> bool:
     return host.is_node and not host.is_control_plane
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that machines listen on, and the machines that connect to it. ``pods``: whether pods do, too."""
+
+    protocol: Protocol
+    number: int
+    listeners: tuple[Host, ...]
+    clients: tuple[Host, ...] = ()
+    pods: bool = False
+
+
+def _none(_: object) -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product(Component):
+    """Everything that clusterctl knows of one product; ``products.PRODUCTS`` has all of them.
+
+    ``resources``: what a host needs besides programs, in the part of ``apply`` that ``slot`` names. ``packages``: the
+    distribution's, on the same hosts. ``ports``: those that it listens on, also those for the machine itself alone.
+    """
+
+    on: Callable[[Host], bool] = everywhere
+    resources: Callable[[Context], Sequence[Resource]] = _none
+    slot: Slot | None = None
+    packages: tuple[str, ...] = ()
+    ports: Callable[[Cluster], Iterable[Port]] = _none
+    footprint: Footprint = NOTHING
+    managed: tuple[str, ...] = ()
+    """Paths beside those of the footprint that no file of an inventory may replace."""

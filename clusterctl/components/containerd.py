@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clusterctl.artifacts.catalog import CNI_PLUGINS, image_reference
 from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
-from clusterctl.components.base import Component, Context, nodes
+from clusterctl.components.base import Context, Product, nodes
 from clusterctl.components.common import ids, links, product, unit
 from clusterctl.components.images import images, notes
 from clusterctl.components.render import render
@@ -14,6 +14,7 @@ from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import ROOT
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
 
 
 def _containerd(context: Context) -> Sequence[Resource]:
@@ -47,4 +48,21 @@ def _containerd(context: Context) -> Sequence[Resource]:
     return [*wanted, *images(context, pause=versions.pause), *notes(pause=versions.pause)]
 
 
-CONTAINERD = Component(name="containerd", on=nodes, resources=_containerd)
+CONTAINERD = Product(
+    name="containerd", on=nodes, slot="prepare", resources=_containerd,
+    # For the rules of CNI plugins; kube-proxy uses them as well.
+    packages=("conntrack", "iptables", "nftables"),
+    footprint=Footprint(
+        units=("containerd.service",),
+        configuration=("/etc/containerd", "/etc/cni", "/etc/crictl.yaml", "/opt/cni", "/usr/local/bin/crictl"),
+        data=("/opt/containerd", "/var/lib/containerd", "/var/lib/cni"),
+        runtime=("/run/containerd", "/run/nri", "/run/cdi"),
+        unlinked=("/etc/containerd", "/etc/cni", "/etc/cni/net.d", "/opt/cni", "/opt/cni/bin"),
+        executables=("/opt/cni/bin",),
+        interfaces=("cni0",),
+        tables=("cni_hostport", "cni_plugins_masquerade"),
+        prefixes=("CNI",),
+        foreign_programs=("/usr/bin/containerd", "/usr/bin/dockerd", "/usr/sbin/dockerd"),
+        foreign_units=("containerd", "docker"),
+    ),
+)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clusterctl.components.base import Component, Context, nodes
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context, Port, Product, nodes
 from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Link
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
+
+CONFLIST = "/etc/cni/net.d/10-flannel.conflist"
 
 
 def _flannel(context: Context) -> Sequence[Resource]:
@@ -32,7 +36,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
     switch = links(program, "flanneld")
     service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
     await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2", port=cluster.api_port))
-    conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
+    conflist = File(path=CONFLIST, content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
         client,
         conf,
@@ -51,4 +55,20 @@ def _flannel(context: Context) -> Sequence[Resource]:
     ]
 
 
-FLANNEL = Component(name="flannel", on=nodes, resources=_flannel)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    if cluster.network.cni == "flannel" and cluster.network.backend == "vxlan":
+        yield Port("udp", 8472, cluster.nodes, cluster.nodes)
+
+
+FLANNEL = Product(
+    name="flannel", on=nodes, slot="nodes", resources=_flannel, ports=_ports,
+    footprint=Footprint(
+        units=("flanneld.service",),
+        configuration=("/etc/kube-flannel",),
+        runtime=("/run/flannel",),
+        interfaces=("flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6"),
+        tables=("flannel-ipv4", "flannel-ipv6"),
+        prefixes=("FLANNEL",),
+        modules=("vxlan",),
+    ),
+)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from clusterctl.components.base import Component, Context, nodes
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context, Port, Product, nodes
 from clusterctl.components.common import CIPHERS, ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit, with_extra
-from clusterctl.components.host import in_container
+from clusterctl.components.kernel import in_container
 from clusterctl.components.objects import node_taints
 from clusterctl.components.render import yaml_value
 from clusterctl.components.reserves import reserved
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
+
+PORT, HEALTH_PORT = 10250, 10248
 
 
 def kubelet_config(context: Context) -> dict[str, object]:
@@ -106,10 +110,26 @@ def _kubelet(context: Context) -> Sequence[Resource]:
         Service(
             unit="kubelet.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
-            ready=("http_ok", "10248", "/healthz"),
+            ready=("http_ok", str(HEALTH_PORT), "/healthz"),
             deadline=90,
         ),
     ]
 
 
-KUBELET = Component(name="kubelet", on=nodes, resources=_kubelet)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    metrics = cluster.settings.addons.metrics_server
+    yield Port("tcp", PORT, cluster.nodes, cluster.nodes if metrics else cluster.control_planes, pods=metrics)
+    yield Port("tcp", HEALTH_PORT, cluster.nodes)
+
+
+KUBELET = Product(
+    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, ports=_ports,
+    footprint=Footprint(
+        units=("kubelet.service",),
+        # The kubelet writes logind's drop-in itself, and makes the folder of volume plugins.
+        configuration=("/etc/systemd/logind.conf.d/99-kubelet.conf", "/usr/libexec/kubernetes"),
+        data=("/var/lib/kubelet",),
+        foreign_programs=("/usr/bin/kubelet", "/usr/bin/kubeadm"),
+        foreign_units=("kubelet",),
+    ),
+)

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from shlex import quote
 
 from clusterctl.cluster.model import Cluster, Host
-from clusterctl.health.ports import ports, some
+from clusterctl.components.flannel import CONFLIST
+from clusterctl.components.products import PRODUCTS, ports
+from clusterctl.health.ports import some
 from clusterctl.shell.facts import Facts
-
-OUR_CNI = "10-flannel.conflist"
 
 VENDOR = ("/usr/lib/", "/lib/")
 """Where packages have their units; an administrator's own are in /etc, /run and /usr/local."""
-
-ETCD_UNITS = ("etcd",)
-CONTROL_PLANE_UNITS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-NODE_UNITS = ("containerd", "kubelet", "kube-proxy", "flanneld", "api-proxy")
 
 KUBELET_PROGRAMS = ("/usr/bin/kubelet", "/usr/bin/kubeadm")
 
@@ -56,10 +52,9 @@ def purge(*packages: str) -> str:
 
 def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """Drop-ins of our units. On a machine of the cluster an operator may have placed one on purpose: a warning."""
-    units = (ETCD_UNITS if host.is_etcd else ()) + (CONTROL_PLANE_UNITS if host.is_control_plane else ())
-    units += NODE_UNITS if host.is_node else ()
+    units = {unit for product in PRODUCTS if product.on(host) for unit in product.footprint.units}
     for path in facts.foreign.get("drop-in", ()):
-        unit = path.split("/")[-2].removesuffix(".service.d")
+        unit = path.split("/")[-2].removesuffix(".d")
         if unit not in units:
             continue
         hint = f"rm {quote(path)} && systemctl daemon-reload"
@@ -67,7 +62,7 @@ def drop_ins(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
             hint = purge("kubelet", "kubeadm") + f"; where it is still there: {hint}"
         elif path.startswith(VENDOR):
             hint = f"remove the package that owns it (dpkg -S {quote(path)}, or rpm -qf {quote(path)})"
-        yield Finding("host.unit-drop-in", f"{path} changes our {unit}.service", hint, fatal=not facts.cluster)
+        yield Finding("host.unit-drop-in", f"{path} changes our {unit}", hint, fatal=not facts.cluster)
 
 
 def restores(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
@@ -117,12 +112,13 @@ def runtimes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 def cnis(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
     """CNI configurations: containerd takes the first in the order of names."""
-    found = facts.foreign.get("cni", ()) if host.is_node else ()
+    configurations = facts.foreign.get("cni", ()) if host.is_node else ()
+    found = [path for path in configurations if path != CONFLIST]
     ours = cluster.network.cni != "none"
-    first = [path for path in found if path.rpartition("/")[2] < OUR_CNI] if ours else [] if facts.cluster else list(found)
+    first = [path for path in found if path < CONFLIST] if ours else [] if facts.cluster else found
     if first and ours:
         files = " ".join(map(quote, first))
-        yield Finding("host.foreign-cni", f"{', '.join(first)} would be used in place of /etc/cni/net.d/{OUR_CNI}",
+        yield Finding("host.foreign-cni", f"{', '.join(first)} would be used in place of {CONFLIST}",
                       f"rm {files}", fatal=not facts.cluster)
     elif first:
         yield Finding("host.foreign-cni", f"{', '.join(first)} is kept, as cluster.network.cni is none",
@@ -153,7 +149,7 @@ def firewalls(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
 
 def _ports(cluster: Cluster, host: Host) -> Sequence[str]:
     needed = [f"{port.number}/{port.protocol} from {some(client.name for client in port.clients)}{' and pods' * port.pods}"
-              for port in ports(cluster) if host in port.listeners]
+              for port in ports(cluster) if host in port.listeners and port.clients]
     return [*needed, f"all of {cluster.network.pods}"] if host.is_node else needed
 
 
