@@ -14,9 +14,8 @@ from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions, minor,
 from clusterctl.commands.apply import Apply, ApplyPlan, compare
 from clusterctl.commands.lock import choose_patch, locked_patch, require
 from clusterctl.components.host import HOST
-from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
 from clusterctl.components.products import of
-from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.engine.engine import Gates
 from clusterctl.errors import ClusterctlError, Refused, Stopped, raise_all

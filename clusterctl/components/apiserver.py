@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from clusterctl.cluster.model import API_PORT, Cluster
 from clusterctl.components import etcd
 from clusterctl.components.base import Context, Port, Product, control_planes
-from clusterctl.components.common import CIPHERS, ETC, PKI, ca_file, ids, issued, links, product, unit, with_extra
+from clusterctl.components.common import CIPHERS, ETC, PKI, binary, ca_file, ids, issued, kubernetes, links, unit, with_extra
 from clusterctl.components.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
+RELEASE = kubernetes("kube-apiserver")
 LOGS = "/var/log/kubernetes"
 AUDIT = f"{LOGS}/audit"
 ADMISSION_PLUGINS = "NodeRestriction,DenyServiceExternalIPs,EventRateLimit"
@@ -170,7 +171,7 @@ def resources(context: Context) -> list[Resource]:
             for name in ("admission.yaml", "audit-policy.yaml")
         ),
     ]
-    program = product(context, "kube-apiserver", context.cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kube-apiserver")
     service = unit(
         "kube-apiserver",
@@ -200,7 +201,7 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
 
 
 APISERVER = Product(
-    name="kube-apiserver", on=control_planes, slot="control-plane", resources=resources, ports=_ports,
+    name="kube-apiserver", on=control_planes, slot="control-plane", resources=resources, releases=(RELEASE,), ports=_ports,
     footprint=Footprint(units=("kube-apiserver.service",)),
     # They stay on the machine when it is reset.
     managed=(LOGS,),

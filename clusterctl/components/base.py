@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from clusterctl.artifacts.catalog import Catalog
+from clusterctl.artifacts.catalog import Catalog, ContainerImage, Release
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.pki import Pki
 from clusterctl.resources.base import Resource
@@ -75,17 +75,25 @@ def _none(_: object) -> tuple[()]:
     return ()
 
 
+def _always(_: object) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product(Component):
     """Everything that clusterctl knows of one product; ``products.PRODUCTS`` has all of them.
 
-    ``resources``: what a host needs besides programs, in the part of ``apply`` that ``slot`` names. ``packages``: the
+    ``enabled``: whether a cluster has it. ``releases``: its programs, which are installed before everything else of it.
+    ``resources``: what a host needs besides them, in the part of ``apply`` that ``slot`` names. ``packages``: the
     distribution's, on the same hosts. ``ports``: those that it listens on, also those for the machine itself alone.
     """
 
     on: Callable[[Host], bool] = everywhere
     resources: Callable[[Context], Sequence[Resource]] = _none
     slot: Slot | None = None
+    enabled: Callable[[Cluster], bool] = _always
+    releases: tuple[Release, ...] = ()
+    images: tuple[ContainerImage, ...] = ()
     packages: tuple[str, ...] = ()
     ports: Callable[[Cluster], Iterable[Port]] = _none
     footprint: Footprint = NOTHING

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clusterctl.artifacts.catalog import CNI_PLUGINS, image_reference
+from clusterctl.artifacts.catalog import ContainerImage, Release
 from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
 from clusterctl.components.base import Context, Product, nodes
-from clusterctl.components.common import ids, links, product, unit
+from clusterctl.components.common import binary, ids, links, unit
 from clusterctl.components.images import images, notes
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
@@ -16,12 +16,28 @@ from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
+CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
+RELEASES = (
+    Release("containerd", "containerd",
+            "github.com/containerd/containerd/releases/download/v{version}/containerd-static-{version}-linux-{arch}.tar.gz",
+            members=tuple(f"bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+            checksums="{path}.sha256sum"),
+    Release("runc", "runc", "github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
+            # Lines of digests among a signature.
+            checksums="github.com/opencontainers/runc/releases/download/v{version}/runc.sha256sum"),
+    Release("cni-plugins", "cni_plugins",
+            "github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
+            members=tuple(f"./{name}" for name in CNI_PLUGINS)),
+    Release("crictl", "crictl",
+            "github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
+            members=("crictl",)),
+)
+PAUSE = ContainerImage("pause", "pause", "pause:{version}")
+
 
 def _containerd(context: Context) -> Sequence[Resource]:
-    versions = context.cluster.versions
-    pause = image_reference("pause", versions.pause, context.cluster.settings.image_registry)
-    containerd, runc = product(context, "containerd", versions.containerd), product(context, "runc", versions.runc)
-    plugins, crictl = product(context, "cni-plugins", versions.cni_plugins), product(context, "crictl", versions.crictl)
+    pause = PAUSE.reference(context.cluster.versions.pause, context.cluster.settings.image_registry)
+    containerd, runc, plugins, crictl = (binary(context, release) for release in RELEASES)
     oom = context.facts.lowers_oom_score
     config = File(
         path="/etc/containerd/config.toml",
@@ -32,7 +48,7 @@ def _containerd(context: Context) -> Sequence[Resource]:
     logins = [one for one in registry_files(context.cluster, context.host) if one.path == CREDENTIALS]
     daemon = [
         *links(containerd, "containerd", "containerd-shim-runc-v2", "ctr"),
-        Link(path=f"{ROOT}/bin/runc", target=f"../runc/{versions.runc}/runc"),
+        *links(runc, "runc"),
     ]
     wanted: list[Resource] = [
         *daemon,
@@ -45,11 +61,11 @@ def _containerd(context: Context) -> Sequence[Resource]:
         service,
         Service(unit="containerd.service", inputs=ids(containerd, runc, *daemon, config, service, *logins), deadline=60),
     ]
-    return [*wanted, *images(context, pause=versions.pause), *notes(pause=versions.pause)]
+    return [*wanted, *images(context, PAUSE), *notes(context, PAUSE)]
 
 
 CONTAINERD = Product(
-    name="containerd", on=nodes, slot="prepare", resources=_containerd,
+    name="containerd", on=nodes, slot="prepare", releases=RELEASES, images=(PAUSE,), resources=_containerd,
     # For the rules of CNI plugins; kube-proxy uses them as well.
     packages=("conntrack", "iptables", "nftables"),
     footprint=Footprint(

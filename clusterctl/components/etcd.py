@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clusterctl.artifacts.catalog import Release
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.base import Context, Port, Product, etcd_members
-from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, product, unit
+from clusterctl.components.common import CIPHERS, binary, ca_file, ids, issued, links, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.etcd_member import FORMED, INITIAL, EtcdLearner, EtcdVoter, Formed
@@ -15,6 +16,9 @@ from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
 from clusterctl.shell.footprint import Footprint
 
+RELEASE = Release("etcd", "etcd", "github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
+                  members=tuple(f"etcd-v{{version}}-linux-{{arch}}/{name}" for name in ("etcd", "etcdctl", "etcdutl")),
+                  checksums="github.com/etcd-io/etcd/releases/download/v{version}/SHA256SUMS")
 PKI = "/etc/etcd/pki"
 OWNER = "etcd:etcd"
 DATA = "/var/lib/etcd"
@@ -62,9 +66,9 @@ def arguments(context: Context) -> dict[str, object]:
 
 
 def resources(context: Context) -> Sequence[Resource]:
-    host, cluster = context.host, context.cluster
+    host = context.host
     names, addresses = (host.name, "localhost"), (str(host.address), "127.0.0.1")
-    program = product(context, "etcd", cluster.versions.etcd)
+    program = binary(context, RELEASE)
     switch = links(program, "etcd", "etcdctl", "etcdutl")
     certificates: list[Resource] = [
         ca_file(context, "etcd", f"{PKI}/ca.crt", OWNER),
@@ -139,7 +143,7 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
 
 
 ETCD = Product(
-    name="etcd", on=etcd_members, slot="etcd", resources=resources, ports=_ports,
+    name="etcd", on=etcd_members, slot="etcd", resources=resources, releases=(RELEASE,), ports=_ports,
     footprint=Footprint(
         units=("etcd.service",), configuration=("/etc/etcd",), data=(DATA,), unlinked=("/etc/etcd", DATA), users=("etcd",)),
 )

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clusterctl.artifacts.catalog import Release
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, nodes
-from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
+from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, links, node_user, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Link
 from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
+RELEASE = Release("flannel", "flannel",
+                  "github.com/flannel-io/flannel/releases/download/v{version}/flannel-v{version}-linux-{arch}.tar.gz",
+                  members=("flanneld",), asset=("flannel-io/flannel", r"flannel-v{version}-linux-{arch}\.tar\.gz"))
+PLUGIN = Release("flannel-cni", "flannel_cni",
+                 "github.com/flannel-io/cni-plugin/releases/download/v{version}/cni-plugin-flannel-linux-{arch}-v{version}.tgz",
+                 members=("./flannel-{arch}",),
+                 asset=("flannel-io/cni-plugin", r"cni-plugin-flannel-linux-{arch}-v[0-9.]+(-flannel[0-9]+)?\.tgz"))
 CONFLIST = "/etc/cni/net.d/10-flannel.conflist"
+
+
+def _enabled(cluster: Cluster) -> bool:
+    return cluster.network.cni == "flannel"
 
 
 def _flannel(context: Context) -> Sequence[Resource]:
     cluster, network = context.cluster, context.cluster.network
-    if network.cni != "flannel":
+    if not _enabled(cluster):
         return []
-    program, plugin = (
-        product(context, "flannel", cluster.versions.flannel),
-        product(context, "flannel-cni", cluster.versions.flannel_cni),
-    )
+    program, plugin = binary(context, RELEASE), binary(context, PLUGIN)
     user = node_user("flannel", context.host.name)
     client = issued(context, f"{PKI}/flannel", user, client=True)
     conf = kubeconfig(context, f"{ETC}/flannel.conf", user, client.path)
@@ -56,12 +65,12 @@ def _flannel(context: Context) -> Sequence[Resource]:
 
 
 def _ports(cluster: Cluster) -> Iterator[Port]:
-    if cluster.network.cni == "flannel" and cluster.network.backend == "vxlan":
+    if _enabled(cluster) and cluster.network.backend == "vxlan":
         yield Port("udp", 8472, cluster.nodes, cluster.nodes)
 
 
 FLANNEL = Product(
-    name="flannel", on=nodes, slot="nodes", resources=_flannel, ports=_ports,
+    name="flannel", on=nodes, slot="nodes", enabled=_enabled, releases=(RELEASE, PLUGIN), resources=_flannel, ports=_ports,
     footprint=Footprint(
         units=("flanneld.service",),
         configuration=("/etc/kube-flannel",),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, nodes
-from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
+from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, kubernetes, links, node_user, unit
 from clusterctl.components.kernel import in_container
 from clusterctl.components.render import yaml_value
 from clusterctl.resources.base import Resource
@@ -14,6 +14,7 @@ from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
+RELEASE = kubernetes("kube-proxy")
 METRICS_PORT, HEALTH_PORT = 10249, 10256
 
 
@@ -46,7 +47,7 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
     conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
     config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
-    program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kube-proxy")
     service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
     return [
@@ -70,7 +71,7 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
 
 
 KUBE_PROXY = Product(
-    name="kube-proxy", on=nodes, slot="nodes", resources=_kube_proxy, ports=_ports,
+    name="kube-proxy", on=nodes, slot="nodes", resources=_kube_proxy, releases=(RELEASE,), ports=_ports,
     footprint=Footprint(
         units=("kube-proxy.service",),
         data=("/var/lib/kube-proxy",),

@@ -6,7 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, nodes
-from clusterctl.components.common import CIPHERS, ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit, with_extra
+from clusterctl.components.common import (
+    CIPHERS,
+    ETC,
+    PKI,
+    binary,
+    ids,
+    issued,
+    kubeconfig,
+    kubernetes,
+    links,
+    node_user,
+    unit,
+    with_extra,
+)
 from clusterctl.components.kernel import in_container
 from clusterctl.components.objects import node_taints
 from clusterctl.components.render import yaml_value
@@ -16,6 +29,7 @@ from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
+RELEASE = kubernetes("kubelet")
 PORT, HEALTH_PORT = 10250, 10248
 
 
@@ -79,7 +93,7 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 
 
 def _kubelet(context: Context) -> Sequence[Resource]:
-    cluster, host = context.cluster, context.host
+    host = context.host
     name = node_user("system:node", host.name)
     server = issued(
         context,
@@ -93,7 +107,7 @@ def _kubelet(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kubelet-client", name, organizations=("system:nodes",), client=True)
     conf = kubeconfig(context, f"{ETC}/kubelet.conf", name, client.path)
     config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
-    program = product(context, "kubelet", cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kubelet")
     ours = {"config": config.path, "kubeconfig": conf.path, "hostname-override": host.name, "node-ip": host.address, "v": 2}
     arguments = with_extra(ours, host.settings.kubelet.extra_args)
@@ -123,7 +137,7 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
 
 
 KUBELET = Product(
-    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, ports=_ports,
+    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, releases=(RELEASE,), ports=_ports,
     footprint=Footprint(
         units=("kubelet.service",),
         # The kubelet writes logind's drop-in itself, and makes the folder of volume plugins.

@@ -13,9 +13,8 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
 from clusterctl.components.base import Context
 from clusterctl.components.host import HOST
-from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
 from clusterctl.components.products import of
-from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.kube.disruption import Unavailable
 from clusterctl.plan import planner
