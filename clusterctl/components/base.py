@@ -71,7 +71,27 @@ class Port:
     pods: bool = False
 
 
-def _none(_: object) -> tuple[()]:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is in the way. ``code``: its stable name; ``fatal``: whether it is refused."""
+
+    code: str
+    message: str
+    hint: str
+    fatal: bool = True
+
+    @property
+    def warning(self) -> str:
+        return f"{self.message} [{self.code}]; {self.hint}"
+
+
+def purge(*packages: str) -> str:
+    """The command that removes packages, for both families of distributions."""
+    names = " ".join(packages)
+    return f"apt-get purge {names} (or: dnf remove {names})"
+
+
+def _none(*_: object) -> tuple[()]:
     return ()
 
 
@@ -86,6 +106,7 @@ class Product(Component):
     ``enabled``: whether a cluster has it. ``releases``: its programs, which are installed before everything else of it.
     ``resources``: what a host needs besides them, in the part of ``apply`` that ``slot`` names. ``packages``: the
     distribution's, on the same hosts. ``ports``: those that it listens on, also those for the machine itself alone.
+    ``foreign``: what other installations of it mean for a host.
     """
 
     on: Callable[[Host], bool] = everywhere
@@ -96,6 +117,7 @@ class Product(Component):
     images: tuple[ContainerImage, ...] = ()
     packages: tuple[str, ...] = ()
     ports: Callable[[Cluster], Iterable[Port]] = _none
+    foreign: Callable[[Cluster, Host, Facts], Iterable[Finding]] = _none
     footprint: Footprint = NOTHING
     managed: tuple[str, ...] = ()
     """Paths beside those of the footprint that no file of an inventory may replace."""

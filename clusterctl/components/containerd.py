@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from clusterctl.artifacts.catalog import ContainerImage, Release
+from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
-from clusterctl.components.base import Context, Product, nodes
+from clusterctl.components.base import Context, Finding, Product, nodes, purge
 from clusterctl.components.common import binary, ids, links, unit
 from clusterctl.components.images import images, notes
 from clusterctl.components.render import render
@@ -14,9 +15,12 @@ from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import ROOT
 from clusterctl.resources.file import File, Folder, Link
 from clusterctl.resources.service import Service
+from clusterctl.shell.facts import Facts
 from clusterctl.shell.footprint import Footprint
 
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
+DOCKER_SOCKET = "/run/docker/containerd/containerd.sock"
+"""Of the containerd that docker starts by itself, where no other one runs."""
 RELEASES = (
     Release("containerd", "containerd",
             "github.com/containerd/containerd/releases/download/v{version}/containerd-static-{version}-linux-{arch}.tar.gz",
@@ -64,10 +68,34 @@ def _containerd(context: Context) -> Sequence[Resource]:
     return [*wanted, *images(context, PAUSE), *notes(context, PAUSE)]
 
 
+def _foreign(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
+    """A containerd of a package, and docker, whose containers run in the containerd that ours would replace."""
+    active, programs = facts.foreign.get("active", ()), facts.foreign.get("program", ())
+    docker = next((path for path in programs if path.endswith("/dockerd")), "")
+    code = "host.foreign-runtime"
+    taken = "its containers would be taken over"
+    if "containerd" in active and ("docker" in active or docker):
+        yield Finding(code, f"docker uses /run/containerd/containerd.sock of an active containerd.service: {taken}",
+                      f"systemctl disable --now docker.socket docker.service containerd.service, then "
+                      f"{purge('docker-ce', 'docker.io', 'containerd.io', 'containerd')}")
+    elif "containerd" in active:
+        yield Finding(code, f"containerd.service is active and not of this cluster: {taken}",
+                      f"systemctl disable --now containerd.service, then {purge('containerd', 'containerd.io')}")
+    elif "docker" in active and DOCKER_SOCKET not in facts.foreign.get("socket", ()):
+        yield Finding(code, f"docker.service is active and would use /run/containerd/containerd.sock: {taken}",
+                      f"systemctl disable --now docker.socket docker.service, then {purge('docker-ce', 'docker.io')}")
+    elif docker:
+        yield Finding(code, f"{docker} is installed: once it restarts it uses the containerd of the cluster",
+                      f"to remove: {purge('docker-ce', 'docker.io')}", fatal=False)
+    elif "/usr/bin/containerd" in programs:
+        yield Finding(code, "/usr/bin/containerd of a package: installed, not active",
+                      f"not used; to remove: {purge('containerd', 'containerd.io')}", fatal=False)
+
+
 CONTAINERD = Product(
     name="containerd", on=nodes, slot="prepare", releases=RELEASES, images=(PAUSE,), resources=_containerd,
     # For the rules of CNI plugins; kube-proxy uses them as well.
-    packages=("conntrack", "iptables", "nftables"),
+    packages=("conntrack", "iptables", "nftables"), foreign=_foreign,
     footprint=Footprint(
         units=("containerd.service",),
         configuration=("/etc/containerd", "/etc/cni", "/etc/crictl.yaml", "/opt/cni", "/usr/local/bin/crictl"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from clusterctl.cluster.model import Cluster
-from clusterctl.components.base import Context, Port, Product, nodes
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.base import Context, Finding, Port, Product, nodes, purge
 from clusterctl.components.common import (
     CIPHERS,
     ETC,
@@ -27,9 +27,11 @@ from clusterctl.components.reserves import reserved
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
+from clusterctl.shell.facts import Facts
 from clusterctl.shell.footprint import Footprint
 
 RELEASE = kubernetes("kubelet")
+PACKAGED = ("/usr/bin/kubelet", "/usr/bin/kubeadm")
 PORT, HEALTH_PORT = 10250, 10248
 
 
@@ -136,14 +138,24 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
     yield Port("tcp", HEALTH_PORT, cluster.nodes)
 
 
+def _foreign(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
+    """A kubelet of a package: our unit takes precedence over an inactive one."""
+    if "kubelet" in facts.foreign.get("active", ()):
+        yield Finding("host.foreign-kubelet", "kubelet.service is active and not of this cluster",
+                      f"systemctl disable --now kubelet.service, then {purge('kubelet', 'kubeadm')}")
+    elif programs := [path for path in facts.foreign.get("program", ()) if path in PACKAGED]:
+        yield Finding("host.foreign-kubelet", f"{' and '.join(programs)} of a package: installed, not active",
+                      f"not used; to remove: {purge('kubelet', 'kubeadm')}", fatal=False)
+
+
 KUBELET = Product(
-    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, releases=(RELEASE,), ports=_ports,
+    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, releases=(RELEASE,), ports=_ports, foreign=_foreign,
     footprint=Footprint(
         units=("kubelet.service",),
         # The kubelet writes logind's drop-in itself, and makes the folder of volume plugins.
         configuration=("/etc/systemd/logind.conf.d/99-kubelet.conf", "/usr/libexec/kubernetes"),
         data=("/var/lib/kubelet",),
-        foreign_programs=("/usr/bin/kubelet", "/usr/bin/kubeadm"),
+        foreign_programs=PACKAGED,
         foreign_units=("kubelet",),
     ),
 )
