@@ -16,47 +16,53 @@ if TYPE_CHECKING:
     from clusterctl.artifacts.parcel import Parcel
 
 CATALOG = "catalog.json"
+IMAGES = "images/"
+"""How the path of an image's archive begins."""
 UPSTREAM = "https:/"
 """What comes before a path, whose first part is the host, upstream."""
-CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap", "bandwidth", "firewall", "tuning", "ptp", "static")
-
-PATHS: Mapping[str, str] = {
-    **{name: f"dl.k8s.io/release/v{{version}}/bin/linux/{{arch}}/{name}"
-       for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")},
-    "etcd": "github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
-    "containerd": "github.com/containerd/containerd/releases/download/v{version}/containerd-static-{version}-linux-{arch}.tar.gz",
-    "runc": "github.com/opencontainers/runc/releases/download/v{version}/runc.{arch}",
-    "cni-plugins": "github.com/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-{arch}-v{version}.tgz",
-    "crictl": "github.com/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-{arch}.tar.gz",
-    "flannel": "github.com/flannel-io/flannel/releases/download/v{version}/flannel-v{version}-linux-{arch}.tar.gz",
-    "flannel-cni": "github.com/flannel-io/cni-plugin/releases/download/v{version}/cni-plugin-flannel-linux-{arch}-v{version}.tgz",
-}
-"""Each product's path below its upstream, whose host is the first part."""
-
-MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "etcd": tuple(f"etcd-v{{version}}-linux-{{arch}}/{name}" for name in ("etcd", "etcdctl", "etcdutl")),
-    "containerd": tuple(f"bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
-    "cni-plugins": tuple(f"./{name}" for name in CNI_PLUGINS),
-    "crictl": ("crictl",),
-    "flannel": ("flanneld",),
-    "flannel-cni": ("./flannel-{arch}",),
-}
-"""What is taken out of a product's archive; a product that is not here is one program, as it is."""
-
-IMAGES: Mapping[str, str] = {
-    "pause": "registry.k8s.io/pause:{version}",
-    "coredns": "registry.k8s.io/coredns/coredns:v{version}",
-    "metrics-server": "registry.k8s.io/metrics-server/metrics-server:v{version}",
-    "agnhost": "registry.k8s.io/e2e-test-images/agnhost:{version}",
-}
-"""Images by reference, as manifests name them. A mirror may hold each as ``images/NAME-VERSION-ARCH.tar``."""
 _UPSTREAM = "registry.k8s.io"
 
 
-def image_reference(name: str, version: str, registry: str | None) -> str:
-    """Return the reference of an image. ``registry``: host and path in place of upstream's registry."""
-    reference = IMAGES[name].format(version=version)
-    return reference.replace(_UPSTREAM, registry, 1) if registry else reference
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A file of upstream's releases. Texts have ``{version}`` and ``{arch}`` where these stand.
+
+    ``field``: of Versions; ``path``: below the upstream, whose host is the first part; ``members``: what is taken out of an
+    archive, none where the file is the program. ``checksums``: the address of upstream's digests, with ``{path}``: one digest, or
+    lines ``DIGEST  NAME`` of several files. Without such a file, ``asset``: the GitHub repository, and the pattern of the asset's
+    name, which differs between releases.
+    """
+
+    name: str
+    field: str
+    path: str
+    members: tuple[str, ...] = ()
+    checksums: str = "{path}.sha256"
+    asset: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def at(self, version: str, arch: str) -> str:
+        """Return the path of one version for one architecture."""
+        return self.path.format(version=version, arch=arch)
+
+    def members_at(self, version: str, arch: str) -> tuple[str, ...]:
+        """Return the members of that version's archive."""
+        return tuple(member.format(version=version, arch=arch) for member in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerImage:
+    """An image of registry.k8s.io, as manifests name it. A mirror may hold it as ``images/NAME-VERSION-ARCH.tar``."""
+
+    name: str
+    field: str
+    pattern: str
+
+    def reference(self, version: str, registry: str | None = None) -> str:
+        """Return its reference. ``registry``: host and path in place of upstream's registry."""
+        return f"{registry or _UPSTREAM}/{self.pattern.format(version=version)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Artifact:
     @property
     def is_packed(self) -> bool:
         """Whether its programs are sent as a parcel, and not the file itself."""
-        return self.product in PATHS and self.packer is not None
+        return not self.path.startswith(IMAGES) and self.packer is not None
 
     def parcel(self) -> Parcel:
         """Its programs, verified, as they are sent. Raises IntegrityError, Unreachable."""
@@ -114,7 +120,7 @@ class Artifact:
 
 def image_path(name: str, version: str, arch: str) -> str:
     """Where a mirror keeps an image's archive."""
-    return f"images/{name}-{version}-{arch}.tar"
+    return f"{IMAGES}{name}-{version}-{arch}.tar"
 
 
 @cache
@@ -165,27 +171,26 @@ class Catalog:
     sources: dict[str, str] = field(default_factory=dict)
     """Where each pin comes from that is not built in: ``the inventory``, or the mirror's folder or URL."""
 
-    def artifact(self, product: str, version: str, arch: str) -> Artifact:
-        """A product's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""
-        path = PATHS[product].format(version=version, arch=arch)
-        members = tuple(member.format(version=version, arch=arch) for member in MEMBERS.get(product, ()))
+    def artifact(self, release: Release, version: str, arch: str) -> Artifact:
+        """A release's file. Raises InputError where nothing pins it: nothing unpinned is ever installed."""
+        path = release.at(version, arch)
         pin = self.pins.get(path)
         if pin is None:
-            raise InputError(f"no sha256 is known for {product} {version} ({arch})", where=path, code="artifact.not-pinned",
+            raise InputError(f"no sha256 is known for {release} {version} ({arch})", where=path, code="artifact.not-pinned",
                              hint="clusterctl lock -i INVENTORY; or give it in the inventory: "
                                   f"cluster.artifacts.pins: {{\"{path}\": <sha256>}}")
-        return Artifact(product, version, arch, path, pin.sha256, pin.size, members, self.fetcher, self.packer,
-                        self._url(path, pin), pin.url)
+        return Artifact(release.name, version, arch, path, pin.sha256, pin.size, release.members_at(version, arch), self.fetcher,
+                        self.packer, self._url(path, pin), pin.url)
 
     def add(self, pins: Mapping[str, Pin], source: str) -> None:
         """Add pins of files that had none."""
         self.pins.update(pins)
         self.sources.update(dict.fromkeys(pins, source))
 
-    def missing(self, products: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The products, of these and with their versions, of which no architecture's file is pinned."""
-        return [(product, version) for product, version in products
-                if not any(PATHS[product].format(version=version, arch=arch) in self.pins for arch in ("amd64", "arm64"))]
+    def missing(self, releases: Iterable[tuple[Release, str]]) -> list[tuple[Release, str]]:
+        """The releases, of these and with their versions, of which no architecture's file is pinned."""
+        return [(release, version) for release, version in releases
+                if not any(release.at(version, arch) in self.pins for arch in ("amd64", "arm64"))]
 
     def image(self, name: str, version: str, arch: str) -> Artifact | None:
         """An image's archive where the mirror has one; None: containerd pulls it from its registry."""
@@ -198,7 +203,7 @@ class Catalog:
 
     def _url(self, path: str, pin: Pin) -> str | None:
         if self.base == UPSTREAM:
-            return None if path.startswith("images/") else f"{UPSTREAM}/{pin.url or path}"
+            return None if path.startswith(IMAGES) else f"{UPSTREAM}/{pin.url or path}"
         return f"{self.base}/{path}" if self.base else None
 
 
@@ -206,8 +211,9 @@ class Catalog:
 class AnyVersion(Catalog):
     """All versions of the products, and of the images of which any is pinned: for what a host has, before versions are known."""
 
-    def artifact(self, product: str, version: str, arch: str) -> Artifact:
-        return Artifact(product, version, arch, "", "", 0, (), self.fetcher)
+    def artifact(self, release: Release, version: str, arch: str) -> Artifact:
+        return Artifact(release.name, version, arch, "", "", 0, (), self.fetcher)
 
     def image(self, name: str, version: str, arch: str) -> Artifact | None:
-        return self.artifact(name, version, arch) if any(path.startswith(f"images/{name}-") for path in self.pins) else None
+        held = any(path.startswith(f"{IMAGES}{name}-") for path in self.pins)
+        return Artifact(name, version, arch, "", "", 0, (), self.fetcher) if held else None

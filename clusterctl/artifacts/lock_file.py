@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from clusterctl.artifacts.catalog import Pin
+from clusterctl.artifacts.catalog import Pin, Release
 from clusterctl.artifacts.upstream import REACH, Found, Upstream
 from clusterctl.cluster.model import SHA256, VERSION
 from clusterctl.cluster.versions import minor
@@ -24,7 +24,7 @@ AT_ONCE = 8
 """Requests to upstream at a time."""
 ARCHITECTURES = ("amd64", "arm64")
 
-Wanted = tuple[str, str, str]
+Wanted = tuple[Release, str, str]
 """Product, version, architecture."""
 
 
@@ -144,12 +144,12 @@ def resolve(upstream: Upstream, wanted: Sequence[Wanted]) -> tuple[list[Found], 
             [answer for answer in answers if isinstance(answer, ClusterctlError)])
 
 
-def unresolved(missing: Iterable[tuple[str, str]], errors: Sequence[ClusterctlError]) -> ClusterctlError:
+def unresolved(missing: Iterable[tuple[Release, str]], errors: Sequence[ClusterctlError]) -> ClusterctlError:
     """Return one error for all checksums that are missing."""
     wrong = list({str(error): error for error in errors if not isinstance(error, Unreachable)}.values())
     if wrong:
         return wrong[0] if len(wrong) == 1 else Problems(wrong)
-    names = ", ".join(f"{product} {version}" for product, version in missing)
+    names = ", ".join(f"{release} {version}" for release, version in missing)
     reasons = "; ".join(dict.fromkeys(f"{error.where.split('/')[2]}: {error.message}" for error in errors))
     limited = next((error for error in errors if error.code == "artifact.rate-limited"), None)
     return Unreachable(f"no checksum is known of {names}, and upstream cannot be asked ({reasons})", where=NAME,

@@ -14,25 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from clusterctl.artifacts.catalog import PATHS, Pin
+from clusterctl.artifacts.catalog import Pin, Release
 from clusterctl.artifacts.download import NotFound, Timeouts, length_of, read_small
 from clusterctl.cluster.versions import minor
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable
-
-CHECKSUMS: Mapping[str, str] = {
-    **{name: "{path}.sha256" for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet",
-                                          "kubectl", "cni-plugins", "crictl")},
-    "etcd": "github.com/etcd-io/etcd/releases/download/v{version}/SHA256SUMS",
-    "containerd": "{path}.sha256sum",
-    "runc": "github.com/opencontainers/runc/releases/download/v{version}/runc.sha256sum",
-}
-"""Each product's file of checksums: one digest, or lines ``DIGEST  NAME`` of several files, in runc's among a signature."""
-
-ASSETS: Mapping[str, tuple[str, str]] = {
-    "flannel": ("flannel-io/flannel", r"flannel-v{version}-linux-{arch}\.tar\.gz"),
-    "flannel-cni": ("flannel-io/cni-plugin", r"cni-plugin-flannel-linux-{arch}-v[0-9.]+(-flannel[0-9]+)?\.tgz"),
-}
-"""Products without such a file: the GitHub repository, and the pattern of the asset's name, which differs between releases."""
 
 SMALL = 1 << 20
 """The largest file of checksums that is read, in bytes."""
@@ -56,41 +41,41 @@ class Upstream:
     patience: Timeouts = field(default_factory=Timeouts)
     scheme: str = "https:/"
 
-    def find(self, product: str, version: str, arch: str) -> Found:
-        """Return the published checksum of a product's file.
+    def find(self, release: Release, version: str, arch: str) -> Found:
+        """Return the published checksum of a release's file.
 
         Raises:
             InputError: upstream has no such version (``artifact.not-released``).
             Unreachable: a server does not answer, or GitHub's rate limit is reached.
             IntegrityError: the answer holds no checksum (``artifact.checksum-unreadable``), as a proxy's login page.
         """
-        path = PATHS[product].format(version=version, arch=arch)
+        path = release.at(version, arch)
         try:
-            if product in ASSETS:
-                return self._asset(product, version, arch, path)
-            source = f"{self.scheme}/{CHECKSUMS[product].format(path=path, version=version)}"
+            if release.asset:
+                return self._asset(release, version, arch, release.asset)
+            source = f"{self.scheme}/{release.checksums.format(path=path, version=version)}"
             sha256 = parse_checksums(read_small(source, SMALL, self.patience), path.rpartition("/")[2], source)
         except NotFound as error:
-            raise self._not_there(error, product, version) from None
+            raise self._not_there(error, release.name, version) from None
         return Found(path, Pin(sha256, length_of(f"{self.scheme}/{path}", self.patience)), source)
 
-    def _asset(self, product: str, version: str, arch: str, path: str) -> Found:
-        repository, pattern = ASSETS[product]
+    def _asset(self, wanted: Release, version: str, arch: str, asset: tuple[str, str]) -> Found:
+        (repository, pattern), path = asset, wanted.at(version, arch)
         source = f"{self.scheme}/{API}/repos/{repository}/releases/tags/v{version}"
         release = _json(read_small(source, SMALL, self.patience, _authorization()), source)
         name = re.compile(pattern.format(version=re.escape(version), arch=arch))
-        for asset in release.get("assets") or ():
-            digest = str(asset.get("digest") or "")
-            if name.fullmatch(str(asset.get("name"))):
+        for found in release.get("assets") or ():
+            digest = str(found.get("digest") or "")
+            if name.fullmatch(str(found.get("name"))):
                 if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-                    raise InputError(f"GitHub knows no digest of {asset['name']}: the release is older than June 2025",
+                    raise InputError(f"GitHub knows no digest of {found['name']}: the release is older than June 2025",
                                      where=source, code="artifact.no-checksum",
                                      hint="a newer version, or its sha256 in cluster.artifacts.pins")
-                url = str(asset["browser_download_url"]).removeprefix("https://")
-                size = asset.get("size")
+                url = str(found["browser_download_url"]).removeprefix("https://")
+                size = found.get("size")
                 pin = Pin(digest.removeprefix("sha256:"), size if isinstance(size, int) else 0, "" if url == path else url)
                 return Found(path, pin, source)
-        raise InputError(f"the release v{version} of {product} has no file for {arch}", where=source,
+        raise InputError(f"the release v{version} of {wanted} has no file for {arch}", where=source,
                          code="artifact.not-released", hint="another version of it: cluster.versions")
 
     def _not_there(self, error: NotFound, product: str, version: str) -> ClusterctlError:

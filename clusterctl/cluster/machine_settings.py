@@ -5,21 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-MANAGED = (
-    "/etc/clusterctl", "/etc/kubernetes", "/etc/etcd", "/etc/containerd", "/etc/cni", "/etc/kube-flannel", "/etc/crictl.yaml",
-    "/etc/modules-load.d/clusterctl.conf", "/etc/sysctl.d/99-zz-clusterctl.conf", "/etc/systemd/logind.conf.d/99-kubelet.conf",
-    "/opt/clusterctl", "/opt/cni", "/opt/containerd", "/var/lib/clusterctl", "/var/lib/containerd", "/var/lib/kubelet",
-    "/var/lib/kube-proxy", "/var/lib/etcd", "/var/lib/cni", "/var/log/kubernetes", "/usr/libexec/kubernetes",
-    "/usr/local/bin/kubectl", "/usr/local/bin/crictl", *(f"/etc/systemd/system/{name}.service" for name in (
-        "kubelet", "kube-proxy", "flanneld", "api-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd",
-        "containerd", "clusterctl-firewall")),
-)
-"""The files and folders that clusterctl manages."""
 _OPEN = re.compile(r"/etc/containerd/conf\.d/(?!clusterctl)[^/]+\.toml|/etc/systemd/system/[^/]+\.service\.d/.+")
-"""Places in them that are left to users: imports of containerd's configuration, and drop-ins of units."""
+"""Places in managed folders that are left to users: imports of containerd's configuration, and drop-ins of units."""
 _NO_FILES = ("/proc", "/sys", "/dev", "/run")
 
 StageName = Literal["prepare", "etcd", "control-plane", "nodes", "images"]
@@ -35,15 +25,15 @@ def full(pattern: re.Pattern[str], what: str, most: int = 253) -> AfterValidator
     return AfterValidator(check)
 
 
-def _path(value: str) -> str:
-    """Refuse paths that no file of an inventory may have."""
+def _path(value: str, info: ValidationInfo) -> str:
+    """Refuse paths that no file of an inventory may have. The context's ``managed`` returns those that clusterctl manages."""
     parts = value.split("/")
     wrong = ""
     if not value.startswith("/") or len(parts) < 3 or {"", ".", ".."} & set(parts[1:]) or not re.fullmatch("[!-~]+", value):
         wrong = "is not an absolute path of printable ASCII characters, without blanks, '.' and '..', below a folder"
     elif _within(value, _NO_FILES):
         wrong = "lies in a file system that does not keep files"
-    elif _within(value, MANAGED) and not _OPEN.fullmatch(value):
+    elif info.context and _within(value, info.context["managed"]()) and not _OPEN.fullmatch(value):
         wrong = "is managed by clusterctl"
     if wrong:
         raise PydanticCustomError("inventory.file-path", "{path} {wrong}", {"path": repr(value), "wrong": wrong})

@@ -108,18 +108,18 @@ class Host(Model):
 
 
 class Versions(Model):
-    """The version of every product that is installed."""
+    """The version of every product that is installed; ``known_versions`` has those that belong to one minor of Kubernetes."""
 
     kubernetes: Version
-    etcd: Version
-    containerd: Version
-    runc: Version
-    cni_plugins: Version
-    flannel: Version
-    flannel_cni: Version
+    etcd: Version = "3.6.14"
+    containerd: Version = "2.3.4"
+    runc: Version = "1.4.3"
+    cni_plugins: Version = "1.9.1"
+    flannel: Version = "0.28.10"
+    flannel_cni: Version = "1.7.1-flannel1"
     crictl: Version
-    coredns: Version
-    metrics_server: Version
+    coredns: Version = "1.14.0"
+    metrics_server: Version = "0.9.0"
     pause: str = Field(pattern=r"^\d+(\.\d+)*$")
 
 

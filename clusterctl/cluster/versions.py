@@ -1,7 +1,7 @@
 """The tables of versions: which products belong to which Kubernetes minor.
 
 Sources: kubernetes.io/releases/version-skew-policy, the CHANGELOG of each minor, etcd's and containerd's release notes.
-Only versions that the catalog pins are the defaults here.
+Only versions that the catalog pins are the defaults here and in ``Versions``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,6 @@ from clusterctl.cluster.model import MINOR, VERSION, Versions
 
 DEFAULT_KUBERNETES = "1.36.4"
 SUPPORTED_MINORS = ("1.35", "1.36", "1.37")
-
-_COMMON = {
-    "etcd": "3.6.14",
-    "containerd": "2.3.4",
-    "runc": "1.4.3",
-    "cni_plugins": "1.9.1",
-    "flannel": "0.28.10",
-    "flannel_cni": "1.7.1-flannel1",
-    "coredns": "1.14.0",
-    "metrics_server": "0.9.0",
-}
 
 _BY_MINOR = {
     "1.35": {"kubernetes": "1.35.8", "crictl": "1.36.0", "pause": "3.10.1"},
@@ -58,4 +47,4 @@ def known_versions(kubernetes: str | None = None, **overrides: str) -> Versions:
     if unknown:
         names = ", ".join(sorted(set(Versions.model_fields) - {"kubernetes"}))
         raise ValueError(f"no product named {unknown[0]!r} (known: {names})")
-    return Versions.model_validate({**_COMMON, **row, "kubernetes": wanted, **overrides})
+    return Versions.model_validate({**row, "kubernetes": wanted, **overrides})

@@ -12,7 +12,7 @@ from clusterctl.cluster.model import Host
 from clusterctl.cluster.target import Target
 from clusterctl.commands.lock import choose_patch, require
 from clusterctl.components import objects
-from clusterctl.components.host import replaced_settings
+from clusterctl.components.kernel import replaced_settings
 from clusterctl.engine import hooks
 from clusterctl.engine.engine import NOTHING, UNSEEN, Gates, Probes
 from clusterctl.engine.observe import Look

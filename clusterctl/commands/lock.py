@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from clusterctl.artifacts.catalog import PATHS, Artifact, built_in
+from clusterctl.artifacts.catalog import Artifact, built_in
 from clusterctl.artifacts.download import Timeouts
 from clusterctl.artifacts.lock_file import ARCHITECTURES, LockFile, resolve, unresolved
 from clusterctl.artifacts.pins import LOCK
@@ -14,7 +14,7 @@ from clusterctl.artifacts.store import Progress, open_catalog, prefetch
 from clusterctl.artifacts.upstream import Found, Upstream
 from clusterctl.cluster.model import MINOR, Cluster, Versions
 from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions, order
-from clusterctl.components.programs import products
+from clusterctl.components.products import releases
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.plan import running
 from clusterctl.session.session import Session
@@ -32,14 +32,14 @@ def require(session: Session) -> None:
         Unreachable, IntegrityError: upstream does not answer, or answers with something else.
     """
     catalog = session.catalog
-    missing = catalog.missing(products(session.cluster))
+    missing = catalog.missing(releases(session.cluster))
     if not missing:
         return
     if session.options.locked:
-        names = ", ".join(f"{product} {version}" for product, version in missing)
+        names = ", ".join(f"{release} {version}" for release, version in missing)
         raise InputError(f"no checksum is known of {names}, and with --locked none is taken from upstream", where=LOCK,
                          code="artifact.not-locked", hint="clusterctl lock -i INVENTORY, and commit what it writes")
-    found, errors = resolve(Upstream(), [(product, version, arch) for product, version in missing for arch in ARCHITECTURES])
+    found, errors = resolve(Upstream(), [(release, version, arch) for release, version in missing for arch in ARCHITECTURES])
     if found:
         LockFile.read(session.cluster.base).add(found)
         catalog.add({one.path: one.pin for one in found}, LOCK)
@@ -115,14 +115,14 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
     if not kubernetes and named and MINOR.fullmatch(named):
         kubernetes = (named,)
     clusters = [cluster.at(_versions(cluster, version, KUBERNETES in update)) for version in kubernetes] or [cluster]
-    programs = dict.fromkeys(pair for one in clusters for pair in products(one))
-    unknown = sorted(set(update) - {product for product, _ in programs} - {KUBERNETES})
+    programs = dict.fromkeys(pair for one in clusters for pair in releases(one))
+    unknown = sorted(set(update) - {release.name for release, _ in programs} - {KUBERNETES})
     if unknown:
         raise InputError(f"the cluster has no product {unknown[0]!r}", where="--update", code="version.unknown-product",
-                         hint=f"products: {', '.join(dict.fromkeys(product for product, _ in programs))}")
+                         hint=f"products: {', '.join(dict.fromkeys(release.name for release, _ in programs))}")
     catalog, locked = open_catalog(cluster.settings.artifacts, cluster.base), LockFile.read(cluster.base)
-    asked = [(product, version, arch) for product, version in programs for arch in architectures
-             if product in update or PATHS[product].format(version=version, arch=arch) not in catalog.pins]
+    asked = [(release, version, arch) for release, version in programs for arch in architectures
+             if release.name in update or release.at(version, arch) not in catalog.pins]
     found, errors = resolve(Upstream(), asked)
     before = {path: entry.pin.sha256 for path, entry in locked.entries.items()}
     fixed = built_in()
@@ -134,9 +134,9 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
     if taken:
         locked.add(taken)
     if errors:
-        left = {(product, version) for product, version, arch in asked
-                if PATHS[product].format(version=version, arch=arch) not in {one.path for one in found}}
-        raise unresolved(sorted(left), errors)
+        known = {one.path for one in found}
+        left = {(release, version) for release, version, arch in asked if release.at(version, arch) not in known}
+        raise unresolved(sorted(left, key=str), errors)
     return [LockChange(one.path, before.get(one.path, ""), one.pin.sha256) for one in taken
             if before.get(one.path) != one.pin.sha256]
 

@@ -13,16 +13,9 @@ from clusterctl.cluster.model import MINOR, Cluster, Host, Versions
 from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions, minor, order
 from clusterctl.commands.apply import Apply, ApplyPlan, compare
 from clusterctl.commands.lock import choose_patch, locked_patch, require
-from clusterctl.components.api_proxy import API_PROXY
-from clusterctl.components.containerd import CONTAINERD
-from clusterctl.components.control_plane import CONTROL_PLANE
-from clusterctl.components.etcd import ETCD
-from clusterctl.components.flannel import FLANNEL
 from clusterctl.components.host import HOST
-from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
-from clusterctl.components.kube_proxy import KUBE_PROXY
-from clusterctl.components.kubelet import KUBELET
-from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.products import of
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.engine.engine import Gates
 from clusterctl.errors import ClusterctlError, Refused, Stopped, raise_all
@@ -137,10 +130,10 @@ def _without_version(patch: Object) -> object:
 def stages(cluster: Cluster, unavailable: int) -> tuple[Stage, ...]:
     """The order of kubernetes.io's version skew policy: etcd, API servers and their companions, then nodes, drained."""
     return (
-        Stage(name="staging", components=(HOST, TRUST, PROGRAMS, ADDON_IMAGES), strategy=Parallel()),
-        Stage(name="etcd", components=(ETCD,), strategy=OneByOne()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne(), together=True),
-        Stage(name="nodes", components=(CONTAINERD, API_PROXY, KUBELET, KUBE_PROXY, FLANNEL, ADDON_VERSIONS),
+        Stage(name="staging", components=(HOST, *of("machine"), TRUST, PROGRAMS, ADDON_IMAGES), strategy=Parallel()),
+        Stage(name="etcd", components=of("etcd"), strategy=OneByOne()),
+        Stage(name="control-plane", components=of("control-plane"), strategy=OneByOne(), together=True),
+        Stage(name="nodes", components=(*of("prepare"), *of("nodes"), ADDON_VERSIONS),
               strategy=Rolling(unavailable), together=True),
     )
 

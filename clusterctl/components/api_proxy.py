@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clusterctl.components.base import Component, Context, workers_only
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context, Port, Product, workers_only
 from clusterctl.components.common import PKI, ids, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
 
 
 def _api_proxy(context: Context) -> Sequence[Resource]:
@@ -29,4 +31,15 @@ def _api_proxy(context: Context) -> Sequence[Resource]:
     ]
 
 
-API_PROXY = Component(name="api-proxy", on=workers_only, resources=_api_proxy)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    yield Port("tcp", cluster.api_port, tuple(host for host in cluster.hosts if workers_only(host)))
+
+
+API_PROXY = Product(
+    name="api-proxy", on=workers_only, slot="nodes", resources=_api_proxy, packages=("haproxy",), ports=_ports,
+    footprint=Footprint(
+        units=("api-proxy.service",),
+        # Its package leaves them until the next boot.
+        packaged_paths=("haproxy=/run/haproxy", "haproxy=/run/adduser"), packaged_users=("haproxy=haproxy",),
+    ),
+)

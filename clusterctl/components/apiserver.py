@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from clusterctl.cluster.model import API_PORT
+from clusterctl.cluster.model import API_PORT, Cluster
 from clusterctl.components import etcd
-from clusterctl.components.base import Context
-from clusterctl.components.common import CIPHERS, ETC, PKI, ca_file, ids, issued, links, product, unit, with_extra
+from clusterctl.components.base import Context, Port, Product, control_planes
+from clusterctl.components.common import CIPHERS, ETC, PKI, binary, ca_file, ids, issued, kubernetes, links, unit, with_extra
 from clusterctl.components.render import render, yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
 
-AUDIT = "/var/log/kubernetes/audit"
+RELEASE = kubernetes("kube-apiserver")
+LOGS = "/var/log/kubernetes"
+AUDIT = f"{LOGS}/audit"
 ADMISSION_PLUGINS = "NodeRestriction,DenyServiceExternalIPs,EventRateLimit"
 
 ADMINISTRATORS = "kubeadm:cluster-admins"
@@ -47,7 +50,7 @@ def api_names(context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def etcd_servers(context: Context) -> str:
     """The own member, where there is one; all members otherwise."""
     if context.host.is_etcd:
-        return "https://127.0.0.1:2379"
+        return f"https://127.0.0.1:{etcd.CLIENT_PORT}"
     return ",".join(etcd.client_url(host) for host in context.cluster.etcd_members)
 
 
@@ -114,10 +117,10 @@ def arguments(context: Context) -> dict[str, object]:
 
 
 def keys(context: Context) -> list[Resource]:
-    """What all three read: the keys that are the same on every control plane."""
+    """Return the keys that are the same on every control plane; the controller manager reads some of them."""
     key = File(path=f"{PKI}/sa.key", content=context.pki.service_account_key, mode="600", sensitive=True)
     return [
-        Folder(path="/var/log/kubernetes"),
+        Folder(path=LOGS),
         Folder(path=AUDIT, mode="700"),
         ca_file(context, "front-proxy", f"{PKI}/front-proxy-ca.crt"),
         ca_file(context, "etcd", f"{PKI}/etcd-ca.crt"),
@@ -168,7 +171,7 @@ def resources(context: Context) -> list[Resource]:
             for name in ("admission.yaml", "audit-policy.yaml")
         ),
     ]
-    program = product(context, "kube-apiserver", context.cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kube-apiserver")
     service = unit(
         "kube-apiserver",
@@ -179,6 +182,7 @@ def resources(context: Context) -> list[Resource]:
     )
     common = [f"file:{PKI}/{name}" for name in ("front-proxy-ca.crt", "etcd-ca.crt", "sa.key", "sa.pub")]
     return [
+        *keys(context),
         *certificates,
         *configuration,
         *switch,
@@ -190,3 +194,15 @@ def resources(context: Context) -> list[Resource]:
             inputs=(f"file:{PKI}/ca.crt", *common, *ids(program, *switch, *certificates, *configuration, service)),
         ),
     ]
+
+
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    yield Port("tcp", cluster.api_port, cluster.control_planes, cluster.nodes, pods=True)
+
+
+APISERVER = Product(
+    name="kube-apiserver", on=control_planes, slot="control-plane", resources=resources, releases=(RELEASE,), ports=_ports,
+    footprint=Footprint(units=("kube-apiserver.service",)),
+    # They stay on the machine when it is reset.
+    managed=(LOGS,),
+)

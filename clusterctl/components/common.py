@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from clusterctl.artifacts.catalog import ContainerImage, Release
+from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context
 from clusterctl.components.render import render
 from clusterctl.pki import AuthorityName, CertificateSpec
@@ -32,10 +34,21 @@ CIPHERS = (
 """What CIS 1.2.29 and 4.2.12 accept, without TLS 1.3's own, which Go does not let one choose."""
 
 
-def product(context: Context, name: str, version: str) -> Binary:
-    """The bytes of a product's version; putting them there disturbs nothing."""
-    artifact = context.catalog.artifact(name, version, context.facts.arch)
-    return Binary(name=name, version=version, source=artifact, members=artifact.members)
+def kubernetes(name: str) -> Release:
+    """A program of Kubernetes' own releases."""
+    return Release(name, "kubernetes", f"dl.k8s.io/release/v{{version}}/bin/linux/{{arch}}/{name}")
+
+
+def binary(context: Context, release: Release) -> Binary:
+    """The bytes of a release in the cluster's version; putting them there disturbs nothing."""
+    version = release_version(context.cluster, release)
+    artifact = context.catalog.artifact(release, version, context.facts.arch)
+    return Binary(name=release.name, version=version, source=artifact, members=artifact.members)
+
+
+def release_version(cluster: Cluster, of: Release | ContainerImage) -> str:
+    """Return the version of a program or an image that the cluster wants."""
+    return str(getattr(cluster.versions, of.field))
 
 
 def links(program: Binary, *names: str) -> list[Resource]:

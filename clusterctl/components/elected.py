@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from clusterctl.cluster.model import Cluster
-from clusterctl.components.base import Context
-from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, product, unit
+from clusterctl.components.base import Context, Port, Product, control_planes
+from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, kubernetes, links, unit
 from clusterctl.resources.base import Resource
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
 
 
 def patient_election(cluster: Cluster) -> dict[str, str]:
@@ -28,7 +29,7 @@ def daemon(context: Context, name: str, short: str, port: int, arguments: dict[s
 
     ``inputs``: files of others that it reads.
     """
-    program = product(context, name, context.cluster.versions.kubernetes)
+    program = binary(context, kubernetes(name))
     client = issued(context, f"{PKI}/{short}", f"system:{name}", client=True)
     server = issued(
         context, f"{PKI}/{short}-server", name, dns=("localhost", context.host.name), addresses=("127.0.0.1",), server=True
@@ -44,3 +45,10 @@ def daemon(context: Context, name: str, short: str, port: int, arguments: dict[s
     )
     return [client, server, conf, *more, *switch, service,
             Service(unit=f"{name}.service", inputs=read, deadline=60, ready=("tcp_open", "127.0.0.1", str(port)))]
+
+
+def elected(name: str, port: int, resources: Callable[[Context], Sequence[Resource]]) -> Product:
+    """Return the product of one of these programs. ``port``: for the machine itself alone."""
+    return Product(name=name, on=control_planes, slot="control-plane", resources=resources, releases=(kubernetes(name),),
+                   ports=lambda cluster: (Port("tcp", port, cluster.control_planes),),
+                   footprint=Footprint(units=(f"{name}.service",)))

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clusterctl.cluster.model import Host
-from clusterctl.components.base import Component, Context, etcd_members
-from clusterctl.components.common import CIPHERS, ca_file, ids, issued, links, product, unit
+from clusterctl.artifacts.catalog import Release
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.base import Context, Port, Product, etcd_members
+from clusterctl.components.common import CIPHERS, binary, ca_file, ids, issued, links, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.etcd_member import FORMED, INITIAL, EtcdLearner, EtcdVoter, Formed
 from clusterctl.resources.file import Folder, WriteOnceFile
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import User
+from clusterctl.shell.footprint import Footprint
 
+RELEASE = Release("etcd", "etcd", "github.com/etcd-io/etcd/releases/download/v{version}/etcd-v{version}-linux-{arch}.tar.gz",
+                  members=tuple(f"etcd-v{{version}}-linux-{{arch}}/{name}" for name in ("etcd", "etcdctl", "etcdutl")),
+                  checksums="github.com/etcd-io/etcd/releases/download/v{version}/SHA256SUMS")
 PKI = "/etc/etcd/pki"
 OWNER = "etcd:etcd"
 DATA = "/var/lib/etcd"
+CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
 
 
 def peer_url(host: Host) -> str:
-    return f"https://{host.address}:2380"
+    return f"https://{host.address}:{PEER_PORT}"
 
 
 def client_url(host: Host) -> str:
-    return f"https://{host.address}:2379"
+    return f"https://{host.address}:{CLIENT_PORT}"
 
 
 def arguments(context: Context) -> dict[str, object]:
@@ -33,7 +39,7 @@ def arguments(context: Context) -> dict[str, object]:
     return {
         "name": host.name,
         "data-dir": DATA,
-        "listen-client-urls": f"{client_url(host)},https://127.0.0.1:2379",
+        "listen-client-urls": f"{client_url(host)},https://127.0.0.1:{CLIENT_PORT}",
         "advertise-client-urls": client_url(host),
         "listen-peer-urls": peer_url(host),
         "initial-advertise-peer-urls": peer_url(host),
@@ -48,7 +54,7 @@ def arguments(context: Context) -> dict[str, object]:
         # TLS 1.3 as the lowest version and a list of ciphers exclude each other (etcd-io/etcd#15156).
         "tls-min-version": "TLS1.2",
         "cipher-suites": ",".join(CIPHERS),
-        "listen-metrics-urls": "http://127.0.0.1:2381",
+        "listen-metrics-urls": f"http://127.0.0.1:{METRICS_PORT}",
         "quota-backend-bytes": 8 * 1024**3,
         "enable-pprof": "false",
         "snapshot-count": 10000,
@@ -60,9 +66,9 @@ def arguments(context: Context) -> dict[str, object]:
 
 
 def resources(context: Context) -> Sequence[Resource]:
-    host, cluster = context.host, context.cluster
+    host = context.host
     names, addresses = (host.name, "localhost"), (str(host.address), "127.0.0.1")
-    program = product(context, "etcd", cluster.versions.etcd)
+    program = binary(context, RELEASE)
     switch = links(program, "etcd", "etcdctl", "etcdutl")
     certificates: list[Resource] = [
         ca_file(context, "etcd", f"{PKI}/ca.crt", OWNER),
@@ -129,4 +135,15 @@ def _vote(context: Context) -> list[Resource]:
     return [EtcdVoter(name=context.host.name, endpoints=others, joining=joining)] if others else []
 
 
-ETCD = Component(name="etcd", on=etcd_members, resources=resources)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    members = cluster.etcd_members
+    yield Port("tcp", CLIENT_PORT, members, tuple(host for host in cluster.hosts if host.is_etcd or host.is_control_plane))
+    yield Port("tcp", PEER_PORT, members, members)
+    yield Port("tcp", METRICS_PORT, members)
+
+
+ETCD = Product(
+    name="etcd", on=etcd_members, slot="etcd", resources=resources, releases=(RELEASE,), ports=_ports,
+    footprint=Footprint(
+        units=("etcd.service",), configuration=("/etc/etcd",), data=(DATA,), unlinked=("/etc/etcd", DATA), users=("etcd",)),
+)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clusterctl.components.base import Component, Context, nodes
-from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
+from clusterctl.artifacts.catalog import Release
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context, Port, Product, nodes
+from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, links, node_user, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Link
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
+
+RELEASE = Release("flannel", "flannel",
+                  "github.com/flannel-io/flannel/releases/download/v{version}/flannel-v{version}-linux-{arch}.tar.gz",
+                  members=("flanneld",), asset=("flannel-io/flannel", r"flannel-v{version}-linux-{arch}\.tar\.gz"))
+PLUGIN = Release("flannel-cni", "flannel_cni",
+                 "github.com/flannel-io/cni-plugin/releases/download/v{version}/cni-plugin-flannel-linux-{arch}-v{version}.tgz",
+                 members=("./flannel-{arch}",),
+                 asset=("flannel-io/cni-plugin", r"cni-plugin-flannel-linux-{arch}-v[0-9.]+(-flannel[0-9]+)?\.tgz"))
+CONFLIST = "/etc/cni/net.d/10-flannel.conflist"
+
+
+def _enabled(cluster: Cluster) -> bool:
+    return cluster.network.cni == "flannel"
 
 
 def _flannel(context: Context) -> Sequence[Resource]:
     cluster, network = context.cluster, context.cluster.network
-    if network.cni != "flannel":
+    if not _enabled(cluster):
         return []
-    program, plugin = (
-        product(context, "flannel", cluster.versions.flannel),
-        product(context, "flannel-cni", cluster.versions.flannel_cni),
-    )
+    program, plugin = binary(context, RELEASE), binary(context, PLUGIN)
     user = node_user("flannel", context.host.name)
     client = issued(context, f"{PKI}/flannel", user, client=True)
     conf = kubeconfig(context, f"{ETC}/flannel.conf", user, client.path)
@@ -32,7 +45,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
     switch = links(program, "flanneld")
     service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
     await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2", port=cluster.api_port))
-    conflist = File(path="/etc/cni/net.d/10-flannel.conflist", content=render("flannel/10-flannel.conflist.j2"), mode="600")
+    conflist = File(path=CONFLIST, content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
         client,
         conf,
@@ -51,4 +64,20 @@ def _flannel(context: Context) -> Sequence[Resource]:
     ]
 
 
-FLANNEL = Component(name="flannel", on=nodes, resources=_flannel)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    if _enabled(cluster) and cluster.network.backend == "vxlan":
+        yield Port("udp", 8472, cluster.nodes, cluster.nodes)
+
+
+FLANNEL = Product(
+    name="flannel", on=nodes, slot="nodes", enabled=_enabled, releases=(RELEASE, PLUGIN), resources=_flannel, ports=_ports,
+    footprint=Footprint(
+        units=("flanneld.service",),
+        configuration=("/etc/kube-flannel",),
+        runtime=("/run/flannel",),
+        interfaces=("flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6"),
+        tables=("flannel-ipv4", "flannel-ipv6"),
+        prefixes=("FLANNEL",),
+        modules=("vxlan",),
+    ),
+)

@@ -1,97 +1,24 @@
-"""The machine itself: packages, kernel modules and settings, and the mark of the cluster that it belongs to."""
+"""The machine itself: packages, the firewall, and the mark of the cluster that it belongs to."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from clusterctl.cluster.model import Host
-from clusterctl.components import additions
+from clusterctl.components import additions, kernel
 from clusterctl.components.base import Component, Context, everywhere
+from clusterctl.components.products import PRODUCTS, ports
 from clusterctl.components.render import render
-from clusterctl.health.ports import ports
-from clusterctl.resources.additions import AddedModule, AddedSysctl, FormerAdditions
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.firewall import Firewall
 from clusterctl.resources.footprint import Baseline, FirewallBaseline
-from clusterctl.resources.system import Module, Packages, Sysctl
-
-MODULES = {
-    "overlay": "/sys/module/overlay/parameters",
-    "br_netfilter": "/proc/sys/net/bridge",
-    "nf_conntrack": "/proc/sys/net/netfilter/nf_conntrack_max",
-}
-"""Module -> a path that exists where the kernel has it, loaded or built in."""
-
-NETWORK_SETTINGS = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
-KERNEL_SETTINGS = {
-    "vm.overcommit_memory": "1",
-    "vm.panic_on_oom": "0",
-    "kernel.panic": "10",
-    "kernel.panic_on_oops": "1",
-    "kernel.keys.root_maxkeys": "1000000",
-    "kernel.keys.root_maxbytes": "25000000",
-    # Each daemon and many a pod watches files; the default of 128 for all of root's is soon used up.
-    "fs.inotify.max_user_instances": "8192",
-    "fs.inotify.max_user_watches": "524288",
-}
-"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults), and room for watching files."""
-
-CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_tcp_timeout_established",
-                      "net.netfilter.nf_conntrack_tcp_timeout_close_wait")
-"""What kube-proxy sets by itself."""
+from clusterctl.resources.system import Packages
 
 
 def packages(host: Host) -> tuple[str, ...]:
-    """The distribution's packages that a host of these roles needs.
-
-    openssl hashes programs several times faster than coreutils, and zstd unpacks them.
-    """
-    node = ("conntrack", "iptables", "nftables") if host.is_node else ()
-    proxy = ("haproxy",) if host.is_node and not host.is_control_plane else ()
-    return ("openssl", "zstd", *node, *proxy)
-
-
-def in_container(context: Context) -> bool:
-    """Whether the machine shares its kernel, whose own settings are then not ours to set."""
-    return context.facts.container not in ("", "none")
-
-
-def _kernel(context: Context) -> list[Resource]:
-    """Return kernel modules and settings: those of clusterctl on nodes, and those of the inventory, which win."""
-    added, names = context.host.settings, list(MODULES) if context.host.is_node else []
-    ours = dict(NETWORK_SETTINGS if in_container(context) else NETWORK_SETTINGS | KERNEL_SETTINGS) if context.host.is_node else {}
-    more = {key: str(value) for key, value in added.sysctls.items()}
-    settings = ours | more
-    boot = [*names, *(["vxlan"] if names and context.cluster.network.backend == "vxlan" else [])]
-    modules = [name for name in dict.fromkeys(name.replace("-", "_") for name in added.modules) if name not in boot]
-    found: list[Resource] = [
-        FormerAdditions(kind="module", names=tuple(modules), ours=tuple(boot)),
-        FormerAdditions(kind="sysctl", names=tuple(more), ours=tuple(ours)),
-    ]
-    if boot or modules:
-        content = render("host/modules.conf.j2", modules=[*boot, *modules])
-        found.append(File(path="/etc/modules-load.d/clusterctl.conf", content=content))
-    if not in_container(context):
-        found += [Module(name=name, evidence=MODULES[name]) for name in names]
-        found += [AddedModule(name=name, evidence=f"builtin:{name.replace('_', '[-_]')}") for name in modules]
-    if settings:
-        # The last of all names: Debian's 99-sysctl.conf, which is /etc/sysctl.conf, would win over it at boot.
-        found.append(File(path="/etc/sysctl.d/99-zz-clusterctl.conf", content=render("host/sysctl.conf.j2", settings=settings)))
-    found += [(AddedSysctl if key in more else Sysctl)(key=key, value=value) for key, value in settings.items()]
-    return found
-
-
-def replaced_settings(hosts: Iterable[Host]) -> Iterator[str]:
-    """Yield a warning for each kernel setting of clusterctl's that the inventory replaces."""
-    ours, names = NETWORK_SETTINGS | KERNEL_SETTINGS, defaultdict[tuple[str, str], list[str]](list)
-    for host in hosts:
-        for key, value in host.settings.sysctls.items() if host.is_node else ():
-            if key in ours and ours[key] != str(value):
-                names[key, str(value)].append(host.name)
-    for (key, value), found in names.items():
-        yield f"cluster.sysctls: {key} = {value} replaces {ours[key]}, which clusterctl sets for Kubernetes: {', '.join(found)}"
+    """Return the distribution's packages that the products of a host need."""
+    return tuple(dict.fromkeys(name for product in PRODUCTS if product.on(host) for name in product.packages))
 
 
 def firewall(context: Context) -> Firewall:
@@ -113,7 +40,7 @@ def firewall(context: Context) -> Firewall:
 
 
 def resources(context: Context) -> Sequence[Resource]:
-    ours = NETWORK_SETTINGS if in_container(context) else (*NETWORK_SETTINGS, *KERNEL_SETTINGS, *CONNTRACK_SETTINGS)
+    ours = kernel.NETWORK_SETTINGS if kernel.in_container(context) else kernel.ALL_SETTINGS
     wanted: list[Resource] = [
         Baseline(identity=context.pki.identity, sysctls=tuple(ours)),
         Folder(path="/etc/clusterctl"),
@@ -125,7 +52,7 @@ def resources(context: Context) -> Sequence[Resource]:
     if context.host.is_node:
         wanted.append(FirewallBaseline())
     wanted += additions.packages(context, packages(context.host))
-    wanted += _kernel(context)
+    wanted += kernel.resources(context)
     wanted.append(firewall(context))
     if context.facts.resolv_conf == "missing":
         wanted.append(File(path="/etc/clusterctl/resolv.conf", content=render("host/resolv.conf.j2")))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clusterctl.components.base import Component, Context, nodes
-from clusterctl.components.common import ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit
-from clusterctl.components.host import in_container
+from clusterctl.cluster.model import Cluster
+from clusterctl.components.base import Context, Port, Product, nodes
+from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, kubernetes, links, node_user, unit
+from clusterctl.components.kernel import in_container
 from clusterctl.components.render import yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
 from clusterctl.resources.service import Service
+from clusterctl.shell.footprint import Footprint
+
+RELEASE = kubernetes("kube-proxy")
+METRICS_PORT, HEALTH_PORT = 10249, 10256
 
 
 def proxy_config(context: Context) -> dict[str, object]:
@@ -22,8 +27,8 @@ def proxy_config(context: Context) -> dict[str, object]:
         "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
         "mode": network.proxy_mode,
         "clusterCIDR": str(network.pods),
-        "metricsBindAddress": "127.0.0.1:10249",
-        "healthzBindAddress": "0.0.0.0:10256",
+        "metricsBindAddress": f"127.0.0.1:{METRICS_PORT}",
+        "healthzBindAddress": f"0.0.0.0:{HEALTH_PORT}",
         "hostnameOverride": context.host.name,
     }
     if network.proxy_mode == "iptables":
@@ -42,7 +47,7 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
     conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
     config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
-    program = product(context, "kube-proxy", context.cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kube-proxy")
     service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
     return [
@@ -55,10 +60,23 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
             unit="kube-proxy.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
             # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
-            ready=("tcp_open", "127.0.0.1", "10256"),
+            ready=("tcp_open", "127.0.0.1", str(HEALTH_PORT)),
             deadline=60,
         ),
     ]
 
 
-KUBE_PROXY = Component(name="kube-proxy", on=nodes, resources=_kube_proxy)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    yield from (Port("tcp", number, cluster.nodes) for number in (METRICS_PORT, HEALTH_PORT))
+
+
+KUBE_PROXY = Product(
+    name="kube-proxy", on=nodes, slot="nodes", resources=_kube_proxy, releases=(RELEASE,), ports=_ports,
+    footprint=Footprint(
+        units=("kube-proxy.service",),
+        data=("/var/lib/kube-proxy",),
+        runtime=("/run/xtables.lock",),
+        tables=("kube-proxy",),
+        prefixes=("KUBE",),
+    ),
+)

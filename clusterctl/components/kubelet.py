@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from clusterctl.components.base import Component, Context, nodes
-from clusterctl.components.common import CIPHERS, ETC, PKI, ids, issued, kubeconfig, links, node_user, product, unit, with_extra
-from clusterctl.components.host import in_container
+from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.base import Context, Finding, Port, Product, nodes, purge
+from clusterctl.components.common import (
+    CIPHERS,
+    ETC,
+    PKI,
+    binary,
+    ids,
+    issued,
+    kubeconfig,
+    kubernetes,
+    links,
+    node_user,
+    unit,
+    with_extra,
+)
+from clusterctl.components.kernel import in_container
 from clusterctl.components.objects import node_taints
 from clusterctl.components.render import yaml_value
 from clusterctl.components.reserves import reserved
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
 from clusterctl.resources.service import Service
+from clusterctl.shell.facts import Facts
+from clusterctl.shell.footprint import Footprint
+
+RELEASE = kubernetes("kubelet")
+PACKAGED = ("/usr/bin/kubelet", "/usr/bin/kubeadm")
+PORT, HEALTH_PORT = 10250, 10248
 
 
 def kubelet_config(context: Context) -> dict[str, object]:
@@ -75,7 +95,7 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 
 
 def _kubelet(context: Context) -> Sequence[Resource]:
-    cluster, host = context.cluster, context.host
+    host = context.host
     name = node_user("system:node", host.name)
     server = issued(
         context,
@@ -89,7 +109,7 @@ def _kubelet(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kubelet-client", name, organizations=("system:nodes",), client=True)
     conf = kubeconfig(context, f"{ETC}/kubelet.conf", name, client.path)
     config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
-    program = product(context, "kubelet", cluster.versions.kubernetes)
+    program = binary(context, RELEASE)
     switch = links(program, "kubelet")
     ours = {"config": config.path, "kubeconfig": conf.path, "hostname-override": host.name, "node-ip": host.address, "v": 2}
     arguments = with_extra(ours, host.settings.kubelet.extra_args)
@@ -106,10 +126,36 @@ def _kubelet(context: Context) -> Sequence[Resource]:
         Service(
             unit="kubelet.service",
             inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
-            ready=("http_ok", "10248", "/healthz"),
+            ready=("http_ok", str(HEALTH_PORT), "/healthz"),
             deadline=90,
         ),
     ]
 
 
-KUBELET = Component(name="kubelet", on=nodes, resources=_kubelet)
+def _ports(cluster: Cluster) -> Iterator[Port]:
+    metrics = cluster.settings.addons.metrics_server
+    yield Port("tcp", PORT, cluster.nodes, cluster.nodes if metrics else cluster.control_planes, pods=metrics)
+    yield Port("tcp", HEALTH_PORT, cluster.nodes)
+
+
+def _foreign(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Finding]:
+    """A kubelet of a package: our unit takes precedence over an inactive one."""
+    if "kubelet" in facts.foreign.get("active", ()):
+        yield Finding("host.foreign-kubelet", "kubelet.service is active and not of this cluster",
+                      f"systemctl disable --now kubelet.service, then {purge('kubelet', 'kubeadm')}")
+    elif programs := [path for path in facts.foreign.get("program", ()) if path in PACKAGED]:
+        yield Finding("host.foreign-kubelet", f"{' and '.join(programs)} of a package: installed, not active",
+                      f"not used; to remove: {purge('kubelet', 'kubeadm')}", fatal=False)
+
+
+KUBELET = Product(
+    name="kubelet", on=nodes, slot="nodes", resources=_kubelet, releases=(RELEASE,), ports=_ports, foreign=_foreign,
+    footprint=Footprint(
+        units=("kubelet.service",),
+        # The kubelet writes logind's drop-in itself, and makes the folder of volume plugins.
+        configuration=("/etc/systemd/logind.conf.d/99-kubelet.conf", "/usr/libexec/kubernetes"),
+        data=("/var/lib/kubelet",),
+        foreign_programs=PACKAGED,
+        foreign_units=("kubelet",),
+    ),
+)

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from clusterctl.artifacts.catalog import image_reference
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components import coredns, metrics_server
 from clusterctl.components.apiserver import ADMINISTRATORS, KUBELET_CLIENT
 from clusterctl.components.common import NODE_IDENTITIES, node_user
 from clusterctl.components.render import render
@@ -65,13 +65,13 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     if settings.coredns:
         wanted += _ours(
             "coredns", domain=cluster.network.domain, address=str(cluster.network.dns_address),
-            replicas=min(2, len(cluster.nodes)), forward=forward, image=image_reference("coredns", versions.coredns, registry))
+            replicas=min(2, len(cluster.nodes)), forward=forward, image=coredns.IMAGE.reference(versions.coredns, registry))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(METRICS_SECRET)
         wanted += _ours(
             "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
-            image=image_reference("metrics-server", versions.metrics_server, registry))
+            image=metrics_server.IMAGE.reference(versions.metrics_server, registry))
     for manifest in settings.manifests:
         path = cluster.base / Path(manifest).expanduser()
         try:

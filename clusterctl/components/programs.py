@@ -1,46 +1,31 @@
-"""The programs of every product, put on machines before anything is touched that runs."""
+"""The programs of every product, put on machines before anything is touched that runs, and the images of addons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from clusterctl.cluster.model import Cluster
-from clusterctl.components.base import Component, Context, everywhere
-from clusterctl.components.common import product
+from clusterctl.artifacts.catalog import ContainerImage
+from clusterctl.components.base import Component, Context, everywhere, nodes
+from clusterctl.components.common import binary
+from clusterctl.components.images import images, notes
+from clusterctl.components.products import enabled
 from clusterctl.resources.base import Resource
-
-CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-NODE = ("kubelet", "kube-proxy")
-
-
-def products(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """(product, version) of everything that some machine of this cluster gets."""
-    versions = cluster.versions
-    yield from ((name, versions.kubernetes) for name in (*CONTROL_PLANE, "kubectl", *NODE))
-    yield from (("etcd", versions.etcd), ("containerd", versions.containerd), ("runc", versions.runc))
-    yield from (("crictl", versions.crictl), ("cni-plugins", versions.cni_plugins))
-    if cluster.network.cni == "flannel":
-        yield from (("flannel", versions.flannel), ("flannel-cni", versions.flannel_cni))
 
 
 def _programs(context: Context) -> Sequence[Resource]:
-    versions, host = context.cluster.versions, context.host
-    found = []
-    if host.is_etcd:
-        found.append(product(context, "etcd", versions.etcd))
-    if host.is_control_plane:
-        found += [product(context, name, versions.kubernetes) for name in (*CONTROL_PLANE, "kubectl")]
-    if host.is_node:
-        found += [product(context, name, versions.kubernetes) for name in NODE]
-        found += [
-            product(context, "containerd", versions.containerd),
-            product(context, "runc", versions.runc),
-            product(context, "cni-plugins", versions.cni_plugins),
-            product(context, "crictl", versions.crictl),
-        ]
-        if context.cluster.network.cni == "flannel":
-            found += [product(context, "flannel", versions.flannel), product(context, "flannel-cni", versions.flannel_cni)]
-    return found
+    products = [product for product in enabled(context.cluster) if product.on(context.host)]
+    return [binary(context, release) for product in products for release in product.releases]
+
+
+def _addons(context: Context) -> list[ContainerImage]:
+    """Return the images of products that have nothing else on machines."""
+    return [image for product in enabled(context.cluster) if product.slot is None for image in product.images]
 
 
 PROGRAMS = Component(name="programs", on=everywhere, resources=_programs)
+
+ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=lambda context: images(context, *_addons(context)))
+"""The images of what runs in the cluster: sent when the nodes are Ready, as nothing waits for them before."""
+
+ADDON_VERSIONS = Component(name="addon-versions", on=nodes, resources=lambda context: notes(context, *_addons(context)))
+"""What is about to run in the cluster, noted when nothing else is left to be done on the machine."""

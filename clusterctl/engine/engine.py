@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clusterctl.cluster.model import Host
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.engine import fleet
 from clusterctl.engine.events import Changed, Events, Failed, Looked
 from clusterctl.engine.fleet import HostResults
@@ -97,7 +98,8 @@ class Engine:
     def _look(self, host: Host, resources: Sequence[Resource], *, verify: bool = False) -> Observation:
         seen = Observation()
         try:
-            for words in self.transports[host.name].stream(Script(probes=planner.probes(resources), verify=verify)):
+            program = Script(probes=planner.probes(resources), verify=verify, footprint=FOOTPRINT)
+            for words in self.transports[host.name].stream(program):
                 seen.add(words[0], words[1:])
         except ConnectionLost as error:
             raise error.unreachable(host) from None
@@ -266,7 +268,8 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Sc
         steps.append(("keep_no_more",))
         owners.append(changes[-1])
     seen = planner.probes([change.resource for change in changes])
-    return Script(steps=steps, blobs=blobs, probes=seen, functions=functions("rollback") if kept else ""), owners
+    more = functions("rollback") if kept else ""
+    return Script(steps=steps, blobs=blobs, probes=seen, functions=more, footprint=FOOTPRINT), owners
 
 
 def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
@@ -289,7 +292,7 @@ def _starting(changes: Sequence[Change]) -> tuple[int, int]:
     """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
     last = len(changes)
     first = last
-    while first and isinstance(changes[first - 1].resource, Service) and changes[first - 1].action == "start":
+    while first and type(changes[first - 1].resource) is Service and changes[first - 1].action == "start":
         first -= 1
     return (first, last) if last - first > 1 else (last, last)
 

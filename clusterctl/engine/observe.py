@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterctl.cluster.model import Role
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.errors import Unreachable
 from clusterctl.shell import Observation, Probe
 from clusterctl.shell.facts import Facts, probe_program, read_facts
@@ -40,7 +41,8 @@ def look(transport: Transport, probes: Sequence[Probe] = (), *, verify: bool = F
     tried = next((transport.try_forwarding(port) for role, port in ports.items() if role in roles), None)
     asked = time.time()
     try:
-        records = list(transport.stream(probe_program(probes, verify=verify), silence=SILENCE if verify else LOOK_SECONDS))
+        program = probe_program(probes, footprint=FOOTPRINT, verify=verify)
+        records = list(transport.stream(program, silence=SILENCE if verify else LOOK_SECONDS))
     except ConnectionLost as error:
         raise error.unreachable(transport.host) from None
     if tried is not None:

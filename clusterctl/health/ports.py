@@ -1,4 +1,4 @@
-"""Which machines need which port of each other: pure. The probe and the firewall's rules are made from the same table."""
+"""Which connections between machines are probed, and what their answers mean: pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components.base import Port, Protocol
+from clusterctl.components.products import ports
 from clusterctl.shell.facts import Facts
 
-Protocol = Literal["tcp", "udp"]
 Answer = Literal["open", "dropped", "refused", "no-route", "unknown"]
 
 MOST_TARGETS = 32
@@ -27,17 +28,6 @@ UNREACHABLE = "host.unreachable"
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """A port that machines listen on, and the machines that connect to it. ``pods``: whether pods do, too."""
-
-    protocol: Protocol
-    number: int
-    listeners: tuple[Host, ...]
-    clients: tuple[Host, ...]
-    pods: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
     """A connection that has to be possible, by host names."""
 
@@ -49,24 +39,6 @@ class Pair:
 
     def __str__(self) -> str:
         return f"{self.protocol}/{self.port}"
-
-
-def ports(cluster: Cluster) -> tuple[Port, ...]:
-    """Return the ports of the cluster's own network. Each address is the node's own: nothing here goes through a load balancer.
-
-    A pod's packets to a machine other than its own have the address of its node (flannel --ip-masq): nodes stand for pods.
-    """
-    members, planes, nodes = cluster.etcd_members, cluster.control_planes, cluster.nodes
-    metrics = cluster.settings.addons.metrics_server
-    found = [
-        Port("tcp", 2379, members, tuple(host for host in cluster.hosts if host.is_etcd or host.is_control_plane)),
-        Port("tcp", 2380, members, members),
-        Port("tcp", cluster.api_port, planes, nodes, pods=True),
-        Port("tcp", 10250, nodes, nodes if metrics else planes, pods=metrics),
-    ]
-    if cluster.network.cni == "flannel" and cluster.network.backend == "vxlan":
-        found.append(Port("udp", 8472, nodes, nodes))
-    return tuple(found)
 
 
 def new_hosts(cluster: Cluster, fleet: Mapping[str, Facts]) -> set[str]:

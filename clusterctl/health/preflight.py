@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from clusterctl.cluster.model import Cluster, Host
+from clusterctl.components import products
 from clusterctl.errors import ClusterctlError, Problems, Refused
 from clusterctl.health import foreign
 from clusterctl.shell.facts import Facts
@@ -20,10 +21,6 @@ SKEW_WARN, SKEW_REFUSE = 5.0, 30.0
 
 MEMORY_MIB = {"control_plane": 1700, "etcd": 700, "worker": 700}
 SYSTEMD = 245
-
-CONTROL_PLANE_PORTS = (10257, 10259)
-ETCD_PORTS = (2379, 2380, 2381)
-NODE_PORTS = (10248, 10249, 10250, 10256)
 
 NFTABLES_KERNEL = (5, 13)
 """The oldest kernel that kube-proxy accepts for its nftables mode (pkg/proxy/nftables/supported.go)."""
@@ -146,14 +143,7 @@ def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
         yield _refused(host, "host.api-port-changed",
                        f"its API server listens on {facts.api_port}, and the inventory says {cluster.api_port}",
                        "a cluster that runs keeps the port: set cluster.endpoint.port back")
-    needed: tuple[int, ...] = ()
-    if host.is_etcd:
-        needed += ETCD_PORTS
-    if host.is_control_plane:
-        needed += CONTROL_PLANE_PORTS
-    if host.is_node:
-        needed += (cluster.api_port, *NODE_PORTS)  # Workers have a proxy of the API on its port.
-    for port in needed:
+    for port in dict.fromkeys(one.number for one in products.ports(cluster) if one.protocol == "tcp" and host in one.listeners):
         holder = facts.ports.get(port)
         if holder is not None:
             who = f"{holder.process} (pid {holder.pid})" if holder.pid else "a process of another namespace"

@@ -56,7 +56,7 @@ def read_host_settings(node: Node | None, findings: Diagnostics) -> HostSettings
 def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
     before = len(findings.problems)
     try:
-        settings = model.model_validate(plain(node, findings))
+        settings = model.model_validate(plain(node, findings), context={"managed": _managed_paths})
     except ValidationError as error:
         told: set[int] = set()  # a union has an error for each of its types; the first one is enough
         for entry in error.errors(include_url=False):
@@ -67,6 +67,12 @@ def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
         return None
     _refuse_coerced(node, settings.model_dump(mode="json"), findings)
     return settings if len(findings.problems) == before else None
+
+
+def _managed_paths() -> tuple[str, ...]:
+    from clusterctl.components.products import MANAGED
+
+    return MANAGED
 
 
 def merged(nodes: Sequence[Node]) -> Node | None:

@@ -21,6 +21,7 @@ from clusterctl.artifacts.catalog import CATALOG, built_in, parse_pins
 from clusterctl.artifacts.download import Timeouts, answers, digest, obtain
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.artifacts.upstream import Upstream
+from clusterctl.components.products import RELEASES
 from clusterctl.errors import ClusterctlError, InputError, Locked, Refused, Stopped, raise_all
 from clusterctl.local.storage import make_folder, write_whole
 from clusterctl.mirror.build import Builder, check_tools
@@ -157,8 +158,8 @@ class MirrorFill:
         if output.image is not None:
             origin = {"image": output.image.reference, "digest": pull(output.image.reference, self.arch, part, tick)}
         else:
-            product, _, version = output.label.partition(" ")
-            pin = built_in().get(output.path) or Upstream().find(product, version, self.arch).pin
+            name, _, version = output.label.partition(" ")
+            pin = built_in().get(output.path) or Upstream().find(RELEASES[name], version, self.arch).pin
             origin = {"downloaded_from": f"https://{pin.url or output.path}"}
             obtain(origin["downloaded_from"], part, pin, Timeouts(), lambda done, total: tick())
         self.mirror.publish(part, output.path, origin)

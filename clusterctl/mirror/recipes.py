@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from clusterctl.artifacts.catalog import IMAGES, MEMBERS, PATHS, image_path
+from clusterctl.artifacts.catalog import ContainerImage, image_path
 from clusterctl.cluster.model import Versions
+from clusterctl.components.products import IMAGES, RELEASES
 from clusterctl.mirror.image import ImageSpec
 
 MIRRORED = ("1.36.4", "1.37.2", "1.35.8")
 """The versions of Kubernetes that a mirror holds by default, in the order of downloads."""
 AGNHOST = "2.63.0"
 """The version of agnhost, the image that network checks use; it is built from the Kubernetes that follows."""
+AGNHOST_IMAGE = ContainerImage("agnhost", "", "e2e-test-images/agnhost:{version}")
 AGNHOST_KUBERNETES = "1.36.4"
 FLANNEL_CNI_SOURCE = "0.9.1"
 """The release of containernetworking/plugins that still had flannel's plugin, whose own module is not available."""
@@ -75,7 +77,7 @@ KUBERNETES = {"kube-apiserver": 199, "kube-controller-manager": 47, "kubelet": 1
 def _kubernetes(versions: Versions, arch: str) -> Recipe:
     version = versions.kubernetes
     return Recipe("k8s.io/kubernetes", version, stamps=_stamp_kubernetes(version), printed=f"v{version}", outputs=tuple(
-        Output(f"{name} {version}", PATHS[name].format(version=version, arch=arch), {name: f"k8s.io/kubernetes/cmd/{name}"},
+        Output(f"{name} {version}", RELEASES[name].at(version, arch), {name: f"k8s.io/kubernetes/cmd/{name}"},
                weight, checks={name: ("version", "--client") if name == "kubectl" else ("--version",)})
         for name, weight in KUBERNETES.items()))
 
@@ -83,9 +85,8 @@ def _kubernetes(versions: Versions, arch: str) -> Recipe:
 def _archive(product: str, version: str, arch: str, packages: Mapping[str, str], weight: int, *,
              checks: Mapping[str, tuple[str, ...]], members: Mapping[str, str] | None = None) -> Output:
     """The output for an archive; by default its members are those that the catalog takes out of it."""
-    names = [name.format(version=version, arch=arch) for name in MEMBERS[product]]
-    return Output(f"{product} {version}", PATHS[product].format(version=version, arch=arch), packages, weight, checks,
-                  members=members or {name: name.rsplit("/", 1)[-1] for name in names})
+    return Output(f"{product} {version}", RELEASES[product].at(version, arch), packages, weight, checks,
+                  members=members or {name: name.rsplit("/", 1)[-1] for name in RELEASES[product].members_at(version, arch)})
 
 
 def _etcd(versions: Versions, arch: str) -> Recipe:
@@ -107,7 +108,7 @@ def _containerd(versions: Versions, arch: str) -> Recipe:
 def _runc(versions: Versions, arch: str) -> Recipe:
     version, module = versions.runc, "github.com/opencontainers/runc"
     return Recipe(module, version, printed=version, tags="seccomp", cgo=True, outputs=(
-        Output(f"runc {version}", PATHS["runc"].format(version=version, arch=arch), {"runc": module}, 14,
+        Output(f"runc {version}", RELEASES["runc"].at(version, arch), {"runc": module}, 14,
                checks={"runc": ("--version",)}),))
 
 
@@ -149,7 +150,7 @@ def _image(name: str, version: str, arch: str, packages: Mapping[str, str], weig
 
 def _coredns(versions: Versions, arch: str) -> Recipe:
     version, module = versions.coredns, "github.com/coredns/coredns"
-    spec = ImageSpec(IMAGES["coredns"].format(version=version), ("/coredns",), user="65532:65532", ports=("53/tcp", "53/udp"),
+    spec = ImageSpec(IMAGES["coredns"].reference(version), ("/coredns",), user="65532:65532", ports=("53/tcp", "53/udp"),
                      bind_low_ports=True)
     return Recipe(module, version, printed=version, outputs=(
         _image("coredns", version, arch, {"coredns": module}, 81, checks={"coredns": ("-version",)}, spec=spec),))
@@ -157,7 +158,7 @@ def _coredns(versions: Versions, arch: str) -> Recipe:
 
 def _metrics_server(versions: Versions, arch: str) -> Recipe:
     version, module = versions.metrics_server, "sigs.k8s.io/metrics-server"
-    spec = ImageSpec(IMAGES["metrics-server"].format(version=version), ("/metrics-server",), user="65534:65534")
+    spec = ImageSpec(IMAGES["metrics-server"].reference(version), ("/metrics-server",), user="65534:65534")
     stamps = {"k8s.io/client-go/pkg/version.gitVersion": f"v{version}", "k8s.io/client-go/pkg/version.buildDate": "{time}"}
     return Recipe(module, version, stamps=stamps, printed=f"v{version}", outputs=(_image(
         "metrics-server", version, arch, {"metrics-server": f"{module}/cmd/metrics-server"}, 87,
@@ -166,7 +167,7 @@ def _metrics_server(versions: Versions, arch: str) -> Recipe:
 
 def _agnhost(versions: Versions, arch: str) -> Recipe:
     del versions
-    spec = ImageSpec(IMAGES["agnhost"].format(version=AGNHOST), ("/agnhost",), ("pause",),
+    spec = ImageSpec(AGNHOST_IMAGE.reference(AGNHOST), ("/agnhost",), ("pause",),
                      ports=("80/tcp", "8080/tcp", "8081/tcp", "9376/tcp", "5000/tcp"))
     return Recipe("k8s.io/kubernetes", AGNHOST_KUBERNETES, stamps={"main.Version": AGNHOST}, printed=AGNHOST, outputs=(
         _image("agnhost", AGNHOST, arch, {"agnhost": "k8s.io/kubernetes/test/images/agnhost"}, 5,
@@ -175,7 +176,7 @@ def _agnhost(versions: Versions, arch: str) -> Recipe:
 
 def _pause(versions: Versions, arch: str) -> Recipe:
     version = versions.pause
-    spec = ImageSpec(IMAGES["pause"].format(version=version), ("/pause",), user="65535:65535", temporary_folder=False)
+    spec = ImageSpec(IMAGES["pause"].reference(version), ("/pause",), user="65535:65535", temporary_folder=False)
     return Recipe("", version, c_source="pause.c", outputs=(
         _image("pause", version, arch, {"pause": "pause.c"}, 1, checks={}, spec=spec),))
 

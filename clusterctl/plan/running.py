@@ -8,18 +8,11 @@ from dataclasses import dataclass
 
 from clusterctl.cluster.model import MINOR, Cluster, Versions
 from clusterctl.cluster.versions import known_versions, minor, order
+from clusterctl.components.products import IMAGES, RELEASES
 from clusterctl.errors import Refused
 from clusterctl.shell.facts import Facts
 
-PRODUCTS: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy"), "kubernetes"),
-    **{name: name for name in ("etcd", "containerd", "runc", "crictl", "flannel")},
-    "cni-plugins": "cni_plugins",
-    "flannel-cni": "flannel_cni",
-    **{name: name for name in ("coredns", "pause")},
-    "metrics-server": "metrics_server",
-}
+FIELDS: Mapping[str, str] = {name: one.field for table in (RELEASES, IMAGES) for name, one in table.items()}
 """Products as they lie on machines -> the field of Versions."""
 
 Fleet = Mapping[str, Facts]
@@ -45,8 +38,8 @@ def versions_of(fleet: Fleet) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for facts in fleet.values():
         for product, version in facts.running.items():
-            if product in PRODUCTS:
-                found[PRODUCTS[product]].add(version)
+            if product in FIELDS:
+                found[FIELDS[product]].add(version)
     return found
 
 
@@ -87,11 +80,11 @@ def skewed(cluster: Cluster, fleet: Fleet) -> list[Difference]:
     """Return the products that machines run in another version than the desired one."""
     wanted = cluster.versions.model_dump()
     return [
-        Difference(host=host.name, product=product, running=version, wanted=str(wanted[PRODUCTS[product]]))
+        Difference(host=host.name, product=product, running=version, wanted=str(wanted[FIELDS[product]]))
         for host in cluster.hosts
         if host.name in fleet
         for product, version in fleet[host.name].running.items()
-        if product in PRODUCTS and version != wanted[PRODUCTS[product]]
+        if product in FIELDS and version != wanted[FIELDS[product]]
     ]
 
 
@@ -101,8 +94,8 @@ def refuse_skewed(cluster: Cluster, fleet: Fleet) -> None:
     if not found:
         return
     lines = []
-    for name, version in sorted({(PRODUCTS[entry.product], entry.running) for entry in found}):
-        hosts = sorted({entry.host for entry in found if (PRODUCTS[entry.product], entry.running) == (name, version)})
+    for name, version in sorted({(FIELDS[entry.product], entry.running) for entry in found}):
+        hosts = sorted({entry.host for entry in found if (FIELDS[entry.product], entry.running) == (name, version)})
         wanted = getattr(cluster.versions, name)
         lines.append(f"{name.replace('_', '-')} {version} runs on {', '.join(hosts)}, and {wanted} is wanted")
     raise Refused("; ".join(lines), where="versions", code="version.differs",

@@ -11,17 +11,10 @@ from clusterctl.artifacts.catalog import AnyVersion, Artifact
 from clusterctl.cluster.machine_settings import StageName
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
-from clusterctl.components.api_proxy import API_PROXY
 from clusterctl.components.base import Context
-from clusterctl.components.containerd import CONTAINERD
-from clusterctl.components.control_plane import CONTROL_PLANE
-from clusterctl.components.etcd import ETCD
-from clusterctl.components.flannel import FLANNEL
 from clusterctl.components.host import HOST
-from clusterctl.components.images import ADDON_IMAGES, ADDON_VERSIONS
-from clusterctl.components.kube_proxy import KUBE_PROXY
-from clusterctl.components.kubelet import KUBELET
-from clusterctl.components.programs import PROGRAMS
+from clusterctl.components.products import of
+from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.kube.disruption import Unavailable
 from clusterctl.plan import planner
@@ -47,12 +40,13 @@ def max_unavailable(cluster: Cluster, given: Unavailable | None = None) -> int:
 def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stage, ...]:
     """The whole of ``apply``, in order. ``formed``: the hosts whose etcd has served; others join it one by one."""
     order = (
-        Stage(name="prepare", components=(HOST, TRUST, PROGRAMS, CONTAINERD), strategy=Rolling(max_unavailable(cluster))),
-        Stage(name="etcd", components=(ETCD,), strategy=OneByOne() if formed else Parallel()),
-        Stage(name="control-plane", components=(CONTROL_PLANE,), strategy=OneByOne() if formed else Rolling(1), together=True),
+        Stage(name="prepare", components=(HOST, *of("machine"), TRUST, PROGRAMS, *of("prepare")),
+              strategy=Rolling(max_unavailable(cluster))),
+        Stage(name="etcd", components=of("etcd"), strategy=OneByOne() if formed else Parallel()),
+        Stage(name="control-plane", components=of("control-plane"), strategy=OneByOne() if formed else Rolling(1), together=True),
         Stage(
             name="nodes",
-            components=(API_PROXY, KUBELET, KUBE_PROXY, FLANNEL),
+            components=of("nodes"),
             strategy=Rolling(max_unavailable(cluster)),
             together=True,
         ),

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from clusterctl.shell.footprint import NOTHING, Footprint
+
 MARK = "/etc/clusterctl/cluster"
 """The file in which a machine of a cluster has the cluster's identity."""
 
@@ -75,7 +77,7 @@ class Script:
     ``blobs`` are files beside it, by name. ``nonce`` marks its records. ``unlocked``: it takes no lock of the machine, as a
     command of the operator: it neither waits nor holds up others, however long it runs. ``shared``: it takes the lock of programs
     that only look, and its records are sent as they come. ``holder``: what others that wait for it report. ``verify``: hash all
-    installed programs; their stat cache is not used.
+    installed programs; their stat cache is not used. ``footprint``: of all products, for programs that undo.
     """
 
     probes: Sequence[Probe] = ()
@@ -86,6 +88,7 @@ class Script:
     unlocked: bool = False
     shared: bool = False
     holder: str = ""
+    footprint: Footprint = NOTHING
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -93,7 +96,7 @@ class Script:
         """The program itself, as sh reads it."""
         lines = [f"set -- {self.nonce} \"$1\"", functions(*self._needs), self.functions]
         if self._undoes:
-            lines.append(functions(*UNDOING))
+            lines.append(self.footprint.assignments + functions(*UNDOING))
         elif self._opens_ports:
             lines.append(functions("firewall"))
         if not self.unlocked:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clusterctl.shell import Observation, Probe, Script, functions
+from clusterctl.shell.footprint import Footprint
 
 CGROUPS = "/sys/fs/cgroup"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -179,9 +180,9 @@ FLAGS: Mapping[str, Mapping[str, str]] = {
 PROBES: Sequence[Probe] = (("facts", "all"), ("running", "all"), *(("text", path) for path in (*LINES.values(), STATUS, *FLAGS)))
 
 
-def probe_program(probes: Sequence[Probe] = (), *, verify: bool = False) -> Script:
-    """The program that asks a machine for its facts, and looks at ``probes`` in the same trip."""
-    return Script(probes=(*PROBES, *probes), functions=functions("facts", "foreign"), verify=verify)
+def probe_program(probes: Sequence[Probe] = (), *, footprint: Footprint, verify: bool = False) -> Script:
+    """The program that asks a machine for its facts, and looks at ``probes`` in the same trip. ``footprint``: of all products."""
+    return Script(probes=(*PROBES, *probes), functions=footprint.assignments + functions("facts", "foreign"), verify=verify)
 
 
 def read_facts(records: Iterable[Sequence[str]], *, asked: float, answered: float) -> tuple[Facts, Observation]:

@@ -1,5 +1,6 @@
-# shellcheck shell=sh disable=SC2154
-# What a machine says about itself: one record 'fact NAME VALUE' each. Runs after the prelude.
+# shellcheck shell=sh disable=SC2086,SC2154
+# What a machine says about itself: one record 'fact NAME VALUE' each. Runs after the prelude and the lists of the
+# products' footprints.
 
 fact() {
 	emit fact "$1" "$2"
@@ -64,7 +65,9 @@ observe_running() {
 		take_line "$path"
 		emit running "$line"
 	done
-	links=$(QUOTING_STYLE=literal stat -c %N -- "$root"/bin/* /opt/cni/bin/bridge /opt/cni/bin/flannel 2>/dev/null)
+	set --
+	for folder in $our_executables; do set -- "$@" "$folder"/*; done
+	links=$(QUOTING_STYLE=literal stat -c %N -- "$@" 2>/dev/null)
 	set -f
 	IFS=$newline
 	for line in $links; do

@@ -1,35 +1,18 @@
 # shellcheck shell=sh disable=SC2034,SC2086,SC2154
-# What clusterctl and its programs put on a machine, and what was there before them. Runs after the prelude; lists are words on purpose.
+# What clusterctl and its programs put on a machine, and what was there before them. Runs after the prelude and the lists of the products'
+# footprints, our_units and others (footprint.py), which are words on purpose.
 
 before=$state/before
 mark=/etc/clusterctl/cluster
 
-our_units="kubelet.service kube-proxy.service flanneld.service api-proxy.service kube-scheduler.service \
-kube-controller-manager.service kube-apiserver.service etcd.service containerd.service clusterctl-firewall.service"
-
-# Ours altogether. What somebody had there before is kept aside, and put back at the end.
-our_configuration="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/kube-flannel /etc/crictl.yaml \
-/etc/modules-load.d/clusterctl.conf /etc/sysctl.d/99-zz-clusterctl.conf /etc/systemd/logind.conf.d/99-kubelet.conf \
-/opt/cni /usr/libexec/kubernetes /usr/local/bin/kubectl /usr/local/bin/crictl"
-
-# A reset would empty what a link in their place points to.
-our_folders="/etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin /var/lib/etcd"
-
-# Too large to keep aside: what was in them before stays as it is.
-our_data="/opt/clusterctl /opt/containerd /var/lib/containerd /var/lib/kubelet /var/lib/kube-proxy /var/lib/etcd /var/lib/cni"
-our_runtime="/run/containerd /run/flannel /run/nri /run/cdi /run/xtables.lock"
-# What haproxy's package leaves until the next boot.
-haproxy_runtime="/run/haproxy /run/adduser"
-
 # Made on the way; they go where nothing else is in them.
-our_parents="/opt /usr/local/bin /usr/libexec /etc/modules-load.d /etc/sysctl.d /etc/systemd/logind.conf.d /run/netns"
-
-our_links='cni0 flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6'
-our_tables='kube-proxy flannel-ipv4 flannel-ipv6 cni_hostport cni_plugins_masquerade'
-our_users='etcd haproxy'
-
+our_parents="/run/netns $(for path in $our_configuration $our_data; do echo "${path%/*}"; done | sort -u)"
 for unit in $our_units; do
 	our_configuration="$our_configuration /etc/systemd/system/$unit /etc/systemd/system/$unit.d"
+done
+left_by_packages=
+for word in $our_packaged_paths; do
+	left_by_packages="$left_by_packages ${word#*=}"
 done
 
 # existing PATH...: those of them that are there, one a line.
@@ -86,7 +69,7 @@ is_ours() {
 # record_before IDENTITY SYSCTL...: whole or not at all, and never on a machine that is changed already.
 record_before() {
 	! is_ours || return 0
-	for path in $our_folders; do
+	for path in $our_unlinked; do
 		[ ! -L "$path" ] || die "$path is a symbolic link: replace it by a folder, or mount the other file system there"
 	done
 	rm -rf -- "$before" "$before.new"
@@ -115,7 +98,7 @@ record_before() {
 
 # Modes and owners of what is there, what is in data folders, and copies of configuration.
 record_paths() {
-	existing $our_configuration $our_data $our_runtime $haproxy_runtime $our_parents /usr/sbin/policy-rc.d | while read -r path; do
+	existing $our_configuration $our_data $our_runtime $left_by_packages $our_parents /usr/sbin/policy-rc.d | while read -r path; do
 		stat -c '%a %u:%g %n' -- "$path"
 	done >paths
 	for path in $our_data; do

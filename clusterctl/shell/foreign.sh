@@ -1,5 +1,6 @@
-# shellcheck shell=sh disable=SC2154
-# What other installations left on a machine: one record 'foreign KIND PATH' each. Runs after facts.sh.
+# shellcheck shell=sh disable=SC2086,SC2154
+# What other installations left on a machine: one record 'foreign KIND PATH' each. Runs after facts.sh and the lists of the
+# products' footprints.
 
 observe_foreign() {
 	unit_drop_ins
@@ -18,8 +19,8 @@ unit_drop_ins() {
 	for folder in /etc/systemd/system /etc/systemd/system.control /run/systemd/system /run/systemd/system.control \
 		/usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
 		if [ "$folder" = /lib/systemd/system ] && [ -L /lib ]; then continue; fi
-		for unit in containerd etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy flanneld api-proxy; do
-			for path in "$folder/$unit.service.d"/*.conf; do
+		for unit in $our_units; do
+			for path in "$folder/$unit.d"/*.conf; do
 				[ -s "$path" ] || continue
 				case ${path##*/} in
 					90-clusterctl-restore.conf) emit foreign restore "$path" ;;
@@ -33,24 +34,23 @@ unit_drop_ins() {
 cni_configurations() {
 	for path in /etc/cni/net.d/*; do
 		case ${path##*/} in
-			10-flannel.conflist) ;;
 			*.conf | *.conflist | *.json) [ ! -f "$path" ] || emit foreign cni "$path" ;;
 		esac
 	done
 }
 
 linked_folders() {
-	for path in /etc/kubernetes /etc/etcd /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin /var/lib/etcd; do
+	for path in $our_unlinked; do
 		[ ! -L "$path" ] || emit foreign link "$path"
 	done
 }
 
 # Programs of packages, and units that are active: systemd keeps a link for each.
 foreign_runtimes() {
-	for path in /usr/bin/kubelet /usr/bin/kubeadm /usr/bin/containerd /usr/bin/dockerd /usr/sbin/dockerd; do
+	for path in $our_foreign_programs; do
 		[ ! -x "$path" ] || emit foreign program "$path"
 	done
-	for unit in kubelet containerd docker; do
+	for unit in $our_foreign_units; do
 		if is_active "$unit"; then emit foreign active "$unit"; fi
 	done
 	[ ! -S /run/docker/containerd/containerd.sock ] || emit foreign socket /run/docker/containerd/containerd.sock
@@ -62,7 +62,7 @@ is_active() {
 
 # The mounts that hold the folders of our programs and may not execute them.
 noexec_mounts() {
-	awk 'BEGIN {count = split("/opt /opt/clusterctl /opt/cni/bin", paths, " ")}
+	awk -v folders="/opt $our_executables" 'BEGIN {count = split(folders, paths, " ")}
 		{for (i = 1; i <= count; i++) if (index(paths[i] "/", $5 == "/" ? $5 : $5 "/") == 1 && length($5) >= length(mount[i])) {mount[i] = $5; options[i] = $6}}
 		END {for (i = 1; i <= count; i++) if (("," options[i] ",") ~ /,noexec,/ && !seen[mount[i]]++) print mount[i]}' \
 		/proc/self/mountinfo | while read -r path; do emit foreign noexec "$path"; done

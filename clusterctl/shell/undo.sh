@@ -131,7 +131,7 @@ end_processes() {
 
 # Mount points within our folders that were not there before us, the last one first.
 our_mounts() {
-	inside=$(readlink -f $our_data /run/containerd | sed 's/[.]/[.]/g; s|$|/|' | paste -s -d '|' -)
+	inside=$(readlink -f $our_data $our_runtime | sed 's/[.]/[.]/g; s|$|/|' | paste -s -d '|' -)
 	known=/dev/null
 	[ ! -e "$before/mounts" ] || known=$before/mounts
 	mount_points | grep -E "^($inside|/run/netns/cni-)" | grep -vxF -f "$known" | tac
@@ -165,7 +165,7 @@ our_routes() {
 
 remaining_network() {
 	for link in $(link_names); do
-		case " $our_links " in
+		case " $our_interfaces " in
 		*" $link "*) recorded links "$link" || printf 'link %s\n' "$link" ;;
 		esac
 	done
@@ -186,9 +186,10 @@ undo_network() {
 
 # our_chains FAMILY TABLE: commands for nft that take away our chains of a table that others share, and the rules that lead to them.
 our_chains() {
-	nft -a list table "$1" "$2" 2>/dev/null | awk -v place="$1 $2" '
-		$1 == "chain" {chain = $2; ours = chain ~ /^(KUBE|CNI|FLANNEL)-/; if (ours) own[++count] = chain; next}
-		!ours && / (jump|goto) (KUBE|CNI|FLANNEL)-/ && /# handle [0-9]+$/ {print "delete rule", place, chain, "handle", $NF}
+	nft -a list table "$1" "$2" 2>/dev/null | awk -v place="$1 $2" -v prefixes="$our_prefixes" '
+		BEGIN {gsub(" ", "|", prefixes); start = "^(" prefixes ")-"; jump = " (jump|goto) (" prefixes ")-"}
+		$1 == "chain" {chain = $2; ours = chain ~ start; if (ours) own[++count] = chain; next}
+		!ours && $0 ~ jump && /# handle [0-9]+$/ {print "delete rule", place, chain, "handle", $NF}
 		END {
 			for (i = 1; i <= count; i++) print "flush chain", place, own[i]
 			for (i = 1; i <= count; i++) print "delete chain", place, own[i]
@@ -210,10 +211,11 @@ shared_tables() {
 
 # legacy_chains PROGRAM: the same for the older iptables, as its restore reads it.
 legacy_chains() {
-	"$1-save" 2>/dev/null | awk '
+	"$1-save" 2>/dev/null | awk -v prefixes="$our_prefixes" '
+		BEGIN {gsub(" ", "|", prefixes); start = "^(" prefixes ")-"; jump = " -[jg] (" prefixes ")-"}
 		/^\*/ {table = $0; rules = chains = 0; next}
-		/^:/ {chain = substr($1, 2); if (chain ~ /^(KUBE|CNI|FLANNEL)-/) own[++chains] = chain; next}
-		/^-A / && $2 !~ /^(KUBE|CNI|FLANNEL)-/ && / -[jg] (KUBE|CNI|FLANNEL)-/ {sub(/^-A/, "-D"); rule[++rules] = $0; next}
+		/^:/ {chain = substr($1, 2); if (chain ~ start) own[++chains] = chain; next}
+		/^-A / && $2 !~ start && $0 ~ jump {sub(/^-A/, "-D"); rule[++rules] = $0; next}
 		/^COMMIT/ && rules + chains {
 			print table
 			for (i = 1; i <= rules; i++) print rule[i]

@@ -10,7 +10,8 @@ undo_added() {
 	[ -e "$added" ] || return 0
 	wanted_kind=${1:-}
 	[ $# -eq 0 ] || shift
-	cp -- "$added" "$work/added"
+	# A package takes its folders along where no file of ours is left in them.
+	{ grep -v "^package$tab" "$added" || :; grep "^package$tab" "$added" || :; } >"$work/added"
 	while IFS=$tab read -r kind name said; do
 		if [ -n "$wanted_kind" ]; then
 			[ "$kind" = "$wanted_kind" ] || continue
@@ -35,11 +36,16 @@ is_among() {
 
 # A package that was there before stays, and so does one that others need by now.
 undo_one_package() {
+	[ "$2" != installed ] || return 0
 	names=$(installed_as "$1")
+	if [ -n "$names" ]; then
+		# shellcheck disable=SC2086 # words
+		! takes_others " $names" $names || return 0
+		# shellcheck disable=SC2086 # words
+		purge_packages $names
+	fi
 	# shellcheck disable=SC2086 # words
-	if [ "$2" = installed ] || [ -z "$names" ] || takes_others " $names" $names; then return 0; fi
-	# shellcheck disable=SC2086 # words
-	purge_packages $names
+	[ -z "$2" ] || add_packages $2 || die "these packages, which $1 had replaced, cannot be installed again: $2"
 }
 
 undo_one_module() {

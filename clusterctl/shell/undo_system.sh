@@ -126,7 +126,9 @@ remaining_files() {
 		printf '%s\n' "$path"
 	done
 	leftover=$(ours_if_same /usr/sbin/policy-rc.d "$no_services")
-	! package_gone haproxy || leftover="$leftover $haproxy_runtime"
+	for word in $our_packaged_paths; do
+		! package_gone "${word%%=*}" || leftover="$leftover ${word#*=}"
+	done
 	for path in $our_runtime $leftover; do
 		if [ -e "$path" ] && ! was_there "$path"; then printf '%s\n' "$path"; fi
 	done
@@ -175,10 +177,11 @@ clear_path() {
 # --- users, settings, modules ---
 
 remaining_users() {
-	for name in $our_users; do
+	for word in $our_users $our_packaged_users; do
+		name=${word#*=}
 		if ! grep -q "^$name:.*:/var/lib/$name:" /etc/passwd || recorded users "$name"; then continue; fi
 		# A user that a package has made is the package's as long as that is there.
-		if [ "$name" = etcd ] || package_gone "$name"; then echo "$name"; fi
+		if [ "$word" = "$name" ] || package_gone "${word%%=*}"; then echo "$name"; fi
 	done
 }
 
@@ -211,7 +214,7 @@ undo_settings() {
 # What is in use stays; the kernel of a container is not its own.
 unload_modules() {
 	if [ ! -e "$before/modules" ] || systemd-detect-virt --quiet --container; then return 0; fi
-	for module in vxlan br_netfilter nf_conntrack overlay; do
+	for module in $our_modules; do
 		recorded modules "$module" || modprobe -r -- "$module" 2>/dev/null || :
 	done
 }

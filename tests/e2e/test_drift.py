@@ -15,14 +15,14 @@ import yaml
 from cluster import Cluster, until
 from interruption import Undisturbed
 
-from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.cluster.versions import DEFAULT_KUBERNETES, known_versions
+from clusterctl.components.products import IMAGES
 
 pytestmark = pytest.mark.lab
 
 PKI = "/etc/kubernetes/pki"
 PROGRAMS = "/opt/clusterctl"
-COREDNS = IMAGES["coredns"].format(version=known_versions(DEFAULT_KUBERNETES).coredns)
+COREDNS = IMAGES["coredns"].reference(known_versions(DEFAULT_KUBERNETES).coredns)
 Deed = tuple[str, str, str]
 """(host, resource, action); the API's objects and nodes belong to the host ``api``."""
 

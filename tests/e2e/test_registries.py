@@ -23,11 +23,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from clusterctl.artifacts.catalog import IMAGES
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.cluster.versions import known_versions
+from clusterctl.components.products import IMAGES
 from clusterctl.lab import LabSpec
-from clusterctl.mirror.recipes import AGNHOST
+from clusterctl.mirror.recipes import AGNHOST, AGNHOST_IMAGE
 
 pytestmark = pytest.mark.lab
 REGISTRY = "github.com/distribution/distribution/v3/cmd/registry@v3.0.0"
@@ -97,7 +97,7 @@ def fill(binary: Path, work: Path) -> None:
     images = {"pause": versions.pause, "coredns": versions.coredns, "metrics-server": versions.metrics_server, "agnhost": AGNHOST}
     with serving(binary, work, "127.0.0.1:5999", {}):
         for name, version in images.items():
-            path, _, tag = IMAGES[name].format(version=version).removeprefix("registry.k8s.io/").partition(":")
+            path, _, tag = ({**IMAGES, "agnhost": AGNHOST_IMAGE})[name].reference(version).removeprefix("registry.k8s.io/").partition(":")
             push("http://127.0.0.1:5999", default_mirror() / f"images/{name}-{version}-{own_architecture()}.tar", f"k8s/{path}", tag)
 
 

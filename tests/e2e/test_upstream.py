@@ -19,10 +19,10 @@ import pytest
 import yaml
 from cluster import Cluster, until
 
-from clusterctl.artifacts.catalog import PATHS, image_path
+from clusterctl.artifacts.catalog import image_path
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.cluster.versions import minor
-from clusterctl.components.programs import products
+from clusterctl.components.products import releases
 from clusterctl.inventory import load
 from clusterctl.lab import LabSpec
 
@@ -66,7 +66,7 @@ def listen(namespace: str, address: str) -> socket.socket:
 @pytest.fixture(scope="module")
 def upstream(bare: Cluster) -> Iterator[Upstream]:
     cluster, arch = load(bare.inventory), own_architecture()
-    paths = [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster)]
+    paths = [release.at(version, arch) for release, version in releases(cluster)]
     double = Upstream(bare.work, {path: default_mirror() / path for path in paths})
     for image, version in (("pause", cluster.versions.pause), ("coredns", cluster.versions.coredns)):
         double.add_archive(default_mirror() / image_path(image, version, arch))

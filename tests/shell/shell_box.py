@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.resources.base import Change, Resource
 from clusterctl.shell import Blob, Call, Observation, Probe, Records, Script, StepResult, step_result
 
@@ -100,10 +101,10 @@ class Box:
         return result
 
     def steps(self, *calls: Call, blobs: Mapping[str, Blob] | None = None) -> Result:
-        return self.run(Script(steps=calls, blobs=blobs or {}))
+        return self.run(Script(steps=calls, blobs=blobs or {}, footprint=FOOTPRINT))
 
     def look(self, *probes: Probe, verify: bool = False) -> Observation:
-        return self.run(Script(probes=probes, verify=verify)).seen
+        return self.run(Script(probes=probes, verify=verify, footprint=FOOTPRINT)).seen
 
     def diff(self, resource: Resource, *, verify: bool = False) -> Change | None:
         return resource.diff(resource.parse(self.look(*resource.probes(), verify=verify)))
@@ -112,7 +113,8 @@ class Box:
         """Carry a change out and look again, in one program, as the engine does."""
         change = change or self.diff(resource)
         assert change is not None
-        return self.run(Script(steps=resource.apply(change), blobs=resource.payload(change), probes=resource.probes()))
+        return self.run(Script(steps=resource.apply(change), blobs=resource.payload(change), probes=resource.probes(),
+                               footprint=FOOTPRINT))
 
     def settle(self, *resources: Resource) -> None:
         """Apply all, in one program, and prove that nothing is left to do."""
@@ -122,6 +124,6 @@ class Box:
         result = self.run(Script(
             steps=[call for resource, change in changes for call in resource.apply(change)],
             blobs={name: blob for resource, change in changes for name, blob in resource.payload(change).items()},
-            probes=[probe for resource in resources for probe in resource.probes()]))
+            probes=[probe for resource in resources for probe in resource.probes()], footprint=FOOTPRINT))
         assert result.failure is None, result.failure
         assert [change for resource in resources if (change := resource.diff(resource.parse(result.seen)))] == []

@@ -10,6 +10,8 @@ import pytest
 from shell_box import SHELLS
 from test_shell_undo import Machine
 
+from clusterctl.components.flannel import CONFLIST
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.shell import Script
 from clusterctl.shell.facts import Facts, probe_program, read_facts
 
@@ -48,7 +50,7 @@ def start(machine: Machine, *units: str) -> None:
 
 
 def look(machine: Machine) -> Facts:
-    result = machine.run(probe_program())
+    result = machine.run(probe_program(footprint=FOOTPRINT))
     assert result.records[-1] == ["end"], result.errors
     records = [[word.replace(str(machine.path), "") for word in words] for words in result.records[:-1]]
     return read_facts(records, asked=0, answered=1e12)[0]
@@ -71,8 +73,8 @@ def test_drop_ins_of_our_units(machine: Machine) -> None:
 
 
 def test_cni_configurations(machine: Machine) -> None:
-    planted = ["/etc/cni/net.d/00-multus.conf", "/etc/cni/net.d/10-calico.conflist", "/etc/cni/net.d/99-x.json"]
-    plant(machine, *planted, "/etc/cni/net.d/10-flannel.conflist", "/etc/cni/net.d/calico-kubeconfig", "/etc/cni/net.d/200.conf.bak")
+    planted = ["/etc/cni/net.d/00-multus.conf", "/etc/cni/net.d/10-calico.conflist", CONFLIST, "/etc/cni/net.d/99-x.json"]
+    plant(machine, *planted, "/etc/cni/net.d/calico-kubeconfig", "/etc/cni/net.d/200.conf.bak")
     assert look(machine).foreign.get("cni", ()) == tuple(planted)
 
 
@@ -80,14 +82,14 @@ def test_linked_folders(machine: Machine) -> None:
     (machine.path / "etc/kubernetes").mkdir()
     os.symlink("/data", machine.path / "etc/containerd")
     os.symlink("/nowhere", machine.path / "etc/etcd")
-    assert look(machine).foreign.get("link", ()) == ("/etc/etcd", "/etc/containerd")
+    assert look(machine).foreign.get("link", ()) == ("/etc/containerd", "/etc/etcd")
 
 
 def test_packaged_programs_and_active_units(machine: Machine, tmp_path: Path) -> None:
     plant(machine, "/usr/bin/kubelet", "/usr/bin/containerd", "/usr/bin/dockerd")
     start(machine, "containerd", "docker", "cron")
     found = look(machine)
-    assert found.foreign.get("program", ()) == ("/usr/bin/kubelet", "/usr/bin/containerd", "/usr/bin/dockerd")
+    assert found.foreign.get("program", ()) == ("/usr/bin/containerd", "/usr/bin/dockerd", "/usr/bin/kubelet")
     assert found.foreign.get("active", ()) == ("containerd", "docker") and found.foreign.get("socket", ()) == ()
     folder = tmp_path / "run/docker/containerd"
     folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shell_box import Box
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.resources.binary import Image
 from clusterctl.resources.system import Module, Packages, Sysctl, User
 from clusterctl.shell import Observation, Records, Script, facts, quote, step_result
@@ -173,7 +174,7 @@ def test_observation_of_units() -> None:
 
 def test_facts(box: Box) -> None:
     began = time.time()
-    result = box.run(facts.probe_program())
+    result = box.run(facts.probe_program(footprint=FOOTPRINT))
     found, rest = facts.read_facts([words for words in result.records if words[0] != "end"], asked=0, answered=1e12)
     assert rest.get("text", "/etc/machine-id") == [found.machine_id]
     # busybox has whole seconds alone.

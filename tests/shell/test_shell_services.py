@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from shell_box import Box
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.plan import planner
 from clusterctl.resources.base import Change
 from clusterctl.resources.file import File
@@ -80,7 +81,7 @@ def test_a_daemon_that_died_is_reported_within_its_restart_pause(box: Box) -> No
     (box.etc / "invocation:tool.service").symlink_to("0123")
     for active in ("active", "active", "activating", "deactivating", "active"):
         (box.path / "active").write_text(active)
-        found = service().parse(box.run(probe_program(service().probes())).seen)
+        found = service().parse(box.run(probe_program(service().probes(), footprint=FOOTPRINT)).seen)
         assert found is not None and (found["active"], found["stamp"]) == (active, "digest-1")
         change = service().diff(found)
         assert (change and change.action) == {"active": None, "activating": "restart", "deactivating": "start"}[active]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.resources.footprint import Baseline
 from clusterctl.shell import UNDOING, Observation, Script, functions
 
@@ -66,7 +67,7 @@ class Machine(Box):
 
     def prints(self, *call: str, functions: str = "") -> list[str]:
         """What a function prints, line by line."""
-        result = self.run(Script(steps=(("undo_print", *call),), functions=f'undo_print() {{ "$@" >"$work/../printed"; }}\n{functions}\n'))
+        result = self.run(Script(steps=(("undo_print", *call),), footprint=FOOTPRINT, functions=f'undo_print() {{ "$@" >"$work/../printed"; }}\n{functions}\n'))
         assert result.failure is None, result.failure
         return (self.path / "printed").read_text().splitlines()
 
@@ -88,7 +89,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 def test_nothing_of_the_real_machine_is_named(tmp_path: Path) -> None:
     """The tests of this file must not be able to touch what they run on."""
-    text = Machine(tmp_path, "dash").text(Script(steps=(("undo_mark",),)))
+    text = Machine(tmp_path, "dash").text(Script(steps=(("undo_mark",),), footprint=FOOTPRINT))
     text = text[text.index("our_units="):]
     assert not re.findall(r"(?<![\w/.-])/(?:etc|opt|run|usr|var)/\S*", text)
 
@@ -193,7 +194,7 @@ def test_odd_and_hidden_mounts_are_unmounted(tmp_path: Path) -> None:
     kubelet.mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").unlink()
     (tmp_path / "proc/self/mountinfo").symlink_to("/proc/self/mountinfo")
-    result = machine.run(Script(steps=(("mounts", str(kubelet)),), functions=functions(*UNDOING) + MOUNTS))
+    result = machine.run(Script(steps=(("mounts", str(kubelet)),), functions=FOOTPRINT.assignments + functions(*UNDOING) + MOUNTS))
     assert result.failure is None, result.failure
 
 

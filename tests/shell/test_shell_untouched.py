@@ -14,6 +14,7 @@ import pytest
 from shell_box import SHELLS, Box
 from test_shell_lock import until
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.shell import BOOTSTRAP, Script
 from clusterctl.shell.facts import probe_program
 
@@ -54,7 +55,7 @@ class Machine(Box):
         return {str(path.relative_to(self.path)): path.read_text() if path.is_file() else None for path in found}
 
     def observation(self) -> Script:
-        program = probe_program([("text", str(self.config))])
+        program = probe_program([("text", str(self.config))], footprint=FOOTPRINT)
         return dataclasses.replace(program, holder="one", functions=f"{program.functions}\nlistening() {{ :; }}\n")
 
 

@@ -8,9 +8,9 @@ import pytest
 from test_host_settings import cluster_with, refusal
 from test_host_settings import wanted as all_wanted
 
-from clusterctl.cluster.machine_settings import MANAGED, Hook
-from clusterctl.components.additions import OUR_UNITS
-from clusterctl.components.host import replaced_settings
+from clusterctl.cluster.machine_settings import Hook
+from clusterctl.components.kernel import replaced_settings
+from clusterctl.components.products import MANAGED, SERVICES
 from clusterctl.engine.hooks import gates
 from clusterctl.errors import InputError, Problems, Stopped
 from clusterctl.inventory import load
@@ -106,7 +106,7 @@ def test_files_restart_units_of_the_system_and_of_clusterctl(tmp_path: Path) -> 
     assert restart.inputs == ("file:/etc/app/a.conf", "file:/etc/app/b.conf")  # type: ignore[attr-defined]
     services = {one.unit: one for one in of_kind(found, Service) if isinstance(one, Service)}
     assert "file:/etc/containerd/conf.d/mine.toml" in services["containerd.service"].inputs
-    assert services.keys() <= OUR_UNITS
+    assert services.keys() <= SERVICES
 
 
 def test_hooks_are_at_the_ends_of_their_stage(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_roles_have_their_ports() -> None:
     taken = {port: NOBODY for port in (2379, 6443, 10250, 10257)}
     errors, _ = check(cp_1=facts(HOSTS[0], ports=taken), e_1=facts(HOSTS[2], ports=taken))
     assert [error.split(" is taken")[0] for error in errors] == [
-        "cp-1: port 2379", "cp-1: port 10257", "cp-1: port 6443", "cp-1: port 10250", "e-1: port 2379"]
+        "cp-1: port 2379", "cp-1: port 6443", "cp-1: port 10257", "cp-1: port 10250", "e-1: port 2379"]
     errors, _ = check(w_1=facts(W, ports={6443: NOBODY}))
     assert len(errors) == 1, "a worker has a proxy of the API there"
 

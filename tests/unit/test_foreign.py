@@ -6,6 +6,7 @@ import pytest
 from test_facts_preflight import HOSTS, IDENTITY, check, facts
 
 from clusterctl.cluster.model import Cluster, Settings, Versions
+from clusterctl.components.containerd import DOCKER_SOCKET
 from clusterctl.errors import Problems
 from clusterctl.health import foreign, preflight
 from clusterctl.shell.facts import Facts, read_facts
@@ -33,7 +34,7 @@ def codes(odd: Facts, number: int = 1, **network: str) -> list[tuple[str, bool]]
     ({"foreign_active": "containerd"}, "host.foreign-runtime", True),
     ({"foreign_active": "containerd\ndocker", "foreign_program": "/usr/bin/containerd\n/usr/bin/dockerd"}, "host.foreign-runtime", True),
     ({"foreign_active": "docker", "foreign_program": "/usr/sbin/dockerd"}, "host.foreign-runtime", True),
-    ({"foreign_active": "docker", "foreign_program": "/usr/bin/dockerd", "foreign_socket": foreign.DOCKER_SOCKET}, "host.foreign-runtime", False),
+    ({"foreign_active": "docker", "foreign_program": "/usr/bin/dockerd", "foreign_socket": DOCKER_SOCKET}, "host.foreign-runtime", False),
     ({"foreign_program": "/usr/bin/containerd"}, "host.foreign-runtime", False),
     ({"foreign_program": "/usr/bin/containerd\n/usr/bin/dockerd"}, "host.foreign-runtime", False),
     ({"foreign_restore": f"{SYSTEM}/etcd.service.d/90-clusterctl-restore.conf", "cluster": IDENTITY}, "etcd.restore-unfinished", True),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from test_os_update import cluster
 
-from clusterctl.artifacts.catalog import PATHS, Artifact, Catalog, Pin, built_in, image_path
+from clusterctl.artifacts.catalog import Artifact, Catalog, Pin, built_in, image_path
 from clusterctl.cluster.target import Target
 from clusterctl.commands.apply import ApplyPlan
+from clusterctl.components.products import RELEASES
 from clusterctl.plan.stages import foreign_pins
 from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import Binary, Image
@@ -27,14 +28,14 @@ def fetch(artifact: Artifact) -> Path:
 @pytest.fixture
 def plan() -> ApplyPlan:
     """Two hosts: kubelet is built in, kube-proxy and an image are the mirror's, kube-scheduler is the inventory's."""
-    proxy, scheduler = (PATHS[name].format(version="1.36.4", arch="amd64") for name in ("kube-proxy", "kube-scheduler"))
+    proxy, scheduler = (RELEASES[name].at("1.36.4", "amd64") for name in ("kube-proxy", "kube-scheduler"))
     image = image_path("pause", "3.10.2", "amd64")
     pin = Pin("1" * 64)
     catalog = Catalog({**built_in(), proxy: pin, scheduler: pin, image: pin}, fetch,
                       sources={proxy: MIRROR, image: MIRROR, scheduler: "the inventory", "unused": MIRROR})
 
     def program(name: str) -> Resource:
-        return Binary(name=name, version="1.36.4", source=catalog.artifact(name, "1.36.4", "amd64"))
+        return Binary(name=name, version="1.36.4", source=catalog.artifact(RELEASES[name], "1.36.4", "amd64"))
 
     archive = catalog.image("pause", "3.10.2", "amd64")
     assert archive is not None

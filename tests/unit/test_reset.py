@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from clusterctl.cli.prompts import Consent
 from clusterctl.cluster.model import Cluster, Host, Ssh
 from clusterctl.commands.reset import WHOLE, WORKER, Reset, make_plan, next_steps, refuse_members, survivors, undo
 from clusterctl.components.base import Context
+from clusterctl.components.products import FOOTPRINT, MANAGED
 from clusterctl.engine.engine import Engine
 from clusterctl.engine.events import Events
 from clusterctl.errors import InputError, Problems, Refused, Stopped, Unreachable
@@ -35,22 +35,9 @@ from clusterctl.shell import Observation, Script, functions
 ROOT = Path(__file__).parent.parent.parent
 
 
-def listed(name: str) -> tuple[str, ...]:
-    """A list of words of the footprint, as the shell reads it."""
-    lines = iter(functions("footprint").split("\n"))
-    text = next(line for line in lines if line.startswith(f"{name}="))
-    while text.endswith("\\"):
-        text = text[:-1] + next(lines)
-    return tuple(shlex.split(text.split("=", 1)[1])[0].split())
-
-
-PUT = (*listed("our_configuration"), *listed("our_data"), "/etc/clusterctl", "/var/log/kubernetes")
-
-
 @pytest.mark.parametrize("inventory", ["single", "ha", "external-etcd", "lab"])
 def test_all_that_components_put_on_machines_is_known(inventory: str) -> None:
     cluster = load(ROOT / "inventories" / f"{inventory}.yaml")
-    units = listed("our_units")
     for host in cluster.hosts:
         for facts in (VM, CONTAINER):
             context = Context(cluster=cluster, host=host, facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
@@ -58,12 +45,11 @@ def test_all_that_components_put_on_machines_is_known(inventory: str) -> None:
                 path = {File: "path", Folder: "path", Link: "path", Certificate: "path", Binary: "folder"}.get(type(resource))
                 if path is not None:
                     where = str(getattr(resource, path))
-                    known = any(where == entry or where.startswith(f"{entry}/") for entry in PUT)
-                    assert known or where in {f"/etc/systemd/system/{unit}" for unit in units}, where
+                    assert any(where == entry or where.startswith(f"{entry}/") for entry in MANAGED), where
                 if isinstance(resource, Service):
-                    assert resource.unit in units
+                    assert resource.unit in FOOTPRINT.units
                 if isinstance(resource, User):
-                    assert resource.name in listed("our_users")
+                    assert resource.name in FOOTPRINT.users
 
 
 def host(name: str, *roles: str) -> Host:

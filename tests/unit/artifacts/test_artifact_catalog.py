@@ -16,16 +16,17 @@ from artifact_web import IMPATIENT, Web, send
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterctl.artifacts.catalog import IMAGES, PATHS, built_in, image_path, parse_pins
+from clusterctl.artifacts.catalog import built_in, image_path, parse_pins
 from clusterctl.artifacts.store import open_catalog
 from clusterctl.cluster.model import ArtifactSettings, Versions
 from clusterctl.cluster.versions import known_versions
+from clusterctl.components.products import IMAGES, RELEASES
 from clusterctl.errors import InputError, IntegrityError, Unreachable
 from clusterctl.mirror.recipes import AGNHOST, MIRRORED, recipes
 
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
-KUBELET = PATHS["kubelet"].format(version="1.36.4", arch="amd64")
-SCHEDULER = PATHS["kube-scheduler"].format(version="1.36.4", arch="amd64")
+KUBELET = RELEASES["kubelet"].at("1.36.4", "amd64")
+SCHEDULER = RELEASES["kube-scheduler"].at("1.36.4", "amd64")
 
 
 def settings(mirror: object = None, cache: Path | None = None, **pins: str) -> ArtifactSettings:
@@ -33,8 +34,8 @@ def settings(mirror: object = None, cache: Path | None = None, **pins: str) -> A
 
 
 def test_the_built_in_pins_are_of_paths_that_products_have() -> None:
-    patterns = [re.escape(path).replace(r"\{version\}", r"\d+\.\d+\.\d+").replace(r"\{arch\}", "(amd64|arm64)")
-                for path in PATHS.values()]
+    patterns = [re.escape(release.path).replace(r"\{version\}", r"\d+\.\d+\.\d+").replace(r"\{arch\}", "(amd64|arm64)")
+                for release in RELEASES.values()]
     assert built_in()
     for path, pin in built_in().items():
         assert any(re.fullmatch(pattern, path) for pattern in patterns), path
@@ -50,7 +51,7 @@ def test_both_architectures_are_pinned() -> None:
 def test_what_nothing_pins_is_refused(tmp_path: Path) -> None:
     catalog = open_catalog(settings(), tmp_path)
     with pytest.raises(InputError) as caught:
-        catalog.artifact("kube-scheduler", "1.36.4", "amd64")
+        catalog.artifact(RELEASES["kube-scheduler"], "1.36.4", "amd64")
     assert caught.value.exit_code == 2
     assert SCHEDULER in caught.value.hint
 
@@ -59,10 +60,10 @@ def test_pins_are_built_in_or_added_by_the_inventory_and_the_mirror(tmp_path: Pa
     image = image_path("pause", "3.10.2", "amd64")
     write_catalog(tmp_path, {KUBELET: ONE, image: THREE})
     catalog = open_catalog(ArtifactSettings(mirror=str(tmp_path), pins={SCHEDULER: TWO}), tmp_path)
-    assert catalog.artifact("kubelet", "1.36.4", "amd64").sha256 == ONE  # The folder is this user's own.
-    assert catalog.artifact("kubelet", "1.36.4", "amd64").size == 7
-    assert catalog.artifact("kube-scheduler", "1.36.4", "amd64").sha256 == TWO
-    assert catalog.artifact("kubelet", "1.36.4", "arm64").sha256 == built_in()[KUBELET.replace("amd64", "arm64")].sha256
+    assert catalog.artifact(RELEASES["kubelet"], "1.36.4", "amd64").sha256 == ONE  # The folder is this user's own.
+    assert catalog.artifact(RELEASES["kubelet"], "1.36.4", "amd64").size == 7
+    assert catalog.artifact(RELEASES["kube-scheduler"], "1.36.4", "amd64").sha256 == TWO
+    assert catalog.artifact(RELEASES["kubelet"], "1.36.4", "arm64").sha256 == built_in()[KUBELET.replace("amd64", "arm64")].sha256
     assert catalog.sources == {KUBELET: str(tmp_path), image: str(tmp_path), SCHEDULER: "the inventory"}
 
 
@@ -185,7 +186,7 @@ def test_the_catalog_of_an_http_mirror_is_kept_for_when_it_is_down(tmp_path: Pat
     for _ in range(2):
         pinned = settings(f"{web.url}/base/", tmp_path / "cache", **{"catalog.json": hashlib.sha256(body).hexdigest()})
         catalog = open_catalog(pinned, tmp_path, patience=IMPATIENT)
-        found = catalog.artifact("kubelet", "1.36.4", "amd64")
+        found = catalog.artifact(RELEASES["kubelet"], "1.36.4", "amd64")
         assert found.sha256 == THREE
         assert found.url == f"{web.url}/base/{KUBELET}"
     assert set(web.paths) == {"/base/catalog.json"}
@@ -238,5 +239,5 @@ def _needed(versions: Versions, arch: str) -> set[str]:
     def version(name: str, other: str) -> str:
         return str(getattr(versions, name.replace("-", "_"), other))
 
-    programs = {PATHS[name].format(version=version(name, versions.kubernetes), arch=arch) for name in PATHS}
-    return programs | {image_path(name, version(name, AGNHOST), arch) for name in IMAGES}
+    programs = {RELEASES[name].at(version(name, versions.kubernetes), arch) for name in RELEASES}
+    return programs | {image_path(name, version(name, AGNHOST), arch) for name in (*IMAGES, "agnhost")}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from clusterctl.artifacts.catalog import MEMBERS
 from clusterctl.artifacts.pack import write_archive
 from clusterctl.cluster.versions import known_versions
+from clusterctl.components.products import RELEASES
 from clusterctl.mirror.image import ImageSpec, write_docker_archive, write_oci_archive
 from clusterctl.mirror.recipes import recipes
 
@@ -30,7 +30,7 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("product", sorted(MEMBERS))
+@pytest.mark.parametrize("product", sorted(name for name, release in RELEASES.items() if release.members))
 def test_archives_hold_what_the_catalog_takes_out_of_them(product: str, tmp_path: Path, program: Path) -> None:
     versions = known_versions()
     version = getattr(versions, product.replace("-", "_"))
@@ -40,7 +40,7 @@ def test_archives_hold_what_the_catalog_takes_out_of_them(product: str, tmp_path
     write_archive(archive, {name: program for name in output.members})
     with gzip.open(archive) as plain:
         content = plain.read()
-    for name in MEMBERS[product]:
+    for name in RELEASES[product].members:
         member = name.format(version=version, arch="arm64")
         assert member in output.members
         assert member.encode() + b"\0" in content

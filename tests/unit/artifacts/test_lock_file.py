@@ -14,12 +14,12 @@ import pytest
 import yaml
 from upstream_double import Answer, Upstream, reply
 
-from clusterctl.artifacts.catalog import PATHS, built_in
+from clusterctl.artifacts.catalog import built_in
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.store import open_catalog
 from clusterctl.artifacts.upstream import parse_checksums
 from clusterctl.cluster.model import Cluster
-from clusterctl.components.programs import products
+from clusterctl.components.products import RELEASES, releases
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.inventory import load
 
@@ -42,7 +42,7 @@ def upstream(tmp_path: Path, inventory: Path) -> Iterator[Upstream]:
     """All files of the cluster's versions, of which none is built in; flannel's plugin has another name than before."""
     files = {path: f"content of {path}".encode() for path in paths(load(inventory))}
     for arch in ("amd64", "arm64"):
-        path = PATHS["flannel-cni"].format(version="1.7.1-flannel1", arch=arch)
+        path = RELEASES["flannel-cni"].at("1.7.1-flannel1", arch)
         files[path.replace("-v1.7.1-flannel1.tgz", "-v1.7.1.tgz")] = files.pop(path)
     double = Upstream(tmp_path, files)
     yield double
@@ -50,7 +50,7 @@ def upstream(tmp_path: Path, inventory: Path) -> Iterator[Upstream]:
 
 
 def paths(cluster: Cluster) -> list[str]:
-    return [PATHS[product].format(version=version, arch=arch) for product, version in products(cluster) for arch in ("amd64", "arm64")]
+    return [release.at(version, arch) for release, version in releases(cluster) for arch in ("amd64", "arm64")]
 
 
 def run(upstream: Upstream, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -96,13 +96,13 @@ def test_pins_of_another_architecture_do_not_count(upstream: Upstream, inventory
     cluster = load(inventory)
     settings, version = cluster.settings.artifacts, cluster.versions.kubernetes
     catalog = open_catalog(settings, inventory.parent)
-    assert catalog.artifact("kube-apiserver", version, "amd64").arch == "amd64"
+    assert catalog.artifact(RELEASES["kube-apiserver"], version, "amd64").arch == "amd64"
     with pytest.raises(InputError) as caught:
-        catalog.artifact("kube-apiserver", version, "arm64")
+        catalog.artifact(RELEASES["kube-apiserver"], version, "arm64")
     assert caught.value.code == "artifact.not-pinned"
     run(upstream, "lock", "-i", str(inventory), "--arch", "arm64")
-    path = PATHS["kube-apiserver"].format(version=version, arch="arm64")
-    assert open_catalog(settings, inventory.parent).artifact("kube-apiserver", version, "arm64").sha256 == upstream.digest(path)
+    path = RELEASES["kube-apiserver"].at(version, "arm64")
+    assert open_catalog(settings, inventory.parent).artifact(RELEASES["kube-apiserver"], version, "arm64").sha256 == upstream.digest(path)
 
 
 def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from upstream_double import Upstream
 
-from clusterctl.artifacts.catalog import PATHS
 from clusterctl.cluster.versions import known_versions
+from clusterctl.components.products import RELEASES
 from clusterctl.mirror.mirror import Mirror, fill
 from clusterctl.mirror.recipes import KUBERNETES, Recipe, recipes
 
@@ -22,7 +22,7 @@ def silent(line: str) -> None:
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
     """Kubernetes 1.36.7, of which no program has a built-in pin, and pause."""
-    files = {PATHS[name].format(version="1.36.7", arch="amd64"): f"content of {name}".encode() for name in KUBERNETES}
+    files = {RELEASES[name].at("1.36.7", "amd64"): f"content of {name}".encode() for name in KUBERNETES}
     double = Upstream(tmp_path, files)
     double.add_image("pause", "3.10.2", b'{"config": {}}', b"a layer", "amd64")
     for name, value in double.environment.items():
