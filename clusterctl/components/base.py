@@ -121,5 +121,7 @@ class Product(Component):
     """What a setting adds to a machine: AddedPackages, AddedFile and AddedService. They are undone when the setting leaves."""
     foreign: Callable[[Cluster, Host, Facts], Iterable[Finding]] = _none
     footprint: Footprint = NOTHING
+    files: tuple[str, ...] = ()
+    """Its files in folders of other products: they go with it when a cluster no longer has it."""
     managed: tuple[str, ...] = ()
     """Paths beside those of the footprint that no file of an inventory may replace."""

@@ -21,7 +21,8 @@ PLUGIN = Release("flannel-cni", "flannel_cni",
                  "github.com/flannel-io/cni-plugin/releases/download/v{version}/cni-plugin-flannel-linux-{arch}-v{version}.tgz",
                  members=("./flannel-{arch}",),
                  asset=("flannel-io/cni-plugin", r"cni-plugin-flannel-linux-{arch}-v[0-9.]+(-flannel[0-9]+)?\.tgz"))
-CONFLIST = "/etc/cni/net.d/10-flannel.conflist"
+CONFLIST, PLUGIN_LINK = "/etc/cni/net.d/10-flannel.conflist", "/opt/cni/bin/flannel"
+CONFIGURATION = f"{ETC}/flannel.conf"
 
 
 def _enabled(cluster: Cluster) -> bool:
@@ -35,7 +36,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
     program, plugin = binary(context, RELEASE), binary(context, PLUGIN)
     user = node_user("flannel", context.host.name)
     client = issued(context, f"{PKI}/flannel", user, client=True)
-    conf = kubeconfig(context, f"{ETC}/flannel.conf", user, client.path)
+    conf = kubeconfig(context, CONFIGURATION, user, client.path)
     net = File(
         path="/etc/kube-flannel/net-conf.json",
         content=render(
@@ -53,7 +54,7 @@ def _flannel(context: Context) -> Sequence[Resource]:
         await_node,
         *switch,
         service,
-        Link(path="/opt/cni/bin/flannel", target=f"{plugin.folder}/flannel-{context.facts.arch}"),
+        Link(path=PLUGIN_LINK, target=f"{plugin.folder}/flannel-{context.facts.arch}"),
         conflist,
         # It waits for nothing but the API server and the controller manager, which may be as slow as any start.
         Service(
@@ -71,6 +72,7 @@ def _ports(cluster: Cluster) -> Iterator[Port]:
 
 FLANNEL = Product(
     name="flannel", on=nodes, slot="nodes", enabled=_enabled, releases=(RELEASE, PLUGIN), resources=_flannel, ports=_ports,
+    files=(CONFLIST, PLUGIN_LINK, CONFIGURATION, f"{PKI}/flannel.crt", f"{PKI}/flannel.key"),
     footprint=Footprint(
         units=("flanneld.service",),
         configuration=("/etc/kube-flannel",),

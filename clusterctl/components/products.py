@@ -8,7 +8,7 @@ from clusterctl.artifacts.catalog import ContainerImage, Release
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.api_proxy import API_PROXY
 from clusterctl.components.apiserver import APISERVER
-from clusterctl.components.base import Port, Product, Slot
+from clusterctl.components.base import Component, Context, Port, Product, Slot, everywhere
 from clusterctl.components.common import ETC, release_version
 from clusterctl.components.containerd import CONTAINERD
 from clusterctl.components.controller_manager import CONTROLLER_MANAGER
@@ -21,7 +21,9 @@ from clusterctl.components.kubectl import KUBECTL
 from clusterctl.components.kubelet import KUBELET
 from clusterctl.components.metrics_server import METRICS_SERVER
 from clusterctl.components.scheduler import SCHEDULER
+from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import ROOT
+from clusterctl.resources.footprint import FormerProduct
 from clusterctl.shell.footprint import Footprint
 
 CLUSTERCTL = Product(
@@ -61,6 +63,15 @@ MANAGED = (*FOOTPRINT.paths, *(path for product in PRODUCTS for path in product.
 def of(slot: Slot) -> tuple[Product, ...]:
     """Return the products whose resources come in one part of ``apply``."""
     return tuple(product for product in PRODUCTS if product.slot == slot)
+
+
+def _former(context: Context) -> list[Resource]:
+    return [FormerProduct(name=product.name, footprint=product.footprint, files=product.files) for product in PRODUCTS
+            if product.footprint.units and product.on(context.host) and not product.enabled(context.cluster)]
+
+
+FORMER = Component(name="former products", on=everywhere, resources=_former)
+"""What takes away products that a setting has switched off."""
 
 
 def enabled(cluster: Cluster) -> tuple[Product, ...]:

@@ -13,7 +13,7 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
 from clusterctl.components.base import Context
 from clusterctl.components.host import HOST
-from clusterctl.components.products import of
+from clusterctl.components.products import FORMER, of
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
 from clusterctl.components.trust import TRUST
 from clusterctl.kube.disruption import Unavailable
@@ -46,7 +46,7 @@ def stages(cluster: Cluster, formed: frozenset[str] = frozenset()) -> tuple[Stag
         Stage(name="control-plane", components=of("control-plane"), strategy=OneByOne() if formed else Rolling(1), together=True),
         Stage(
             name="nodes",
-            components=of("nodes"),
+            components=(FORMER, *of("nodes")),
             strategy=Rolling(max_unavailable(cluster)),
             together=True,
         ),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from clusterctl.resources.base import Action, Change, Resource, State
 from clusterctl.shell import MARK, Call, Observation, Probe
+from clusterctl.shell.footprint import Footprint
 
 BEFORE = "/var/lib/clusterctl/before"
+STAMPS = "/var/lib/clusterctl/stamps"
 MOST_NAMES = 40
 """How many names a reason has at most."""
 
@@ -100,6 +102,41 @@ class Leftovers(Resource):
             "mark": (("return_units",), ("undo_check", self.pods), ("undo_mark",)),
         }
         return calls.get(self.kind, ((f"undo_{self.kind}",),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormerProduct(Resource):
+    """A product that a cluster no longer has, on a host where it runs. ``files``: its own in folders of other products.
+
+    A unit of the same name that clusterctl did not start has no stamp, and is not touched.
+    """
+
+    name: str
+    footprint: Footprint
+    files: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return f"product:{self.name}"
+
+    def wanted(self) -> State | None:
+        return None
+
+    def probes(self) -> Sequence[Probe]:
+        return tuple(("stat", f"{STAMPS}/{unit}") for unit in self.footprint.units)
+
+    def parse(self, seen: Observation) -> State | None:
+        return {unit: "started" for unit in self.footprint.units if seen.get("stat", f"{STAMPS}/{unit}") is not None} or None
+
+    def diff(self, seen: State | None) -> Change | None:
+        if seen is None:
+            return None
+        return Change(resource=self, action="remove", reason=f"no longer in the inventory; stops {', '.join(seen)}", before=seen)
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        own = self.footprint
+        paths = (*own.configuration, *own.runtime, *self.files)
+        return (("undo_product", *(" ".join(words) for words in (own.units, paths, own.interfaces, own.tables, own.prefixes))),)
 
 
 KINDS: Mapping[str, Action] = {

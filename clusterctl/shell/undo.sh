@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2086,SC2154
+# shellcheck shell=sh disable=SC2030,SC2031,SC2086,SC2154
 # How what is left of clusterctl on a machine is found and taken away. Runs after the footprint; lists of ours are words on purpose.
 
 # observe_remains NETWORK: NETWORK has the addresses of pods; routes to them are ours.
@@ -77,6 +77,21 @@ return_units() {
 		[ "$boot" != enabled ] || systemctl enable --quiet -- "$unit"
 		[ "$runs" != runs ] || timeout 90 systemctl start -- "$unit"
 	done <"$before/units"
+}
+
+# undo_product UNITS PATHS INTERFACES TABLES PREFIXES: takes one product away, while the others stay. Each argument is a list of words.
+undo_product() {
+	undo_units $1
+	for unit in $1; do rm -rf -- "/etc/systemd/system/$unit" "/etc/systemd/system/$unit.d" "$state/stamps/$unit"; done
+	for path in $2; do clear_path "$path"; done
+	for link in $3; do
+		recorded links "$link" || ip link delete dev "$link" 2>/dev/null || :
+	done
+	if command -v nft >/dev/null 2>&1; then
+		(our_tables=$4 && our_own_tables | sed 's/^/delete /' | nft -f -)
+		(our_prefixes=$5 && shared_tables | while read -r family table; do our_chains "$family" "$table"; done | nft -f -)
+	fi
+	systemctl daemon-reload
 }
 
 # --- processes ---

@@ -140,6 +140,29 @@ def test_apply_again(machines: Machines) -> None:
     checks.pods_everywhere(cluster)
 
 
+def test_a_pod_network_that_leaves_the_inventory(machines: Machines) -> None:
+    """Its daemon, files, links and objects go with the plan, and come again with it."""
+    cluster = machines.cluster
+
+    def network(**settings: str) -> None:
+        cluster.edit(lambda content: content["all"]["vars"]["cluster"].update(network=settings))
+
+    network(cni="none")
+    [plan] = [event for event in events(cluster.cli("plan", "-o", "json")) if event["event"] == "plan"]
+    removed = [change for change in plan["changes"] if change["resource"] == "product:flannel"]
+    assert [change["host"] for change in removed] == ["cp-1", "w-1"] and {change["action"] for change in removed} == {"remove"}
+    cluster.apply()
+    left = "ls /etc/systemd/system/flanneld.service /etc/cni/net.d /etc/kube-flannel /run/flannel; ip -o link; nft list tables; pidof flanneld"
+    for name in cluster.lab.machines:
+        assert "flannel" not in cluster.on(name, f"({left}) 2>/dev/null", check=False)
+    assert "flannel" not in cluster.kubectl("get", "clusterrole,clusterrolebinding", "-o", "name")
+    assert not cluster.apply()["changed"]
+    network(cni="flannel")
+    cluster.apply()
+    checks.nodes_ready(cluster)
+    checks.pod_network(cluster, checks.pods_everywhere(cluster))
+
+
 def test_a_worker_alone(machines: Machines) -> None:
     """However often that is interrupted, its Node object goes with it, and the cluster lives on."""
     cluster = machines.cluster

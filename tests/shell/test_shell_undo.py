@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from shell_box import SHELLS, Box
 
+from clusterctl.components.flannel import CONFLIST, FLANNEL
 from clusterctl.components.products import FOOTPRINT
-from clusterctl.resources.footprint import Baseline
+from clusterctl.resources.footprint import Baseline, FormerProduct
 from clusterctl.shell import UNDOING, Observation, Script, functions
 
 FOLDERS = re.compile(r"(?<![\w}/*-])/(etc|opt|run|usr|var/lib|sys/fs|sys/class|proc/self)(?=[/ \"'`|\n])")
@@ -235,6 +236,31 @@ def test_chains_in_shared_tables(machine: Machine) -> None:
         "delete rule ip nat POSTROUTING handle 7",
         "flush chain ip nat KUBE-POSTROUTING", "flush chain ip nat CNI-HOSTPORT-DNAT",
         "delete chain ip nat KUBE-POSTROUTING", "delete chain ip nat CNI-HOSTPORT-DNAT"]
+
+
+def test_one_product_goes_and_the_others_stay(machine: Machine) -> None:
+    for path in ("kube-flannel/await-node", "cni/net.d/10-flannel.conflist", "systemd/system/flanneld.service", "systemd/system/kubelet.service"):
+        (machine.etc / path).parent.mkdir(parents=True, exist_ok=True)
+        (machine.etc / path).write_text("x")
+    (machine.state / "stamps").mkdir()
+    for unit in ("flanneld.service", "kubelet.service"):
+        (machine.state / "stamps" / unit).write_text("x")
+    machine.command("nft", f"case $* in 'list tables') printf 'table ip flannel-ipv4\\ntable ip kube-proxy\\n' ;; '-f -') cat >>{machine.path}/nft ;; esac")
+    for program in ("ip", "systemctl"):
+        machine.command(program, f'echo "$*" >>{machine.path}/{program}')
+    former = FormerProduct(name="flannel", footprint=FLANNEL.footprint, files=(CONFLIST,))
+    seen = machine.look(*former.probes())
+    change = former.diff(former.parse(seen))
+    assert change is not None and change.action == "remove"
+    machine.done(*former.apply(change)[0])
+    left = [path.name for folder in ("kube-flannel", "cni", "systemd") for path in (machine.etc / folder).rglob("*") if path.is_file()]
+    assert left == ["kubelet.service"]
+    assert [path.name for path in (machine.state / "stamps").iterdir()] == ["kubelet.service"]
+    assert "delete table ip flannel-ipv4" in (machine.path / "nft").read_text() and "kube-proxy" not in (machine.path / "nft").read_text()
+    # busybox has an ip of its own.
+    assert machine.shell == "busybox" or "link delete dev flannel.1" in (machine.path / "ip").read_text()
+    assert "stop -- flanneld.service" in (machine.path / "systemctl").read_text()
+    assert former.diff(former.parse(machine.look(*former.probes()))) is None
 
 
 @pytest.mark.parametrize(("table", "unused"), [
