@@ -57,9 +57,10 @@ class ClusterGates:
         """
         limit = OTHERS_SECONDS if self._served else self.start_seconds
         self._wait("etcd", [host for host in self.members if host in batch], limit)
-        if self._served:
-            self._wait("the API", [host for host in self.control_planes if host in batch], limit)
-            self._await_leaders([host for host in self.control_planes if host in batch])
+        control_planes = [host for host in self.control_planes if host in batch]
+        if self._served and control_planes:
+            self._wait("the API", control_planes, limit)
+            self._await_leaders(control_planes)
 
     def before_control_plane(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         """An API server that serves is interrupted only while all others do. Raises Stopped."""
