@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from clusterctl.cluster.machine_settings import Hook, MachineFile, StageName
 from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
-from clusterctl.components.products import SERVICES
+from clusterctl.components.products import PRODUCTS, SERVICES
 from clusterctl.errors import InputError
-from clusterctl.resources.additions import AddedFile, AddedPackages, Command, FormerAdditions, Hostname, Restart
+from clusterctl.resources.additions import AddedFile, AddedPackages, AddedService, Command, FormerAdditions, Hostname, Restart
 from clusterctl.resources.base import Resource
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 _ON = {"prepare": everywhere, "etcd": etcd_members, "control-plane": control_planes, "nodes": nodes, "images": nodes}
 
+R = TypeVar("R", bound=Resource)
+
+
+def _of_products(context: Context, kind: type[R]) -> list[R]:
+    """Return what the products' settings add to a host, of one kind."""
+    added = (one for product in PRODUCTS if product.on(context.host) for one in product.additions(context))
+    return [one for one in added if isinstance(one, kind)]
+
 
 def packages(context: Context, ours: tuple[str, ...]) -> Iterator[Resource]:
-    """Yield the packages of the inventory. ``ours``: those that clusterctl installs for itself."""
-    names = tuple(name for name in dict.fromkeys(context.host.settings.packages) if name not in ours)
+    """Yield the packages of the inventory and of its settings. ``ours``: those that clusterctl installs for itself."""
+    theirs = (name for one in _of_products(context, AddedPackages) for name in one.names)
+    names = tuple(name for name in dict.fromkeys((*context.host.settings.packages, *theirs)) if name not in ours)
     yield FormerAdditions(kind="package", names=names, ours=ours)
     if names:
         yield AddedPackages(names=names)
@@ -38,19 +48,30 @@ def access(context: Context) -> Iterator[Resource]:
     """Yield the files that are needed to fetch anything, and the removal of files that left the inventory."""
     cluster, host = context.cluster, context.host
     ours = [*proxy_file(cluster, host), *(registry_files(cluster, host) if host.is_node else ())]
-    yield FormerAdditions(kind="file", names=(*(one.path for one in ours), *(one.path for one in host.settings.files)))
+    names = [one.path for one in (*ours, *_of_products(context, AddedFile))]
+    yield FormerAdditions(kind="file", names=(*names, *(one.path for one in host.settings.files)))
     yield from ours
 
 
 def files(context: Context) -> Iterator[Resource]:
-    """Yield the files of the inventory, and the units of the operating system that they restart."""
-    added = [AddedFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
-                       owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
+    """Yield the files of the inventory and of its settings, and the units of the operating system that they restart."""
+    services = _of_products(context, AddedService)
+    # A file of the inventory takes the place of a product's.
+    added = {one.path: one for one in (*_of_products(context, AddedFile), *_of_inventory(context))}.values()
     yield from added
-    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in SERVICES)
+    yield FormerAdditions(kind="service", names=tuple(one.unit for one in services))
+    for service in services:
+        yield replace(service, inputs=tuple(one.id for one in added if one.restarts == service.unit))
+    known = SERVICES.union(one.unit for one in services)
+    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in known)
     yield FormerAdditions(kind="restart", names=tuple(units))
     yield from (Restart(unit=unit, inputs=tuple(one.id for one in added if one.restarts == unit)) for unit in units)
     yield FormerAdditions(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
+
+
+def _of_inventory(context: Context) -> list[AddedFile]:
+    return [AddedFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
+                       owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
 
 
 def _content(context: Context, file: MachineFile) -> bytes:

@@ -117,6 +117,8 @@ class Product(Component):
     images: tuple[ContainerImage, ...] = ()
     packages: tuple[str, ...] = ()
     ports: Callable[[Cluster], Iterable[Port]] = _none
+    additions: Callable[[Context], Sequence[Resource]] = _none
+    """What a setting adds to a machine: AddedPackages, AddedFile and AddedService. They are undone when the setting leaves."""
     foreign: Callable[[Cluster, Host, Facts], Iterable[Finding]] = _none
     footprint: Footprint = NOTHING
     managed: tuple[str, ...] = ()

@@ -296,7 +296,7 @@ def _starting(changes: Sequence[Change]) -> tuple[int, int]:
     """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
     last = len(changes)
     first = last
-    while first and isinstance(changes[first - 1].resource, Service) and changes[first - 1].action == "start":
+    while first and type(changes[first - 1].resource) is Service and changes[first - 1].action == "start":
         first -= 1
     return (first, last) if last - first > 1 else (last, last)
 

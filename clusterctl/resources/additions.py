@@ -141,6 +141,16 @@ class Restart(Service):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddedService(Service):
+    """A unit of a package that a setting adds: it runs, starts at boot, and is restarted when its inputs change."""
+
+    inputs: tuple[str, ...] = ()
+
+    def apply(self, change: Change) -> Sequence[Call]:
+        return (_note("service", self.unit), *Service.apply(self, change))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command(Resource):
     """A hook, whose definition is recorded on the machine once it has run; one of the controller has run before."""
 

@@ -36,8 +36,14 @@ forget_added() {
 	[ -s "$added" ] || rm -f -- "$added"
 }
 
+# A package that takes the place of others: they return when it goes.
 before_package() {
-	[ -z "$(installed_as "$1")" ] || echo installed
+	if [ -n "$(installed_as "$1")" ]; then
+		echo installed
+	elif command -v apt-get >/dev/null 2>&1; then
+		prepare_apt >/dev/null
+		apt-get -s install -- "$1" 2>/dev/null | sed -n 's/^Remv \([^ :]*\).*/\1/p' | sort | paste -s -d ' ' -
+	fi
 }
 
 before_module() {
@@ -71,6 +77,12 @@ before_file() {
 }
 
 before_restart() {
+	:
+}
+
+before_service() {
+	systemctl is-enabled --quiet -- "$1" 2>/dev/null && printf 'enabled '
+	systemctl is-active --quiet -- "$1" && echo runs
 	:
 }
 

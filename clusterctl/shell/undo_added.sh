@@ -10,7 +10,8 @@ undo_added() {
 	[ -e "$added" ] || return 0
 	wanted_kind=${1:-}
 	[ $# -eq 0 ] || shift
-	cp -- "$added" "$work/added"
+	# A package takes its folders along where no file of ours is left in them.
+	{ grep -v "^package$tab" "$added" || :; grep "^package$tab" "$added" || :; } >"$work/added"
 	while IFS=$tab read -r kind name said; do
 		if [ -n "$wanted_kind" ]; then
 			[ "$kind" = "$wanted_kind" ] || continue
@@ -35,11 +36,21 @@ is_among() {
 
 # A package that was there before stays, and so does one that others need by now.
 undo_one_package() {
+	[ "$2" != installed ] || return 0
 	names=$(installed_as "$1")
-	# shellcheck disable=SC2086 # words
-	if [ "$2" = installed ] || [ -z "$names" ] || takes_others " $names" $names; then return 0; fi
-	# shellcheck disable=SC2086 # words
-	purge_packages $names
+	if [ -n "$names" ]; then
+		# shellcheck disable=SC2086 # words
+		! takes_others " $names" $names || return 0
+		# shellcheck disable=SC2086 # words
+		purge_packages $names
+	fi
+	if [ -n "$2" ]; then
+		# They did not come with us: a reset must not remove them.
+		cp -- "$state/packages" "$work/packages"
+		# shellcheck disable=SC2086 # words
+		add_packages $2 || die "these packages, which $1 had replaced, cannot be installed again: $2"
+		cp -- "$work/packages" "$state/packages"
+	fi
 }
 
 undo_one_module() {
@@ -66,6 +77,12 @@ undo_one_restart() {
 	rm -f -- "$state/stamps/$1" "$state/stamps/$1.old"
 	systemctl daemon-reload
 	systemctl try-restart -- "$1" 2>/dev/null || :
+}
+
+undo_one_service() {
+	undo_one_restart "$1"
+	case $2 in *enabled*) ;; *) systemctl disable --quiet -- "$1" 2>/dev/null || : ;; esac
+	case $2 in *runs*) ;; *) systemctl stop -- "$1" 2>/dev/null || : ;; esac
 }
 
 undo_one_hook() {

@@ -32,7 +32,11 @@ class Given(Box):
             for word; do last=$word; done
             case "$*" in
             *-s*purge*) echo "Purg $last [1]"; [ "$last" != dep ] || ! grep -qx htop {self.installed} || echo "Purg htop [1]"; [ ! -e {path}/needed ] || echo "Purg other [1]" ;;
-            *purge*) grep -vx -e "$last" {self.installed} >{path}/rest; mv {path}/rest {self.installed} ;;
+            *purge*)
+                [ ! -e "$(cat {path}/watched 2>/dev/null)" ] || echo "too early" >>{self.log}
+                grep -vx -e "$last" {self.installed} >{path}/rest; mv {path}/rest {self.installed}
+                ;;
+            *-s*install*) [ ! -e {path}/replaced ] || cat {path}/replaced ;;
             *install*) echo "$last" >>{self.installed} ;;
             esac""")
         self.command("systemctl", f'echo "systemctl $*" >>{self.log}')
@@ -88,6 +92,26 @@ def test_packages_go_unless_they_were_there_or_others_need_them(machine: Given) 
     assert "htop" in machine.installed.read_text() and machine.lines == []
 
 
+def test_packages_that_another_replaced_return(machine: Given) -> None:
+    """As chrony replaces systemd-timesyncd on Debian."""
+    (machine.path / "replaced").write_text("Remv timesyncd [252]\nInst htop (1)\nConf htop (1)\n")
+    machine.settle(AddedPackages(names=("htop",)))
+    assert machine.lines == ["package\thtop\ttimesyncd"]
+    (machine.state / "packages").write_text("htop\n")
+    machine.done(("undo_added", "package", "htop"))
+    assert machine.installed.read_text() == "libc6\ncurl\ntimesyncd\n" and machine.lines == []
+    assert (machine.state / "packages").read_text() == "htop\n", "a reset must not take them for packages that came with us"
+
+
+def test_packages_are_undone_after_files(machine: Given) -> None:
+    file = AddedFile(path=str(machine.etc / "htop/ours.conf"), content=b"x")
+    machine.settle(AddedPackages(names=("htop",)))
+    machine.settle(file)
+    (machine.path / "watched").write_text(file.path)
+    machine.done(("undo_added",))
+    assert not Path(file.path).exists() and machine.lines == [] and "too early" not in machine.log.read_text()
+
+
 def test_reset_removes_what_came_with_a_package_of_the_inventory(machine: Given) -> None:
     (machine.state / "before").mkdir()
     (machine.state / "before/packages").write_text("libc6\ncurl\n")
@@ -111,6 +135,17 @@ def test_modules_and_units(tmp_path: Path) -> None:
     machine.done(("undo_added",))
     assert machine.lines == [] and "systemctl try-restart -- app.service" in machine.logged
     assert not (machine.state / "stamps/app.service").exists()
+
+
+@pytest.mark.parametrize(("enabled", "ends"), [(True, []), (False, ["systemctl disable --quiet -- time.service", "systemctl stop -- time.service"])])
+def test_a_service_returns_to_its_state(tmp_path: Path, enabled: bool, ends: list[str]) -> None:
+    machine = Given(tmp_path, "dash")
+    machine.command("systemctl", f'echo "systemctl $*" >>{machine.log}; case "$*" in is-*) exit {int(not enabled)} ;; esac')
+    machine.done(("note_added", "service", "time.service"))
+    assert machine.lines == [f"service\ttime.service\t{'enabled runs' if enabled else ''}"]
+    _ = machine.logged
+    machine.done(("undo_added", "service", "time.service"))
+    assert machine.logged == ["systemctl daemon-reload", "systemctl try-restart -- time.service", *ends] and machine.lines == []
 
 
 def test_a_setting_returns_to_its_value(machine: Given) -> None:
