@@ -54,7 +54,8 @@ IMAGES: Mapping[str, ContainerImage] = {image.name: image for product in PRODUCT
 SERVICES = frozenset(FOOTPRINT.units) - frozenset(CLUSTERCTL.footprint.units)
 """Units that are services of products: the planner adds the files that restart them to their inputs."""
 
-MANAGED = (*FOOTPRINT.paths, *(path for product in PRODUCTS for path in product.managed))
+MANAGED = (*FOOTPRINT.configuration, *FOOTPRINT.data, *(f"/etc/systemd/system/{unit}" for unit in FOOTPRINT.units),
+           *(path for product in PRODUCTS for path in product.managed))
 """The files and folders that no file of an inventory may replace."""
 
 
