@@ -9,6 +9,7 @@ from clusterctl.cluster.model import Cluster
 from clusterctl.components.api_proxy import API_PROXY
 from clusterctl.components.apiserver import APISERVER
 from clusterctl.components.base import Port, Product, Slot
+from clusterctl.components.chrony import CHRONY
 from clusterctl.components.common import ETC, release_version
 from clusterctl.components.containerd import CONTAINERD
 from clusterctl.components.controller_manager import CONTROLLER_MANAGER
@@ -41,7 +42,7 @@ CLUSTERCTL = Product(
 """What belongs to no product alone."""
 
 PRODUCTS: tuple[Product, ...] = (
-    CLUSTERCTL, KERNEL, CONTAINERD, ETCD, KUBECTL, APISERVER, CONTROLLER_MANAGER, SCHEDULER,
+    CLUSTERCTL, KERNEL, CHRONY, CONTAINERD, ETCD, KUBECTL, APISERVER, CONTROLLER_MANAGER, SCHEDULER,
     API_PROXY, KUBELET, KUBE_PROXY, FLANNEL, COREDNS, METRICS_SERVER,
 )
 """All products, in the order in which their resources are applied within a stage."""
