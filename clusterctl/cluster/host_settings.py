@@ -95,3 +95,4 @@ class HostSettings(Model):
     sysctls: Mapping[SysctlKey, int | SysctlValue] = Field(default_factory=dict)
     files: Files = ()
     hooks: Hooks = ()
+    time: Literal["chrony", "none"] = Field("none", description="time service: the distribution's chrony, or the machine's own")

@@ -13,10 +13,9 @@ from clusterctl.cluster.model import MINOR, Cluster, Host, Versions
 from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions, minor, order
 from clusterctl.commands.apply import Apply, ApplyPlan, compare
 from clusterctl.commands.lock import choose_patch, locked_patch, require
-from clusterctl.components.host import HOST
+from clusterctl.components.host import HOST, TRUST
 from clusterctl.components.products import of
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
-from clusterctl.components.trust import TRUST
 from clusterctl.engine.engine import Gates
 from clusterctl.errors import ClusterctlError, Refused, Stopped, raise_all
 from clusterctl.etcd import snapshot

@@ -59,12 +59,13 @@ def files(context: Context) -> Iterator[Resource]:
     # A file of the inventory takes the place of a product's.
     added = {one.path: one for one in (*_of_products(context, AddedFile), *_of_inventory(context))}.values()
     yield from added
-    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in SERVICES)
+    yield FormerAdditions(kind="service", names=tuple(one.unit for one in services))
+    for service in services:
+        yield replace(service, inputs=tuple(one.id for one in added if one.restarts == service.unit))
+    known = SERVICES.union(one.unit for one in services)
+    units = dict.fromkeys(one.restarts for one in added if one.restarts and one.restarts not in known)
     yield FormerAdditions(kind="restart", names=tuple(units))
-    for unit in units:
-        inputs = tuple(one.id for one in added if one.restarts == unit)
-        known = next((one for one in services if one.unit == unit), None)
-        yield Restart(unit=unit, inputs=inputs) if known is None else replace(known, inputs=inputs)
+    yield from (Restart(unit=unit, inputs=tuple(one.id for one in added if one.restarts == unit)) for unit in units)
     yield FormerAdditions(kind="hook", names=tuple(hook.name for hook in context.host.settings.hooks))
 
 

@@ -19,16 +19,9 @@ def _api_proxy(context: Context) -> Sequence[Resource]:
     content = render("api-proxy/haproxy.cfg.j2", servers=servers, port=context.cluster.api_port)
     config = File(path="/etc/clusterctl/haproxy.cfg", content=content)
     service = unit("api-proxy", "api-proxy/api-proxy.service.j2")
-    return [
-        config,
-        service,
-        Service(
-            unit="api-proxy.service",
-            inputs=(f"file:{PKI}/ca.crt", *ids(config, service)),
-            ready=("tcp_open", "127.0.0.1", str(context.cluster.api_port)),
-            deadline=30,
-        ),
-    ]
+    ready = ("tcp_open", "127.0.0.1", str(context.cluster.api_port))
+    inputs = (f"file:{PKI}/ca.crt", *ids(config, service))
+    return [config, service, Service(unit="api-proxy.service", inputs=inputs, ready=ready, deadline=30)]
 
 
 def _ports(cluster: Cluster) -> Iterator[Port]:

@@ -31,14 +31,8 @@ def api_names(context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(DNS names, addresses) under which this machine's API server is known."""
     cluster, host = context.cluster, context.host
     domain = cluster.network.domain
-    names = [
-        host.name,
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        f"kubernetes.default.svc.{domain}",
-    ]
+    service = "kubernetes.default.svc"
+    names = [host.name, "localhost", "kubernetes", "kubernetes.default", service, f"{service}.{domain}"]
     addresses = [str(cluster.network.api_address), str(host.address), "127.0.0.1"]
     for public in map(str, (cluster.endpoint.address, *cluster.endpoint.names)):
         (addresses if public.replace(".", "").isdigit() else names).append(public)
@@ -173,13 +167,8 @@ def resources(context: Context) -> list[Resource]:
     ]
     program = binary(context, RELEASE)
     switch = links(program, "kube-apiserver")
-    service = unit(
-        "kube-apiserver",
-        "kube-apiserver/kube-apiserver.service.j2",
-        arguments=arguments(context),
-        local_etcd=context.host.is_etcd,
-        oom=context.facts.lowers_oom_score,
-    )
+    service = unit("kube-apiserver", "kube-apiserver/kube-apiserver.service.j2", arguments=arguments(context),
+                   local_etcd=context.host.is_etcd, oom=context.facts.lowers_oom_score)
     common = [f"file:{PKI}/{name}" for name in ("front-proxy-ca.crt", "etcd-ca.crt", "sa.key", "sa.pub")]
     return [
         *keys(context),

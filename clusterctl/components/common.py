@@ -10,9 +10,11 @@ from clusterctl.components.base import Context
 from clusterctl.components.render import render
 from clusterctl.pki import AuthorityName, CertificateSpec
 from clusterctl.resources.base import Resource
-from clusterctl.resources.binary import ROOT, Binary
+from clusterctl.resources.binary import ROOT, Binary, Image
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Link
+from clusterctl.resources.service import Service
+from clusterctl.shell import Call
 
 ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
@@ -54,6 +56,20 @@ def release_version(cluster: Cluster, of: Release | ContainerImage) -> str:
 def links(program: Binary, *names: str) -> list[Resource]:
     """/opt/clusterctl/bin/NAME for each name, switched to this version."""
     return [Link(path=f"{ROOT}/bin/{name}", target=f"../{program.name}/{program.version}/{name}") for name in names]
+
+
+def daemon(context: Context, release: Release, *read: Resource, name: str = "", inputs: tuple[str, ...] = (f"file:{PKI}/ca.crt",),
+           ready: Call = (), deadline: int = 60, **values: object) -> list[Resource]:
+    """Return what a program reads, the link to it, its unit and its service. ``name``: of program and unit, if not the release's.
+
+    ``inputs``: the ids of other resources that it reads; ``values``: those of the unit's template.
+    """
+    name = name or release.name
+    program = binary(context, release)
+    switch = links(program, name)
+    file = unit(name, f"{release.name}/{name}.service.j2", **values)
+    uses = (*inputs, *ids(program, *read, *switch, file))
+    return [*read, *switch, file, Service(unit=f"{name}.service", inputs=uses, ready=ready, deadline=deadline)]
 
 
 def unit(name: str, template: str, **values: object) -> File:
@@ -123,3 +139,25 @@ def with_extra(arguments: Mapping[str, object], extra: Mapping[str, str]) -> dic
 
 def ids(*resources: Resource) -> tuple[str, ...]:
     return tuple(resource.id for resource in resources)
+
+
+def notes(context: Context, *used: ContainerImage) -> list[Resource]:
+    """Which versions of images are in use stands on the machine: no link says it, as one does of a program."""
+    return [File(path=f"/etc/clusterctl/images/{one.name}",
+                 content=f"{one.name}/{release_version(context.cluster, one)}/image\n".encode()) for one in used]
+
+
+def images(context: Context, *used: ContainerImage) -> list[Resource]:
+    """Those of the images that a mirror holds; the others containerd pulls by itself.
+
+    An archive names its image as upstream does: with another registry containerd pulls all of them.
+    """
+    found: list[Resource] = []
+    if context.cluster.settings.image_registry:
+        return found
+    for one in used:
+        version = release_version(context.cluster, one)
+        archive = context.catalog.image(one.name, version, context.facts.arch)
+        if archive is not None:
+            found.append(Image(reference=one.reference(version), source=archive))
+    return found

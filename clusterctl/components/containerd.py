@@ -8,8 +8,7 @@ from clusterctl.artifacts.catalog import ContainerImage, Release
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.access import CERTIFICATES, CREDENTIALS, PROXY_FILE, proxy_digest, registry_files
 from clusterctl.components.base import Context, Finding, Product, nodes, purge
-from clusterctl.components.common import binary, ids, links, unit
-from clusterctl.components.images import images, notes
+from clusterctl.components.common import binary, ids, images, links, notes, unit
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.binary import ROOT

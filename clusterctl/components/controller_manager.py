@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clusterctl.components.base import Context
 from clusterctl.components.common import CIPHERS, ETC, PKI, with_extra
-from clusterctl.components.elected import daemon, elected, patient_election
+from clusterctl.components.elected import controller, elected, patient_election
 from clusterctl.resources.base import Resource
 
 PORT = 10257
@@ -52,7 +52,7 @@ def arguments(context: Context) -> dict[str, object]:
 def resources(context: Context) -> list[Resource]:
     """Return kube-controller-manager's own resources."""
     keys = (f"file:{PKI}/ca.key", f"file:{PKI}/sa.key")
-    return daemon(context, "kube-controller-manager", "controller-manager", PORT, arguments(context), inputs=keys)
+    return controller(context, "kube-controller-manager", "controller-manager", PORT, arguments(context), inputs=keys)
 
 
 CONTROLLER_MANAGER = elected("kube-controller-manager", PORT, resources)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, control_planes
-from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, kubernetes, links, unit
+from clusterctl.components.common import ETC, PKI, daemon, issued, kubeconfig, kubernetes
 from clusterctl.resources.base import Resource
-from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
 
@@ -23,28 +22,20 @@ def patient_election(cluster: Cluster) -> dict[str, str]:
     return {"lease-duration": "30s", "renew-deadline": "25s", "retry-period": "3s"}
 
 
-def daemon(context: Context, name: str, short: str, port: int, arguments: dict[str, object], *more: Resource,
-           inputs: Sequence[str] = ()) -> list[Resource]:
+def controller(context: Context, name: str, short: str, port: int, arguments: dict[str, object], *more: Resource,
+               inputs: Sequence[str] = ()) -> list[Resource]:
     """Return a kubeconfig, a serving certificate and a unit. ``short``: the name of its files; ``more``: its further resources.
 
     ``inputs``: files of others that it reads.
     """
-    program = binary(context, kubernetes(name))
     client = issued(context, f"{PKI}/{short}", f"system:{name}", client=True)
     server = issued(
         context, f"{PKI}/{short}-server", name, dns=("localhost", context.host.name), addresses=("127.0.0.1",), server=True
     )
     conf = kubeconfig(context, f"{ETC}/{short}.conf", f"system:{name}", client.path)
-    switch = links(program, name)
-    service = unit(name, f"{name}/{name}.service.j2", arguments=arguments)
-    read = (
-        *inputs,
-        f"file:{PKI}/ca.crt",
-        f"file:{PKI}/front-proxy-ca.crt",
-        *ids(program, client, server, conf, *more, *switch, service),
-    )
-    return [client, server, conf, *more, *switch, service,
-            Service(unit=f"{name}.service", inputs=read, deadline=60, ready=("tcp_open", "127.0.0.1", str(port)))]
+    authorities = (f"file:{PKI}/ca.crt", f"file:{PKI}/front-proxy-ca.crt")
+    return daemon(context, kubernetes(name), client, server, conf, *more, inputs=(*inputs, *authorities),
+                  ready=("tcp_open", "127.0.0.1", str(port)), arguments=arguments)
 
 
 def elected(name: str, port: int, resources: Callable[[Context], Sequence[Resource]]) -> Product:

@@ -72,20 +72,8 @@ def resources(context: Context) -> Sequence[Resource]:
     switch = links(program, "etcd", "etcdctl", "etcdutl")
     certificates: list[Resource] = [
         ca_file(context, "etcd", f"{PKI}/ca.crt", OWNER),
-        *(
-            issued(
-                context,
-                f"{PKI}/{kind}",
-                host.name,
-                authority="etcd",
-                owner=OWNER,
-                dns=names,
-                addresses=addresses,
-                server=True,
-                client=True,
-            )
-            for kind in ("server", "peer")
-        ),
+        *(issued(context, f"{PKI}/{kind}", host.name, authority="etcd", owner=OWNER, dns=names, addresses=addresses,
+                 server=True, client=True) for kind in ("server", "peer")),
         issued(context, f"{PKI}/healthcheck-client", "kube-etcd-healthcheck-client", authority="etcd", owner=OWNER, client=True),
     ]
     service = unit("etcd", "etcd/etcd.service.j2", arguments=arguments(context), data=DATA, oom=context.facts.lowers_oom_score)

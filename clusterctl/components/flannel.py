@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from clusterctl.artifacts.catalog import Release
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, nodes
-from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, links, node_user, unit
+from clusterctl.components.common import ETC, PKI, binary, daemon, issued, kubeconfig, node_user
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Link
-from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
 RELEASE = Release("flannel", "flannel",
@@ -33,35 +32,19 @@ def _flannel(context: Context) -> Sequence[Resource]:
     cluster, network = context.cluster, context.cluster.network
     if not _enabled(cluster):
         return []
-    program, plugin = binary(context, RELEASE), binary(context, PLUGIN)
     user = node_user("flannel", context.host.name)
     client = issued(context, f"{PKI}/flannel", user, client=True)
     conf = kubeconfig(context, CONFIGURATION, user, client.path)
-    net = File(
-        path="/etc/kube-flannel/net-conf.json",
-        content=render(
-            "flannel/net-conf.json.j2", pods=str(network.pods), backend=network.backend, nftables=network.proxy_mode == "nftables"
-        ),
-    )
-    switch = links(program, "flanneld")
-    service = unit("flanneld", "flannel/flanneld.service.j2", node=context.host.name, address=str(context.host.address))
+    net = File(path="/etc/kube-flannel/net-conf.json", content=render(
+        "flannel/net-conf.json.j2", pods=str(network.pods), backend=network.backend, nftables=network.proxy_mode == "nftables"))
     await_node = File(path="/etc/kube-flannel/await-node", content=render("flannel/await-node.sh.j2", port=cluster.api_port))
     conflist = File(path=CONFLIST, content=render("flannel/10-flannel.conflist.j2"), mode="600")
     return [
-        client,
-        conf,
-        net,
-        await_node,
-        *switch,
-        service,
-        Link(path=PLUGIN_LINK, target=f"{plugin.folder}/flannel-{context.facts.arch}"),
-        conflist,
         # It waits for nothing but the API server and the controller manager, which may be as slow as any start.
-        Service(
-            unit="flanneld.service",
-            deadline=cluster.settings.timeouts.start,
-            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, net, await_node, *switch, service)),
-        ),
+        *daemon(context, RELEASE, client, conf, net, await_node, name="flanneld", deadline=cluster.settings.timeouts.start,
+                node=context.host.name, address=str(context.host.address)),
+        Link(path=PLUGIN_LINK, target=f"{binary(context, PLUGIN).folder}/flannel-{context.facts.arch}"),
+        conflist,
     ]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from clusterctl.cluster.model import Host
 from clusterctl.components import additions, kernel
-from clusterctl.components.base import Component, Context, everywhere
+from clusterctl.components.base import Component, Context, everywhere, nodes
+from clusterctl.components.common import ETC, PKI, ca_file
 from clusterctl.components.products import PRODUCTS, ports
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
@@ -60,3 +61,11 @@ def resources(context: Context) -> Sequence[Resource]:
 
 
 HOST = Component(name="host", on=everywhere, resources=resources)
+
+
+def _trust(context: Context) -> Sequence[Resource]:
+    return [Folder(path=ETC), Folder(path=PKI), ca_file(context, "kubernetes", f"{PKI}/ca.crt")]
+
+
+TRUST = Component(name="trust", on=nodes, resources=_trust)
+"""The certificate of the cluster's authority, which everything on a node trusts."""

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from clusterctl.cluster.model import Cluster
 from clusterctl.components.base import Context, Port, Product, nodes
-from clusterctl.components.common import ETC, PKI, binary, ids, issued, kubeconfig, kubernetes, links, node_user, unit
+from clusterctl.components.common import ETC, PKI, daemon, issued, kubeconfig, kubernetes, node_user
 from clusterctl.components.kernel import in_container
 from clusterctl.components.render import yaml_value
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
-from clusterctl.resources.service import Service
 from clusterctl.shell.footprint import Footprint
 
 RELEASE = kubernetes("kube-proxy")
@@ -47,23 +46,8 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
     conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
     config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
-    program = binary(context, RELEASE)
-    switch = links(program, "kube-proxy")
-    service = unit("kube-proxy", "kube-proxy/kube-proxy.service.j2")
-    return [
-        client,
-        conf,
-        config,
-        *switch,
-        service,
-        Service(
-            unit="kube-proxy.service",
-            inputs=(f"file:{PKI}/ca.crt", *ids(program, client, conf, config, *switch, service)),
-            # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
-            ready=("tcp_open", "127.0.0.1", str(HEALTH_PORT)),
-            deadline=60,
-        ),
-    ]
+    # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
+    return daemon(context, RELEASE, client, conf, config, ready=("tcp_open", "127.0.0.1", str(HEALTH_PORT)))
 
 
 def _ports(cluster: Cluster) -> Iterator[Port]:

@@ -6,27 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.base import Context, Finding, Port, Product, nodes, purge
-from clusterctl.components.common import (
-    CIPHERS,
-    ETC,
-    PKI,
-    binary,
-    ids,
-    issued,
-    kubeconfig,
-    kubernetes,
-    links,
-    node_user,
-    unit,
-    with_extra,
-)
+from clusterctl.components.common import CIPHERS, ETC, PKI, daemon, issued, kubeconfig, kubernetes, node_user, with_extra
 from clusterctl.components.kernel import in_container
 from clusterctl.components.objects import node_taints
 from clusterctl.components.render import yaml_value
 from clusterctl.components.reserves import reserved
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File, Folder
-from clusterctl.resources.service import Service
 from clusterctl.shell.facts import Facts
 from clusterctl.shell.footprint import Footprint
 
@@ -97,38 +83,18 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 def _kubelet(context: Context) -> Sequence[Resource]:
     host = context.host
     name = node_user("system:node", host.name)
-    server = issued(
-        context,
-        f"{PKI}/kubelet",
-        name,
-        organizations=("system:nodes",),
-        dns=(host.name,),
-        addresses=(str(host.address),),
-        server=True,
-    )
+    server = issued(context, f"{PKI}/kubelet", name, organizations=("system:nodes",), dns=(host.name,),
+                    addresses=(str(host.address),), server=True)
     client = issued(context, f"{PKI}/kubelet-client", name, organizations=("system:nodes",), client=True)
     conf = kubeconfig(context, f"{ETC}/kubelet.conf", name, client.path)
     config = File(path="/var/lib/kubelet/config.yaml", content=yaml_value(kubelet_config(context)).encode() + b"\n", mode="600")
-    program = binary(context, RELEASE)
-    switch = links(program, "kubelet")
     ours = {"config": config.path, "kubeconfig": conf.path, "hostname-override": host.name, "node-ip": host.address, "v": 2}
     arguments = with_extra(ours, host.settings.kubelet.extra_args)
-    service = unit("kubelet", "kubelet/kubelet.service.j2", arguments=arguments)
     return [
         Folder(path="/etc/cni/net.d"),
         Folder(path=f"{ETC}/manifests"),
-        server,
-        client,
-        conf,
-        config,
-        *switch,
-        service,
-        Service(
-            unit="kubelet.service",
-            inputs=(f"file:{PKI}/ca.crt", *ids(program, server, client, conf, config, *switch, service)),
-            ready=("http_ok", str(HEALTH_PORT), "/healthz"),
-            deadline=90,
-        ),
+        *daemon(context, RELEASE, server, client, conf, config, ready=("http_ok", str(HEALTH_PORT), "/healthz"), deadline=90,
+                arguments=arguments),
     ]
 
 

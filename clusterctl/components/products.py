@@ -9,6 +9,7 @@ from clusterctl.cluster.model import Cluster
 from clusterctl.components.api_proxy import API_PROXY
 from clusterctl.components.apiserver import APISERVER
 from clusterctl.components.base import Component, Context, Port, Product, Slot, everywhere
+from clusterctl.components.chrony import CHRONY
 from clusterctl.components.common import ETC, release_version
 from clusterctl.components.containerd import CONTAINERD
 from clusterctl.components.controller_manager import CONTROLLER_MANAGER
@@ -43,7 +44,7 @@ CLUSTERCTL = Product(
 """What belongs to no product alone."""
 
 PRODUCTS: tuple[Product, ...] = (
-    CLUSTERCTL, KERNEL, CONTAINERD, ETCD, KUBECTL, APISERVER, CONTROLLER_MANAGER, SCHEDULER,
+    CLUSTERCTL, KERNEL, CHRONY, CONTAINERD, ETCD, KUBECTL, APISERVER, CONTROLLER_MANAGER, SCHEDULER,
     API_PROXY, KUBELET, KUBE_PROXY, FLANNEL, COREDNS, METRICS_SERVER,
 )
 """All products, in the order in which their resources are applied within a stage."""
@@ -56,7 +57,8 @@ IMAGES: Mapping[str, ContainerImage] = {image.name: image for product in PRODUCT
 SERVICES = frozenset(FOOTPRINT.units) - frozenset(CLUSTERCTL.footprint.units)
 """Units that are services of products: the planner adds the files that restart them to their inputs."""
 
-MANAGED = (*FOOTPRINT.paths, *(path for product in PRODUCTS for path in product.managed))
+MANAGED = (*FOOTPRINT.configuration, *FOOTPRINT.data, *(f"/etc/systemd/system/{unit}" for unit in FOOTPRINT.units),
+           *(path for product in PRODUCTS for path in product.managed))
 """The files and folders that no file of an inventory may replace."""
 
 

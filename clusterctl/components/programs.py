@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from clusterctl.artifacts.catalog import ContainerImage
 from clusterctl.components.base import Component, Context, everywhere, nodes
-from clusterctl.components.common import binary
-from clusterctl.components.images import images, notes
+from clusterctl.components.common import binary, images, notes
 from clusterctl.components.products import enabled
 from clusterctl.resources.base import Resource
 

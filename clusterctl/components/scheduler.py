@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clusterctl.components.base import Context
 from clusterctl.components.common import CIPHERS, ETC, PKI, with_extra
-from clusterctl.components.elected import daemon, elected, patient_election
+from clusterctl.components.elected import controller, elected, patient_election
 from clusterctl.components.render import render
 from clusterctl.resources.base import Resource
 from clusterctl.resources.file import File
@@ -37,7 +37,7 @@ def resources(context: Context) -> list[Resource]:
     """Return kube-scheduler's own resources."""
     content = render("kube-scheduler/config.yaml.j2", election=patient_election(context.cluster))
     config = File(path=f"{ETC}/scheduler.yaml", content=content, mode="600")
-    return daemon(context, "kube-scheduler", "scheduler", PORT, arguments(context), config)
+    return controller(context, "kube-scheduler", "scheduler", PORT, arguments(context), config)
 
 
 SCHEDULER = elected("kube-scheduler", PORT, resources)

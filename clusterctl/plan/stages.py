@@ -12,10 +12,9 @@ from clusterctl.cluster.machine_settings import StageName
 from clusterctl.cluster.model import Cluster, Host
 from clusterctl.components.additions import hooks
 from clusterctl.components.base import Context
-from clusterctl.components.host import HOST
+from clusterctl.components.host import HOST, TRUST
 from clusterctl.components.products import FORMER, of
 from clusterctl.components.programs import ADDON_IMAGES, ADDON_VERSIONS, PROGRAMS
-from clusterctl.components.trust import TRUST
 from clusterctl.kube.disruption import Unavailable
 from clusterctl.plan import planner
 from clusterctl.plan.planner import OneByOne, Parallel, Rolling, Stage

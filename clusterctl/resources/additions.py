@@ -147,7 +147,7 @@ class AddedService(Service):
     inputs: tuple[str, ...] = ()
 
     def apply(self, change: Change) -> Sequence[Call]:
-        return (_note("restart", self.unit), *Service.apply(self, change))
+        return (_note("service", self.unit), *Service.apply(self, change))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

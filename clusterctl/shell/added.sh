@@ -80,6 +80,12 @@ before_restart() {
 	:
 }
 
+before_service() {
+	systemctl is-enabled --quiet -- "$1" 2>/dev/null && printf 'enabled '
+	systemctl is-active --quiet -- "$1" && echo runs
+	:
+}
+
 before_hook() {
 	:
 }

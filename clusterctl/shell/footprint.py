@@ -45,12 +45,6 @@ class Footprint:
                       for field in fields(cls)})
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """The files and folders that are the products' own."""
-        units = tuple(f"/etc/systemd/system/{unit}" for unit in self.units)
-        return (*self.configuration, *self.data, *units)
-
-    @property
     def assignments(self) -> str:
         """The lists as assignments of sh, a line for each."""
         return "".join(f"our_{field.name}={shlex.quote(' '.join(getattr(self, field.name)))}\n" for field in fields(self))

@@ -44,8 +44,13 @@ undo_one_package() {
 		# shellcheck disable=SC2086 # words
 		purge_packages $names
 	fi
-	# shellcheck disable=SC2086 # words
-	[ -z "$2" ] || add_packages $2 || die "these packages, which $1 had replaced, cannot be installed again: $2"
+	if [ -n "$2" ]; then
+		# They did not come with us: a reset must not remove them.
+		cp -- "$state/packages" "$work/packages"
+		# shellcheck disable=SC2086 # words
+		add_packages $2 || die "these packages, which $1 had replaced, cannot be installed again: $2"
+		cp -- "$work/packages" "$state/packages"
+	fi
 }
 
 undo_one_module() {
@@ -72,6 +77,12 @@ undo_one_restart() {
 	rm -f -- "$state/stamps/$1" "$state/stamps/$1.old"
 	systemctl daemon-reload
 	systemctl try-restart -- "$1" 2>/dev/null || :
+}
+
+undo_one_service() {
+	undo_one_restart "$1"
+	case $2 in *enabled*) ;; *) systemctl disable --quiet -- "$1" 2>/dev/null || : ;; esac
+	case $2 in *runs*) ;; *) systemctl stop -- "$1" 2>/dev/null || : ;; esac
 }
 
 undo_one_hook() {

@@ -214,11 +214,29 @@ def test_what_the_inventory_adds_goes_when_it_leaves_the_inventory(cluster: Clus
     assert after.splitlines()[:-1] == before[:-1] and "no changes" in cluster.cli("plan")
 
 
+def test_the_time_service_comes_and_goes_with_its_setting(cluster: Cluster) -> None:
+    """These machines have the clock of their host: systemd skips the unit, and nothing claims that it runs."""
+    config, there = "/etc/chrony/conf.d/clusterctl.conf", "ls -d /etc/chrony /var/lib/chrony 2>/dev/null; dpkg -l chrony 2>/dev/null | grep ^ii"
+    cluster.edit(lambda content: content["all"]["children"]["control_plane"]["hosts"]["cp-1"].update({"cluster": {"time": "chrony"}}))
+    cluster.apply()
+    summary = cluster.apply()
+    assert not summary["changed"] and summary["trips"] == len(cluster.lab.machines)
+    assert "lock_all" in cluster.on("cp-1", f"cat {config}") and cluster.on("cp-1", "systemctl is-enabled chrony").strip() == "enabled"
+    assert cluster.on("cp-1", "systemctl is-active chrony", check=False).strip() == "inactive"
+    assert "Disabled control of system clock" in cluster.on("cp-1", "timeout 2 chronyd -x -d 2>&1; true"), "the configuration is valid"
+    cluster.on("cp-1", f"echo >>{config}")
+    assert {entry["resource"] for entry in cluster.plan()["changes"]} == {f"file:{config}", "restart:chrony.service"}
+    cluster.edit(lambda content: content["all"]["children"]["control_plane"]["hosts"]["cp-1"].pop("cluster"))
+    assert {entry["action"] for entry in cluster.plan()["changes"]} == {"remove"}
+    cluster.apply()
+    assert cluster.on("cp-1", there, check=False) == "" and "no changes" in cluster.cli("plan")
+
+
 def test_reset_takes_additions_away(cluster: Cluster) -> None:
-    additions = {"packages": ["chrony", "socat"], "files": [{"path": "/etc/app/app.conf", "content": "two\n"}]}
+    additions = {"time": "chrony", "packages": ["socat"], "files": [{"path": "/etc/app/app.conf", "content": "two\n"}]}
     cluster.edit(lambda content: content["all"]["children"]["control_plane"]["hosts"]["cp-1"].update({"cluster": additions}))
     cluster.apply()
     assert cluster.on("cp-1", "cat /etc/app/app.conf") == "two\n"
     assert cluster.on("cp-1", "systemctl is-enabled chrony").strip() == "enabled"
     cluster.cli("reset", "--yes", "--confirm", cluster.lab.name)
-    assert cluster.on("cp-1", "ls /etc/app/app.conf /etc/clusterctl /etc/containerd 2>/dev/null; dpkg -l chrony socat 2>/dev/null | grep ^ii", check=False) == ""
+    assert cluster.on("cp-1", "ls -d /etc/app/app.conf /etc/chrony /etc/clusterctl /etc/containerd 2>/dev/null; dpkg -l chrony socat 2>/dev/null | grep ^ii", check=False) == ""

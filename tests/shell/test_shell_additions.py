@@ -97,8 +97,10 @@ def test_packages_that_another_replaced_return(machine: Given) -> None:
     (machine.path / "replaced").write_text("Remv timesyncd [252]\nInst htop (1)\nConf htop (1)\n")
     machine.settle(AddedPackages(names=("htop",)))
     assert machine.lines == ["package\thtop\ttimesyncd"]
+    (machine.state / "packages").write_text("htop\n")
     machine.done(("undo_added", "package", "htop"))
     assert machine.installed.read_text() == "libc6\ncurl\ntimesyncd\n" and machine.lines == []
+    assert (machine.state / "packages").read_text() == "htop\n", "a reset must not take them for packages that came with us"
 
 
 def test_packages_are_undone_after_files(machine: Given) -> None:
@@ -133,6 +135,17 @@ def test_modules_and_units(tmp_path: Path) -> None:
     machine.done(("undo_added",))
     assert machine.lines == [] and "systemctl try-restart -- app.service" in machine.logged
     assert not (machine.state / "stamps/app.service").exists()
+
+
+@pytest.mark.parametrize(("enabled", "ends"), [(True, []), (False, ["systemctl disable --quiet -- time.service", "systemctl stop -- time.service"])])
+def test_a_service_returns_to_its_state(tmp_path: Path, enabled: bool, ends: list[str]) -> None:
+    machine = Given(tmp_path, "dash")
+    machine.command("systemctl", f'echo "systemctl $*" >>{machine.log}; case "$*" in is-*) exit {int(not enabled)} ;; esac')
+    machine.done(("note_added", "service", "time.service"))
+    assert machine.lines == [f"service\ttime.service\t{'enabled runs' if enabled else ''}"]
+    _ = machine.logged
+    machine.done(("undo_added", "service", "time.service"))
+    assert machine.logged == ["systemctl daemon-reload", "systemctl try-restart -- time.service", *ends] and machine.lines == []
 
 
 def test_a_setting_returns_to_its_value(machine: Given) -> None:
