@@ -1,7 +1,8 @@
-"""``python -m bench``: all of them, as one JSON object on stdout; ``python -m bench bringup|noop|daytwo``: a part alone."""
+"""``python -m bench``: all of them, as one JSON object on stdout; ``python -m bench bringup|noop|daytwo|scale``: a part alone."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bringup, daytwo, noop
+from bench import bringup, daytwo, noop, scale
 from clusterctl.artifacts.places import default_mirror
 from clusterctl.lab import Lab, LabSpec
 
@@ -73,18 +74,30 @@ def no_op() -> dict[str, object]:
     return {"no_op": [three, ten], "program": program}
 
 
-PARTS: dict[str, Callable[[], dict[str, object]]] = {
-    "bringup": lambda: {"bring_up": [bringup.measure(3, 1), bringup.measure(5, 3)]},
-    "noop": no_op,
-    "daytwo": lambda: {"upgrade": daytwo.upgrade(), "add_and_remove": daytwo.add_and_remove()},
-}
+PARTS = ("bringup", "noop", "daytwo", "scale")
+
+
+def part(name: str, hosts: int, rounds: int) -> dict[str, object]:
+    """Measure one part."""
+    found: dict[str, Callable[[], dict[str, object]]] = {
+        "bringup": lambda: {"bring_up": [bringup.measure(3, 1), bringup.measure(5, 3)]},
+        "noop": no_op,
+        "daytwo": lambda: {"upgrade": daytwo.upgrade(), "add_and_remove": daytwo.add_and_remove()},
+        "scale": lambda: {"scale": scale.measure(hosts, rounds)},
+    }
+    return found[name]()
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(PARTS)
-    if unknown := set(chosen) - set(PARTS):
-        sys.exit(f"no part is called {unknown.pop()!r}; there are {', '.join(PARTS)}")
-    print(json.dumps({key: value for name in chosen for key, value in PARTS[name]().items()}, indent=2))
+    arguments = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks, beside peers in the same run.")
+    arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    arguments.add_argument("--hosts", type=int, default=50, help="hosts of the part scale")
+    arguments.add_argument("--rounds", type=int, default=5, help="rounds of the part scale")
+    given = arguments.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        arguments.error(f"no part is called {unknown.pop()!r}; there are {', '.join(PARTS)}")
+    chosen = given.parts or PARTS
+    print(json.dumps({key: value for name in chosen for key, value in part(name, given.hosts, given.rounds).items()}, indent=2))
 
 
 main()

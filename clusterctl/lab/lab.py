@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from clusterctl.errors import InputError
 from clusterctl.lab import machine as machines
@@ -79,7 +80,7 @@ class Lab:
 
     @classmethod
     def up(cls, spec: LabSpec, *, inventory: Path | None = None, progress: Progress = silent,
-           deadline: float | None = None) -> Lab:
+           deadline: float | None = None) -> Self:
         """Raise a lab and return once every machine lets ``admin`` in with its pinned host key.
 
         ``inventory`` is where a second copy of the inventory goes. What was begun is removed again on failure. Raises
@@ -102,7 +103,7 @@ class Lab:
         return lab
 
     @classmethod
-    def open(cls, name: str = "lab") -> Lab:
+    def open(cls, name: str = "lab") -> Self:
         """A lab that is there; raises :class:`InputError` if it is not."""
         check_host()
         return cls(State.load(name))
