@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from clusterctl.components.products import FOOTPRINT
 from clusterctl.engine.events import Events
 from clusterctl.lab import Lab
 from clusterctl.plan.stages import possible_probes
@@ -31,7 +32,8 @@ def timed(*words: str) -> tuple[float, str]:
 def looks(inventory: Path) -> bytes:
     """The programs that a second apply sends, by host: the whole look, with nothing made of what it says."""
     with session(Options(inventory=inventory), Events()) as opened:
-        return pickle.dumps({name: probe_program(probes) for name, probes in possible_probes(opened).items()})
+        programs = {name: probe_program(probes, footprint=FOOTPRINT) for name, probes in possible_probes(opened).items()}
+        return pickle.dumps(programs)
 
 
 def measure(lab: Lab) -> dict[str, object]:
