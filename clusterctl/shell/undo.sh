@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2030,SC2031,SC2086,SC2154
+# shellcheck shell=sh disable=SC2086,SC2154
 # How what is left of clusterctl on a machine is found and taken away. Runs after the footprint; lists of ours are words on purpose.
 
 # observe_remains NETWORK: NETWORK has the addresses of pods; routes to them are ours.
@@ -87,9 +87,11 @@ undo_product() {
 	for link in $3; do
 		recorded links "$link" || ip link delete dev "$link" 2>/dev/null || :
 	done
+	# A step has a shell of its own: the next one has the lists of all products again.
+	our_tables=$4 our_prefixes=$5
 	if command -v nft >/dev/null 2>&1; then
-		(our_tables=$4 && our_own_tables | sed 's/^/delete /' | nft -f -)
-		(our_prefixes=$5 && shared_tables | while read -r family table; do our_chains "$family" "$table"; done | nft -f -)
+		our_own_tables | sed 's/^/delete /' | nft -f -
+		shared_tables | while read -r family table; do our_chains "$family" "$table"; done | nft -f -
 	fi
 	systemctl daemon-reload
 }

@@ -26,6 +26,7 @@ class Vm:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        cluster.on("cp-1", "systemctl is-system-running --wait || :", timeout=300)
         self.before = picture(cluster, "cp-1")
 
     def well(self) -> None:
