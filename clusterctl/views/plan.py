@@ -35,6 +35,8 @@ class PlanText:
                 self._os_updates(content)
             case "restore-plan":
                 self._restore(content)
+            case "progress":
+                self.line(f"  {content['text']}")
             case _:
                 self._plan(content)
 

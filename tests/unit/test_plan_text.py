@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from clusterctl.commands.node.replace import RejoinPlan
 from clusterctl.local.text import shown_hosts
 from clusterctl.views.report import JsonReport
 from clusterctl.views.text import TextReport
@@ -52,6 +54,14 @@ def test_hosts_that_differ_are_shown_apart(capsys: pytest.CaptureFixture[str]) -
     TextReport().plan(plan([change("nodes", "w-1", 1), change("nodes", "w-2", 1), change("nodes", "w-3", 2)]))
     assert [line.strip() for line in lines(capsys)][1:5] == [
         "w-1, w-2", "+ file:/etc/nodes/1  create (not there)", "w-3", "+ file:/etc/nodes/2  create (not there)"]
+
+
+def test_a_member_that_joins_anew_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    TextReport().plan(RejoinPlan("cp-3"))
+    [line] = lines(capsys)
+    assert line.startswith("  cp-3: its etcd member is removed")
+    JsonReport().plan(RejoinPlan("cp-3"))
+    assert json.loads(lines(capsys)[0])["event"] == "progress"
 
 
 def test_the_same_warning_of_several_hosts_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
