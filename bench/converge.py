@@ -21,6 +21,7 @@ from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.binary import Binary
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.file import File, Folder, Link
+from clusterctl.resources.footprint import STAMPS
 from clusterctl.resources.service import Service
 from clusterctl.resources.system import Packages
 from clusterctl.session.session import Options, session
@@ -29,7 +30,6 @@ from clusterctl.shell import MARK
 OWN = ("var/lib/clusterctl", "etc/clusterctl", "etc/kubernetes", "etc/systemd/system", "var/lib/kubelet")
 """What a host has of its own, and no other host gets from it."""
 
-STAMPS = "/var/lib/clusterctl/stamps"
 FORMED = f"""mkdir -p {Path(MARK).parent} /etc/etcd /var/lib/etcd/member/wal {STAMPS}
 cat > {MARK}
 touch /etc/etcd/formed /var/lib/etcd/member/wal/0.wal

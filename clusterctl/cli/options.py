@@ -68,7 +68,7 @@ LimitOption = Annotated[str | None, typer.Option("--limit", metavar="PATTERN", a
 LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 UnavailableOption = Annotated[str | None, typer.Option(
-    "--max-unavailable", metavar="N|P%", help="Workers at once; by default what the inventory says.")]
+    "--max-unavailable", metavar="N|P%", help="Workers at once; by default the inventory's setting.")]
 ComponentOption = Annotated[
     list[str] | None,
     typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd; may be given again."),

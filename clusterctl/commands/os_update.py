@@ -13,7 +13,7 @@ from clusterctl.cluster.model import Cluster, Host
 from clusterctl.commands.os_packages import Machine, look_program, read_machine
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import BOOT_SECONDS
-from clusterctl.engine.events import Looked
+from clusterctl.engine.events import Observed
 from clusterctl.engine.patience import insist
 from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import drain
@@ -188,7 +188,7 @@ def look(session: Session, *, mode: str, at_once: Unavailable | None, policy: Dr
 def _look(session: Session, host: Host, patient: bool) -> Machine:
     deadline, started = BOOT_SECONDS if patient else 0, time.monotonic()
     records = insist(session, host, lambda: look_program(refresh=True), deadline=deadline, silence=LOOK_SECONDS)
-    session.engine.events.emit(Looked(host.name, "packages", time.monotonic() - started))
+    session.engine.events.emit(Observed(host.name, "packages", time.monotonic() - started))
     return read_machine(records)
 
 

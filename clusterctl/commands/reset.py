@@ -181,7 +181,7 @@ class Reset:
         events = self.session.engine.events
         with events.stage("nodes", self.plan.nodes):
             for name in self.plan.nodes:
-                with or_stopped("", where=f"Node {name}", code="node.not-deleted", hint=hint):
+                with or_stopped("cannot be deleted", where=f"Node {name}", code="node.not-deleted", hint=hint):
                     api.delete_node(name)
                 events.note(f"remove Node {name}")
 

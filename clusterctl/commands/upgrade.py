@@ -285,8 +285,8 @@ class Upgrade(Apply):
 
     def _after_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:
         versions = self.session.cluster.versions
-        said = {"kubeletVersion": f"v{versions.kubernetes}", "containerRuntimeVersion": f"containerd://{versions.containerd}"}
-        wait_nodes(self.session, [host for host in batch if host.name in self._drained], deadline=90, said=said)
+        expected = {"kubeletVersion": f"v{versions.kubernetes}", "containerRuntimeVersion": f"containerd://{versions.containerd}"}
+        wait_nodes(self.session, [host for host in batch if host.name in self._drained], deadline=90, expected=expected)
         super()._after_nodes(stage, batch)
 
     def _failed_nodes(self, stage: StagePlan, batch: Sequence[Host]) -> None:

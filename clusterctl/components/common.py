@@ -49,7 +49,7 @@ def binary(context: Context, release: Release) -> Binary:
 
 
 def release_version(cluster: Cluster, of: Release | ContainerImage) -> str:
-    """Return the version of a program or an image that the cluster wants."""
+    """Return the cluster's version of a program or an image."""
     return str(getattr(cluster.versions, of.field))
 
 
@@ -142,7 +142,7 @@ def ids(*resources: Resource) -> tuple[str, ...]:
 
 
 def notes(context: Context, *used: ContainerImage) -> list[Resource]:
-    """Which versions of images are in use stands on the machine: no link says it, as one does of a program."""
+    """Return the files that record which versions of images are in use; programs have links for that."""
     return [File(path=f"/etc/clusterctl/images/{one.name}",
                  content=f"{one.name}/{release_version(context.cluster, one)}/image\n".encode()) for one in used]
 

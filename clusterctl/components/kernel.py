@@ -35,7 +35,7 @@ KERNEL_SETTINGS = {
     "fs.inotify.max_user_instances": "8192",
     "fs.inotify.max_user_watches": "524288",
 }
-"""What the kubelet wants to find (pkg/kubelet/cm, protectKernelDefaults), and room for watching files."""
+"""The values that the kubelet requires (pkg/kubelet/cm, protectKernelDefaults), and higher limits for inotify."""
 
 CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_tcp_timeout_established",
                       "net.netfilter.nf_conntrack_tcp_timeout_close_wait")

@@ -46,7 +46,7 @@ def _kube_proxy(context: Context) -> Sequence[Resource]:
     client = issued(context, f"{PKI}/kube-proxy", user, organizations=("clusterctl:kube-proxies",), client=True)
     conf = kubeconfig(context, f"{ETC}/kube-proxy.conf", user, client.path)
     config = File(path="/var/lib/kube-proxy/config.yaml", content=yaml_value(proxy_config(context)).encode() + b"\n", mode="600")
-    # Its own /healthz says yes only once the node is known and all rules are written: half a minute at first.
+    # Its /healthz succeeds only once the node is registered and all rules are written: half a minute at first.
     return daemon(context, RELEASE, client, conf, config, ready=("tcp_open", "127.0.0.1", str(HEALTH_PORT)))
 
 

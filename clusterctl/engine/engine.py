@@ -10,7 +10,7 @@ from types import MappingProxyType
 from clusterctl.cluster.model import Host
 from clusterctl.components.products import FOOTPRINT
 from clusterctl.engine import fleet
-from clusterctl.engine.events import Changed, Events, Failed, Looked
+from clusterctl.engine.events import Changed, Events, Failed, Observed
 from clusterctl.engine.fleet import HostResults
 from clusterctl.engine.observe import Look, look
 from clusterctl.errors import AccessRefused, ClusterctlError, Refused, Stopped, Unreachable
@@ -69,7 +69,7 @@ class Engine:
 
         def ask(host: Host) -> Look:
             found = look(self.transports[host.name], probes.get(host.name, ()), verify=verify)
-            self.events.emit(Looked(host.name, "facts", found.seconds))
+            self.events.emit(Observed(host.name, "facts", found.seconds))
             return found
 
         return fleet.each(hosts, ask, limit=self.forks)
@@ -87,7 +87,7 @@ class Engine:
         def ask(host: Host) -> Observation:
             started = time.monotonic()
             seen = self._look(host, everything[host.name], verify=verify)
-            self.events.emit(Looked(host.name, f"{len(everything[host.name])} resources", time.monotonic() - started))
+            self.events.emit(Observed(host.name, f"{len(everything[host.name])} resources", time.monotonic() - started))
             return seen
 
         seen = {name: found.seen for name, found in looks.items()

@@ -24,7 +24,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked(Event):
+class Observed(Event):
     """A host has been observed."""
 
     NAME, KEPT = "looked", False
@@ -35,7 +35,7 @@ class Looked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Downloaded(Event):
-    """A download goes on. ``done``, ``total``: bytes."""
+    """Part of a file has been downloaded. ``done``, ``total``: bytes."""
 
     NAME, KEPT = "fetched", False
     path: str
@@ -45,7 +45,7 @@ class Downloaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class InventoryNotes(Event):
-    """What an inventory says that means something else here."""
+    """Variables of the inventory whose meaning differs from that of another tool."""
 
     NAME, KEPT = "inventory-notes", False
     count: int
@@ -54,7 +54,7 @@ class InventoryNotes(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something that the operator should know before going on."""
+    """A warning for the operator."""
 
     NAME, KEPT = "warning", False
     text: str
@@ -108,7 +108,7 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Acted(Event):
-    """Something beside the changes of a plan was done to a host. The summary counts it."""
+    """An action on a host that is not a change of the plan, such as a reboot. The summary counts it."""
 
     host: str
     action: str
@@ -134,7 +134,7 @@ class Noted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progressed(Event):
-    """A step that people follow."""
+    """A line of progress for the operator."""
 
     NAME = "progress"
     text: str
@@ -142,7 +142,7 @@ class Progressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Summarised(Event):
-    """A run has ended. ``hosts``: actions counted by host; ``trips``: round trips; ``next``: what the operator does next."""
+    """A run has ended. ``hosts``: actions counted by host; ``trips``: round trips; ``next``: the next steps for the operator."""
 
     NAME = "summary"
     changed: bool
@@ -155,7 +155,7 @@ class Summarised(Event):
 
 
 class Events:
-    """Receives events; by default nothing happens with them."""
+    """Receives events. This class ignores them; a report overrides ``emit``."""
 
     def emit(self, event: Event) -> None:
         """Receive an event, from any thread."""
@@ -168,7 +168,7 @@ class Events:
 
     @contextmanager
     def stage(self, name: str, hosts: Sequence[str]) -> Iterator[None]:
-        """Emit that a stage begins and, unless an error is raised, that it has ended."""
+        """Emit StageStarted and, unless an error is raised, StageEnded."""
         started = time.monotonic()
         self.emit(StageStarted(name, list(hosts)))
         yield

@@ -37,7 +37,7 @@ CONTROL_PLANE: Mapping[str, tuple[Check, Callable[[Cluster], Iterable[Host]]]] =
     "etcd": (etcd, lambda cluster: cluster.etcd_members),
     "the API": (api_server, lambda cluster: cluster.control_planes),
 }
-"""What keeps a cluster alive, by name: the check, and the machines that it applies to."""
+"""The checks of the control plane by name, each with the machines that it applies to."""
 
 
 def failing(session: Session, name: str, hosts: Iterable[Host]) -> str:
@@ -61,11 +61,11 @@ def others(session: Session, host: Host) -> str:
     return "; ".join(filter(None, found))
 
 
-def node(found: Object | None, boot_id: str = "", said: Mapping[str, str] | None = None) -> str:
-    """Check that a Node is Ready, and reports as its own what it should.
+def node(found: Object | None, boot_id: str = "", expected: Mapping[str, str] | None = None) -> str:
+    """Check that a Node is Ready as of the current boot and versions of its machine.
 
-    A Node stays Ready for a while after its kubelet has ended: a reboot or an upgrade has happened for the API once the kubelet
-    reports it. ``boot_id``: the boot that its machine is in; ``said``: further fields of ``status.nodeInfo`` and how they begin.
+    A Node stays Ready for about 40 s after its kubelet has stopped: a reboot or an upgrade counts only once the kubelet has
+    reported it. ``boot_id``: the machine's; ``expected``: prefixes of further fields of ``status.nodeInfo``.
     """
     wrong = node_problem(found)
     if found is None or wrong:
@@ -73,16 +73,16 @@ def node(found: Object | None, boot_id: str = "", said: Mapping[str, str] | None
     info = found["status"].get("nodeInfo", {})
     if boot_id and info.get("bootID", "") != boot_id:
         return f"is Ready as of boot {info.get('bootID', '')}, and the machine is in boot {boot_id}"
-    for key, value in (said or {}).items():
+    for key, value in (expected or {}).items():
         # A build may add to its version, and containerd's may begin with a v.
         reported = str(info[key]).replace("://v", "://")
         if not reported.startswith(value):
-            return f"its {key} is {reported} still"
+            return f"its {key} is still {reported}"
     return ""
 
 
 def renewals(api: Api) -> dict[str, str]:
-    """Return by lease of LEASES when it was last renewed, as its holder says. Raises ApiError."""
+    """Return the time of the last renewal of each lease in LEASES, as its holder recorded it. Raises ApiError."""
     path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
     leases = {lease["metadata"]["name"]: lease["spec"] for lease in api.look(path)["items"]}
     return {name: str(leases[name].get("renewTime", "")) for name in LEASES if name in leases}

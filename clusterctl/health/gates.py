@@ -89,7 +89,7 @@ class ClusterGates:
         """Wait until leases are renewed after an interruption, and all that ran on these hosts runs again.
 
         A leader whose API server was away for 10 s ends (client-go, leaderelection.go), and systemd restarts it after a pause.
-        What does not run for another reason stops nothing: a later part of the plan may mend it.
+        A program that is down for another reason does not stop the run: a later stage may repair it.
         """
         seen: dict[str, str] = {}
 

@@ -14,12 +14,12 @@ NO_NETWORK = "NetworkPluginNotReady"
 """What a kubelet's condition Ready says while the node has no CNI configuration (pkg/kubelet/runtime.go)."""
 
 
-def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float, said: Mapping[str, str] | None = None,
+def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float, expected: Mapping[str, str] | None = None,
                network: bool = True) -> None:
     """Wait until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
 
     ``network``: False where nodes may lack nothing but their pod network, which somebody else installs.
-    ``said``: what their kubelets must say in ``nodeInfo``: a node that was Ready before is so for a while.
+    ``expected``: see ``checks.node``.
     """
 
     def look() -> str:
@@ -27,7 +27,7 @@ def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float, said
             nodes = session.ready_api().nodes()
         except ApiError as error:
             return str(error)
-        late = {host.name: checks.node(nodes.get(host.name), said=said) for host in hosts}
+        late = {host.name: checks.node(nodes.get(host.name), expected=expected) for host in hosts}
         return "; ".join(f"{name} {wrong}" for name, wrong in late.items() if wrong and (network or NO_NETWORK not in wrong))
 
     wait_for(look, what=f"nodes {', '.join(host.name for host in hosts)} Ready", deadline=deadline)

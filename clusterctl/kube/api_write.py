@@ -41,7 +41,7 @@ def bring(session: Session, changes: Sequence[ObjectChange], *, narrow: bool) ->
         wider = [dataclasses.replace(change, wanted=pruning.merged(api, change.wanted)) for change in record]
     apply(session, wider)
     apply(session, [change for change in changes if change not in record and change not in removals])
-    with _or_stopped("deletion of objects"):
+    with _or_stopped("deletion of objects", "an object cannot be deleted"):
         pruning.remove(api, removals, session.engine.events.note)
     if narrow and [change.wanted for change in wider] != [change.wanted for change in record]:
         apply(session, record)
@@ -60,8 +60,8 @@ def apply(session: Session, changes: Sequence[ObjectChange]) -> None:
             events.note(f"{change.action} {change.id}")
 
 
-def _or_stopped(where: str) -> AbstractContextManager[None]:
-    return or_stopped("", where=where, code="api.object-refused", hint="mend the cause, then run the same command again")
+def _or_stopped(where: str, what: str = "cannot be applied") -> AbstractContextManager[None]:
+    return or_stopped(what, where=where, code="api.object-refused", hint="mend the cause, then run the same command again")
 
 
 def _apply_object(api: Api, change: ObjectChange) -> None:

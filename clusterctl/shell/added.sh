@@ -36,7 +36,7 @@ forget_added() {
 	[ -s "$added" ] || rm -f -- "$added"
 }
 
-# A package that takes the place of others: they return when it goes.
+# Record the packages that this one replaces: undo_one_package installs them again.
 before_package() {
 	if [ -n "$(installed_as "$1")" ]; then
 		echo installed

@@ -87,7 +87,7 @@ undo_product() {
 	for link in $3; do
 		recorded links "$link" || ip link delete dev "$link" 2>/dev/null || :
 	done
-	# A step has a shell of its own: the next one has the lists of all products again.
+	# Each step runs in a subshell: the assignments do not reach the next one.
 	our_tables=$4 our_prefixes=$5
 	if command -v nft >/dev/null 2>&1; then
 		our_own_tables | sed 's/^/delete /' | nft -f -

@@ -10,7 +10,7 @@ undo_added() {
 	[ -e "$added" ] || return 0
 	wanted_kind=${1:-}
 	[ $# -eq 0 ] || shift
-	# A package takes its folders along where no file of ours is left in them.
+	# Files before packages: a package manager removes a package's folders only where they are empty.
 	{ grep -v "^package$tab" "$added" || :; grep "^package$tab" "$added" || :; } >"$work/added"
 	while IFS=$tab read -r kind name said; do
 		if [ -n "$wanted_kind" ]; then
@@ -45,7 +45,7 @@ undo_one_package() {
 		purge_packages $names
 	fi
 	if [ -n "$2" ]; then
-		# They did not come with us: a reset must not remove them.
+		# Keep them out of the list of packages that a reset removes.
 		cp -- "$state/packages" "$work/packages"
 		# shellcheck disable=SC2086 # words
 		add_packages $2 || die "these packages, which $1 had replaced, cannot be installed again: $2"

@@ -39,11 +39,11 @@ def or_refused(what: str) -> Iterator[None]:
 
 @contextmanager
 def or_stopped(what: str, *, where: str = "", code: str, hint: str = "run the same command again") -> Iterator[None]:
-    """Turn an ApiError into Stopped. ``what``: what cannot be done; empty where the answer says it."""
+    """Turn an ApiError into Stopped. ``what``: what cannot be done."""
     try:
         yield
     except ApiError as error:
-        raise Stopped(f"{what}: {error}" if what else str(error), where=where, hint=hint, code=code) from None
+        raise Stopped(f"{what}: {error}", where=where, hint=hint, code=code) from None
 
 
 class Https:

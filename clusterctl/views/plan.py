@@ -45,7 +45,7 @@ class PlanText:
             self._drain(drain)
 
     def _drain(self, drain: Mapping[str, Any]) -> None:
-        by_hand = ", cordoned by somebody: it stays so" if drain["cordoned_by_hand"] else ""
+        by_hand = ", cordoned by an operator: stays cordoned" if drain["cordoned_by_hand"] else ""
         self.line(f"drain {drain['node']}: {len(drain['evict'])} pods leave, {len(drain['stay'])} stay{by_hand}", "bold")
         for name in drain["evict"]:
             self.line(f"    - {name}", "yellow")

@@ -16,8 +16,8 @@ from clusterctl.engine.events import (
     Event,
     Failed,
     InventoryNotes,
-    Looked,
     Noted,
+    Observed,
     Planned,
     Progressed,
     StageEnded,
@@ -90,7 +90,7 @@ class TextReport(Report):
             case Downloaded(path, done, total):
                 size = f" of {total / 2**20:.0f}" if total else ""
                 self._timed(f"fetching {path.rsplit('/', 1)[-1]}: {done / 2**20:.0f}{size} MiB")
-            case Looked(host, what, seconds) if self.verbose:
+            case Observed(host, what, seconds) if self.verbose:
                 self._timed(f"{host}: looked at {what} in {seconds:.2f} s", "dim")
             case Noted(text) if self.verbose:
                 self._timed(f"  {text}", "dim")

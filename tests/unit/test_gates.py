@@ -76,9 +76,9 @@ def test_members_that_serve_are_never_interrupted_together(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("renewed", "running", "ends"), [
-    # The leaders renew, and what ran runs again.
+    # The leases are renewed, and the programs that ran before run again.
     (["1", "1", "2"], ["", "kube-scheduler"], ""),
-    # A lease that nobody renews, and a program that does not come back, end the wait; the plan goes on.
+    # A lease that is not renewed, or a program that does not run again, ends the wait at its deadline; the run continues.
     (["1"], ["kube-scheduler"], "the lease is not renewed"),
     (["1", "2"], [""], "kube-scheduler does not run"),
 ], ids=["again", "no-leader", "gone"])
