@@ -132,7 +132,7 @@ class Series:
     events; runs that were faster do not count, until there were ``least`` kills.
     ``batches``: a verb whose stages all have one name: the hosts of each tell them apart.
     ``also``: what else it is killed at as at a boundary: changes (STAGE HOST RESOURCE) and beginnings of texts.
-    ``enough``: random moments from which on a run that was cut may go on to its end; ``most``: runs.
+    ``enough``: random moments from which on runs are interrupted at boundaries alone; ``most``: runs.
     """
 
     cluster: Cluster
@@ -162,7 +162,8 @@ class Series:
         try:
             for _ in range(self.most):
                 cutting = self.cuts > 0 and self.at_random % self.cuts == self.cuts - 1
-                self._once(chance.randint(0, self.stride), chance.random() * (self.within or self.pause), cutting)
+                count = chance.randint(0, self.stride) if self._may_be_random() else self.ALL
+                self._once(count, chance.random() * (self.within or self.pause), cutting)
                 if self._ended:
                     break
             else:
@@ -173,6 +174,9 @@ class Series:
                   f"(CLUSTERCTL_SEED={self.seed}), {len(self.boundaries)} stage boundaries, {time.monotonic() - started:.0f} s")
             print("   " + "\n   ".join(self.moments))
         return self
+
+    def _may_be_random(self) -> bool:
+        return bool(self.within) or self.at_random < self.enough
 
     def _once(self, count: int, delay: float, cutting: bool) -> None:
         """One run, to the moment that it is interrupted at, or to its end where that comes before."""
