@@ -253,14 +253,13 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Sc
     steps: list[Call] = [*kept, *([("forget_stamps", *stale)] if stale else [])]
     owners: list[Change] = [*changes[:1]] * len(steps)
     blobs: dict[str, Blob] = {}
-    first, last = _starting(changes)
+    together = _start_together(changes)
     for place, change in enumerate(changes):
         calls = list(change.resource.apply(change))
-        if first <= place < last:
-            calls = [(name, unit, digest, "await", *rest) for name, unit, digest, _, *rest in calls]
-        if place == first < last:
-            units = (call[1] for one in changes[first:last] for call in one.resource.apply(one))
-            calls = [("begin_services", *units), *calls]
+        number = place - (len(changes) - len(together))
+        if number >= 0:
+            begin: list[Call] = [("begin_services", *(service.unit for service in together))] if number == 0 else []
+            calls = [*begin, together[number].put("await")]
         steps += calls
         owners += [change] * len(calls)
         blobs |= change.resource.payload(change)
@@ -288,13 +287,14 @@ def _said_of_return(words: Sequence[str]) -> str:
     return f"what was there before could not be put back: {result.output}"
 
 
-def _starting(changes: Sequence[Change]) -> tuple[int, int]:
-    """The last run of services that start, as (from, to): they may start all at once. Empty where there are not two of them."""
-    last = len(changes)
-    first = last
-    while first and type(changes[first - 1].resource) is Service and changes[first - 1].action == "start":
-        first -= 1
-    return (first, last) if last - first > 1 else (last, last)
+def _start_together(changes: Sequence[Change]) -> Sequence[Service]:
+    """The services that start in the last changes: they may start all at once. Empty where there are not two of them."""
+    found: list[Service] = []
+    for change in reversed(changes):
+        if type(change.resource) is not Service or change.action != "start":
+            break
+        found.insert(0, change.resource)
+    return found if len(found) > 1 else []
 
 
 def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from clusterctl.resources.base import Action, Change, Resource, State
 from clusterctl.shell import Call, Observation, Probe
@@ -109,8 +110,12 @@ class Service(Resource):
         return Change(resource=self, action=action, fields=fields or ("stamp",), reason=reason, before=seen, after=wanted)
 
     def apply(self, change: Change) -> Sequence[Call]:
-        verb = "restart"
+        verb: Literal["restart", "start", "await"] = "restart"
         if change.action == "update":
             verb = "await" if change.fields == ("stamp",) else "start"
-        return (("put_service", self.unit, self.stamp, verb, str(self.deadline), str(self.limit), *self.ready),)
+        return (self.put(verb),)
+
+    def put(self, verb: Literal["restart", "start", "await"]) -> Call:
+        """Return the call that starts the unit, or with ``await`` waits for a start that has begun, until the unit is ready."""
+        return ("put_service", self.unit, self.stamp, verb, str(self.deadline), str(self.limit), *self.ready)
 
