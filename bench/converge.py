@@ -16,7 +16,7 @@ from clusterctl.engine.engine import NOTHING, Gates
 from clusterctl.engine.events import Events
 from clusterctl.lab.state import write_atomically
 from clusterctl.plan.planner import Parallel, Plan, StagePlan
-from clusterctl.plan.stages import formed, stages, wanted
+from clusterctl.plan.stages import formed, resources_by_host, stages
 from clusterctl.resources.base import Change, Resource
 from clusterctl.resources.binary import Binary
 from clusterctl.resources.certificate import Certificate
@@ -92,7 +92,7 @@ def list_work(inventory: Path, contents: Path) -> dict[str, Work]:
     """Return what each worker has, and write the contents of its files to a folder, for the peers."""
     with session(Options(inventory=inventory, forks=AT_ONCE, limit=("workers",)), Events()) as opened:
         _, facts, _ = observe(opened, NOTHING)
-        by_host = wanted(opened, stages(opened.cluster, formed(facts)), opened.chosen, facts)
+        by_host = resources_by_host(opened, stages(opened.cluster, formed(facts)), opened.chosen, facts)
     found: dict[str, Work] = {}
     for host, by_stage in by_host.items():
         work: dict[str, list[dict[str, str]]] = {

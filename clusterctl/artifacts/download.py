@@ -31,7 +31,7 @@ class NotFound(Unreachable):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class Interrupted(Unreachable):
+class TransferInterrupted(Unreachable):
     """A transfer failed or broke off; it may be taken up again."""
 
 
@@ -74,13 +74,13 @@ def answers(host: str, seconds: float = 3.0) -> bool:
 
 
 def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotThere, Interrupted."""
+    """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotFound, TransferInterrupted."""
     # A trickle of bytes, even of headers, keeps a socket from its timeout: such a thread is not awaited.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
     try:
         return pool.submit(_read_small, url, limit, patience, headers).result(patience.small)
     except TimeoutError:
-        raise Interrupted(f"took longer than {patience.small:.0f} s", where=url, code="download.timeout") from None
+        raise TransferInterrupted(f"took longer than {patience.small:.0f} s", where=url, code="download.timeout") from None
     finally:
         pool.shutdown(wait=False)
 
@@ -88,11 +88,11 @@ def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, s
 def _read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str]) -> bytes:
     with _opened(url, 0, patience, headers) as response:
         if url.lower().startswith("https:") and not response.geturl().lower().startswith("https:"):
-            raise Interrupted("redirects to plain HTTP", where=url, code="download.insecure-redirect")
+            raise TransferInterrupted("redirects to plain HTTP", where=url, code="download.insecure-redirect")
         try:
             content: bytes = response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise Interrupted(f"broke off: {error}", where=url, code="download.interrupted") from error
+            raise TransferInterrupted(f"broke off: {error}", where=url, code="download.interrupted") from error
     if len(content) > limit:
         raise NotFound(f"is larger than {limit} bytes", where=url, code="download.too-large")
     return content
@@ -103,7 +103,7 @@ def length_of(url: str, patience: Timeouts) -> int:
     try:
         with _opened(url, 0, patience, method="HEAD") as response:
             length = response.headers.get("Content-Length", "")
-    except (NotFound, Interrupted):
+    except (NotFound, TransferInterrupted):
         return 0
     return int(length) if length.isascii() and length.isdigit() else 0
 
@@ -111,7 +111,7 @@ def length_of(url: str, patience: Timeouts) -> int:
 def obtain(url: str, part: Path, pin: Pin, patience: Timeouts, tell: Tell) -> None:
     """Bring ``part`` to the whole file that the pin names, going on with what is there of it.
 
-    Raises NotThere and Interrupted, which keeps what came; and IntegrityError, which leaves nothing.
+    Raises NotFound and TransferInterrupted, which keeps what came; and IntegrityError, which leaves nothing.
     """
     resumed = _transfer_patiently(url, part, pin, patience, tell)
     found = digest(part)
@@ -142,7 +142,7 @@ def _transfer_patiently(url: str, part: Path, pin: Pin, patience: Timeouts, tell
         try:
             _transfer(url, part, pin, patience, tell)
             return resumed
-        except Interrupted:
+        except TransferInterrupted:
             if attempt + 1 == patience.attempts:
                 raise
             time.sleep(patience.pause * 2 ** attempt)
@@ -175,7 +175,7 @@ def _start(response: Any, offset: int, url: str, part: Path) -> int:
     match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", "").strip())
     if response.status != http.client.PARTIAL_CONTENT or match is None or int(match[1]) != offset:
         part.write_bytes(b"")
-        raise Interrupted(f"answered with {response.status} and another range than was asked for", where=url,
+        raise TransferInterrupted(f"answered with {response.status} and another range than was asked for", where=url,
                           code="download.interrupted")
     return offset
 
@@ -192,11 +192,11 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
             if done > limit:
                 return  # too large: the digest will not match
             if time.monotonic() > ends:
-                raise Interrupted(f"took longer than {patience.whole:.0f} s", where=url, code="download.timeout")
+                raise TransferInterrupted(f"took longer than {patience.whole:.0f} s", where=url, code="download.timeout")
     except (OSError, http.client.HTTPException) as error:
-        raise Interrupted(f"broke off after {done} bytes: {error}", where=url, code="download.interrupted") from error
+        raise TransferInterrupted(f"broke off after {done} bytes: {error}", where=url, code="download.interrupted") from error
     if total is not None and done < total:
-        raise Interrupted(f"broke off after {done} of {total} bytes", where=url, code="download.interrupted")
+        raise TransferInterrupted(f"broke off after {done} of {total} bytes", where=url, code="download.interrupted")
 
 
 def _reason(error: Exception) -> object:
@@ -222,9 +222,10 @@ def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str
             return error
         error.close()
         if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
-            raise Interrupted(f"answered with {error.code} {error.reason}", where=url, code="download.server-error") from None
+            raise TransferInterrupted(f"answered with {error.code} {error.reason}", where=url,
+                                      code="download.server-error") from None
         refusal = NotFound(f"answered with {error.code} {error.reason}", where=url, code="download.refused")
         refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
         raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.
-        raise Interrupted(f"cannot be reached: {_reason(error)}", where=url, code="download.unreachable") from error
+        raise TransferInterrupted(f"cannot be reached: {_reason(error)}", where=url, code="download.unreachable") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from clusterctl.artifacts import cache
 from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, Pin, built_in, parse_pins
-from clusterctl.artifacts.download import Interrupted, NotFound, Timeouts, digest, obtain, read_small
+from clusterctl.artifacts.download import NotFound, Timeouts, TransferInterrupted, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
 from clusterctl.cluster.model import ArtifactSettings
@@ -165,7 +165,7 @@ class Store:
                 if not any(isinstance(known, IntegrityError) for known in errors):
                     sources.append(source)
                 errors.append(error)
-            except (NotFound, Interrupted) as error:
+            except (NotFound, TransferInterrupted) as error:
                 errors.append(error)
         raise _combined(artifact, errors)
 
@@ -290,7 +290,7 @@ def _read_catalog(store: Store, where: str) -> bytes | None:
         content = read_small(where, 16 << 20, store.patience)
     except NotFound:
         return None
-    except Interrupted as error:
+    except TransferInterrupted as error:
         with contextlib.suppress(OSError):
             return kept.read_bytes()
         raise Unreachable(f"the mirror {error.message}", where=where,

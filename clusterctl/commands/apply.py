@@ -29,7 +29,7 @@ from clusterctl.kube import api_objects, api_write
 from clusterctl.kube.client import CORDONED_FOR, ApiError, Object, ObjectChange, object_id
 from clusterctl.plan import planner, running
 from clusterctl.plan.planner import Parallel, Plan, Stage, StagePlan
-from clusterctl.plan.stages import foreign_pins, formed, possible_probes, stages, wanted
+from clusterctl.plan.stages import foreign_pins, formed, possible_probes, resources_by_host, stages
 from clusterctl.resources.etcd_member import EtcdLearner
 from clusterctl.session.session import Session, refuse_without_keys
 from clusterctl.shell.facts import Facts
@@ -153,13 +153,13 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     """
     hosts = session.chosen
     with Asked(session, facts) as asking:
-        resources = wanted(session, order, hosts, facts)
+        resources = resources_by_host(session, order, hosts, facts)
         seen = session.engine.observe(hosts, resources, looks=looks, verify=verify).or_raise()
         found, membership = asking.api.result(), asking.etcd.result()
     if isinstance(membership, Refused):
         # No member serves that could be interrupted, and none becomes healthy before a majority is.
         order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]
-    machines = planner.make(order, hosts, resources, seen)
+    machines = planner.make_plan(order, hosts, resources, seen)
     told = [*warnings, *found.warnings]
     strays: tuple[MemberState, ...] = ()
     if isinstance(membership, Membership):

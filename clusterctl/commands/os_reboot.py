@@ -13,7 +13,7 @@ from clusterctl.commands.os_update import IF_REQUIRED, OPERATION, YES, MachinePl
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import BOOT_SECONDS
 from clusterctl.engine.events import Acted
-from clusterctl.engine.patience import PAUSE, insist
+from clusterctl.engine.patience import PAUSE, run_until_done
 from clusterctl.errors import ClusterctlError, Stopped, Unreachable
 from clusterctl.health import checks
 from clusterctl.health.wait import wait_for
@@ -42,7 +42,7 @@ def await_rebooting(session: Session, note: Callable[[str], None], deadline: flo
     for host in hosts:
         note(f"{host.name}: was being rebooted when the last os-update ended; waiting until it answers")
     forks = session.options.forks
-    fleet.each(hosts, lambda host: insist(session, host, boot_program, deadline=deadline), limit=forks).or_raise()
+    fleet.each(hosts, lambda host: run_until_done(session, host, boot_program, deadline=deadline), limit=forks).or_raise()
     return frozenset(host.name for host in hosts)
 
 
@@ -71,7 +71,7 @@ class OsUpdateRun:
         if self.plan.forgotten:
             drain.recover(self.session.ready_api, self.note, keep=self.plan.resumed)
         for batch in self.plan.batches:
-            self.session.engine.guard()
+            self.session.engine.check_lock()
             with events.stage(OPERATION, [part.host.name for part in batch]):
                 self._together([part.host for part in batch], lambda host: self._machine(parts[host.name]))
         self._end()
@@ -80,7 +80,7 @@ class OsUpdateRun:
         fleet.each(hosts, work, limit=self.session.options.forks).or_raise()
 
     def _download(self, host: Host) -> None:
-        insist(self.session, host, download_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        run_until_done(self.session, host, download_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
         self.note(f"{host.name}: the updates are there")
 
     def _machine(self, part: MachinePlan) -> None:
@@ -93,7 +93,7 @@ class OsUpdateRun:
             reboots = part.reboot == YES or (part.reboot == IF_REQUIRED and bool(after.reboot))
             if reboots:
                 self._gate(part)
-            self.session.engine.guard()
+            self.session.engine.check_lock()
         except ClusterctlError:
             # Nothing is away: pods may come back until the next run.
             with contextlib.suppress(ClusterctlError):
@@ -113,7 +113,7 @@ class OsUpdateRun:
 
     def _update(self, part: MachinePlan) -> Machine:
         host, started = part.host, time.monotonic()
-        records = insist(self.session, host, update_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
+        records = run_until_done(self.session, host, update_program, deadline=BOOT_SECONDS, silence=UPDATE_SECONDS)
         self.session.engine.events.emit(Acted(host.name, "update", len(part.machine.updates)))
         self.note(f"{host.name}: {len(part.machine.updates)} packages updated in {time.monotonic() - started:.0f} s")
         return read_machine(records)
@@ -121,7 +121,7 @@ class OsUpdateRun:
     def _reboot(self, host: Host, before: str) -> str:
         """Reboot a machine unless it is in another boot already; the boot that it is in then. Raises Stopped."""
         started = time.monotonic()
-        self._away(host, True)
+        self._mark_rebooting(host, True)
         self._marked.add(host.name)
         self.note(f"{host.name}: rebooting")
         ordered, last = False, "it was not reached"
@@ -142,7 +142,7 @@ class OsUpdateRun:
                               hint="look at the machine's console (--reboot-timeout for a slow one); it stays cordoned until the "
                                    "same command is run again")
             time.sleep(PAUSE)
-        self._away(host, False)
+        self._mark_rebooting(host, False)
         if host.is_control_plane:
             self.session.engine.retake(host)
         self.session.engine.events.emit(Acted(host.name, "reboot"))
@@ -150,12 +150,12 @@ class OsUpdateRun:
         return boot_id
 
     def _ask(self, host: Host, call: tuple[str, ...]) -> None:
-        insist(self.session, host, lambda: program(call), deadline=0, silence=60)
+        run_until_done(self.session, host, lambda: program(call), deadline=0, silence=60)
 
     def _boot(self, host: Host) -> str:
-        return read_machine(insist(self.session, host, boot_program, deadline=0, silence=30)).boot_id
+        return read_machine(run_until_done(self.session, host, boot_program, deadline=0, silence=30)).boot_id
 
-    def _away(self, host: Host, away: bool) -> None:
+    def _mark_rebooting(self, host: Host, away: bool) -> None:
         with self._writing:
             (self._rebooting.add if away else self._rebooting.discard)(host.name)
             self.session.state.write(REBOOTING, "\n".join(sorted(self._rebooting)).encode())
@@ -164,7 +164,7 @@ class OsUpdateRun:
         """Until all that runs there serves again; then pods may come. Raises Stopped."""
         ready = self._ready_seconds
         units = ("await_units", f"{ready:.0f}")
-        insist(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=ready + 30)
+        run_until_done(self.session, host, lambda: program(units), deadline=BOOT_SECONDS, silence=ready + 30)
         if host.is_etcd:
             checks.await_passing(self.session, "etcd", [host], deadline=ready)
         if host.is_control_plane:
@@ -189,12 +189,12 @@ class OsUpdateRun:
         marked = [host for host in self.session.chosen if host.name in self._marked]
         marked.sort(key=lambda host: host.name not in ended)
         for host in marked[:1]:
-            self._insist(host, ("end_reboots", self.plan.operation))
-        self._together(marked[1:], lambda host: self._insist(host, ("forget_reboot",)))
+            self._run_until_done(host, ("end_reboots", self.plan.operation))
+        self._together(marked[1:], lambda host: self._run_until_done(host, ("forget_reboot",)))
         for host in marked[:1]:
-            self._insist(host, ("forget_reboot",))
+            self._run_until_done(host, ("forget_reboot",))
         if self.session.state.read(REBOOTING):
             self.session.state.write(REBOOTING, b"")
 
-    def _insist(self, host: Host, call: tuple[str, ...]) -> None:
-        insist(self.session, host, lambda: program(call), deadline=BOOT_SECONDS)
+    def _run_until_done(self, host: Host, call: tuple[str, ...]) -> None:
+        run_until_done(self.session, host, lambda: program(call), deadline=BOOT_SECONDS)

@@ -14,7 +14,7 @@ from clusterctl.commands.os_packages import Machine, look_program, read_machine
 from clusterctl.engine import fleet
 from clusterctl.engine.engine import BOOT_SECONDS
 from clusterctl.engine.events import Observed
-from clusterctl.engine.patience import insist
+from clusterctl.engine.patience import run_until_done
 from clusterctl.errors import ClusterctlError, InputError, Refused, raise_all
 from clusterctl.kube import drain
 from clusterctl.kube.client import Object
@@ -187,7 +187,7 @@ def look(session: Session, *, mode: str, at_once: Unavailable | None, policy: Dr
 
 def _look(session: Session, host: Host, patient: bool) -> Machine:
     deadline, started = BOOT_SECONDS if patient else 0, time.monotonic()
-    records = insist(session, host, lambda: look_program(refresh=True), deadline=deadline, silence=LOOK_SECONDS)
+    records = run_until_done(session, host, lambda: look_program(refresh=True), deadline=deadline, silence=LOOK_SECONDS)
     session.engine.events.emit(Observed(host.name, "packages", time.monotonic() - started))
     return read_machine(records)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterctl import __version__
-from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
+from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, fingerprint_difference
 from clusterctl.errors import InputError, Refused
 from clusterctl.kube.disruption import DrainPolicy, Unavailable
 from clusterctl.local.storage import write_whole
@@ -28,11 +28,11 @@ class Reviewed:
     path: Path
     wish: UpgradeRequest
     limit: tuple[str, ...]
-    essence: dict[str, Any]
+    fingerprint: dict[str, Any]
 
     def refuse_other(self, found: UpgradePlan) -> None:
         """Raises Refused unless today's plan is the same."""
-        lines = essence_difference(self.essence, json.loads(json.dumps(found.essence())))
+        lines = fingerprint_difference(self.fingerprint, json.loads(json.dumps(found.fingerprint())))
         if lines:
             more = f"; and {len(lines) - MOST_SHOWN} more" if len(lines) > MOST_SHOWN else ""
             raise _moved_on(self.path, f"{'; '.join(lines[:MOST_SHOWN])}{more}")
@@ -57,7 +57,7 @@ def write(path: Path, session: Session, wish: UpgradeRequest, found: UpgradePlan
         "limit": list(session.target.limit),
         "wish": wish.as_dict(),
         "digest": found.digest,
-        "essence": found.essence(),
+        "fingerprint": found.fingerprint(),
         "plan": found.as_dict(),
     }
     try:
@@ -77,7 +77,7 @@ def read(path: Path, session: Session, given: UpgradeRequest) -> Reviewed:
     content = _load(path)
     try:
         wish = _wish(content["wish"])
-        identity, limit, essence = str(content["identity"]), _texts(content["limit"]), dict(content["essence"])
+        identity, limit, fingerprint = str(content["identity"]), _texts(content["limit"]), dict(content["fingerprint"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_plan(path, f"{type(error).__name__}: {error}") from None
     if given != UpgradeRequest() or session.target.limit not in ((), limit):
@@ -92,7 +92,7 @@ def read(path: Path, session: Session, given: UpgradeRequest) -> Reviewed:
     gone = [name for name in limit if name not in {host.name for host in session.cluster.hosts}]
     if gone:
         raise _moved_on(path, f"the inventory has no host {gone[0]!r} any more")
-    return Reviewed(path, wish, limit, essence)
+    return Reviewed(path, wish, limit, fingerprint)
 
 
 def _load(path: Path) -> dict[str, Any]:

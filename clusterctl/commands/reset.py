@@ -113,7 +113,7 @@ def look(session: Session, hosts: Sequence[Host]) -> tuple[Plan, Mapping[str, Ob
     resources = {host.name: {RESET.name: remains} for host in hosts}
     seen = session.engine.observe(hosts, resources).or_raise()
     _refuse_others(session, seen)
-    return planner.make((RESET,), hosts, resources, seen), seen
+    return planner.make_plan((RESET,), hosts, resources, seen), seen
 
 
 def _identity(seen: Observation) -> tuple[str, bool] | None:

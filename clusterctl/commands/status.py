@@ -11,7 +11,7 @@ from clusterctl.etcd import members
 from clusterctl.health import api_health
 from clusterctl.kube.client import ApiError, Object, cordoned_for, node_problem
 from clusterctl.plan import planner, running
-from clusterctl.plan.stages import formed, possible_probes, stages, wanted
+from clusterctl.plan.stages import formed, possible_probes, resources_by_host, stages
 from clusterctl.resources.base import Resource
 from clusterctl.resources.certificate import Certificate
 from clusterctl.resources.etcd_member import data_state
@@ -76,7 +76,7 @@ def status(session: Session) -> ClusterStatus:
     fleet = {**beside.results, **facts}
     session = session.at(running.pin_running(session.cluster, fleet))
     order = stages(session.cluster, formed(fleet))
-    resources = wanted(session, order, reachable, fleet)
+    resources = resources_by_host(session, order, reachable, fleet)
     seen = session.engine.observe(reachable, resources, looks=looks.results, verify=True)
     nodes, api = _nodes(session, [host for host in session.cluster.control_planes if host.name in fleet])
     versions = {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
@@ -176,7 +176,7 @@ def _host(
     services = {}
     ends = []
     for resource in resources:
-        state = resource.parse(seen)
+        state = resource.observed(seen)
         if type(resource) is Service:
             services[resource.unit.removesuffix(".service")] = (state or {}).get("active", "absent")
             if resource.unit == "etcd.service" and data_state(seen, host.name) == "lost":

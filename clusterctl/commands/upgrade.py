@@ -88,7 +88,7 @@ class UpgradePlan(OperationPlan):
             **{**self.plan.as_dict(), "warnings": [*self.plan.warnings, *self.warnings]},
         }
 
-    def essence(self) -> dict[str, object]:
+    def fingerprint(self) -> dict[str, object]:
         """What must be the same for two plans to be one: what is done where, to reach what. Not pods, nor new keys."""
         said = self.plan.as_dict()
         return {
@@ -104,7 +104,7 @@ class UpgradePlan(OperationPlan):
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.essence(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.fingerprint(), sort_keys=True).encode()).hexdigest()
 
 
 def _short(value: object) -> str:
@@ -301,7 +301,7 @@ class Upgrade(Apply):
                 self.say(f"{host.name} stays cordoned: {error.message}")
 
 
-def essence_difference(then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+def fingerprint_difference(then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """What a plan that was made before has and today's has not, and the other way round, in a line each."""
     lines = []
     for key in dict.fromkeys((*now, *then)):

@@ -20,11 +20,11 @@ from clusterctl.kube.client import CORDONED_FOR, MANAGED_BY, MANAGER, ROLE_LABEL
 from clusterctl.pki import CertificateSpec, Pki
 
 _MEND = "correct the file, or take it out of cluster.addons.manifests"
-OURS = {MANAGED_BY: MANAGER}
+MANAGED_LABELS = {MANAGED_BY: MANAGER}
 """The label of all objects that are ours."""
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-                          "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": OURS}}
-"""What metrics-server proves itself with to the API servers, without its data: see ``completed``."""
+                          "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": MANAGED_LABELS}}
+"""What metrics-server proves itself with to the API servers, without its data: see ``with_certificate``."""
 CERTIFICATE_NOTE = "clusterctl.dev/certificate"
 """Annotation of a Secret: what the certificate in it says."""
 INVENTORY = "clusterctl.dev/inventory"
@@ -49,7 +49,7 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct
 def bindings(cluster: Cluster) -> list[Object]:
     """Return what the identities of the cluster's own programs may do: needed before a node can join."""
     names = [host.name for host in cluster.nodes]
-    return _ours(
+    return _managed(
         "rbac", administrators=ADMINISTRATORS, kubelet_client=KUBELET_CLIENT, node_status=NODE_STATUS,
         kube_proxies=[node_user("kube-proxy", name) for name in names],
         flannels=[node_user("flannel", name) for name in names] if cluster.network.cni == "flannel" else [])
@@ -63,13 +63,13 @@ def addons(cluster: Cluster, pki: Pki, *, forward: bool) -> list[Object]:
     wanted: list[Object] = []
     settings, versions, registry = cluster.settings.addons, cluster.versions, cluster.settings.image_registry
     if settings.coredns:
-        wanted += _ours(
+        wanted += _managed(
             "coredns", domain=cluster.network.domain, address=str(cluster.network.dns_address),
             replicas=min(2, len(cluster.nodes)), forward=forward, image=coredns.IMAGE.reference(versions.coredns, registry))
     if settings.metrics_server:
         authority = pki.authorities["kubernetes"].pem
         wanted.append(METRICS_SECRET)
-        wanted += _ours(
+        wanted += _managed(
             "metrics-server", authority=authority.decode(), bundle=base64.b64encode(authority).decode(),
             image=metrics_server.IMAGE.reference(versions.metrics_server, registry))
     for manifest in settings.manifests:
@@ -93,7 +93,7 @@ def removed_nodes(names: Iterable[str]) -> list[Object]:
     """Deny every change that an identity of a node asks for that was removed while its machine was unreachable."""
     chosen = sorted(names)
     users = [f"'{node_user(program, name)}'" for name in chosen for program in NODE_IDENTITIES]
-    return _ours("removed-nodes", policy=REMOVED_NODES, names=chosen, users=users)
+    return _managed("removed-nodes", policy=REMOVED_NODES, names=chosen, users=users)
 
 
 def removed_names(policy: Object | None) -> frozenset[str]:
@@ -109,7 +109,7 @@ def _metrics_spec(cluster: Cluster) -> CertificateSpec:
     )
 
 
-def completed(cluster: Cluster, pki: Pki, item: Object, found: Object | None) -> Object:
+def with_certificate(cluster: Cluster, pki: Pki, item: Object, found: Object | None) -> Object:
     """Return the complete desired object: a valid certificate that exists is kept, otherwise a new one is issued."""
     if item is not METRICS_SECRET:
         return item
@@ -134,11 +134,11 @@ def _holds(cluster: Cluster, pki: Pki, found: Object) -> bool:
     return all(said.get(key) == value for key, value in wanted.items())
 
 
-def _ours(name: str, **values: object) -> list[Object]:
+def _managed(name: str, **values: object) -> list[Object]:
     """The objects of one of our own templates, labelled as ours."""
     found = _read(render(f"addons/{name}.yaml.j2", **values), f"{name}.yaml")
     for item in found:
-        item["metadata"]["labels"] = {**item["metadata"].get("labels", {}), **OURS}
+        item["metadata"]["labels"] = {**item["metadata"].get("labels", {}), **MANAGED_LABELS}
     return [*found]
 
 

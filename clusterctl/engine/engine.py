@@ -60,7 +60,7 @@ class Engine:
         self.transports = transports
         self.forks = forks
         self.events = events
-        self.guard: Callable[[], None] = lambda: None
+        self.check_lock: Callable[[], None] = lambda: None
         """Called before each batch and after each broken connection; raises where nothing more may be done."""
         self.retake: Callable[[Host], None] = lambda host: None
 
@@ -134,7 +134,7 @@ class Engine:
         disruptive = frozenset(part.host.name for part in stage.hosts if part.disruptive)
         parts = {part.host.name: part for part in stage.hosts}
         for batch in stage.stage.strategy.batches([part.host for part in stage.hosts], disruptive):
-            self.guard()
+            self.check_lock()
             try:
                 self._pass(stage, batch, [parts[host.name] for host in batch], gates)
             except ClusterctlError:
@@ -146,13 +146,13 @@ class Engine:
         name = stage.stage.name
         gates.before.get(name, _nothing)(stage, batch)
         # What comes before may take minutes: drains, others that are not well yet.
-        self.guard()
+        self.check_lock()
         self._batch(name, parts)
         try:
             gates.after.get(name, _nothing)(stage, batch)
         except ClusterctlError as error:
             disrupted = [part.host for part in parts if part.disruptive]
-            outcome = fleet.each(disrupted, self._put_back, limit=self.forks)
+            outcome = fleet.each(disrupted, self._roll_back, limit=self.forks)
             for host in disrupted:
                 failed = outcome.errors.get(host.name)
                 self.events.note(f"{host.name}: {failed.message if failed else 'what was there before runs again'}")
@@ -162,8 +162,8 @@ class Engine:
                               hint=error.hint, code=error.code) from None
             raise
 
-    def _put_back(self, host: Host) -> None:
-        self.run(host, [("put_back", "60")], more=functions("rollback"))
+    def _roll_back(self, host: Host) -> None:
+        self.run(host, [("roll_back", "60")], more=functions("rollback"))
 
     def _batch(self, stage: str, parts: Sequence[HostChanges]) -> None:
         by_name = {part.host.name: part for part in parts}
@@ -174,7 +174,7 @@ class Engine:
         changes: Sequence[Change] = part.changes
         for attempt in range(RECONNECTS + 1):
             try:
-                self._program(stage, part.host, changes, (*planner.restarts(changes), *part.later))
+                self._program(stage, part.host, changes, (*planner.restarts(changes), *part.restarts_later))
                 return
             except Refused as error:
                 raise Stopped(error.message, where=f"{part.host.name}: stage {stage}", hint=error.hint, code=error.code) from None
@@ -184,7 +184,7 @@ class Engine:
                                   hint="run the same command again to continue", code="run.connection-broken") from None
                 self.events.note(f"{part.host.name}: the connection broke ({error}); asking what was done")
                 seen = self._return(part.host, part.resources)
-                self.guard()
+                self.check_lock()
                 changes = planner.compare(part.resources, seen, {})
                 if not changes:
                     return
@@ -203,8 +203,8 @@ class Engine:
                                   hint="run the same command again to continue", code="run.host-silent") from None
                 time.sleep(0.5)
 
-    def _program(self, stage: str, host: Host, changes: Sequence[Change], stale: Sequence[str]) -> None:
-        program, owners = compile_program(changes, stale)
+    def _program(self, stage: str, host: Host, changes: Sequence[Change], units_to_restamp: Sequence[str]) -> None:
+        program, owners = compile_program(changes, units_to_restamp)
         seen = Observation()
         started = time.monotonic()
         failure: tuple[Change, str] | None = None
@@ -229,7 +229,7 @@ class Engine:
     def _verify(self, stage: str, host: Host, changes: Sequence[Change], seen: Observation) -> None:
         for change in changes:
             resource = change.resource
-            left = resource.diff(resource.parse(seen))
+            left = resource.diff(resource.observed(seen))
             if left is not None:
                 what = f"did not converge: still {left.reason}"
                 self.events.emit(_failure(stage, host, change, what))
@@ -244,13 +244,14 @@ def _failure(stage: str, host: Host, change: Change, message: str) -> Failed:
     return Failed(stage, host.name, change.resource.id, change.action, message)
 
 
-def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Script, list[Change]]:
-    """The program that carries changes out and looks again, and for each of its steps the change that it belongs to.
+def compile_program(changes: Sequence[Change], units_to_restamp: Sequence[str]) -> tuple[Script, list[Change]]:
+    """Return the program that carries changes out and observes them again, and for each of its steps the change it belongs to.
 
-    ``stale``: the units whose stamps go before the first change, so that no restart is forgotten where this ends early.
+    ``units_to_restamp``: the units whose stamps are deleted before the first change: where the program ends early, the next plan
+    restarts them.
     """
-    kept = _keep(changes, stale)
-    steps: list[Call] = [*kept, *([("forget_stamps", *stale)] if stale else [])]
+    saving = _save_previous(changes, units_to_restamp)
+    steps: list[Call] = [*saving, *([("forget_stamps", *units_to_restamp)] if units_to_restamp else [])]
     owners: list[Change] = [*changes[:1]] * len(steps)
     blobs: dict[str, Blob] = {}
     together = _start_together(changes)
@@ -263,21 +264,21 @@ def compile_program(changes: Sequence[Change], stale: Sequence[str]) -> tuple[Sc
         steps += calls
         owners += [change] * len(calls)
         blobs |= change.resource.payload(change)
-    if kept:
-        steps.append(("keep_no_more",))
+    if saving:
+        steps.append(("forget_previous",))
         owners.append(changes[-1])
     seen = planner.probes([change.resource for change in changes])
-    more = functions("rollback") if kept else ""
+    more = functions("rollback") if saving else ""
     return Script(steps=steps, blobs=blobs, probes=seen, functions=more, footprint=FOOTPRINT), owners
 
 
-def _keep(changes: Sequence[Change], stale: Sequence[str]) -> list[Call]:
+def _save_previous(changes: Sequence[Change], units_to_restamp: Sequence[str]) -> list[Call]:
     """The call that keeps what is there, where something that runs is about to be interrupted."""
     running = [change.resource for change in changes if change.action == "restart"]
     units = [" ".join((resource.unit, *resource.ready)) for resource in running if type(resource) is Service]
     paths = (path for change in changes for path in change.resource.paths())
-    stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in stale)
-    return [("keep", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []
+    stamps = (f"/var/lib/clusterctl/stamps/{unit}" for unit in units_to_restamp)
+    return [("save_previous", "\n".join(units), *dict.fromkeys((*paths, *stamps)))] if units else []
 
 
 def _said_of_return(words: Sequence[str]) -> str:

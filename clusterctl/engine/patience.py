@@ -16,7 +16,7 @@ PAUSE = 0.5
 """Seconds between two attempts to reach a machine."""
 
 
-def insist(
+def run_until_done(
     session: Session, host: Host, make: Callable[[], Script], *, deadline: float, silence: float = 300
 ) -> list[list[str]]:
     """Run a program until it was run to its end; its records. Only for programs that do no harm twice.

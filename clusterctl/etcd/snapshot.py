@@ -24,7 +24,7 @@ FOLDER = "snapshots"
 DIGEST = 32
 """Bytes of the sha256 that etcd puts behind the database."""
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def folder(state: StateFolder) -> Path:
     return state.path / FOLDER
 
 
-def save(session: Session, say: Say) -> Snapshot:
+def save(session: Session, progress: Progress) -> Snapshot:
     """Take a snapshot from the leader, verify it, keep it with its description. Raises Refused, Stopped, IntegrityError."""
     found = members.look(session)
     source, where = _source(found), choose_place(session, found)
@@ -66,7 +66,7 @@ def save(session: Session, say: Say) -> Snapshot:
     _tidy(place)
     digest = _receive(session, host, partial)
     known = origin.identify(partial, session.pki)
-    say(f"{host.name}: {partial.stat().st_size / 2**20:.1f} MiB of etcd's data are here; restoring them on {where.name}")
+    progress(f"{host.name}: {partial.stat().st_size / 2**20:.1f} MiB of etcd's data are here; restoring them on {where.name}")
     revision, keys = scratch.restore(session, where, partial)
     made = Snapshot(
         file=path.name, taken=taken.isoformat(timespec="seconds"), cluster=session.cluster.name, cluster_id=found.cluster_id,
@@ -157,7 +157,7 @@ def saved(state: StateFolder) -> list[Snapshot]:
     return found
 
 
-def verify(session: Session, path: Path, say: Say) -> dict[str, Any]:
+def verify(session: Session, path: Path, progress: Progress) -> dict[str, Any]:
     """Verify a file: that it is whole, of this cluster, and that a member can be restored from it.
 
     Raises IntegrityError, Refused.
@@ -171,7 +171,7 @@ def verify(session: Session, path: Path, say: Say) -> dict[str, Any]:
     except (Refused, Unreachable):
         found = Membership(cluster_id="", members=())  # It can be verified on this machine.
     where = choose_place(session, found, path.stat().st_size)
-    say(f"restoring it into a scratch member on {where.name}")
+    progress(f"restoring it into a scratch member on {where.name}")
     revision, keys = scratch.restore(session, where, path)
     return {"file": str(path), "sha256": sha256(path), "revision": revision, "keys": keys, "uid": known.uid}
 
@@ -188,7 +188,7 @@ def inspect(session: Session, path: Path) -> origin.Origin:
 
 
 def foreign(path: Path, known: origin.Origin) -> str:
-    """Say which other cluster a snapshot is of, and what shows it."""
+    """Progress which other cluster a snapshot is of, and what shows it."""
     note = description(path)
     described = f" ({note.get('cluster')}, {note.get('taken')})" if note.get("cluster") else ""
     return f"is a snapshot of another cluster{described}: {known.why}"

@@ -94,7 +94,7 @@ def hostname(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
                        "or cluster.hostnames: set")
 
 
-def kept(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+def unchanged_identity(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     """A machine that serves the cluster keeps its name, its address and its roles, or leaves first, with all that leaving means.
 
     Control planes and etcd are begun before the kubelet: a kubelet that was ever started tells that nothing of them was meant.
@@ -150,7 +150,7 @@ def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
             yield _refused(host, "host.port-taken", f"port {port} is taken by {who}", "stop it, or give it another port")
 
 
-def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
+def foreign_leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     """What another cluster left on a machine that has nothing of ours, and our programs would take for their own."""
     if facts.cluster:
         return
@@ -164,7 +164,7 @@ def leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
                        f"{hint}: mv /var/lib/kubelet/pki /root")
 
 
-RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, kept, resources, leftovers)
+RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, unchanged_identity, resources, foreign_leftovers)
 
 
 def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:

@@ -37,7 +37,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
     wanted_objects = objects.bindings(cluster) if limited else _wanted(session, facts)
     born = [host for host in cluster.control_planes if host.name in facts and facts[host.name].cluster]
     if not born or not running.is_bootstrapped(facts):
-        whole = (objects.completed(cluster, session.pki, item, None) for item in wanted_objects)
+        whole = (objects.with_certificate(cluster, session.pki, item, None) for item in wanted_objects)
         return ApiState(tuple(ObjectChange(item, "create") for item in whole))
     api = session.any_api(born)
     if api is None:
@@ -51,7 +51,7 @@ def look(session: Session, facts: Mapping[str, Facts]) -> ApiState:
         nodes = dict(api.nodes())
     unknown = sorted(set(nodes) - {host.name for host in cluster.nodes} - session.target.leaving)
     warnings = tuple(f"node {name} is not in the inventory: clusterctl node remove {name} --offline" for name in unknown)
-    wanted_objects += _returned(session, api, facts)
+    wanted_objects += _readmitted(session, api, facts)
     changes = tuple(compare_objects(session, api, wanted_objects))
     return ApiState(changes, tuple(objects.node_changes(cluster, nodes)), warnings=warnings)
 
@@ -61,7 +61,7 @@ def removed_names(api: Api) -> frozenset[str]:
     return objects.removed_names(api.get(objects.removed_nodes(())[0]))
 
 
-def _returned(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Object]:
+def _readmitted(session: Session, api: Api, facts: Mapping[str, Facts]) -> list[Object]:
     """Machines of the inventory that are kept out come in again where they are bare. Raises Refused where they are not."""
     with or_refused("the nodes that are kept out cannot be read"):
         names = removed_names(api)
@@ -82,8 +82,11 @@ def _wanted(session: Session, facts: Mapping[str, Facts]) -> list[Object]:
 
 def compare_objects(session: Session, api: Api, wanted_objects: Sequence[Object]) -> list[ObjectChange]:
     """Return what differs from these objects and, where the record of applied ones is among them, what left the inventory."""
+    def complete(item: Object, found: Object | None) -> Object:
+        return objects.with_certificate(session.cluster, session.pki, item, found)
+
     with or_refused("the API's objects cannot be read"):
-        changes = api.compare(wanted_objects, lambda item, found: objects.completed(session.cluster, session.pki, item, found))
+        changes = api.compare(wanted_objects, complete)
         if any(pruning.is_record(change.wanted) for change in changes):
             changes += pruning.stale(api, session.cluster.name, wanted_objects)
     return changes

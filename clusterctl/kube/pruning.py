@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from clusterctl.components.objects import INVENTORY, OURS
+from clusterctl.components.objects import INVENTORY, MANAGED_LABELS
 from clusterctl.errors import Stopped
 from clusterctl.health.wait import wait_for
 from clusterctl.kube.client import MANAGED_BY, MANAGER, Api, ApiError, Object, ObjectChange, apply_order, object_id
 
 RECORD: Object = {"apiVersion": "v1", "kind": "ConfigMap",
-                  "metadata": {"name": "clusterctl-objects", "namespace": "kube-system", "labels": OURS}}
+                  "metadata": {"name": "clusterctl-objects", "namespace": "kube-system", "labels": MANAGED_LABELS}}
 """The ConfigMap that lists the applied objects, without its data."""
 REMOVE_SECONDS = 120.0
 """Deadline for the deletion of one group of objects: a Namespace waits for its pods."""

@@ -75,13 +75,13 @@ class Stage:
 class HostChanges:
     """One host's part of a stage: the changes, and all resources of the stage, to look again after a cut.
 
-    ``later``: the units that later stages restart, whose inputs this stage may change.
+    ``restarts_later``: the units that later stages restart, whose inputs this stage may change.
     """
 
     host: Host
     changes: tuple[Change, ...]
     resources: tuple[Resource, ...]
-    later: tuple[str, ...] = ()
+    restarts_later: tuple[str, ...] = ()
 
     @property
     def disruptive(self) -> bool:
@@ -139,7 +139,7 @@ Known = dict[str, tuple[State | None, Change | None, Resource]]
 """What was seen of a host's resources, what changes and the resource itself, by id."""
 
 
-def wanted(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resource, ...]]:
+def resources_for(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resource, ...]]:
     """One host's resources by stage. Raises ValueError for two resources of one id."""
     found: dict[str, tuple[Resource, ...]] = {}
     ids: set[str] = set()
@@ -189,7 +189,7 @@ def compare(resources: Sequence[Resource], seen: Observation, known: Known) -> t
     """
     changes = []
     for resource in resources:
-        state = resource.parse(seen)
+        state = resource.observed(seen)
         if isinstance(resource, Service):
             resource = dataclasses.replace(resource, stamp=resource.stamp or stamp(resource, known))
             changed = [name for name in resource.inputs if name in known and _matters(known[name][1])]
@@ -237,23 +237,23 @@ def stamp(service: Service, known: Known) -> str:
     return digest.hexdigest()
 
 
-def of_host(stages: Sequence[Stage], host: Host, resources: Mapping[str, tuple[Resource, ...]],
+def plan_host(stages: Sequence[Stage], host: Host, resources: Mapping[str, tuple[Resource, ...]],
             seen: Observation) -> dict[str, HostChanges]:
     """One host's part of each stage that changes something on it, from its resources by stage and what was seen of them."""
     known: Known = {}
     changes = {stage.name: compare(resources[stage.name], seen, known) for stage in stages}
     found: dict[str, HostChanges] = {}
-    later: tuple[str, ...] = ()
+    restarts_later: tuple[str, ...] = ()
     for stage in reversed(stages):
         if changes[stage.name]:
             filled = tuple(known[resource.id][2] for resource in resources[stage.name])
-            found[stage.name] = HostChanges(host, changes[stage.name], filled, later)
-        later = (*restarts(changes[stage.name]), *later)
+            found[stage.name] = HostChanges(host, changes[stage.name], filled, restarts_later)
+        restarts_later = (*restarts(changes[stage.name]), *restarts_later)
     return found
 
 
-def make(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]],
+def make_plan(stages: Sequence[Stage], hosts: Sequence[Host], resources: Mapping[str, Mapping[str, tuple[Resource, ...]]],
          seen: Mapping[str, Observation]) -> Plan:
     """The plan for hosts."""
-    parts = [of_host(stages, host, resources[host.name], seen[host.name]) for host in hosts]
+    parts = [plan_host(stages, host, resources[host.name], seen[host.name]) for host in hosts]
     return Plan(tuple(StagePlan(stage, tuple(part[stage.name] for part in parts if stage.name in part)) for stage in stages))

@@ -65,11 +65,11 @@ def _with_hooks(stage: Stage, where: set[str]) -> Iterator[Stage]:
         yield Stage(name=AFTER + name, components=(hooks(name, after=True, controller=True),))
 
 
-def wanted(
+def resources_by_host(
     session: Session, order: Sequence[Stage], hosts: Sequence[Host], facts: Mapping[str, Facts]
 ) -> ByHost:
     """All resources of all hosts, by stage."""
-    return {host.name: planner.wanted(order, context_of(session, host, facts)) for host in hosts}
+    return {host.name: planner.resources_for(order, context_of(session, host, facts)) for host in hosts}
 
 
 MOST_NEEDING = Facts(container="none", resolv_conf="missing")

@@ -36,13 +36,13 @@ class FormerAdditions(Resource):
     def id(self) -> str:
         return f"added:{self.kind}"
 
-    def wanted(self) -> State | None:
+    def desired(self) -> State | None:
         return None
 
     def probes(self) -> Sequence[Probe]:
         return (("text", NOTES),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         notes = (line.split("\t", 2) for line in seen.get("text", NOTES) or ())
         left = {words[1]: "added" for words in notes if words[0] == self.kind and words[1:] and words[1] not in self.names}
         return left or None
@@ -93,13 +93,13 @@ class Hostname(Resource):
     def id(self) -> str:
         return f"hostname:{self.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"kernel": self.name, "boot": self.name}
 
     def probes(self) -> Sequence[Probe]:
         return tuple(("text", path) for path in HOSTNAME_FILES)
 
-    def parse(self, seen: Observation) -> State:
+    def observed(self, seen: Observation) -> State:
         kernel, boot = ((seen.get("text", path) or [""])[0].strip() for path in HOSTNAME_FILES)
         return {"kernel": kernel, "boot": boot}
 
@@ -125,7 +125,7 @@ class Restart(Service):
     def id(self) -> str:
         return f"restart:{self.unit}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"stamp": self.stamp}
 
     def diff(self, seen: State | None, changed: Iterable[str] = (),
@@ -134,7 +134,7 @@ class Restart(Service):
         if seen is not None and seen["stamp"] == self.stamp and not because:
             return None
         reason = f"uses {', '.join(because)}" if because else "was not restarted with these files"
-        return Change(resource=self, action="restart", fields=("stamp",), reason=reason, before=seen or {}, after=self.wanted())
+        return Change(resource=self, action="restart", fields=("stamp",), reason=reason, before=seen or {}, after=self.desired())
 
     def apply(self, change: Change) -> Sequence[Call]:
         return (_note("restart", self.unit), ("put_restart", self.unit, self.stamp))
@@ -160,7 +160,7 @@ class Command(Resource):
     def id(self) -> str:
         return f"hook:{self.hook.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"definition": hashlib.sha256(self.hook.model_dump_json().encode()).hexdigest()}
 
     @property
@@ -170,7 +170,7 @@ class Command(Resource):
     def probes(self) -> Sequence[Probe]:
         return (("text", self._record),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         lines = seen.get("text", self._record)
         return {"definition": lines[0]} if lines else None
 
@@ -184,7 +184,7 @@ class Command(Resource):
                       reason=f"runs on the {self.hook.where}: {shown}")
 
     def apply(self, change: Change) -> Sequence[Call]:
-        digest = self.wanted()["definition"]
+        digest = self.desired()["definition"]
         if self.hook.where == "controller":
             return (_note("hook", self.hook.name), ("note_hook", self.hook.name, digest))
         return (_note("hook", self.hook.name),

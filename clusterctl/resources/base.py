@@ -48,7 +48,7 @@ class Resource(ABC):
         """``kind:name``, unique on a host."""
 
     @abstractmethod
-    def wanted(self) -> State | None:
+    def desired(self) -> State | None:
         """The state to reach; None: it must not be there."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Resource(ABC):
         """What must be looked at to know the state."""
 
     @abstractmethod
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         """The state that was seen; None: not there."""
 
     @abstractmethod
@@ -73,16 +73,16 @@ class Resource(ABC):
 
     def digest(self, seen: State | None = None, change: Change | None = None) -> str:
         """What a service that uses this resource depends on, once ``change`` is done."""
-        return repr(sorted((self.wanted() or {}).items()))
+        return repr(sorted((self.desired() or {}).items()))
 
     def diff(self, seen: State | None) -> Change | None:
-        """What must be done, or None where the machine is as wanted."""
-        wanted = self.wanted()
-        if wanted is None:
+        """What must be done, or None where the machine is as desired."""
+        desired = self.desired()
+        if desired is None:
             return None if seen is None else Change(resource=self, action="remove", reason="not wanted", before=seen)
         if seen is None:
-            return Change(resource=self, action="create", fields=tuple(wanted), reason="absent", after=wanted)
-        fields = tuple(key for key, value in wanted.items() if seen.get(key) != value)
+            return Change(resource=self, action="create", fields=tuple(desired), reason="absent", after=desired)
+        fields = tuple(key for key, value in desired.items() if seen.get(key) != value)
         if not fields:
             return None
-        return Change(resource=self, action="update", fields=fields, reason=" and ".join(fields), before=seen, after=wanted)
+        return Change(resource=self, action="update", fields=fields, reason=" and ".join(fields), before=seen, after=desired)

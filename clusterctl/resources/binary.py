@@ -59,14 +59,14 @@ class Binary(Resource):
     def id(self) -> str:
         return f"program:{self.name}-{self.version}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"source": self.source.sha256, "files": "intact"}
 
     def probes(self) -> Sequence[Probe]:
         # All versions: which of them runs follows from the machine's facts.
         return (("program", f"{ROOT}/{self.name}"),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         words = seen.get("program", self.folder)
         return {"source": words[1], "files": words[0]} if words else None
 
@@ -95,13 +95,13 @@ class Image(Resource):
     def id(self) -> str:
         return f"image:{self.reference}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"reference": self.reference}
 
     def probes(self) -> Sequence[Probe]:
         return (("image", "all"),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         return None if seen.get("image", self.reference) is None else {"reference": self.reference}
 
     def apply(self, change: Change) -> Sequence[Call]:

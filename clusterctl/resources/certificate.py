@@ -39,7 +39,7 @@ class Certificate(Resource):
     def paths(self) -> Sequence[str]:
         return (f"{self.path}.crt", f"{self.path}.key", self._stamp)
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"subject": self.spec.subject, "names": self.spec.names, "usages": self.spec.usages, "validity": "long enough",
                 "issuer": self.authority.fingerprint, "pair": "intact", "certificate_mode": f"644 {self.owner}",
                 "key_mode": f"600 {self.owner}"}
@@ -49,7 +49,7 @@ class Certificate(Resource):
         looks = tuple((kind, path) for kind in ("stat", "sha") for path in paths)
         return (*looks, ("text", paths[0]), ("text", self._stamp))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         text = seen.get("text", f"{self.path}.crt")
         key = parse_stat(seen, f"{self.path}.key")
         if text is None or key is None:
@@ -94,6 +94,6 @@ class Certificate(Resource):
         """What the certificate says: the one that is there, or the one that this change will issue. No plan makes keys."""
         found = seen or {}
         if change is not None and not self._modes_only(change):
-            found = {**self.wanted(), "ends": self.authority.end_of(self.spec, self.now)}
+            found = {**self.desired(), "ends": self.authority.end_of(self.spec, self.now)}
         words = [found.get(name, "") for name in ("subject", "names", "usages", "issuer", "ends")]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()

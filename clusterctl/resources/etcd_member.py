@@ -27,9 +27,9 @@ class Formed(WriteOnceFile):
     def probes(self) -> Sequence[Probe]:
         return (*WriteOnceFile.probes(self), ("etcd_data", self.name))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         # The mark of a member whose data is lost goes when the host joins anew, and is written again once it has served.
-        return None if data_state(seen, self.name) == "lost" else WriteOnceFile.parse(self, seen)
+        return None if data_state(seen, self.name) == "lost" else WriteOnceFile.observed(self, seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +45,13 @@ class EtcdLearner(Resource):
     def id(self) -> str:
         return f"etcd-join:{self.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"data": "there"}
 
     def probes(self) -> Sequence[Probe]:
         return (("etcd_data", self.name), ("stat", INITIAL))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         state = data_state(seen, self.name)
         # What the first start was given is of no use to a member that has served and lost its data.
         there = state in ("begun", "formed") or (not state and seen.get("stat", INITIAL) is not None)
@@ -79,13 +79,13 @@ class EtcdVoter(Resource):
     def id(self) -> str:
         return f"etcd-voter:{self.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"member": "voter"}
 
     def probes(self) -> Sequence[Probe]:
         return (("etcd_role", self.name),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         words = seen.get("etcd_role", self.name)
         return {"member": words[0]} if words else None
 

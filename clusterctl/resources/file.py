@@ -38,13 +38,13 @@ class File(Resource):
     def paths(self) -> Sequence[str]:
         return (self.path,)
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"content": self.sha256, "mode": self.mode, "owner": self.owner}
 
     def probes(self) -> Sequence[Probe]:
         return (("stat", self.path), ("sha", self.path))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         found = parse_stat(seen, self.path)
         if found is None:
             return None
@@ -91,13 +91,13 @@ class Folder(Resource):
     def id(self) -> str:
         return f"folder:{self.path}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"type": "directory", "mode": self.mode, "owner": self.owner}
 
     def probes(self) -> Sequence[Probe]:
         return (("stat", self.path),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         found = parse_stat(seen, self.path)
         return dict(zip(("type", "mode", "owner"), found, strict=True)) if found else None
 
@@ -119,13 +119,13 @@ class Link(Resource):
     def paths(self) -> Sequence[str]:
         return (self.path,)
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"target": self.target}
 
     def probes(self) -> Sequence[Probe]:
         return (("stat", self.path),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         words = seen.get("stat", self.path)
         return {"target": words[4] if len(words) > 4 else f"a {words[0]}"} if words else None
 

@@ -30,7 +30,7 @@ class Firewall(Resource):
     def id(self) -> str:
         return "firewall:rules"
 
-    def wanted(self) -> State | None:
+    def desired(self) -> State | None:
         return {IN_FORCE: "yes", **dict(self.rules), **{path: sha256(text).hexdigest() for path, text in self._files.items()}} \
             if self.rules else None
 
@@ -41,10 +41,10 @@ class Firewall(Resource):
     def probes(self) -> Sequence[Probe]:
         return (("text", RULES), *((("firewall", "rules"), ("sha", SCRIPT), ("sha", UNIT)) if self.rules else ()))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         active, force = (*(seen.get("firewall", "rules") or ()), "", "")[:2]
         if self.rules and not active:
-            return self.wanted()
+            return self.desired()
         lines = seen.get("text", RULES)
         if lines is None:
             return None

@@ -30,13 +30,13 @@ class Baseline(Resource):
     def id(self) -> str:
         return f"before:{BEFORE}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"before": "recorded"}
 
     def probes(self) -> Sequence[Probe]:
         return (("stat", BEFORE), ("stat", MARK))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         # A record without a mark is of a run that was killed before it changed anything, or of long ago: it is made anew.
         return {"before": "recorded"} if seen.get("stat", MARK) is not None else None
 
@@ -52,13 +52,13 @@ class FirewallBaseline(Resource):
     def id(self) -> str:
         return f"before:{BEFORE}/tables"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"before": "recorded"}
 
     def probes(self) -> Sequence[Probe]:
         return (("stat", f"{BEFORE}/tables"), ("stat", BEFORE), ("stat", MARK))
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         marked, begun, there = (seen.get("stat", path) is not None for path in (MARK, BEFORE, f"{BEFORE}/tables"))
         return {"before": "recorded"} if marked and (there or not begun) else None
 
@@ -77,13 +77,13 @@ class Leftovers(Resource):
     def id(self) -> str:
         return f"remains:{self.kind}"
 
-    def wanted(self) -> State | None:
+    def desired(self) -> State | None:
         return None
 
     def probes(self) -> Sequence[Probe]:
         return (("remains", self.pods),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         lines = seen.get("remains", self.kind)
         return dict(line.partition("\t")[::2] for line in lines) if lines else None
 
@@ -119,13 +119,13 @@ class FormerProduct(Resource):
     def id(self) -> str:
         return f"product:{self.name}"
 
-    def wanted(self) -> State | None:
+    def desired(self) -> State | None:
         return None
 
     def probes(self) -> Sequence[Probe]:
         return tuple(("stat", f"{STAMPS}/{unit}") for unit in self.footprint.units)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         return {unit: "started" for unit in self.footprint.units if seen.get("stat", f"{STAMPS}/{unit}") is not None} or None
 
     def diff(self, seen: State | None) -> Change | None:

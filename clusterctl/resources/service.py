@@ -39,7 +39,7 @@ class Service(Resource):
     def paths(self) -> Sequence[str]:
         return (self._stamp,)
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"active": "active", "enabled": "enabled", "stamp": self.stamp}
 
     def probes(self) -> Sequence[Probe]:
@@ -55,7 +55,7 @@ class Service(Resource):
         """systemd's link to the id of the current run of the unit."""
         return f"/run/systemd/units/invocation:{self.unit}"
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         words = seen.get("unit", self.unit)
         if words is None:
             return None
@@ -86,14 +86,14 @@ class Service(Resource):
         # Restarted outside a run, and its inputs were written after that: the process may have loaded other content.
         since = int((seen or {}).get("since", 0))
         doubtful = [name for name in self.inputs if 0 < since < written.get(name, 0)]
-        wanted = self.wanted()
+        desired = self.desired()
         if seen is None or seen["active"] in ("inactive", "failed", "deactivating"):
             reason = "not there" if seen is None else f"is {seen['active']}"
-            return Change(resource=self, action="start", fields=tuple(wanted), reason=reason, before=seen or {}, after=wanted)
-        fields = tuple(key for key, value in wanted.items() if seen.get(key) != value)
+            return Change(resource=self, action="start", fields=tuple(desired), reason=reason, before=seen or {}, after=desired)
+        fields = tuple(key for key, value in desired.items() if seen.get(key) != value)
         if self.stamp and seen.get("started") == self.stamp and "enabled" not in fields and not because:
             return Change(resource=self, action="update", fields=("stamp",), reason="started with these inputs; not ready yet",
-                          before=seen, after=wanted)
+                          before=seen, after=desired)
         if because:
             reason = f"uses {', '.join(because[:3])}" + (f" and {len(because) - 3} more" if len(because) > 3 else "")
         elif "stamp" in fields:
@@ -105,9 +105,9 @@ class Service(Resource):
         if not fields and not because and not doubtful:
             return None if "outdated" not in seen else Change(
                 resource=self, action="update", fields=("unit",), reason="systemd has loaded another version of its unit",
-                before=seen, after=wanted)
+                before=seen, after=desired)
         action: Action = "restart" if because or doubtful or fields != ("enabled",) else "update"
-        return Change(resource=self, action=action, fields=fields or ("stamp",), reason=reason, before=seen, after=wanted)
+        return Change(resource=self, action=action, fields=fields or ("stamp",), reason=reason, before=seen, after=desired)
 
     def apply(self, change: Change) -> Sequence[Call]:
         verb: Literal["restart", "start", "await"] = "restart"

@@ -19,13 +19,13 @@ class Packages(Resource):
     def id(self) -> str:
         return f"packages:{','.join(self.names)}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return dict.fromkeys(self.names, "installed")
 
     def probes(self) -> Sequence[Probe]:
         return tuple(("package", name) for name in self.names)
 
-    def parse(self, seen: Observation) -> State:
+    def observed(self, seen: Observation) -> State:
         return {name: "absent" if seen.get("package", name) is None else "installed" for name in self.names}
 
     def apply(self, change: Change) -> Sequence[Call]:
@@ -43,13 +43,13 @@ class Module(Resource):
     def id(self) -> str:
         return f"module:{self.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"loaded": "yes"}
 
     def probes(self) -> Sequence[Probe]:
         return (("module", f"{self.name}={self.evidence}"),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         return None if seen.get("module", f"{self.name}={self.evidence}") is None else {"loaded": "yes"}
 
     def apply(self, change: Change) -> Sequence[Call]:
@@ -67,13 +67,13 @@ class Sysctl(Resource):
     def id(self) -> str:
         return f"sysctl:{self.key}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"value": self.value}
 
     def probes(self) -> Sequence[Probe]:
         return (("text", self._path),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         lines = seen.get("text", self._path)
         return {"value": " ".join(lines[0].split("\t"))} if lines else None
 
@@ -96,13 +96,13 @@ class User(Resource):
     def id(self) -> str:
         return f"user:{self.name}"
 
-    def wanted(self) -> State:
+    def desired(self) -> State:
         return {"name": self.name}
 
     def probes(self) -> Sequence[Probe]:
         return (("user", self.name),)
 
-    def parse(self, seen: Observation) -> State | None:
+    def observed(self, seen: Observation) -> State | None:
         words = seen.get("user", self.name)
         return {"name": words[0]} if words else None
 

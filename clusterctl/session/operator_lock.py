@@ -154,7 +154,7 @@ class OperatorLock:
         errors = dict(unreachable)
         for host in sorted((one for one in hosts if one.name not in unreachable), key=lambda one: one.name):
             try:
-                self._holds[host.name], _ = _insist(self._transports[host.name], self._who)
+                self._holds[host.name], _ = _acquire(self._transports[host.name], self._who)
             except Unreachable as error:
                 errors[host.name] = error
         if len(self._counted & self._holds.keys()) < self._needed:
@@ -186,7 +186,7 @@ class OperatorLock:
             return
         # The connection that died with the machine need not know it yet.
         self._holds[host.name].close()
-        self._holds[host.name], first = _insist(self._transports[host.name], self._who)
+        self._holds[host.name], first = _acquire(self._transports[host.name], self._who)
         others = sum(hold.alive for name, hold in self._holds.items() if name != host.name and name in self._counted)
         if not first and len(self._counted) - others >= self._needed:
             self.release()
@@ -212,7 +212,7 @@ class OperatorLock:
             for name in sorted(self._counted & self._holds.keys() - alive):
                 self._holds[name].close()
                 try:
-                    self._holds[name], again = _insist(self._transports[name], self._who)
+                    self._holds[name], again = _acquire(self._transports[name], self._who)
                     kept += again
                 except (Locked, Unreachable) as error:
                     why = f": {error.where}: {error.message}"
@@ -259,7 +259,7 @@ def _dead(holder: str) -> bool:
     return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
 
 
-def _insist(transport: Transport, who: str) -> tuple[HeldLock, bool]:
+def _acquire(transport: Transport, who: str) -> tuple[HeldLock, bool]:
     """Hold one machine; return whether no other holder came in between. Waits for a dead process, and for a holder's name."""
     begun = time.monotonic()
     while True:
@@ -275,7 +275,7 @@ def _insist(transport: Transport, who: str) -> tuple[HeldLock, bool]:
 def _hold(transport: Transport, who: str) -> tuple[HeldLock, bool]:
     """Hold one machine; return whether no other holder came in between. Raises Locked, Unreachable."""
     started, nonce = _clock(), secrets.token_hex(8)
-    held = transport.hold(LOCK_SCRIPT, f"{nonce}\n{who}\n")
+    held = transport.open_session(LOCK_SCRIPT, f"{nonce}\n{who}\n")
     answers = Answers(held.channel, nonce)
     hold = HeldLock(held.channel, started, answers)
     try:
@@ -298,7 +298,7 @@ def _first(held: Conversation, answers: Answers) -> list[str]:
         if found := answers.read():
             return found[0]
         if ended and not held.channel.recv_ready():
-            reason = held.ended(False)
+            reason = held.exit_reason(False)
             if isinstance(reason, Unreachable):
                 raise reason
             raise Unreachable(f"its lock cannot be taken: {reason}", where=held.host.name,
@@ -336,8 +336,8 @@ def locked(session: Session, operation: str, *, dead: Collection[str] = (),
                 begun.taken.result()
             else:
                 lock.take(chosen, operation, dead, _unreachable(session, chosen))
-            session.engine.guard, session.engine.retake = lock.check, lock.retake
+            session.engine.check_lock, session.engine.retake = lock.check, lock.retake
             yield lock
         finally:
-            session.engine.guard = lambda: None
+            session.engine.check_lock = lambda: None
             lock.release()

@@ -115,7 +115,7 @@ class Session:
 
         Raises Stopped where none becomes so, and where nothing more may be done: this is what changes are made through.
         """
-        self.engine.guard()
+        self.engine.check_lock()
         if not self._current or not self._current[-1].ready():
             found: list[Api] = []
 

@@ -77,7 +77,7 @@ step() {
 go_back() {
 	(
 		set -e
-		put_back 60
+		roll_back 60
 	) >"$work/output" 2>&1 </dev/null 3>&- 9>&-
 	emit back "$?" "$(tail -c 1900 "$work/output" | base64 | tr -d '\n')"
 }

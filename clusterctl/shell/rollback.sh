@@ -3,10 +3,10 @@
 
 previous=$state/previous
 
-# keep UNITS PATH...: copies of these paths as they are, and the units that run with them, for put_back. UNITS has a line for
-# each unit: UNIT, then what says that it serves. Until keep_no_more, what a run kept that was killed is what runs, or ran last:
+# save_previous UNITS PATH...: copies of these paths as they are, and the units that run with them, for roll_back. UNITS has a line for
+# each unit: UNIT, then what says that it serves. Until forget_previous, what a run kept that was killed is what runs, or ran last:
 # it stays, as what stands in its place by now may be half of what is new. Unless all of its units came up: then nobody heard of it.
-keep() {
+save_previous() {
 	if [ ! -e "$previous/begun" ] && never_came_up "$1"; then return 0; fi
 	if [ ! -e "$previous/begun" ] || came_up; then begin_keeping; fi
 	units=$1
@@ -52,12 +52,12 @@ begin_keeping() {
 }
 
 # What is new runs; it may still be found wanting by others, and what was there before is still there for that.
-keep_no_more() {
+forget_previous() {
 	rm -f -- "$previous/begun"
 }
 
-# put_back SECONDS: what was kept stands again, and the units run with it.
-put_back() {
+# roll_back SECONDS: what was kept stands again, and the units run with it.
+roll_back() {
 	number=0
 	while read -r path; do
 		number=$((number + 1))

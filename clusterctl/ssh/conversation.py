@@ -174,7 +174,7 @@ class Conversation:
             # What the caller did with the record took time of its own.
             self._heard = time.monotonic()
         if not ended:
-            raise sender.error or self.ended(started)
+            raise sender.error or self.exit_reason(started)
 
     def _lines(self, sender: Sender, limits: Limits, statistics: Statistics) -> Iterator[str]:
         """Yield whole lines as they come. Raises TimeoutError where the machine neither reports nor takes bytes, _Flood."""
@@ -202,7 +202,7 @@ class Conversation:
             for line in lines:
                 yield line.decode(errors="replace")
 
-    def ended(self, started: bool) -> Exception:
+    def exit_reason(self, started: bool) -> Exception:
         """Return why a command ended before its time."""
         # The exit code comes after the end of the output, with a packet of its own.
         self.channel.status_event.wait(5)

@@ -104,9 +104,9 @@ class Login:
     def connect(self, name: str, way: Way, pin: str | None, begun: Future[Any] | None = None) -> paramiko.SSHClient:
         """Log in. ``begun``: a socket that is being opened to its sshd. Raises AccessRefused, Unreachable, InputError."""
         with naming_the_cause(name, way):
-            return self._insist(name, way, pin, begun)
+            return self._retry(name, way, pin, begun)
 
-    def _insist(self, name: str, way: Way, pin: str | None, begun: Future[Any] | None) -> paramiko.SSHClient:
+    def _retry(self, name: str, way: Way, pin: str | None, begun: Future[Any] | None) -> paramiko.SSHClient:
         """Log in; again where sshd drops the connection before its banner, as it does under load (MaxStartups)."""
         deadline = time.monotonic() + way.ssh.connect_timeout
         log.debug("%s: connecting to %s; key files: %s; jump hosts: %s; command: %s", name, way.name,

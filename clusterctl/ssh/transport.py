@@ -249,7 +249,7 @@ class Transport:
         threading.Thread(target=work, name="forward", daemon=True).start()
         return tried
 
-    def hold(self, command: str, greeting: str) -> Conversation:
+    def open_session(self, command: str, greeting: str) -> Conversation:
         """Start a constant command whose standard input stays open, and send it one text; raises Unreachable.
 
         The command ends when the channel does, or the connection, or this process. Where sshd refuses one more session on the

@@ -107,7 +107,7 @@ class Box:
         return self.run(Script(probes=probes, verify=verify, footprint=FOOTPRINT)).seen
 
     def diff(self, resource: Resource, *, verify: bool = False) -> Change | None:
-        return resource.diff(resource.parse(self.look(*resource.probes(), verify=verify)))
+        return resource.diff(resource.observed(self.look(*resource.probes(), verify=verify)))
 
     def apply(self, resource: Resource, change: Change | None = None) -> Result:
         """Carry a change out and look again, in one program, as the engine does."""
@@ -119,11 +119,11 @@ class Box:
     def settle(self, *resources: Resource) -> None:
         """Apply all, in one program, and prove that nothing is left to do."""
         seen = self.look(*(probe for resource in resources for probe in resource.probes()))
-        changes = [(resource, change) for resource in resources if (change := resource.diff(resource.parse(seen)))]
+        changes = [(resource, change) for resource in resources if (change := resource.diff(resource.observed(seen)))]
         assert len(changes) == len(resources)
         result = self.run(Script(
             steps=[call for resource, change in changes for call in resource.apply(change)],
             blobs={name: blob for resource, change in changes for name, blob in resource.payload(change).items()},
             probes=[probe for resource in resources for probe in resource.probes()], footprint=FOOTPRINT))
         assert result.failure is None, result.failure
-        assert [change for resource in resources if (change := resource.diff(resource.parse(result.seen)))] == []
+        assert [change for resource in resources if (change := resource.diff(resource.observed(result.seen)))] == []

@@ -212,7 +212,7 @@ def test_a_hook_is_recorded_once_it_has_run(machine: Given) -> None:
     one = hook(run=f"echo 'one' >>{machine.path}/ran\numask >>{machine.path}/ran")
     machine.done(*one.apply(one.diff(None)))  # type: ignore[arg-type]
     assert (machine.path / "ran").read_text() == "one\n0022\n"
-    assert records(machine) == {"tune": one.wanted()["definition"]} and machine.lines == ["hook\ttune\t"]
+    assert records(machine) == {"tune": one.desired()["definition"]} and machine.lines == ["hook\ttune\t"]
     machine.done(("undo_added", "hook", "tune"))
     assert records(machine) == {} and machine.lines == []
 
@@ -230,7 +230,7 @@ def test_a_hook_that_fails_is_not_recorded(machine: Given, values: dict[str, obj
 def test_a_hook_whose_condition_fails_is_recorded_and_not_run(machine: Given) -> None:
     one = hook(run=f"touch {machine.path}/ran", when="false")
     machine.done(*one.apply(one.diff(None)))  # type: ignore[arg-type]
-    assert not (machine.path / "ran").exists() and records(machine) == {"tune": one.wanted()["definition"]}
+    assert not (machine.path / "ran").exists() and records(machine) == {"tune": one.desired()["definition"]}
 
 
 def test_reset_takes_away_all_additions(machine: Given) -> None:

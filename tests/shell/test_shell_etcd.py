@@ -33,7 +33,7 @@ def test_the_state_of_the_data(box: Box, paths: tuple[str, ...], state: str, joi
     lay(box, *paths)
     result = box.run(Script(probes=(*JOIN.probes(), *FORMED.probes())))
     assert result.seen.get("etcd_data", "cp-2") == [state]
-    assert (JOIN.parse(result.seen) is not None, FORMED.parse(result.seen) is not None) == (joined, marked)
+    assert (JOIN.observed(result.seen) is not None, FORMED.observed(result.seen) is not None) == (joined, marked)
 
 
 def etcdctl(box: Box, *lines: str) -> None:

@@ -221,7 +221,7 @@ def test_many_links_are_seen_whatever_one_of_them_says(box: Box, strange: str) -
         (box.etc / name).symlink_to(target)
     links = {name: Link(path=f"{box.etc}/{name}", target="") for name in [*targets, "missing"]}
     seen = box.look(*(probe for link in links.values() for probe in link.probes()))
-    told = {name: link.parse(seen) for name, link in links.items()}
+    told = {name: link.observed(seen) for name, link in links.items()}
     odd = any(character in strange for character in "\n\t")
     assert told == {"a": {"target": "../one"}, "b": {"target": "not one word" if odd else strange}, "c": {"target": "../three"}, "missing": None}
 

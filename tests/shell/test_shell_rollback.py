@@ -28,12 +28,12 @@ def test_a_unit_that_never_came_up_is_not_rolled_back(box: Box) -> None:
     """Nor is one whose stamp was taken by a run that failed: it came up once."""
     prepare(box)
     (box.state / "stamps/tool.service").unlink()
-    result = run(box, ("keep", UNIT, f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
+    result = run(box, ("save_previous", UNIT, f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
     assert not [record for record in result.records if record[0] == "back"]
     assert (box.etc / "one").read_text() == "after\n"
     (box.state / "stamps/tool.service").write_text("before")
     run(box, ("forget_stamps", "tool.service"))
-    result = run(box, ("keep", UNIT, f"{box.etc}/one"), ("eval", f"echo later >{box.etc}/one; die broken"))
+    result = run(box, ("save_previous", UNIT, f"{box.etc}/one"), ("eval", f"echo later >{box.etc}/one; die broken"))
     assert [record[1] for record in result.records if record[0] == "back"] == ["0"]
     assert (box.etc / "one").read_text() == "after\n"
 
@@ -42,12 +42,12 @@ def test_the_way_back(box: Box) -> None:
     prepare(box)
     (box.etc / "link").symlink_to("old")
     new = box.etc / "new"
-    assert run(box, ("keep", UNIT, f"{box.etc}/one", f"{box.etc}/link", str(new))).failure is None
+    assert run(box, ("save_previous", UNIT, f"{box.etc}/one", f"{box.etc}/link", str(new))).failure is None
     (box.etc / "one").write_text("after")
     (box.etc / "link").unlink()
     (box.etc / "link").symlink_to("newer")
     new.write_text("after")
-    assert run(box, ("put_back", "5")).failure is None
+    assert run(box, ("roll_back", "5")).failure is None
     assert (box.etc / "one").read_text() == "before" and str((box.etc / "link").readlink()) == "old" and not new.exists()
     assert "restart --no-block -- tool.service" in (box.path / "calls").read_text()
 
@@ -55,11 +55,11 @@ def test_the_way_back(box: Box) -> None:
 def test_what_a_killed_run_kept_stays(box: Box) -> None:
     """The run after it sees half of what is new: that is not what ran before."""
     prepare(box)
-    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    run(box, ("save_previous", UNIT, f"{box.etc}/one"))
     (box.etc / "one").write_text("after")
-    run(box, ("keep", f"{UNIT}\nother.service true", f"{box.etc}/two", f"{box.etc}/one"))
+    run(box, ("save_previous", f"{UNIT}\nother.service true", f"{box.etc}/two", f"{box.etc}/one"))
     (box.etc / "two").write_text("after")
-    assert run(box, ("put_back", "5")).failure is None
+    assert run(box, ("roll_back", "5")).failure is None
     assert [(box.etc / name).read_text() for name in ("one", "two")] == ["before", "before"]
     calls = (box.path / "calls").read_text()
     assert calls.count("restart --no-block -- tool.service") == calls.count("restart --no-block -- other.service") == 1
@@ -67,12 +67,12 @@ def test_what_a_killed_run_kept_stays(box: Box) -> None:
 
 def test_what_came_to_its_end_is_not_kept_for_ever(box: Box) -> None:
     prepare(box)
-    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    run(box, ("save_previous", UNIT, f"{box.etc}/one"))
     (box.etc / "one").write_text("after")
-    run(box, ("keep_no_more",))
-    run(box, ("keep", UNIT, f"{box.etc}/one"))
+    run(box, ("forget_previous",))
+    run(box, ("save_previous", UNIT, f"{box.etc}/one"))
     (box.etc / "one").write_text("later")
-    run(box, ("put_back", "5"))
+    run(box, ("roll_back", "5"))
     assert (box.etc / "one").read_text() == "after"
 
 
@@ -80,17 +80,17 @@ def test_what_ran_to_its_end_unheard_is_not_kept_for_ever(box: Box) -> None:
     """The connection broke in the last wait: all units came up, and nobody was there to say so."""
     prepare(box)
     both = f"{UNIT}\nother.service true"
-    run(box, ("keep", both, f"{box.etc}/one"))
+    run(box, ("save_previous", both, f"{box.etc}/one"))
     (box.etc / "one").write_text("after")
     stamps = box.state / "stamps"
     stamps.mkdir(exist_ok=True)
     (stamps / "tool.service").write_text("new")
-    run(box, ("keep", "other.service true", f"{box.etc}/two"))
+    run(box, ("save_previous", "other.service true", f"{box.etc}/two"))
     (stamps / "other.service").write_text("new")
     (box.etc / "two").write_text("after")
-    run(box, ("keep", both, f"{box.etc}/one"))
+    run(box, ("save_previous", both, f"{box.etc}/one"))
     (box.etc / "one").write_text("later")
-    run(box, ("put_back", "5"))
+    run(box, ("roll_back", "5"))
     assert [(box.etc / name).read_text() for name in ("one", "two")] == ["after", "after"]
 
 
@@ -112,13 +112,13 @@ esac""")
 def test_a_process_that_is_still_about_to_end_is_not_the_one_that_must_stay(box: Box) -> None:
     """systemd restarts in its own time: who is seen first may be the one before."""
     systemd(box, process='[ "$asked" = 1 ] && echo 17 || echo 18', restarts="echo 0")
-    result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
+    result = run(box, ("save_previous", "tool.service", f"{box.etc}/one"), ("eval", f"echo after >{box.etc}/one; die broken"))
     assert result.failure is not None and "broken" in result.failure.output
     assert ["back", "0", ""] in result.records and (box.etc / "one").read_text() == "before"
 
 
 def test_a_program_that_falls_again_and_again_is_not_waited_for(box: Box) -> None:
     systemd(box, process='echo "$asked"', restarts='[ -n "$asked" ] && echo 3 || echo 0')
-    result = run(box, ("keep", "tool.service", f"{box.etc}/one"), ("eval", "die broken"))
+    result = run(box, ("save_previous", "tool.service", f"{box.etc}/one"), ("eval", "die broken"))
     [back] = [record for record in result.records if record[0] == "back"]
     assert back[1] == "1" and "does not stay up" in base64.b64decode(back[2]).decode()

@@ -69,7 +69,7 @@ def test_unit_states(box: Box, state: str, enabled: bool) -> None:
     systemctl(box)
     (box.path / "active").write_text(state)
     (box.path / "enabled").write_text("enabled" if enabled else "disabled")
-    found = service().parse(box.look(*service().probes()))
+    found = service().observed(box.look(*service().probes()))
     assert found == {"active": state, "enabled": "enabled" if enabled else "disabled", "stamp": ""}
 
 
@@ -81,7 +81,7 @@ def test_a_daemon_that_died_is_reported_within_its_restart_pause(box: Box) -> No
     (box.etc / "invocation:tool.service").symlink_to("0123")
     for active in ("active", "active", "activating", "deactivating", "active"):
         (box.path / "active").write_text(active)
-        found = service().parse(box.run(probe_program(service().probes(), footprint=FOOTPRINT)).seen)
+        found = service().observed(box.run(probe_program(service().probes(), footprint=FOOTPRINT)).seen)
         assert found is not None and (found["active"], found["stamp"]) == (active, "digest-1")
         change = service().diff(found)
         assert (change and change.action) == {"active": None, "activating": "restart", "deactivating": "start"}[active]

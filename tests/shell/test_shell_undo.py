@@ -250,7 +250,7 @@ def test_one_product_goes_and_the_others_stay(machine: Machine) -> None:
         machine.command(program, f'echo "$*" >>{machine.path}/{program}')
     former = FormerProduct(name="flannel", footprint=FLANNEL.footprint, files=(CONFLIST,))
     seen = machine.look(*former.probes())
-    change = former.diff(former.parse(seen))
+    change = former.diff(former.observed(seen))
     assert change is not None and change.action == "remove"
     machine.done(*former.apply(change)[0])
     left = [path.name for folder in ("kube-flannel", "cni", "systemd") for path in (machine.etc / folder).rglob("*") if path.is_file()]
@@ -260,7 +260,7 @@ def test_one_product_goes_and_the_others_stay(machine: Machine) -> None:
     # busybox has an ip of its own.
     assert machine.shell == "busybox" or "link delete dev flannel.1" in (machine.path / "ip").read_text()
     assert "stop -- flanneld.service" in (machine.path / "systemctl").read_text()
-    assert former.diff(former.parse(machine.look(*former.probes()))) is None
+    assert former.diff(former.observed(machine.look(*former.probes()))) is None
 
 
 @pytest.mark.parametrize(("table", "unused"), [

@@ -87,17 +87,17 @@ def test_hostnames_are_set_and_given_back(tmp_path: Path, mode: str, wanted: boo
     leaving = next(one for one in found if one.id == "added:hostname")
     seen = Observation()
     seen.add("text", [f"{NOTES}:hostname", "w-1", "golden "])
-    change = leaving.diff(leaving.parse(seen))
+    change = leaving.diff(leaving.observed(seen))
     assert [call[0] for call in (leaving.apply(change) if change else ())] == left
 
 
 def test_a_hostname_is_the_kernels_and_the_one_after_a_boot() -> None:
     seen, one = Observation(), Hostname(name="w-1")
     seen.add("text", ["/proc/sys/kernel/hostname:w-1"])
-    change = one.diff(one.parse(seen))
+    change = one.diff(one.observed(seen))
     assert change is not None and change.fields == ("boot",) and change.before == {"kernel": "w-1", "boot": ""}
     seen.add("text", ["/etc/hostname:w-1"])
-    assert one.diff(one.parse(seen)) is None
+    assert one.diff(one.observed(seen)) is None
 
 
 def test_files_restart_units_of_the_system_and_of_clusterctl(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_leaves_the_inventory_is_removed(tmp_path: Path) -> None:
     there = notes("package\thtop\t", "package\topenssl\tinstalled", "module\tvhost_net\t", "sysctl\tnet.core.somaxconn\t128",
                   "sysctl\tvm.overcommit_memory\t0", "file\t/etc/app/a.conf\tkept", "hook\tfirst\t", "restart\tapp.service\t")
     leaving = of_kind(resources(tmp_path, content="x: 1"), FormerAdditions)
-    changes = {one.id: one.diff(one.parse(there)) for one in leaving}
+    changes = {one.id: one.diff(one.observed(there)) for one in leaving}
     calls = {name: list(change.resource.apply(change)) for name, change in changes.items() if change}
     assert calls == {
         "added:package": [("undo_added", "package", "htop"), ("forget_added", "package", "openssl")],
@@ -137,9 +137,9 @@ def test_what_leaves_the_inventory_is_removed(tmp_path: Path) -> None:
         "added:file": [("undo_added", "file", "/etc/app/a.conf")], "added:hook": [("undo_added", "hook", "first")],
         "added:restart": [("undo_added", "restart", "app.service")],
     }
-    assert all(one.diff(one.parse(notes())) is None for one in leaving)
+    assert all(one.diff(one.observed(notes())) is None for one in leaving)
     still = of_kind(resources(tmp_path), FormerAdditions)
-    assert {one.id for one in still if one.diff(one.parse(there))} == {"added:package"}
+    assert {one.id for one in still if one.diff(one.observed(there))} == {"added:package"}
 
 
 def test_a_unit_is_restarted_for_its_files_alone(tmp_path: Path) -> None:

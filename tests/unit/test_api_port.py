@@ -33,7 +33,7 @@ def cluster(folder: Path, endpoint: str) -> Cluster:
 def texts(made: Cluster, host: str) -> str:
     """All files of a host."""
     context = Context(cluster=made, host=made.host(host), facts=VM, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
-    files = [resource.content for stage in planner.wanted(stages(made), context).values() for resource in stage
+    files = [resource.content for stage in planner.resources_for(stages(made), context).values() for resource in stage
              if isinstance(resource, File)]
     return b"\n".join(files).decode()
 

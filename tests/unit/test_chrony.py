@@ -26,7 +26,7 @@ DROP_IN = b"# Written by clusterctl.\n# The clock stays right while pods use all
 def prepared(folder: Path, content: str, facts: Facts = VM) -> list[Resource]:
     cluster = cluster_with(folder, w_1=content)
     context = Context(cluster=cluster, host=cluster.host("w-1"), facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
-    return list(planner.wanted(stages(cluster), context)["prepare"])
+    return list(planner.resources_for(stages(cluster), context)["prepare"])
 
 
 @pytest.mark.parametrize(("facts", "path", "unit", "kind"), [
@@ -51,7 +51,7 @@ def test_without_the_setting_all_of_it_goes(tmp_path: Path) -> None:
         seen.add("text", [f"{NOTES}:{kind}", name, said])
     for content, gone in (("cluster: {time: none}\n", list(notes)), ("cluster: {time: chrony}\n", [])):
         former = [one for one in prepared(tmp_path, content) if isinstance(one, FormerAdditions)]
-        assert sorted(one.kind for one in former if one.diff(one.parse(seen))) == sorted(gone)
+        assert sorted(one.kind for one in former if one.diff(one.observed(seen))) == sorted(gone)
 
 
 def test_files_of_the_inventory(tmp_path: Path) -> None:

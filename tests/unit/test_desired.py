@@ -17,7 +17,7 @@ from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions
 from clusterctl.inventory import load
 from clusterctl.pki import Pki
 from clusterctl.plan import planner
-from clusterctl.plan.stages import possible_probes, stages, wanted
+from clusterctl.plan.stages import possible_probes, resources_by_host, stages
 
 FACTS = [
     replace(facts, arch=arch, container=container, resolv_conf=resolver)
@@ -47,7 +47,7 @@ def test_one_round_trip_observes_whatever_the_facts_turn_out_to_require(inventor
     for minor, formed, facts in itertools.product(SUPPORTED_MINORS, formations, FACTS):
         made = session(cluster.at(known_versions(f"{minor}.0")), images=images)
         known = {host.name: replace(facts, etcd="formed" if host.name in formed else "") for host in cluster.hosts}
-        for name, resources in wanted(made, stages(made.cluster, formed), made.chosen, known).items():
+        for name, resources in resources_by_host(made, stages(made.cluster, formed), made.chosen, known).items():
             needed = set(planner.probes(one for stage in resources.values() for one in stage))
             assert needed <= possible[name], (name, minor, facts, needed - possible[name])
 
@@ -55,6 +55,6 @@ def test_one_round_trip_observes_whatever_the_facts_turn_out_to_require(inventor
 def test_little_is_observed_that_no_machine_requires(tmp_path: Path) -> None:
     made = session(load(ROOT / "inventories" / "ha.yaml"))
     known = dict.fromkeys((host.name for host in made.chosen), VM)
-    for name, resources in wanted(made, stages(made.cluster), made.chosen, known).items():
+    for name, resources in resources_by_host(made, stages(made.cluster), made.chosen, known).items():
         needed = set(planner.probes(one for stage in resources.values() for one in stage))
         assert len(set(possible_probes(made)[name]) - needed) <= 5

@@ -112,7 +112,7 @@ def apply(machines: dict[str, Machine], stages: tuple[tuple[str, tuple[Resource,
     hosts = [host(name) for name in machines]
     resources = {one.name: dict(stages) for one in hosts}
     order = [Stage(name=name, components=(), strategy=Rolling(1)) for name, _ in stages]
-    made = planner.make(order, hosts, resources, engine.observe(hosts, resources).or_raise())
+    made = planner.make_plan(order, hosts, resources, engine.observe(hosts, resources).or_raise())
     engine.execute(made, gates or Gates())
     return made
 
@@ -123,7 +123,7 @@ def test_one_round_trip_has_facts_and_probes() -> None:
     engine = Engine({"a": machine}, forks=4, events=Events())  # type: ignore[dict-item]
     found = engine.look([A], {"a": planner.probes(FILES)}).or_raise()["a"]
     assert (found.facts.hostname, machine.trips) == ("a", 1)
-    assert [one.path for one in FILES if one.diff(one.parse(found.seen)) is None] == [FILES[0].path]
+    assert [one.path for one in FILES if one.diff(one.observed(found.seen)) is None] == [FILES[0].path]
 
 
 @pytest.mark.parametrize(("probed", "trips"), [((*FILES, *SERVICES), 1), ((*FILES, *SERVICES, File(path="/x", content=b"")), 1), (FILES, 2), ((), 2)],
@@ -136,11 +136,11 @@ def test_resources_that_were_observed_with_the_facts_take_no_other_round_trip(pr
     looks = engine.look([A], {"a": planner.probes(probed)}).or_raise()
     seen = engine.observe([A], resources, looks=looks).or_raise()["a"]
     assert machine.trips == trips
-    assert [one.path for one in FILES if one.diff(one.parse(seen)) is None] == [FILES[0].path]
+    assert [one.path for one in FILES if one.diff(one.observed(seen)) is None] == [FILES[0].path]
     machine.files[FILES[1].path] = FILES[1].content
     seen = engine.observe([A], resources).or_raise()["a"]
     assert machine.trips == trips + 1, "the engine keeps no observation"
-    assert FILES[1].diff(FILES[1].parse(seen)) is None
+    assert FILES[1].diff(FILES[1].observed(seen)) is None
 
 
 def check(machine: Machine) -> None:

@@ -63,7 +63,7 @@ def context_of(inventory: str, which: str, facts: Facts, formed: bool = False) -
 def files(inventory: str, which: str, facts: Facts) -> Iterator[tuple[str, bytes]]:
     """(path, content) of all files of one host whose content is the same for all keys."""
     context = context_of(inventory, which, facts)
-    for stage in planner.wanted(stages(context.cluster), context).values():
+    for stage in planner.resources_for(stages(context.cluster), context).values():
         for resource in stage:
             if isinstance(resource, File) and not resource.sensitive and context.pki.identity.encode() not in resource.content \
                     and b"-----BEGIN" not in resource.content:
@@ -87,7 +87,7 @@ def test_what_lands_on_a_machine(inventory: str, which: str, facts: Facts) -> No
 @pytest.mark.parametrize(("inventory", "which", "facts"), CASES, ids=[f"{name}-{which}".replace(" ", "-") for name, which, _ in CASES])
 def test_whatever_is_looked_at_may_be_looked_at_again(inventory: str, which: str, facts: Facts, formed: bool) -> None:
     context = context_of(inventory, which, facts, formed)
-    wanted = planner.wanted(stages(context.cluster), context)
+    wanted = planner.resources_for(stages(context.cluster), context)
     kinds = {kind for stage in wanted.values() for resource in stage for kind, _ in resource.probes()}
     assert kinds <= LOOKS and (not formed or which == "last worker" or inventory == "single" or "etcd_role" in kinds or not context.host.is_etcd)
 
@@ -99,7 +99,7 @@ def test_nodes_that_are_called_by_dns_names(tmp_path: Path, number: int) -> None
     (tmp_path / "hosts.ini").write_text("[control_plane]\n{} ansible_host=10.0.1.11\n[workers]\n{} ansible_host=10.0.1.21\n".format(*names))
     cluster = load(tmp_path / "hosts.ini")
     context = Context(cluster=cluster, host=cluster.hosts[number], facts=VM, pki=Pki.create(), catalog=Catalog(Pins(), nothing), etcd_formed=frozenset())
-    resources = [one for stage in planner.wanted(stages(cluster), context).values() for one in stage]
+    resources = [one for stage in planner.resources_for(stages(cluster), context).values() for one in stage]
     certificates = [one for one in resources if isinstance(one, Certificate)]
     made = {one.path: one.content.decode() for one in resources if isinstance(one, File)}
     assert f"CN=system:node:{names[number]}/O=system:nodes" in {one.spec.subject for one in certificates}

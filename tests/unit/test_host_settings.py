@@ -49,7 +49,7 @@ def refusal(tmp_path: Path, content: str) -> InputError:
 
 def wanted(cluster: Cluster) -> Wanted:
     contexts = [Context(cluster=cluster, host=host, facts=VM, pki=KEYS, catalog=Catalog(Pins(), nothing)) for host in cluster.hosts]
-    return {context.host.name: planner.wanted(stages(cluster), context) for context in contexts}
+    return {context.host.name: planner.resources_for(stages(cluster), context) for context in contexts}
 
 
 def contents(found: Wanted) -> dict[tuple[str, str], bytes]:
@@ -71,7 +71,7 @@ def plan(cluster: Cluster, before: Wanted, after: Wanted) -> set[tuple[str, str,
     found = set()
     for host in cluster.hosts:
         there = [one for resources in comparable(before[host.name]).values() for one in resources]
-        parts = planner.of_host(stages(cluster), host, comparable(after[host.name]), look_at(there))
+        parts = planner.plan_host(stages(cluster), host, comparable(after[host.name]), look_at(there))
         found |= {(host.name, change.resource.id, change.action) for part in parts.values() for change in part.changes}
     return found
 

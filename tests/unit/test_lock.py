@@ -147,7 +147,7 @@ def test_a_holder_without_a_name_is_asked_again_for_a_while(machines: Machines, 
     monkeypatch.setattr(operator_lock, "NAMELESS", 0.0)
     machines.answers = {"cp-1": [busy(operator_lock.SOMEBODY), True]}
     with pytest.raises(Locked, match="another operator"):
-        operator_lock._insist("cp-1", "me")  # type: ignore[arg-type]
+        operator_lock._acquire("cp-1", "me")  # type: ignore[arg-type]
 
 
 def test_only_dead_processes_of_this_machine_are_waited_for() -> None:

@@ -22,7 +22,7 @@ from clusterctl.errors import InputError, Refused
 from clusterctl.inventory import load
 from clusterctl.local.storage import StateFolder
 from clusterctl.pki import Authority, CertificateSpec, Pki, describe
-from clusterctl.plan.planner import wanted
+from clusterctl.plan.planner import resources_for
 from clusterctl.plan.stages import stages
 from clusterctl.resources.certificate import Certificate
 from clusterctl.shell import Observation
@@ -55,7 +55,7 @@ def certificates() -> list[Certificate]:
     for host in cluster.hosts:
         context = Context(cluster=cluster, host=host, facts=parse_facts({"arch": "x86_64"}), pki=PKI,
                           catalog=Anything())  # type: ignore[arg-type]
-        for resources in wanted(stages(cluster), context).values():
+        for resources in resources_for(stages(cluster), context).values():
             found += [resource for resource in resources if isinstance(resource, Certificate)]
     return found
 
@@ -148,12 +148,12 @@ def seen_with(crt: bytes, *, noted: bool) -> Observation:
 ])
 def test_reissue(spec: CertificateSpec, authority: Authority, fields: tuple[str, ...] | None, noted: bool) -> None:
     resource = Certificate(path="/pki/x", spec=spec, authority=authority)
-    state = resource.parse(seen_with(AUTHORITY.issue(SPEC)[0], noted=noted))
+    state = resource.observed(seen_with(AUTHORITY.issue(SPEC)[0], noted=noted))
     change = resource.diff(state)
     assert (change.fields if change else None) == fields
     if change:
         assert resource.digest(state, change) != resource.digest(state, None)
-        issued = resource.parse(seen_with(resource.issue()[0], noted=False)) if authority is AUTHORITY else None
+        issued = resource.observed(seen_with(resource.issue()[0], noted=False)) if authority is AUTHORITY else None
         assert issued is None or resource.digest(issued) == resource.digest(state, change), "what the plan expects is what is issued"
 
 

@@ -16,7 +16,7 @@ from test_planner import host
 from clusterctl.cluster.target import Target
 from clusterctl.commands import plan_file
 from clusterctl.commands.apply import ApplyPlan
-from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, essence_difference
+from clusterctl.commands.upgrade import UpgradePlan, UpgradeRequest, fingerprint_difference
 from clusterctl.errors import ClusterctlError, InputError, Refused
 from clusterctl.kube.client import ObjectChange
 from clusterctl.kube.disruption import DrainPolicy, Unavailable
@@ -143,12 +143,12 @@ def test_a_cluster_that_has_moved_on(tmp_path: Path, then: UpgradePlan, now: Upg
 def test_a_long_difference_is_cut() -> None:
     many = [file_change(path=f"/etc/{number}") for number in range(30)]
     with pytest.raises(Refused, match="; and 21 more \\[plan.outdated") as error:
-        plan_file.Reviewed(Path("p"), UpgradeRequest(), (), made(*many).essence()).refuse_other(made(restart()))
+        plan_file.Reviewed(Path("p"), UpgradeRequest(), (), made(*many).fingerprint()).refuse_other(made(restart()))
     assert error.value.message.count("no more: ") == 10
 
 
 def test_differences_of_what_another_version_wrote() -> None:
-    assert essence_difference({"old": ["x"], "both": 1}, {"both": 1, "new": 2}) == ["new: nothing then, 2 now", "old: ['x'] then, nothing now"]
+    assert fingerprint_difference({"old": ["x"], "both": 1}, {"both": 1, "new": 2}) == ["new: nothing then, 2 now", "old: ['x'] then, nothing now"]
 
 
 def edited(path: Path, change: Callable[[Any], Any], *, seal: bool) -> None:
@@ -158,7 +158,7 @@ def edited(path: Path, change: Callable[[Any], Any], *, seal: bool) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    lambda content: content["essence"]["changes"].pop(),
+    lambda content: content["fingerprint"]["changes"].pop(),
     # What people read must be what is carried out.
     lambda content: content["plan"]["changes"].clear(),
     lambda content: content["wish"].update(pause_after=None),
@@ -168,7 +168,7 @@ def edited(path: Path, change: Callable[[Any], Any], *, seal: bool) -> None:
     lambda content: content.update(identity="other"),
     lambda content: content.pop("sha256"),
     lambda content: content.update(more=1),
-], ids=["essence", "plan", "pause", "unavailable", "drain", "limit", "identity", "no digest", "more"])
+], ids=["fingerprint", "plan", "pause", "unavailable", "drain", "limit", "identity", "no digest", "more"])
 def test_a_file_that_was_edited(path: Path, change: Callable[[Any], Any]) -> None:
     edited(path, lambda content: [change(content), None][1], seal=False)
     with pytest.raises(InputError, match="was changed after it was made"):
@@ -199,9 +199,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, where: str) -> None:
 
 @pytest.mark.parametrize("change", [
     lambda content: content.pop("wish"),
-    lambda content: content.pop("essence"),
+    lambda content: content.pop("fingerprint"),
     lambda content: content.update(wish=[]),
-    lambda content: content.update(essence=7),
+    lambda content: content.update(fingerprint=7),
     lambda content: content.update(limit="w-1"),
     lambda content: content.update(limit=[1]),
     lambda content: content["wish"].update(to=1.37),

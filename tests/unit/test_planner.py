@@ -141,7 +141,7 @@ STAGES = (Stage(name="first", components=()), Stage(name="second", components=()
 
 
 def make(seen: Observation, wanted: tuple[Resource, ...]) -> planner.Plan:
-    return planner.make(STAGES, [host("a"), host("b")], {name: {"first": wanted[:5], "second": wanted[5:]} for name in "ab"},
+    return planner.make_plan(STAGES, [host("a"), host("b")], {name: {"first": wanted[:5], "second": wanted[5:]} for name in "ab"},
                         {"a": seen, "b": look_at(wanted)})
 
 
@@ -168,8 +168,8 @@ def test_resources_are_wanted_once() -> None:
     nowhere = Component(name="y", on=lambda _: False, resources=lambda _: [Folder(path="/b")])
     context = type("Context", (), {"host": host("a")})()
     with pytest.raises(ValueError, match="folder:/a is wanted twice on a"):
-        planner.wanted([Stage(name="one", components=(twice,))], context)
-    assert planner.wanted([Stage(name="one", components=(nowhere,))], context) == {"one": ()}
+        planner.resources_for([Stage(name="one", components=(twice,))], context)
+    assert planner.resources_for([Stage(name="one", components=(nowhere,))], context) == {"one": ()}
 
 
 def test_probes_are_asked_once() -> None:

@@ -175,8 +175,8 @@ def test_changes_of_rules(resource: Firewall, active: str, force: str, lines: li
     for line in lines:
         seen.add("text", [f"{RULES}:{line}"])
     for path in (SCRIPT, UNIT):
-        seen.add("sha", [f"{(RULED.wanted() or {})[path]}  {path}"])
-    change = resource.diff(resource.parse(seen))
+        seen.add("sha", [f"{(RULED.desired() or {})[path]}  {path}"])
+    change = resource.diff(resource.observed(seen))
     assert (change.action if change else "", change.fields if change else ()) == (action, fields)
     assert change is None or not change.disruptive
 

@@ -41,7 +41,7 @@ def test_all_that_components_put_on_machines_is_known(inventory: str) -> None:
     for host in cluster.hosts:
         for facts in (VM, CONTAINER):
             context = Context(cluster=cluster, host=host, facts=facts, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
-            for resource in (one for stage in planner.wanted(stages(cluster), context).values() for one in stage):
+            for resource in (one for stage in planner.resources_for(stages(cluster), context).values() for one in stage):
                 path = {File: "path", Folder: "path", Link: "path", Certificate: "path", Binary: "folder"}.get(type(resource))
                 if path is not None:
                     where = str(getattr(resource, path))
@@ -224,14 +224,14 @@ def test_when_a_record_is_made(there: tuple[str, ...], records: bool, records_fi
     for path in there:
         seen.add("stat", [path, "directory", "700", "root:root"])
     before, firewall = Baseline(identity="x", sysctls=()), FirewallBaseline()
-    assert (before.diff(before.parse(seen)) is not None) is records
-    assert (firewall.diff(firewall.parse(seen)) is not None) is records_firewall
+    assert (before.diff(before.observed(seen)) is not None) is records
+    assert (firewall.diff(firewall.observed(seen)) is not None) is records_firewall
 
 
 def test_the_record_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster: Cluster = load(ROOT / "inventories" / "single.yaml")
     context = Context(cluster=cluster, host=cluster.hosts[0], facts=VM, pki=Pki.create(), catalog=Catalog(Pins(), nothing))
-    ids = [resource.id for resource in planner.wanted(stages(cluster), context)["prepare"]]
+    ids = [resource.id for resource in planner.resources_for(stages(cluster), context)["prepare"]]
     assert ids[0].startswith("before:") and ids.index(f"before:{TABLES}") == next(
         place for place, name in enumerate(ids) if name.startswith("packages:")) + 1
 

@@ -61,7 +61,7 @@ class Session:
         self.options = SimpleNamespace(forks=1)
         self.cluster = SimpleNamespace(nodes=(), etcd_members=())
         events = Events()
-        self.engine = SimpleNamespace(guard=lambda: None, events=events, run=self.run)
+        self.engine = SimpleNamespace(check_lock=lambda: None, events=events, run=self.run)
 
     def run(self, host: Any, steps: Any, **_: Any) -> None:
         self.ran.append((steps[0][0], host.name))

@@ -91,7 +91,7 @@ class Restoring:
         session = self.session
         if not hosts:
             return
-        session.engine.guard()
+        session.engine.check_lock()
 
         def run(host: Host) -> None:
             try:

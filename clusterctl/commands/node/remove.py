@@ -24,7 +24,7 @@ OPERATION = "node remove"
 REMOVED = "removed"
 """The file of the state folder with the names of such machines: one that nothing knows any more may be no typing error."""
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +156,8 @@ def _arithmetic(found: members.Membership, state: members.MemberState | None) ->
 class RemoveNodes:
     """Carries a RemovePlan out; every step may have been done by a run that was killed."""
 
-    def __init__(self, session: Session, plan: RemovePlan, policy: DrainPolicy, say: Say) -> None:
-        self.session, self.plan, self.policy, self.say = session.toward(plan.rest.target), plan, policy, say
+    def __init__(self, session: Session, plan: RemovePlan, policy: DrainPolicy, progress: Progress) -> None:
+        self.session, self.plan, self.policy, self.progress = session.toward(plan.rest.target), plan, policy, progress
 
     def run(self) -> None:
         """Empty them; the others forget them; they leave etcd, are undone, and their traces go. Raises Stopped."""
@@ -166,23 +166,23 @@ class RemoveNodes:
         rest.settle_nodes()
         for one in self.plan.departures:
             if one.drain is not None:
-                drain.empty(self.session.ready_api, one.name, self.policy, self.say, OPERATION)
+                drain.empty(self.session.ready_api, one.name, self.policy, self.progress, OPERATION)
         rest.run()
         for one in self.plan.departures:
-            self.session.engine.guard()
+            self.session.engine.check_lock()
             self._leave(one)
 
     def _leave(self, one: NodeRemoval) -> None:
         self.session.state.write(REMOVED, "\n".join(sorted({*removed(self.session), one.name})).encode())
         if one.member and members.remove(self.session, one.name, self.session.cluster.etcd_members):
-            self.say(f"{one.name}: is no etcd member any more")
+            self.progress(f"{one.name}: is no etcd member any more")
         if one.keep_out:
             self._keep_out(one)
         if not one.offline and one.host is not None:
             reset.undo(self.session, one.host)
-            self.say(f"{one.name}: what was installed is undone")
+            self.progress(f"{one.name}: what was installed is undone")
         delete_node_objects(self.session, one.name, gone=one.offline)
-        self.say(f"{one.name}: its Node and leases are deleted")
+        self.progress(f"{one.name}: its Node and leases are deleted")
 
     def _keep_out(self, one: NodeRemoval) -> None:
         with or_stopped("cannot be kept out", where=one.name, code="node.not-kept-out"):

@@ -21,7 +21,7 @@ from clusterctl.session.session import Session
 SILENCE_SECONDS = 75.0
 """How long a node may count as Ready after its death: node-monitor-grace-period is 50 s, and the controller looks every 5."""
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class RejoinPlan(OperationPlan):
 ReplacePlan = RejoinPlan | RemovePlan | ApplyPlan
 
 
-def plans(session: Session, found: Replacement, policy: DrainPolicy, say: Say) -> Iterator[ReplacePlan]:
+def plans(session: Session, found: Replacement, policy: DrainPolicy, progress: Progress) -> Iterator[ReplacePlan]:
     """Yield the plans of a replacement; each must be carried out before the next one is made. Raises Refused, Stopped.
 
     The old machine leaves and the new one joins; the other way round while the old one is healthy.
@@ -148,15 +148,15 @@ def plans(session: Session, found: Replacement, policy: DrainPolicy, say: Say) -
     joining = make_plan(session if found.new == found.old else session.at(whole.without([found.old])))
     yield joining
     if not found.traces and not joining:
-        say(f"{found.new} is in the place of {found.old} already; nothing to do")
+        progress(f"{found.new} is in the place of {found.old} already; nothing to do")
 
 
-def carry_out(session: Session, plan: ReplacePlan, policy: DrainPolicy, say: Say) -> None:
+def carry_out(session: Session, plan: ReplacePlan, policy: DrainPolicy, progress: Progress) -> None:
     """Carry out one of the plans. Raises Refused, Stopped."""
     if isinstance(plan, ApplyPlan):
         Apply(session, plan).run()
     elif isinstance(plan, RemovePlan):
-        RemoveNodes(session, plan, policy, say).run()
+        RemoveNodes(session, plan, policy, progress).run()
     else:
-        session.engine.guard()
+        session.engine.check_lock()
         members.remove(session, plan.name, session.cluster.etcd_members)
