@@ -130,21 +130,6 @@ def observe(session: Session, probes: Probes, *,
     return looks, facts, warnings
 
 
-class Asked:
-    """The API and etcd, asked while the desired state is computed. An interrupt does not wait for their answers."""
-
-    def __init__(self, session: Session, facts: Mapping[str, Facts]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
-        self.api = self._pool.submit(api_objects.look, session, facts)
-        self.etcd = self._pool.submit(_look_at_etcd, session, facts)
-
-    def __enter__(self) -> Asked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
 def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts], warnings: Sequence[str], *,
             looks: Mapping[str, Look] = UNSEEN, verify: bool = False) -> ApplyPlan:
     """The plan that makes the chosen hosts, etcd and the API as the session's target wants them, stage by stage.
@@ -152,10 +137,15 @@ def compare(session: Session, order: Sequence[Stage], facts: Mapping[str, Facts]
     ``looks``: what was seen of hosts together with their facts.
     """
     hosts = session.chosen
-    with Asked(session, facts) as asking:
+    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="api")
+    try:
+        api, etcd = pool.submit(api_objects.look, session, facts), pool.submit(_look_at_etcd, session, facts)
         resources = resources_by_host(session, order, hosts, facts)
         seen = session.engine.observe(hosts, resources, looks=looks, verify=verify).or_raise()
-        found, membership = asking.api.result(), asking.etcd.result()
+        found, membership = api.result(), etcd.result()
+    finally:
+        # An interrupt does not wait for the answers of the API and etcd.
+        pool.shutdown(wait=False, cancel_futures=True)
     if isinstance(membership, Refused):
         # No member serves that could be interrupted, and none becomes healthy before a majority is.
         order = [replace(stage, strategy=Parallel()) if stage.name == "etcd" else stage for stage in order]

@@ -43,8 +43,10 @@ SECTIONS: Mapping[str, str] = {
              "| awk '{print $1, $2, $3}' | grep -v '^session-\\|^user' | sort",
     "users": "cat /etc/passwd /etc/group",
     "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showmanual | sort; ls /var/cache/apt/archives; rpm -qa | sort",
-    # The shared kernel's own settings are none of the machine's: those of its network are.
-    "settings": "grep -r . /proc/sys/net 2>/dev/null | grep -v 'stat\\|nf_conntrack_count\\|nf_conntrack_max\\|/random\\|nf_conntrack_buckets\\|flush' | sort",
+    # The shared kernel's own settings are none of the machine's: those of its network are. The kernel computes tcp_mem and udp_mem
+    # at boot, from the memory that is free then (net/ipv4/tcp.c: tcp_init_mem).
+    "settings": "grep -r . /proc/sys/net 2>/dev/null | grep -v 'stat\\|nf_conntrack_count\\|nf_conntrack_max\\|/random\\|nf_conntrack_buckets\\|flush"
+                "\\|/tcp_mem:\\|/udp_mem:' | sort",
     "processes": "ps -eo comm=,args= | awk '$2 !~ /^\\[/ {print $1}' | grep -v '^ps$\\|^awk$\\|^sh$\\|^sort$\\|^bash$\\|sshd\\|^grep$\\|systemd\\|sd-pam\\|^xargs$\\|^sudo$' | sort -u",
     "cgroups": "find /sys/fs/cgroup -type d -name '*kube*'",
 }

@@ -155,9 +155,9 @@ def test_hostnames(mode: str, name: str, codes: list[str]) -> None:
 def test_a_machine_that_serves_keeps_its_name(number: int, has: dict[str, str], refused: bool) -> None:
     """A kubelet without --hostname-override, as earlier versions ran it, has the machine's own name."""
     one = HOSTS[number]
-    found = [error.code for error in preflight.kept(one, facts(one, cluster=IDENTITY, **has), IDENTITY)]
+    found = [error.code for error in preflight.unchanged_identity(one, facts(one, cluster=IDENTITY, **has), IDENTITY)]
     assert found == ["host.name-changed"] * refused
-    assert list(preflight.kept(one, facts(one, **has), IDENTITY)) == []
+    assert list(preflight.unchanged_identity(one, facts(one, **has), IDENTITY)) == []
 
 
 def test_data_of_another_etcd() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clusterctl.cluster.model import Cluster
-from clusterctl.components.objects import CERTIFICATE_NOTE, METRICS_SECRET, addons, completed, node_changes, node_taints
+from clusterctl.components.objects import CERTIFICATE_NOTE, METRICS_SECRET, addons, node_changes, node_taints, with_certificate
 from clusterctl.errors import InputError
 from clusterctl.inventory import load
 from clusterctl.pki import Pki
@@ -115,12 +115,12 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_certificate_in_a_secret_stays_while_it_holds(tmp_path: Path) -> None:
     whole, pki = cluster(tmp_path), Pki.create()
-    first = completed(whole, pki, METRICS_SECRET, None)
+    first = with_certificate(whole, pki, METRICS_SECRET, None)
     bare = {**first, "metadata": {**first["metadata"], "annotations": None}}
     for found in (first, bare):
-        assert completed(whole, pki, METRICS_SECRET, found)["data"] == first["data"]
-    other = completed(whole, Pki.create(), METRICS_SECRET, None)
+        assert with_certificate(whole, pki, METRICS_SECRET, found)["data"] == first["data"]
+    other = with_certificate(whole, Pki.create(), METRICS_SECRET, None)
     forged = {**other, "metadata": {**other["metadata"], "annotations": first["metadata"]["annotations"]}}
     for found in (other, forged, {**first, "data": {}}):
-        made = completed(whole, pki, METRICS_SECRET, found)
+        made = with_certificate(whole, pki, METRICS_SECRET, found)
         assert made["data"] not in (first["data"], other["data"]) and CERTIFICATE_NOTE in made["metadata"]["annotations"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from artifact_web import CONTENT, IMPATIENT, Answer, Web, artifact, left_in, send, whole
 
-from clusterctl.artifacts.download import Interrupted, Timeouts, read_small
+from clusterctl.artifacts.download import Timeouts, TransferInterrupted, read_small
 from clusterctl.artifacts.store import Location, Store, prefetch
 from clusterctl.errors import ClusterctlError, IntegrityError, Problems, Refused, Unreachable
 
@@ -131,7 +131,7 @@ def test_a_small_file_that_comes_byte_by_byte_is_not_waited_for(web: Web) -> Non
 
     web.answers = [drip]
     begin = time.monotonic()
-    with pytest.raises(Interrupted, match="took longer than 0 s"):
+    with pytest.raises(TransferInterrupted, match="took longer than 0 s"):
         read_small(f"{web.url}/catalog.json", 1000, Timeouts(stall=0.4, small=0.3))
     assert time.monotonic() - begin < 2
 
@@ -139,7 +139,7 @@ def test_a_small_file_that_comes_byte_by_byte_is_not_waited_for(web: Web) -> Non
 @pytest.mark.parametrize("place", ["http://[::1", "http://a..b/"])
 def test_a_redirect_to_nowhere(web: Web, place: str) -> None:
     web.answers = [status(302, Location=place)]
-    with pytest.raises(Interrupted, match="cannot be reached"):
+    with pytest.raises(TransferInterrupted, match="cannot be reached"):
         read_small(f"{web.url}/catalog.json", 1000, IMPATIENT)
 
 
