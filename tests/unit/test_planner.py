@@ -151,7 +151,7 @@ def test_a_service_finds_its_inputs_in_earlier_stages() -> None:
     assert [(stage, where.name, change.resource.id, change.action) for stage, where, change in made.changes] == [
         ("first", "a", CONFIG.id, "update"), ("second", "a", TOOL.id, "restart")]
     first, second = (stage.hosts[0] for stage in made.stages)
-    assert (first.restarts_later, second.later) == ((), ()), "its stamp says by itself that it must be restarted"
+    assert (first.restarts_later, second.restarts_later) == ((), ()), "its stamp says by itself that it must be restarted"
     assert not first.disruptive and second.disruptive
     service = second.changes[0].resource
     assert isinstance(service, Service) and service.stamp == stamp_of(TOOL, wanted)
@@ -159,7 +159,7 @@ def test_a_service_finds_its_inputs_in_earlier_stages() -> None:
     drifted = look_at(EVERYTHING)
     drifted.add("sha", [f"{'0' * 64}  {CONFIG.path}"])
     first, second = (stage.hosts[0] for stage in make(drifted, EVERYTHING).stages)
-    assert (first.restarts_later, second.later) == (("tool.service",), ()), "its stamp is right, and what it runs with is not"
+    assert (first.restarts_later, second.restarts_later) == (("tool.service",), ()), "its stamp is right, and what it runs with is not"
     assert not made.limited(frozenset("b")) and made.limited(frozenset("a")).as_dict() == made.as_dict()
 
 
