@@ -134,7 +134,7 @@ def summarise(report: Report, session: Session, *, changed: bool, next_steps: Se
 
 TimeLimitOption = Annotated[
     int | None, typer.Option("--timeout", metavar="SECONDS", min=1, max=10_000_000,
-                             help="That the whole run may take; then it stops as at an interrupt, with exit code 4.")
+                             help="Time limit of the whole run; then it stops as at an interrupt, with exit code 4.")
 ]
 SummaryOption = Annotated[
     Path | None, typer.Option("--summary", metavar="FILE", help="How it ended, for a CI: JUnit in FILE.xml, else FILE.json.")

@@ -32,7 +32,7 @@ def init(
     output: FileOption = Path("cluster.yaml"),
     yes: YesOption = False,
 ) -> None:
-    """Look at machines and write an inventory of them. Nothing on them is changed."""
+    """Inspect machines and write an inventory of them. Nothing on them is changed."""
     from clusterctl.cli.prompts import confirm
     from clusterctl.commands import init as operation
     from clusterctl.errors import InputError

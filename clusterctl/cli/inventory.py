@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterctl.cli import words
 from clusterctl.cli.options import InventoryOptions, verb
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def inventory(
         InventoryOutput.text,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name all files and ignored variables.")] = False,
     convert: Annotated[bool, typer.Option("--convert", help="Print an inventory without other tools' variables.")] = False,
-    explain: Annotated[str | None, typer.Option("--explain", metavar="HOST", help="Print the settings of this host, and where "
-                                                "each comes from (-o yaml).")] = None,
+    explain: Annotated[str | None, typer.Option(
+        "--explain", metavar="HOST", autocompletion=words.hosts,
+        help="Print the settings of this host, and where each comes from (-o yaml).")] = None,
 ) -> None:
     """Show what was understood of an inventory. Nothing is contacted."""
     from clusterctl.inventory import read, show

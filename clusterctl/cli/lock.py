@@ -13,8 +13,10 @@ from clusterctl.cli.options import INVENTORY, InventoryOptions, Output, OutputOp
 
 KubernetesOption = Annotated[list[str] | None, typer.Option(
     metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; may be given again.")]
-UpdateOption = Annotated[list[str] | None, typer.Option(metavar="PRODUCT", help="Take its checksums anew; may be given again.")]
-ArchOption = Annotated[str, typer.Option("--arch", metavar="ARCH,...", help="The machines' architectures.")]
+UpdateOption = Annotated[list[str] | None, typer.Option(
+    metavar="PRODUCT", autocompletion=words.programs, help="Take its checksums anew; may be given again.")]
+ArchOption = Annotated[str, typer.Option(
+    "--arch", metavar="ARCH,...", autocompletion=words.architectures, help="The machines' architectures.")]
 
 
 def register(app: typer.Typer) -> None:

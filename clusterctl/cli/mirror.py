@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def mirror(
     kubernetes: Annotated[list[str] | None, typer.Option(
-        autocompletion=words.versions, help="A version of Kubernetes; may be given again.")] = None,
+        metavar="X.Y[.Z]", autocompletion=words.versions, help="A version of Kubernetes; may be given again.")] = None,
     component: ComponentOption = None,
     directory: Annotated[Path | None, typer.Option(help="The mirror's folder; $CLUSTERCTL_MIRROR names another default.")] = None,
     upstream: Annotated[bool, typer.Option(help="Ask upstream first, before building from source.")] = True,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every file that is there; what is wrong is made again.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file, and replace those that are wrong.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what is there and what is missing, and change nothing.")] = False,
 ) -> None:
     """Fill a mirror with all programs and images. They are those that clusters of the given versions need."""

@@ -71,7 +71,8 @@ UnavailableOption = Annotated[str | None, typer.Option(
     "--max-unavailable", metavar="N|P%", help="Workers at once; by default the inventory's setting.")]
 ComponentOption = Annotated[
     list[str] | None,
-    typer.Option("--component", metavar="NAME=X.Y.Z", help="Of another product, as containerd or etcd; may be given again."),
+    typer.Option("--component", metavar="NAME=X.Y.Z", autocompletion=words.components,
+                 help="Of another product, as containerd or etcd; may be given again."),
 ]
 
 

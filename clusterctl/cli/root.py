@@ -37,7 +37,7 @@ def _version(wanted: bool) -> None:
 
 
 VersionOption = Annotated[
-    bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the versions, as `version` does.")
+    bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the same versions as `version`.")
 ]
 
 

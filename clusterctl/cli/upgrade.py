@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 ToOption = Annotated[str | None, typer.Option(
     "--to", metavar="X.Y[.Z]", autocompletion=words.versions,
     help="Of Kubernetes, a minor for its newest patch release; by default the inventory's.")]
-ThroughOption = Annotated[
-    list[str] | None, typer.Option("--through", metavar="X.Y.Z", help="A minor in between; may be given again.")
-]
+ThroughOption = Annotated[list[str] | None, typer.Option(
+    "--through", metavar="X.Y.Z", autocompletion=words.versions, help="A version of a minor in between; may be given again.")]
 PauseOption = Annotated[
     str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this: staging, etcd, control-plane.")
 ]
@@ -46,7 +45,7 @@ FileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Wha
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    upgrade = typer.Typer(help="Other versions for a cluster that runs.", no_args_is_help=True, rich_markup_mode=None)
+    upgrade = typer.Typer(help="Upgrade a running cluster to other versions.", no_args_is_help=True, rich_markup_mode=None)
     upgrade.command("plan")(plan)
     upgrade.command("apply")(apply)
     app.add_typer(upgrade, name="upgrade")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def hosts(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the hosts of the inventory that begin so."""
-    return _matching([host.name for host in _hosts(context)], incomplete)
+    """Return the hosts of the inventory that begin so, without those that are on the command line already."""
+    given = {*(context.params.get("names") or ()), context.params.get("old")}
+    return _matching([host.name for host in _hosts(context) if host.name not in given], incomplete)
 
 
 def host_lists(context: typer.Context, incomplete: str) -> list[str]:
@@ -36,6 +37,27 @@ def versions(incomplete: str) -> list[str]:
     from clusterctl.cluster.versions import SUPPORTED_MINORS, known_versions
 
     return _matching([known_versions(minor).kubernetes for minor in SUPPORTED_MINORS], incomplete)
+
+
+def programs(incomplete: str) -> list[str]:
+    """Return the programs that have checksums, and ``kubernetes`` for the patch release of a minor."""
+    from clusterctl.components.products import RELEASES
+
+    return _matching(["kubernetes", *RELEASES], incomplete)
+
+
+def components(incomplete: str) -> list[str]:
+    """Return the products whose version may be chosen, each with the equals sign before its version."""
+    from clusterctl.cluster.model import Versions
+
+    return _matching([f"{name.replace('_', '-')}=" for name in Versions.model_fields if name != "kubernetes"], incomplete)
+
+
+def architectures(incomplete: str) -> list[str]:
+    """Return the architectures of programs, with what was written of a list before its last comma in front."""
+    from clusterctl.artifacts.lock_file import ARCHITECTURES
+
+    return _listed(list(ARCHITECTURES), incomplete)
 
 
 def error_codes(incomplete: str) -> list[str]:

@@ -109,7 +109,7 @@ def propose(candidates: Sequence[Candidate], control_planes: int) -> str:
     first, rest = candidates[:control_planes], candidates[control_planes:]
     lines = [
         "# Written by clusterctl init. Check addresses and roles, then: clusterctl plan -i FILE",
-        "# All settings: docs/inventory.md, or clusterctl schema",
+        "# All settings: clusterctl schema",
         "all:",
         "  vars:",
         "    cluster:",

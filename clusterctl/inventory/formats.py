@@ -32,7 +32,7 @@ def read_tree(sources: Sources, findings: Diagnostics) -> tuple[Tree, Place]:
         if not _read(path, sources, tree, findings):
             empty.append(path)
     if empty == files:
-        raise InputError("is empty", where=start.file, hint="see inventories/single.yaml for the smallest inventory",
+        raise InputError("is empty", where=start.file, hint="make one with: clusterctl init HOST...",
                          code="inventory.empty")
     settle(tree, findings)
     return tree, start

@@ -47,6 +47,13 @@ def test_no_other_shell_is_completed() -> None:
     ("node drain -i /nonexistent w-", []),
     ("upgrade plan -i INVENTORY --to 1.37", ["1.37.2"]),
     ("lock -i INVENTORY --kubernetes 1.35", ["1.35.8"]),
+    ("lock -i INVENTORY --update kubel", ["kubelet"]),
+    ("lock -i INVENTORY --arch amd64,a", ["amd64,arm64"]),
+    ("upgrade plan -i INVENTORY --component cont", ["containerd="]),
+    ("upgrade plan -i INVENTORY --through 1.36", ["1.36.4"]),
+    ("inventory -i INVENTORY --explain w-", ["w-1", "w-2"]),
+    ("node drain -i INVENTORY w-1 w-", ["w-2"]),
+    ("node replace -i INVENTORY w-1 w-", ["w-2"]),
 ])
 def test_bash_completes_words(tmp_path: Path, line: str, completed: list[str]) -> None:
     inventory = tmp_path / "cluster.yaml"
