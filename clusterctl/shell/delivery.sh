@@ -103,7 +103,7 @@ fetch() {
 	helper=/usr/lib/apt/apt-helper
 	if command -v curl >/dev/null 2>&1; then
 		exec curl -fsSL --connect-timeout 10 --max-redirs 10 -o "$2" -- "$1"
-	elif command -v wget >/dev/null 2>&1; then
+	elif command -v wget >/dev/null 2>&1 && wget --version >/dev/null 2>&1; then # busybox's has no --version, and none of these options
 		exec wget -nv -t 1 -T 60 --connect-timeout 10 -O "$2" -- "$1"
 	elif command -v python3 >/dev/null 2>&1; then
 		exec python3 -c 'import shutil, sys, urllib.request

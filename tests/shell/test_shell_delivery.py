@@ -153,6 +153,14 @@ def test_a_server_that_refuses_is_named_with_the_reason(dash: Box) -> None:
     assert record[1] == SHA256 and record[2].endswith("/file") and record[3]
 
 
+def test_the_wget_of_busybox_is_passed_over(dash: Box) -> None:
+    text = functions("delivery").replace("command -v curl", "command -v no-such-program")
+    assert "wget --version" in text
+    with server(lambda handler: send(handler, CONTENT)) as url:
+        result = dash.run(Script(probes=[("delivery", line(url))], functions=text.replace("wget --version", "busybox wget --version")))
+    assert kinds(result) == ["brought"], (result.records, result.errors)
+
+
 def test_without_any_program_to_fetch_with(dash: Box) -> None:
     text = functions("delivery").replace("/usr/lib/apt/apt-helper", "/nonexistent")
     for name in ("curl", "wget", "python3"):
