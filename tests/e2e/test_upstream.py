@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ from clusterctl.artifacts.catalog import image_path
 from clusterctl.artifacts.places import default_mirror, own_architecture
 from clusterctl.cluster.versions import minor
 from clusterctl.components.products import releases
+from clusterctl.engine.delivery import RELAY_PORT
 from clusterctl.inventory import load
 from clusterctl.lab import LabSpec
 
@@ -129,9 +131,11 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     (bare.inventory.parent / "clusterctl.lock").unlink()
     deliver(bare, delivery="pull", relay="cp-1")
     upstream.asked.clear()
+    started = time.monotonic()
     said = run(bare, upstream, program, "apply", "--yes")
+    print(f"\nfrom a wheel to two machines that are Ready: {time.monotonic() - started:.0f} s")
     assert {path: upstream.asked.count(f"GET {path}") for path in upstream.files} == dict.fromkeys(upstream.files, 1)
-    assert float(said.rsplit(" MiB sent", 1)[0].rsplit(" ", 1)[1]) < 5, said
+    assert sent(said) < 5, said
     locked = yaml.safe_load((bare.inventory.parent / "clusterctl.lock").read_text())["files"]
     assert set(locked) == set(upstream.files), said
     checks.nodes_ready(bare)
@@ -144,6 +148,27 @@ def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None
     assert "no changes" in run(bare, upstream, program, "plan", "--locked") and not upstream.asked
     named = run(bare, upstream, program, "upgrade", "plan", "--to", minor(upstream.newest), code=2)
     assert upstream.newest in named, "a minor is its newest patch release, which the double does not have"
+
+
+def sent(said: str) -> float:
+    """The MiB that a run says it has sent."""
+    return float(said.rsplit(" MiB sent", 1)[0].rsplit(" ", 1)[1])
+
+
+def test_a_relay_is_fed_over_ssh(bare: Cluster, upstream: Upstream, program: Path) -> None:
+    """The other machine fetches from it; where it cannot, its files are sent to it as well."""
+    deliver(bare, delivery="push", relay="cp-1")
+    taken = []
+    for rule in ("true", f"iptables -I OUTPUT -p tcp --dport {RELAY_PORT} -j REJECT"):
+        for name in bare.lab.machines:
+            bare.on(name, "rm $(readlink -f /opt/clusterctl/bin/crictl)")
+        bare.on("w-1", rule)
+        taken.append(sent(run(bare, upstream, program, "apply", "--yes")))
+        for name in bare.lab.machines:
+            bare.on(name, "/opt/clusterctl/bin/crictl --version; ! systemctl is-active clusterctl-relay.service")
+    bare.on("w-1", rule.replace(" -I ", " -D "))
+    once, twice = taken
+    assert once > 5 and twice > 1.8 * once, taken
 
 
 def test_a_mirror_of_its_own(bare: Cluster, upstream: Upstream, program: Path) -> None:
