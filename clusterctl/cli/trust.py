@@ -81,5 +81,6 @@ def _trust_all(cluster: Cluster, folder: StateFolder, passphrase: Callable[[], s
         for one in offers:
             operation.accept(folder, one.host, one.key, None)
         accepted += len(offers)
-    typer.echo(f"accepted {accepted} host keys" if accepted else "all host keys are known")
+    if accepted or not errors:
+        typer.echo(f"accepted {accepted} host keys" if accepted else "all host keys are known")
     raise_all(errors)

@@ -89,6 +89,7 @@ class Host(Model):
     roles: frozenset[Role]
     ssh: Ssh
     groups: frozenset[str] = Field(frozenset(), description="the groups of the inventory that the host is in")
+    written: str = Field("", description="the host's name as the inventory has it, before it became a node's", exclude=True)
     labels: Mapping[str, str] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     settings: HostSettings = Field(HostSettings(), description="one object for all hosts that differ in nothing")

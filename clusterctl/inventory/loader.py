@@ -106,7 +106,7 @@ class _Reader:
                 self.passwords[name] = password
             if found is not None and own.settings is not None:
                 groups = frozenset(group.name for group in self.tree.groups_of(host))
-                hosts.append(_with_settings(found.model_copy(update={"groups": groups}), own.settings))
+                hosts.append(_with_settings(found.model_copy(update={"groups": groups, "written": host}), own.settings))
         return hosts
 
     def _settings(self, host: str, variables: Variables) -> _Own:

@@ -22,7 +22,7 @@ def select(cluster: Cluster, pattern: str, where: str) -> tuple[Host, ...]:
     other part (docs.ansible.com, "Patterns: targeting hosts and groups"). Raises InputError for a part that matches no host and
     where no host is left.
     """
-    parts = [pattern] if pattern.startswith("~") else [part.strip() for part in _PART.findall(pattern) if part.strip()]
+    parts = [part.strip() for part in _PART.findall(pattern) if part.strip()]
     positive = [part for part in parts if part[0] not in "!&"] or ["all"]
     chosen = {host.name: host for part in positive for host in _match(cluster, part, where)}
     for part in parts:
@@ -47,10 +47,11 @@ def groups_of(host: Host) -> frozenset[str]:
 
 def _match(cluster: Cluster, part: str, where: str) -> Sequence[Host]:
     name, subscript = part, slice(None)
-    if found := _SUBSCRIPT.fullmatch(part):
+    # A regular expression has sets of characters, and no subscript.
+    if not part.startswith("~") and (found := _SUBSCRIPT.fullmatch(part)):
         name, subscript = found[1], _subscript(found[2], found[3], found[4])
     matches = _matcher(name, where)
-    hosts = [host for host in cluster.hosts if any(map(matches, groups_of(host))) or matches(host.name)][subscript]
+    hosts = [host for host in cluster.hosts if any(map(matches, {host.name, host.written, *groups_of(host)}))][subscript]
     if not hosts:
         groups = sorted(frozenset().union(*map(groups_of, cluster.hosts)))
         known = [host.name for host in cluster.hosts]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import paramiko
-
 from clusterctl.cluster.model import Ssh
 from clusterctl.errors import InputError
+from clusterctl.ssh.config_files import Evaluation
 from clusterctl.ssh.sockets import hops
-from clusterctl.ssh.ssh_options import HONOURED, parse
+from clusterctl.ssh.ssh_options import parse
 
 log = logging.getLogger("clusterctl.ssh")
 
@@ -111,35 +110,19 @@ def _paths(found: Mapping[str, Any], name: str) -> tuple[Path, ...]:
 
 
 def _lookup(ssh: Ssh) -> Mapping[str, Any]:
-    """Return what the inventory's arguments and ssh_config say of a host. The former hold, as on ssh's command line."""
+    """Return the inventory's arguments and the options that ssh_config has for a host. The former hold, as on ssh's command line.
+
+    Files are not read for the lab's machines, which are in network namespaces of this computer.
+    """
     given: dict[str, Any] = dict(parse(ssh.common_args).honoured)
-    if "identityfile" in given:
-        given["identityfile"] = [given["identityfile"]]
-    configured = _configured(ssh)
-    if {"proxyjump", "proxycommand"} & given.keys():
-        configured = {name: value for name, value in configured.items() if name not in ("proxyjump", "proxycommand")}
-    return {**configured, **given}
-
-
-def _configured(ssh: Ssh) -> Mapping[str, Any]:
-    """Return what ssh_config has of a host; nothing for the lab's, which are in network namespaces of this machine."""
+    keys = {"identityfile": [given.pop("identityfile")]} if "identityfile" in given else {}
     if ssh.network_namespace is not None:
-        return {}
+        return {**given, **keys}
+    evaluation = Evaluation(ssh.address, ssh.user if "user" in ssh.model_fields_set else None, given)
     try:
-        found = dict(_config(os.path.expanduser("~/.ssh/config")).lookup(ssh.address))
-        log.debug("%s: ssh_config: ignored: %s", ssh.address, ", ".join(sorted(found.keys() - HONOURED)) or "none")
-        return found
-    except (OSError, ValueError, paramiko.SSHException) as error:
+        found = evaluation.read(Path(os.path.expanduser("~/.ssh/config")), Path(_SYSTEM))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise InputError(f"cannot be read: {error}", where="~/.ssh/config or /etc/ssh/ssh_config",
                          hint="correct the line that is named; ssh -G HOST says the same", code="ssh.config-unreadable") from None
-
-
-@lru_cache(maxsize=4)
-def _config(path: str) -> paramiko.SSHConfig:
-    """Read the user's file and then the system's: the first value counts."""
-    config = paramiko.SSHConfig()
-    for name in (path, _SYSTEM):
-        if Path(name).is_file():
-            with open(name, encoding="utf-8", errors="replace") as file:
-                config.parse(file)
-    return config
+    log.debug("%s: ssh_config: ignored: %s", ssh.address, ", ".join(sorted(evaluation.ignored)) or "none")
+    return {**found, **keys}

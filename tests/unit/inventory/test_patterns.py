@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from clusterctl.cluster.model import Host, Role, Ssh
 from clusterctl.errors import InputError
+from clusterctl.inventory import load
 from clusterctl.inventory.patterns import select
 
 
@@ -31,10 +33,18 @@ CLUSTER: Any = SimpleNamespace(hosts=(
     ("all:!w-1", "cp-1 e-1 w-2 w-3-example-com"), ("!rack_a", "e-1 w-2 w-3-example-com"), ("rack_a:&workers", "w-1"),
     ("&gpu", "w-1 w-3-example-com"), ("workers:&rack_b:!gpu", "w-2"), ("!gpu,workers", "w-2"),
     ("workers[0]", "w-1"), ("workers[-1]", "w-3-example-com"), ("workers[0:1]", "w-1 w-2"), ("workers[1:]", "w-2 w-3-example-com"),
-    ("~w-[12]$", "w-1 w-2"), ("~(cp|e)-.*", "cp-1 e-1"),
+    ("~w-[12]$", "w-1 w-2"), ("~w-[12]", "w-1 w-2"), ("~w-1:w-2", "w-1 w-2"), ("~(cp|e)-.*", "cp-1 e-1"),
 ])
 def test_selected(pattern: str, expected: str) -> None:
     assert " ".join(one.name for one in select(CLUSTER, pattern, "HOSTS")) == expected
+
+
+@pytest.mark.parametrize("pattern", ["Master_1", "*er_1", "10.0.0.77", "master-1,node-10-0-0-77"])
+def test_a_host_is_known_by_the_name_that_the_inventory_writes(tmp_path: Path, pattern: str) -> None:
+    path = tmp_path / "hosts.ini"
+    path.write_text("[control_plane]\nMaster_1 ansible_host=10.0.0.1\n[workers]\n10.0.0.77\n")
+    found = [one.name for one in select(load(path), pattern, "--limit")]
+    assert found and set(found) <= {"master-1", "node-10-0-0-77"}
 
 
 @pytest.mark.parametrize(("pattern", "code"), [
