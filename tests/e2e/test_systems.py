@@ -1,10 +1,14 @@
-"""A whole cluster on one machine of each base beside the one of all other tests; one has another port of the API, one has dnf."""
+"""A whole cluster on one machine of each base beside the one of all other tests.
+
+One has another port of the API and a name with dots and capitals, which the machine gets as well; one has dnf.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import checks
 import pytest
@@ -15,6 +19,15 @@ from clusterctl.lab import LabSpec
 
 pytestmark = pytest.mark.lab
 
+WRITTEN, NAME = "CP_1.Example.com", "cp-1.example.com"
+"""A host in the inventory, and its node."""
+
+
+def rename(content: dict[str, Any]) -> None:
+    hosts = content["all"]["children"]["control_plane"]["hosts"]
+    hosts[WRITTEN] = hosts.pop("cp-1")
+    content["all"]["vars"]["cluster"]["hostnames"] = "set"
+
 
 @pytest.fixture(params=["trixie", "bullseye", "dnf"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -22,6 +35,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     settings = {"schedule_on_control_plane": True, "endpoint": {"port": 8443 if release == "trixie" else 6443}}
     made = Cluster.up(LabSpec(name=f"e2e{release}", machines=1, base=release, cluster=settings), Path(tmp_path_factory.mktemp(release)))
     try:
+        if release == "trixie":
+            made.edit(rename)
         if release == "bullseye":
             refused = made.cli("apply", "--yes", code=3)
             assert "[host.nftables-version]" in refused
@@ -57,7 +72,10 @@ def test_from_bare_to_reset(cluster: Cluster) -> None:
     until(lambda: "tentative" not in cluster.on("cp-1", "ip -o addr show"), "the machine's addresses are settled", 20)
     before = picture(cluster, "cp-1")
     cluster.apply()
-    checks.nodes_ready(cluster)
+    trixie = cluster.lab.state.spec.base == "trixie"
+    checks.nodes_ready(cluster, {NAME if trixie else "cp-1"})
+    if trixie:
+        assert cluster.on("cp-1", "uname -n; cat /etc/hostname").split() == [NAME, NAME]
     checks.load_image(cluster)
     pods = checks.pods_everywhere(cluster)
     until(lambda: checks.pod_network(cluster, pods) is None, "pods reach each other and their Service", 60)
