@@ -200,7 +200,9 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
 
 
 def _reason(error: Exception) -> object:
-    """What went wrong, without an error number."""
+    """What went wrong, without an error number. A ValueError is not quoted: it may hold a header's value."""
+    if isinstance(error, ValueError):
+        return "a header or the target of a redirect is malformed"
     reason = getattr(error, "reason", error)
     return getattr(reason, "strerror", None) or reason
 

@@ -132,5 +132,9 @@ def _json(content: bytes, source: str) -> Mapping[str, Any]:
 
 
 def _authorization(environment: Callable[[str], str | None] = os.environ.get) -> Mapping[str, str]:
-    token = environment("GITHUB_TOKEN")
+    """Return the header with GITHUB_TOKEN, none where that is empty. Raises InputError, which does not quote the token."""
+    token = (environment("GITHUB_TOKEN") or "").strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise InputError("has a character that no token has (printable ASCII without spaces is allowed)", where="GITHUB_TOKEN",
+                         code="artifact.token-malformed", hint="set GITHUB_TOKEN to the token alone, or unset it")
     return {"Authorization": f"Bearer {token}"} if token else {}

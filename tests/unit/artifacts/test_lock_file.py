@@ -197,6 +197,15 @@ def test_the_rate_limit_and_the_token(upstream: Upstream, inventory: Path) -> No
     assert run(upstream, "lock", "-i", str(inventory), "--arch", "amd64", GITHUB_TOKEN="not-to-be-told").returncode == 0
 
 
+@pytest.mark.parametrize(("token", "exit_code"), [
+    ("not-to-be-told\n", 0), (" not-to-be-told\r\n", 0), (" \n", 0), ("not-to\nbe-told", 2), ("not-to-be-tøld", 2), ("not-to be-told", 2)])
+def test_a_token_is_stripped_or_refused_and_never_printed(upstream: Upstream, inventory: Path, token: str, exit_code: int) -> None:
+    done = run(upstream, "lock", "-i", str(inventory), "--arch", "amd64", GITHUB_TOKEN=token)
+    assert (done.returncode, "[artifact.token-malformed]" in done.stderr) == (exit_code, exit_code == 2), done.stderr
+    assert not any(part in done.stdout + done.stderr for part in ("not-to", "be-t"))
+    assert {word for _, word in upstream.tokens} == ({"Bearer not-to-be-told"} if exit_code == 0 and token.strip() else set())
+
+
 def test_plan_takes_what_is_missing_unless_it_may_not(upstream: Upstream, inventory: Path) -> None:
     """Before any machine is asked: these machines do not exist."""
     started = time.monotonic()
