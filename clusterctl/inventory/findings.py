@@ -6,12 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from clusterctl.errors import ClusterctlError, InputError, Problems
-
-if TYPE_CHECKING:
-    from clusterctl.inventory.vault import Passwords
 
 MOST_PROBLEMS = 50
 _SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
@@ -27,6 +24,13 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+class Passwords(Protocol):
+    """Passwords of ansible-vault."""
+
+    def decrypt(self, content: bytes, where: str) -> bytes | None:
+        """Return what is inside a text; None where no password is given. Raises InputError."""
 
 
 @dataclass(slots=True)
