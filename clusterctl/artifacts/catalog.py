@@ -76,10 +76,6 @@ class Pin:
     size: int = 0
     url: str = ""
 
-    def includes(self, other: Pin) -> bool:
-        """Whether another pin adds nothing to this one."""
-        return self == other or (other.size == 0 and (self.sha256, self.url) == (other.sha256, other.url))
-
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
@@ -41,11 +40,6 @@ class NotFound(_NoFile):
 class TransferInterrupted(_NoFile):
     """A transfer failed or broke off; it may be taken up again."""
 
-    @property
-    def is_transient(self) -> bool:
-        """Whether the next request may well succeed: the connection broke off, or the server had an error of the moment."""
-        return self.code in ("download.interrupted", "download.server-error") and "retry-after" not in self.headers
-
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -72,29 +66,21 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def answers(host: str, seconds: float = 3.0) -> bool:
     """Whether an upstream host can be reached over HTTPS at all."""
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(f"https://{host}/", method="HEAD", headers={"User-Agent": "clusterctl"})
     try:
-        _opener().open(request, timeout=seconds).close()
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, http.client.HTTPException):
-        return False
+        _opened(f"https://{host}/", 0, Timeouts(stall=seconds), method="HEAD").close()
+    except (NotFound, TransferInterrupted) as error:
+        return error.status > 0
     return True
 
 
 def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A small file as a whole, in a few attempts where the cause is transient.
-
-    ``headers``: Authorization goes to the first host alone. Raises NotFound, TransferInterrupted.
-    """
+    """A small file, in a few attempts. Authorization goes to the first host alone. Raises NotFound, TransferInterrupted."""
     for attempt in range(patience.attempts - 1):
         try:
             return _read_in_time(url, limit, patience, headers)
         except TransferInterrupted as error:
-            if not error.is_transient:
+            # Only these are transient, and a server that names a time is not asked before it.
+            if error.code not in ("download.interrupted", "download.server-error") or "retry-after" in error.headers:
                 raise
             time.sleep(patience.pause * 2 ** attempt)
     return _read_in_time(url, limit, patience, headers)
@@ -234,14 +220,12 @@ def _unreachable(url: str, error: Exception) -> TransferInterrupted:
     elif isinstance(reason, ssl.SSLCertVerificationError):
         text, code = f"its certificate is not trusted: {reason.verify_message}", "download.not-trusted"
         hint = "if a proxy of your site opens TLS, name the file with the certificate of its authority: SSL_CERT_FILE"
-    elif isinstance(reason, ssl.SSLError):
+    elif isinstance(reason, ssl.SSLError) or "Tunnel connection failed: 3" in str(reason):
         text, code = "cannot be reached: the answer is not TLS", "download.no-tls"
         hint = "does a proxy answer in place of the server? see HTTPS_PROXY"
     elif "Tunnel connection failed: 407" in str(reason):
         text, code = "the proxy refuses the login (407)", "download.proxy-login"
         hint = "put user and password into HTTPS_PROXY: http://USER:PASSWORD@PROXY:PORT"
-    elif "Tunnel connection failed: 3" in str(reason):
-        code, hint = "download.no-tls", "does a proxy answer in place of the server? see HTTPS_PROXY"
     elif isinstance(reason, ConnectionResetError | BrokenPipeError):
         code = "download.interrupted"
     return TransferInterrupted(_one_line(text), where=url, hint=hint, code=code)
@@ -256,24 +240,18 @@ def _refuse_environment(url: str) -> None:
     """Refuse a proxy or a file of authorities in the environment that cannot be used, without quoting its value."""
     import urllib.request
 
-    host = url.partition("//")[2].partition("/")[0]
-    scheme = url.partition(":")[0].lower()
+    scheme, host = url.partition(":")[0].lower(), url.partition("//")[2].partition("/")[0]
     kind, named, _ = urllib.request.getproxies().get(scheme, "").partition("://")
     if named and kind.lower() != "http" and not urllib.request.proxy_bypass(host):
         raise InputError(f"names a proxy with {_one_line(kind)}://, only http:// is supported", where=f"{scheme.upper()}_PROXY",
                          code="download.proxy-unsupported", hint="name an HTTP proxy: http://PROXY:PORT")
     if scheme == "https" and (authorities := os.environ.get("SSL_CERT_FILE")):
-        _refuse_authorities(authorities)
-
-
-@cache
-def _refuse_authorities(path: str) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except OSError as error:
-        why = "is not a file of certificates (PEM)" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
-        raise InputError(f"{path}: {why}", where="SSL_CERT_FILE", code="download.no-authorities",
-                         hint="name a file with certificates in PEM form, or unset SSL_CERT_FILE") from None
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authorities)
+        except OSError as error:
+            why = "holds no certificate (PEM)" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+            raise InputError(f"{authorities}: {why}", where="SSL_CERT_FILE", code="download.no-authorities",
+                             hint="name a file with certificates in PEM form, or unset SSL_CERT_FILE") from None
 
 
 def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({}),
@@ -293,10 +271,11 @@ def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             return error
         error.close()
-        passing = error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers)
-        text = _one_line(f"answered with {error.code} {error.reason}")
-        refusal = (TransferInterrupted(text, where=url, code="download.server-error") if passing else
-                   NotFound(text, where=url, code="download.refused"))
+        kind: type[NotFound | TransferInterrupted]
+        kind, code = NotFound, "download.refused"
+        if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
+            kind, code = TransferInterrupted, "download.server-error"
+        refusal = kind(_one_line(f"answered with {error.code} {error.reason}"), where=url, code=code)
         refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
         raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.

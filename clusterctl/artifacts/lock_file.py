@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +29,6 @@ AT_ONCE = 8
 """Requests to upstream at a time."""
 ARCHITECTURES = ("amd64", "arm64")
 ADDRESS = re.compile(r"[a-z0-9.-]+/(?!/)[!-~]+")
-"""A host and a path."""
 RESTORE = "restore it from version control, or remove it: clusterctl lock makes it again"
 
 Wanted = tuple[Release, str, str]
@@ -84,8 +83,8 @@ class LockFile:
     def add(self, found: Iterable[Found], *, drop: Iterable[str] = (), releases: Mapping[str, str] | None = None) -> None:
         """Change the file atomically: add checksums, drop those of paths, lock minors of Kubernetes to patch releases.
 
-        The file is read again before, under a lock: another run may have changed it. An entry with an equal pin keeps its day.
-        Raises InputError, and IntegrityError where two files would have one checksum.
+        The file is read again under a lock, as another run may have changed it; an entry with an equal pin keeps its day. Raises
+        InputError, and IntegrityError where two files would have one checksum.
         """
         today, target = f"{datetime.now(UTC):%Y-%m-%d}", Path(os.path.realpath(self.path))
         with _exclusive(target.parent):
@@ -97,7 +96,8 @@ class LockFile:
                 if (owner := owners.setdefault(one.pin.sha256, one.path)) != one.path:
                     raise IntegrityError(f"upstream publishes one sha256 for two files, the other is {owner}", where=one.path,
                                          code="artifact.pin-conflict", hint="does a proxy answer in place of the server?")
-                if one.path not in self.entries or not self.entries[one.path].pin.includes(one.pin):
+                known = self.entries.get(one.path)
+                if known is None or known.pin != replace(one.pin, size=one.pin.size or known.pin.size):
                     self.entries[one.path] = Entry(one.pin, one.source, today)
             if self != now:
                 self._write(target)
@@ -161,7 +161,6 @@ def _entry(path: str, node: Node, findings: Diagnostics) -> Entry:
     if isinstance(node.value, dict) and not SHA256.fullmatch(sha256):
         findings.refuse(found["sha256"].place if "sha256" in found else node.key,
                         f"{path}: sha256 is {sha256!r}, not 64 hexadecimal digits in lower case")
-        sha256 = ""
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         findings.refuse(found["size"].place, f"{path}: size is {found['size'].shown}, not a number of bytes")
         size = 0
@@ -191,13 +190,11 @@ def resolve(upstream: Upstream, wanted: Sequence[Wanted]) -> tuple[list[Found], 
 def unresolved(failures: Sequence[Failure]) -> ClusterctlError:
     """Return one error for all checksums that are missing: of each product, version and cause one line."""
     causes: dict[tuple[str, ...], list[Failure]] = {}
-    for wanted, error in failures:
-        release, version, _ = wanted
-        if not isinstance(error, Unreachable):
-            is_missing = error.code == "artifact.not-released"
-            own = (release.field, version, error.message.replace(str(release), ""), error.hint) if is_missing else (str(error),)
-            causes.setdefault(own, []).append((wanted, error))
-    if wrong := [_together(alike) for alike in causes.values()]:
+    for (release, version, arch), error in failures:
+        text = error.message.replace(str(release), ""), error.hint
+        cause = (release.field, version, *text) if error.code == "artifact.not-released" else (str(error),)
+        causes.setdefault(cause, []).append(((release, version, arch), error))
+    if wrong := [_together(alike) for alike in causes.values() if not isinstance(alike[0][1], Unreachable)]:
         return wrong[0] if len(wrong) == 1 else Problems(wrong)
     names = ", ".join(dict.fromkeys(f"{release} {version}" for (release, version, _), _ in failures))
     errors = [error for _, error in failures]
@@ -211,6 +208,4 @@ def _together(alike: Sequence[Failure]) -> ClusterctlError:
     """Return one error for failures of one product, version and cause: the first, with the names of all programs."""
     (release, _, _), first = alike[0]
     names = ", ".join(dict.fromkeys(str(one) for (one, _, _), _ in alike))
-    if names == str(release):
-        return first
     return type(first)(first.message.replace(str(release), names), where=first.where, hint=first.hint, code=first.code)

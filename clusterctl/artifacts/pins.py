@@ -23,21 +23,16 @@ class MirrorCatalog:
     vouched: bool = False
 
 
-def unknown_product(path: str) -> str:
-    """Stand in for the table of products."""
-    return "PRODUCT"
-
-
 def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mapping[str, Pin], mirror: MirrorCatalog,
-          product_of: Callable[[str], str] = unknown_product) -> tuple[dict[str, Pin], dict[str, str]]:
+          product_of: Callable[[str], str] | None = None) -> tuple[dict[str, Pin], dict[str, str]]:
     """Return all pins, and the source of each pin that is not built in.
 
-    Only a vouched mirror replaces a pin that is built in or locked. ``product_of``: the product that a path belongs to. Raises
-    InputError, IntegrityError.
+    Only a vouched mirror replaces a pin that is built in or locked. ``product_of`` names a path's product. Raises InputError,
+    IntegrityError.
     """
     raise_all([IntegrityError(f"the locked sha256 of {path} {why}", where=LOCK, code="artifact.pin-conflict",
                               hint="restore the file from version control, or take the checksum anew: "
-                                   f"clusterctl lock -i INVENTORY --update {product_of(path)}")
+                                   f"clusterctl lock -i INVENTORY --update {product_of(path) if product_of else 'PRODUCT'}")
                for path, why in conflicts(lock, built_in, {path: pin.sha256 for path, pin in inventory.items()}).items()])
     _refuse_mirror(mirror, built_in, inventory, lock)
     known = {**built_in, **lock, **mirror.pins}
@@ -48,7 +43,8 @@ def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mappi
                              hint="remove this pin: the built-in one is the sha256 of upstream's release")
     sources = {**dict.fromkeys(lock, LOCK), **dict.fromkeys(mirror.pins, mirror.source), **dict.fromkeys(inventory, INVENTORY)}
     pins = {**inventory, **known}
-    return pins, {path: source for path, source in sources.items() if pins[path].sha256 != _sha256(built_in.get(path))}
+    return pins, {path: source for path, source in sources.items()
+                  if path not in built_in or pins[path].sha256 != built_in[path].sha256}
 
 
 def conflicts(lock: Mapping[str, Pin], built_in: Mapping[str, Pin], inventory: Mapping[str, str]) -> dict[str, str]:
@@ -75,10 +71,6 @@ def _refuse_mirror(mirror: MirrorCatalog, built_in: Mapping[str, Pin], inventory
         for fixed, whose in ((built_in, "the built-in one"), (lock, "the locked one")):
             if path in fixed and pin.sha256 != fixed[path].sha256 and not mirror.vouched:
                 raise _conflict(mirror, path, pin, fixed[path], whose, _way_out(mirror))
-
-
-def _sha256(pin: Pin | None) -> str:
-    return pin.sha256 if pin else ""
 
 
 def _conflict(mirror: MirrorCatalog, path: str, pin: Pin, other: Pin, whose: str, hint: str) -> IntegrityError:

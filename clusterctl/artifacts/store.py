@@ -17,7 +17,7 @@ from clusterctl.artifacts import cache
 from clusterctl.artifacts.catalog import CATALOG, UPSTREAM, Artifact, Catalog, Pin, built_in, parse_pins
 from clusterctl.artifacts.download import NotFound, Timeouts, TransferInterrupted, digest, obtain, read_small
 from clusterctl.artifacts.lock_file import LockFile
-from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge, unknown_product
+from clusterctl.artifacts.pins import MirrorCatalog, is_own_folder, merge
 from clusterctl.cluster.model import ArtifactSettings
 from clusterctl.errors import ClusterctlError, InputError, IntegrityError, Unreachable, raise_all
 from clusterctl.local.storage import make_folder, user_cache, write_whole
@@ -241,11 +241,10 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
                  patience: Timeouts | None = None, dropped: Collection[str] = (),
-                 product_of: Callable[[str], str] = unknown_product) -> Catalog:
+                 product_of: Callable[[str], str] | None = None) -> Catalog:
     """Return the catalog of a cluster: the built-in pins, and those that the inventory, the lock file and the mirror add.
 
-    ``base`` is the inventory's folder; ``dropped``: paths whose locked pins do not count. Raises InputError, Unreachable,
-    IntegrityError.
+    ``base``: the inventory's folder; ``dropped``: locked paths to leave out. Raises InputError, Unreachable, IntegrityError.
     """
     mirror = Location.parse(settings.mirror, base) if settings.mirror else None
     place = base / settings.cache.expanduser() if settings.cache else user_cache()

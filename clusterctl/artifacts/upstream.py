@@ -97,7 +97,7 @@ class Upstream:
             tags = [str(one.get("tag_name")).removeprefix("v") for one in _objects(json.loads(content), content, source)]
         except (ClusterctlError, ValueError, RecursionError):
             return ""
-        known = sorted((tag for tag in tags if VERSION.fullmatch(tag)), key=order)
+        known = sorted((tag for tag in tags if VERSION.fullmatch(tag) and not re.search("-(alpha|beta|rc)", tag)), key=order)
         below = [tag for tag in known if order(tag) < order(version)]
         near = known[max(len(below) - 1, 0):len(below) + 1]
         return f"the nearest releases: {', '.join(near)}" if near else ""
@@ -106,12 +106,10 @@ class Upstream:
         """Return the newest patch of a minor of Kubernetes. Raises Unreachable, IntegrityError."""
         source = f"{self.scheme}/dl.k8s.io/release/stable-{of_minor}.txt"
         try:
-            content = read_small(source, 100, self.patience)
+            content = read_small(source, SMALL, self.patience)
         except (NotFound, TransferInterrupted) as error:
-            if error.code == "download.too-large":
-                raise _not_readable(f"names no release of {of_minor}", b"", source) from None
             raise _no_answer(error) from None
-        found = re.fullmatch(r"v(\S+)\s*", content.decode(errors="replace"))
+        found = re.fullmatch(r"v([0-9.]+)\s*", content.decode(errors="replace"))
         if not found or not VERSION.fullmatch(found[1]) or minor(found[1]) != of_minor:
             raise _not_readable(f"names no release of {of_minor}", content, source)
         return found[1]
@@ -132,24 +130,18 @@ def _no_answer(error: NotFound | TransferInterrupted) -> ClusterctlError:
             return InputError("is refused by GitHub", where="GITHUB_TOKEN", code="artifact.token-refused",
                               hint="set GITHUB_TOKEN to a token that is valid, or unset it")
         if error.headers.get("x-ratelimit-remaining") == "0":
-            when = f"run the same command after {_reset(error.headers.get('x-ratelimit-reset', ''))}"
+            reset = error.headers.get("x-ratelimit-reset", "")
+            known = re.fullmatch("[0-9]{1,11}", reset)  # More digits are beyond the calendar.
+            when = f"{datetime.fromtimestamp(int(reset), UTC):%H:%M} UTC" if known else "an hour from now"
             why = "the limit of GITHUB_TOKEN is used up" if token else "GitHub answers no more requests without a token"
             return Unreachable(why, where=error.where, code="artifact.rate-limited",
-                               hint=when if token else f"set GITHUB_TOKEN, or {when}")
+                               hint=f"{'' if token else 'set GITHUB_TOKEN, or '}run the same command after {when}")
         if wait or error.status == 429:
             seconds = f"{wait} s" if re.fullmatch(r"\d{1,5}", wait) else "a minute"
             return Unreachable("GitHub answers no requests for a while: too many came at once", where=error.where,
                                code="artifact.rate-limited", hint=f"wait {seconds}, then run the same command again")
     code = error.code if error.hint else "artifact.upstream-unreachable"
     return Unreachable(error.message, where=error.where, code=code, hint=error.hint or REACH)
-
-
-def _reset(seconds: str) -> str:
-    """Return the time of a reset as text. ``seconds``: since the epoch, as a server sent them."""
-    try:
-        return f"{datetime.fromtimestamp(int(seconds), UTC):%H:%M} UTC"
-    except (OSError, OverflowError, ValueError):
-        return "an hour from now"
 
 
 REACH = ("connect this machine to the internet (HTTPS_PROXY and NO_PROXY are used), name a mirror that has the files "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +52,7 @@ def lock(
     refuse_releases("--kubernetes", kubernetes or (), minors=True)
     changes = pinning.lock(load(_given(call, context).sources), kubernetes or (), update or (), chosen)
     if output is Output.json:
-        typer.echo(json.dumps({"changes": [change.as_dict() for change in changes]}))
+        typer.echo(json.dumps({"changes": [asdict(change) for change in changes]}))
         return
     for change in changes:
         for sign, value in (("-", change.before), ("+", change.after)):
@@ -78,10 +78,8 @@ def verify(
     report = JsonReport() if output is Output.json else TextReport()
     cluster = load(_given(call, context).sources)
     count = pinning.verify(cluster, lambda path, done, total: report.emit(Downloaded(path, done, total)))
-    if output is Output.json:
-        typer.echo(json.dumps({"event": "verified", "files": count}))
-    else:
-        typer.echo(f"{count} files are what clusterctl.lock says")
+    as_json = json.dumps({"event": "verified", "files": count})
+    typer.echo(as_json if output is Output.json else f"{count} files have the locked checksums and sizes")
 
 
 def _given(call: InventoryOptions, context: typer.Context) -> InventoryOptions:

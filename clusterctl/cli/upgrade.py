@@ -102,7 +102,7 @@ def plan(
         if newer := [] if call.to else lock.newer_releases(opened, facts):
             report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
         if out is not None:
-            # A minor is written as its patch release: the plan stays this one after upstream's next release.
+            # The patch release that a minor means today is the plan's.
             plan_file.write(out, opened, replace(wish, to=found.hops[-1]) if wish.to else wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")
     if exit_code and found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ SOON = Upstream(Timeouts(stall=3, small=5, attempts=1))
 def require(session: Session, facts: Mapping[str, Facts] | None = None) -> None:
     """Ensure that every product of the cluster is pinned; take missing pins from upstream.
 
-    Without ``facts`` the pin of one architecture is enough; with them, those of the machines' own architectures are required.
+    The pin of one architecture is enough before ``facts`` are known; then each machine's own architecture is required, too.
 
     Raises:
         InputError: a pin is missing and may not be taken (``artifact.not-locked``), or upstream has no such release.
@@ -57,12 +57,9 @@ def require(session: Session, facts: Mapping[str, Facts] | None = None) -> None:
 
 
 def _missing(session: Session, facts: Mapping[str, Facts] | None) -> list[Wanted]:
-    catalog = session.catalog
-    if facts is None:
-        wanted = [(*pair, arch) for pair in catalog.missing(releases(session.cluster)) for arch in ARCHITECTURES]
-    else:
-        wanted = files(session.cluster, {name: one.arch for name, one in facts.items()})
-    return [(release, version, arch) for release, version, arch in wanted if release.at(version, arch) not in catalog.pins]
+    wanted = [(*pair, arch) for pair in session.catalog.missing(releases(session.cluster)) for arch in ARCHITECTURES]
+    wanted += files(session.cluster, {name: one.arch for name, one in (facts or {}).items()})
+    return [one for one in dict.fromkeys(wanted) if one[0].at(*one[1:]) not in session.catalog.pins]
 
 
 def choose_patch(session: Session, *, ask: bool) -> Cluster:
@@ -103,9 +100,9 @@ def taken(found: Sequence[Found]) -> str:
 
 
 def newer_releases(session: Session, facts: Mapping[str, Facts]) -> list[str]:
-    """Return the newest release of each supported minor, where newer than what runs, and what ``--to`` requires for it.
+    """Return each supported minor's newest release, where newer than what runs, with the ``--through`` that it requires.
 
-    Returns none where upstream does not answer soon, with ``--locked``, and where the cluster has a mirror.
+    Upstream is not asked with ``--locked`` and where the cluster has a mirror.
     """
     if session.options.locked or session.cluster.settings.artifacts.mirror:
         return []
@@ -130,9 +127,6 @@ class LockChange:
     before: str
     after: str
 
-    def as_dict(self) -> dict[str, str]:
-        return {"path": self.path, "before": self.before, "after": self.after}
-
 
 def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], architectures: Sequence[str]) -> list[LockChange]:
     """Lock the checksums of all products of a cluster that nothing else pins, and those of the products ``update`` anew.
@@ -153,9 +147,9 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
     given, fixed = cluster.settings.artifacts.pins, built_in()
     dropped = {path for path in conflicts(locked.pins, fixed, given) if product_of(path) in update}
     catalog = open_catalog(cluster.settings.artifacts, cluster.base, dropped=dropped, product_of=product_of)
+    pinned = {path for path in catalog.pins if path in given or product_of(path) not in update}
     asked = [(release, version, arch) for release, version in programs for arch in architectures
-             for path in (release.at(version, arch),)
-             if path not in given and (release.name in update or path not in catalog.pins)]
+             if release.at(version, arch) not in pinned]
     found, errors = resolve(Upstream(), asked)
     locked.add([one for one in found if one.path not in fixed], drop=dropped)
     for one in found:
@@ -166,8 +160,8 @@ def lock(cluster: Cluster, kubernetes: Sequence[str], update: Sequence[str], arc
     if errors:
         raise unresolved(errors)
     after = _by_name(locked)
-    changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    return [LockChange(name, before.get(name, ""), after.get(name, "")) for name in changed]
+    return [LockChange(name, before.get(name, ""), after.get(name, "")) for name in sorted({*before, *after})
+            if before.get(name) != after.get(name)]
 
 
 def _by_name(locked: LockFile) -> dict[str, str]:
@@ -207,23 +201,18 @@ def verify(cluster: Cluster, progress: Progress) -> int:
     make_folder(cache)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=cache) as folder:
         catalog = open_catalog(settings.model_copy(update={"cache": Path(folder)}), cluster.base, progress, product_of=product_of)
-        fetch = _compared(catalog.fetcher, Path(folder))
-        prefetch(Artifact(path.rpartition("/")[2], "", "", path, pin.sha256, pin.size, (), fetch, upstream=pin.url)
+
+        def compared(artifact: Artifact) -> Path:
+            copy = catalog.fetcher(artifact)
+            size = copy.stat().st_size
+            if copy.is_relative_to(folder):
+                copy.unlink()
+            if artifact.size not in (0, size):
+                raise IntegrityError(f"has {size} bytes, {artifact.size} are locked", where=artifact.path,
+                                     code="artifact.mismatch",
+                                     hint=f"take it anew: clusterctl lock -i INVENTORY --update {product_of(artifact.path)}")
+            return copy
+
+        prefetch(Artifact(path.rpartition("/")[2], "", "", path, pin.sha256, pin.size, (), compared, upstream=pin.url)
                  for path, pin in locked.pins.items())
     return len(locked.entries)
-
-
-def _compared(fetch: Callable[[Artifact], Path], folder: Path) -> Callable[[Artifact], Path]:
-    """Return a function that fetches a file, compares its size, and removes the copy in ``folder``."""
-
-    def fetched(artifact: Artifact) -> Path:
-        copy = fetch(artifact)
-        size = copy.stat().st_size
-        if copy.is_relative_to(folder):
-            copy.unlink()
-        if artifact.size not in (0, size):
-            raise IntegrityError(f"has {size} bytes, {artifact.size} are locked", where=artifact.path, code="artifact.mismatch",
-                                 hint=f"take it anew: clusterctl lock -i INVENTORY --update {product_of(artifact.path)}")
-        return copy
-
-    return fetched

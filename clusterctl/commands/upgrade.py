@@ -156,7 +156,6 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
         raise Refused(problem, where="--to", hint=hint, code="upgrade.path")
     hops = version_skew.hops(found, to, wish.through)
     session = session.at(settled.at(_versions(settled, present, hops[0], wish)))
-    require(session)
     require(session, facts)
     unavailable = max_unavailable(session.cluster, wish.unavailable)
     plan = compare(session, stages(session.cluster, unavailable), facts, warnings)

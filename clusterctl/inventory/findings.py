@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from clusterctl.errors import ClusterctlError, InputError, Problems
 
@@ -26,13 +25,6 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-class Passwords(Protocol):
-    """Passwords of ansible-vault."""
-
-    def decrypt(self, content: bytes, where: str) -> bytes | None:
-        """Return what is inside a text; None where no password is given. Raises InputError."""
-
-
 @dataclass(slots=True)
 class Diagnostics:
     """Collects all problems, so that people mend a file once."""
@@ -43,13 +35,10 @@ class Diagnostics:
     files: list[str] = field(default_factory=list)
     unaddressed: list[tuple[Place, str]] = field(default_factory=list)
     """Hosts without an IPv4 address, which are reported together."""
-    passwords: Passwords | None = None
+    decrypt: Callable[[bytes, str], bytes | None] = lambda content, where: None
+    """Returns what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
     sealed: int = 0
     """Values and files that are encrypted and not decrypted."""
-
-    def decrypt(self, content: bytes, where: str) -> bytes | None:
-        """Return what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
-        return self.passwords.decrypt(content, where) if self.passwords else None
 
     def refuse(self, place: Place, message: str, hint: str = "", *, code: str = "") -> None:
         """Add a problem, once. ``code``: ``inventory.value`` where none is given."""

@@ -18,6 +18,7 @@ from clusterctl.components.products import RELEASES
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.inventory import load
 
+
 def test_everything_that_is_not_built_in_is_locked(upstream: Upstream, inventory: Path) -> None:
     done = run(upstream, "lock", "-i", str(inventory))
     assert done.returncode == 0, done.stderr

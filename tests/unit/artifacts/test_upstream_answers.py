@@ -54,7 +54,7 @@ def test_a_version_that_upstream_lacks_is_one_line_with_the_nearest_ones(upstrea
     inventory.write_text(inventory.read_text().replace("kubernetes: 1.36.7", "kubernetes: 1.36.7\n      versions: {etcd: 3.6.99, containerd: 2.3.99}"))
     done = run(upstream, "lock", "-i", str(inventory))
     assert done.returncode == 2 and done.stderr.count("[artifact.not-released]") == 2, done.stderr
-    assert "3.6.12, 3.7." in done.stderr and "3.6.5" not in done.stderr
+    assert "3.6.12, 3.7.1" in done.stderr and "3.6.5" not in done.stderr
 
 
 @pytest.mark.parametrize("version", ["1.36.04", "01.36.4", "v1.36.7"])
