@@ -140,8 +140,8 @@ def _no_answer(error: NotFound | TransferInterrupted) -> ClusterctlError:
             seconds = f"{wait} s" if re.fullmatch(r"\d{1,5}", wait) else "a minute"
             return Unreachable("GitHub answers no requests for a while: too many came at once", where=error.where,
                                code="artifact.rate-limited", hint=f"wait {seconds}, then run the same command again")
-    code = error.code if error.hint else "artifact.upstream-unreachable"
-    return Unreachable(error.message, where=error.where, code=code, hint=error.hint or REACH)
+    return Unreachable(error.message, where=error.where, hint=error.hint or REACH,
+                       code=error.code if error.hint else "artifact.upstream-unreachable")
 
 
 REACH = ("connect this machine to the internet (HTTPS_PROXY and NO_PROXY are used), name a mirror that has the files "
