@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from clusterctl.artifacts.catalog import Pin
-from clusterctl.errors import IntegrityError, Unreachable
+from clusterctl.errors import InputError, IntegrityError, Unreachable
 
 if TYPE_CHECKING:
     import urllib.request
@@ -24,14 +26,18 @@ BLOCK = 1 << 18
 LARGEST = 4 << 30
 
 
-class NotFound(Unreachable):
-    """A source answers, but does not give the file; asking again is of no use. ``headers``: of its answer, in lower case."""
+class _NoFile(Unreachable):
+    """No file came. ``status``, ``headers``: of the answer where there was one; names in lower case."""
 
     status = 0
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class TransferInterrupted(Unreachable):
+class NotFound(_NoFile):
+    """A source answers, but does not give the file; asking again is of no use."""
+
+
+class TransferInterrupted(_NoFile):
     """A transfer failed or broke off; it may be taken up again."""
 
 
@@ -60,21 +66,27 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def answers(host: str, seconds: float = 3.0) -> bool:
     """Whether an upstream host can be reached over HTTPS at all."""
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(f"https://{host}/", method="HEAD", headers={"User-Agent": "clusterctl"})
     try:
-        _opener().open(request, timeout=seconds).close()
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, http.client.HTTPException):
-        return False
+        _opened(f"https://{host}/", 0, Timeouts(stall=seconds), method="HEAD").close()
+    except (NotFound, TransferInterrupted) as error:
+        return error.status > 0
     return True
 
 
 def read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A small file as a whole. ``headers``: Authorization goes to the first host alone. Raises NotFound, TransferInterrupted."""
+    """A small file, in a few attempts. Authorization goes to the first host alone. Raises NotFound, TransferInterrupted."""
+    for attempt in range(patience.attempts - 1):
+        try:
+            return _read_in_time(url, limit, patience, headers)
+        except TransferInterrupted as error:
+            # Only these are transient, and a server that names a time is not asked before it.
+            if error.code not in ("download.interrupted", "download.server-error") or "retry-after" in error.headers:
+                raise
+            time.sleep(patience.pause * 2 ** attempt)
+    return _read_in_time(url, limit, patience, headers)
+
+
+def _read_in_time(url: str, limit: int, patience: Timeouts, headers: Mapping[str, str]) -> bytes:
     # A trickle of bytes, even of headers, keeps a socket from its timeout: such a thread is not awaited.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
     try:
@@ -92,7 +104,7 @@ def _read_small(url: str, limit: int, patience: Timeouts, headers: Mapping[str, 
         try:
             content: bytes = response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise TransferInterrupted(f"broke off: {error}", where=url, code="download.interrupted") from error
+            raise TransferInterrupted(_one_line(f"broke off: {error}"), where=url, code="download.interrupted") from error
     if len(content) > limit:
         raise NotFound(f"is larger than {limit} bytes", where=url, code="download.too-large")
     return content
@@ -199,10 +211,47 @@ def _copy(response: Any, stream: IO[bytes], url: str, total: int | None, pin: Pi
         raise TransferInterrupted(f"broke off after {done} of {total} bytes", where=url, code="download.interrupted")
 
 
-def _reason(error: Exception) -> object:
-    """What went wrong, without an error number."""
+def _unreachable(url: str, error: Exception) -> TransferInterrupted:
+    """Return the error for a server that cannot be reached. A ValueError is not quoted: it may hold a header's value."""
     reason = getattr(error, "reason", error)
-    return getattr(reason, "strerror", None) or reason
+    text, hint, code = f"cannot be reached: {getattr(reason, 'strerror', None) or reason}", "", "download.unreachable"
+    if isinstance(error, ValueError):
+        text = "cannot be reached: a header or the target of a redirect is malformed"
+    elif isinstance(reason, ssl.SSLCertVerificationError):
+        text, code = f"its certificate is not trusted: {reason.verify_message}", "download.not-trusted"
+        hint = "if a proxy of your site opens TLS, name the file with the certificate of its authority: SSL_CERT_FILE"
+    elif isinstance(reason, ssl.SSLError) or "Tunnel connection failed: 3" in str(reason):
+        text, code = "cannot be reached: the answer is not TLS", "download.no-tls"
+        hint = "does a proxy answer in place of the server? see HTTPS_PROXY"
+    elif "Tunnel connection failed: 407" in str(reason):
+        text, code = "the proxy refuses the login (407)", "download.proxy-login"
+        hint = "put user and password into HTTPS_PROXY: http://USER:PASSWORD@PROXY:PORT"
+    elif isinstance(reason, ConnectionResetError | BrokenPipeError):
+        code = "download.interrupted"
+    return TransferInterrupted(_one_line(text), where=url, hint=hint, code=code)
+
+
+def _one_line(text: str) -> str:
+    """Return what a server sent as one line without control characters, at most 200 characters."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).split())[:200]
+
+
+def _refuse_environment(url: str) -> None:
+    """Refuse a proxy or a file of authorities in the environment that cannot be used, without quoting its value."""
+    import urllib.request
+
+    scheme, host = url.partition(":")[0].lower(), url.partition("//")[2].partition("/")[0]
+    kind, named, _ = urllib.request.getproxies().get(scheme, "").partition("://")
+    if named and kind.lower() != "http" and not urllib.request.proxy_bypass(host):
+        raise InputError(f"names a proxy with {_one_line(kind)}://, only http:// is supported", where=f"{scheme.upper()}_PROXY",
+                         code="download.proxy-unsupported", hint="name an HTTP proxy: http://PROXY:PORT")
+    if scheme == "https" and (authorities := os.environ.get("SSL_CERT_FILE")):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authorities)
+        except OSError as error:
+            why = "holds no certificate (PEM)" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+            raise InputError(f"{authorities}: {why}", where="SSL_CERT_FILE", code="download.no-authorities",
+                             hint="name a file with certificates in PEM form, or unset SSL_CERT_FILE") from None
 
 
 def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str] = MappingProxyType({}),
@@ -211,6 +260,7 @@ def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str
     import urllib.error
     import urllib.request
 
+    _refuse_environment(url)
     request = urllib.request.Request(url, method=method, headers={
         "User-Agent": "clusterctl", "Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})})
     for name, value in headers.items():
@@ -221,11 +271,12 @@ def _opened(url: str, offset: int, patience: Timeouts, headers: Mapping[str, str
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
             return error
         error.close()
+        kind: type[NotFound | TransferInterrupted]
+        kind, code = NotFound, "download.refused"
         if error.code >= 500 or error.code == 408 or (error.code == 429 and "x-ratelimit-remaining" not in error.headers):
-            raise TransferInterrupted(f"answered with {error.code} {error.reason}", where=url,
-                                      code="download.server-error") from None
-        refusal = NotFound(f"answered with {error.code} {error.reason}", where=url, code="download.refused")
+            kind, code = TransferInterrupted, "download.server-error"
+        refusal = kind(_one_line(f"answered with {error.code} {error.reason}"), where=url, code=code)
         refusal.status, refusal.headers = error.code, {name.lower(): value for name, value in error.headers.items()}
         raise refusal from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # Where a redirect leads may be no URL at all.
-        raise TransferInterrupted(f"cannot be reached: {_reason(error)}", where=url, code="download.unreachable") from error
+        raise _unreachable(url, error) from error

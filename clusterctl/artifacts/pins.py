@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterctl.artifacts.catalog import CATALOG, Pin
-from clusterctl.errors import InputError, IntegrityError
+from clusterctl.errors import InputError, IntegrityError, raise_all
 
 INVENTORY = "the inventory"
 LOCK = "clusterctl.lock"
@@ -23,14 +23,17 @@ class MirrorCatalog:
     vouched: bool = False
 
 
-def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mapping[str, Pin],
-          mirror: MirrorCatalog) -> tuple[dict[str, Pin], dict[str, str]]:
+def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mapping[str, Pin], mirror: MirrorCatalog,
+          product_of: Callable[[str], str] | None = None) -> tuple[dict[str, Pin], dict[str, str]]:
     """Return all pins, and the source of each pin that is not built in.
 
-    Only a vouched mirror replaces a pin that is built in or locked. Raises InputError, IntegrityError.
+    Only a vouched mirror replaces a pin that is built in or locked. ``product_of`` names a path's product. Raises InputError,
+    IntegrityError.
     """
-    _refuse_lock(lock, built_in, "the built-in one")
-    _refuse_lock(lock, inventory, "the inventory's")
+    raise_all([IntegrityError(f"the locked sha256 of {path} {why}", where=LOCK, code="artifact.pin-conflict",
+                              hint="restore the file from version control, or take the checksum anew: "
+                                   f"clusterctl lock -i INVENTORY --update {product_of(path) if product_of else 'PRODUCT'}")
+               for path, why in conflicts(lock, built_in, {path: pin.sha256 for path, pin in inventory.items()}).items()])
     _refuse_mirror(mirror, built_in, inventory, lock)
     known = {**built_in, **lock, **mirror.pins}
     for path, pin in inventory.items():
@@ -40,15 +43,24 @@ def merge(built_in: Mapping[str, Pin], inventory: Mapping[str, Pin], lock: Mappi
                              hint="remove this pin: the built-in one is the sha256 of upstream's release")
     sources = {**dict.fromkeys(lock, LOCK), **dict.fromkeys(mirror.pins, mirror.source), **dict.fromkeys(inventory, INVENTORY)}
     pins = {**inventory, **known}
-    return pins, {path: source for path, source in sources.items() if pins[path].sha256 != _sha256(built_in.get(path))}
+    return pins, {path: source for path, source in sources.items()
+                  if path not in built_in or pins[path].sha256 != built_in[path].sha256}
 
 
-def _refuse_lock(lock: Mapping[str, Pin], others: Mapping[str, Pin], whose: str) -> None:
+def conflicts(lock: Mapping[str, Pin], built_in: Mapping[str, Pin], inventory: Mapping[str, str]) -> dict[str, str]:
+    """Return the locked paths whose checksum contradicts another pin, each with the contradiction.
+
+    A checksum that is built in for another path is one: programs of one version are not to replace each other.
+    """
+    owners, found = {pin.sha256: path for path, pin in built_in.items()}, dict[str, str]()
     for path, pin in lock.items():
-        if path in others and others[path].sha256 != pin.sha256:
-            raise IntegrityError(f"the locked sha256 of {path} contradicts {whose} (locked: {pin.sha256}, "
-                                 f"expected: {others[path].sha256})", where=LOCK, code="artifact.pin-conflict",
-                                 hint="restore the file from version control, or lock anew: clusterctl lock --update PRODUCT")
+        expected = {"the built-in one": built_in[path].sha256 if path in built_in else "", "the inventory's": inventory.get(path)}
+        for whose, sha256 in expected.items():
+            if sha256 and sha256 != pin.sha256:
+                found.setdefault(path, f"contradicts {whose} (locked: {pin.sha256}, expected: {sha256})")
+        if owners.get(pin.sha256, path) != path:
+            found.setdefault(path, f"is that of {owners[pin.sha256]}")
+    return found
 
 
 def _refuse_mirror(mirror: MirrorCatalog, built_in: Mapping[str, Pin], inventory: Mapping[str, Pin],
@@ -59,10 +71,6 @@ def _refuse_mirror(mirror: MirrorCatalog, built_in: Mapping[str, Pin], inventory
         for fixed, whose in ((built_in, "the built-in one"), (lock, "the locked one")):
             if path in fixed and pin.sha256 != fixed[path].sha256 and not mirror.vouched:
                 raise _conflict(mirror, path, pin, fixed[path], whose, _way_out(mirror))
-
-
-def _sha256(pin: Pin | None) -> str:
-    return pin.sha256 if pin else ""
 
 
 def _conflict(mirror: MirrorCatalog, path: str, pin: Pin, other: Pin, whose: str, hint: str) -> IntegrityError:

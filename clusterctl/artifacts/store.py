@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,10 +240,11 @@ def prefetch(artifacts: Iterable[Artifact], limit: int = 4) -> None:
 
 
 def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | None = None, *,
-                 patience: Timeouts | None = None) -> Catalog:
+                 patience: Timeouts | None = None, dropped: Collection[str] = (),
+                 product_of: Callable[[str], str] | None = None) -> Catalog:
     """Return the catalog of a cluster: the built-in pins, and those that the inventory, the lock file and the mirror add.
 
-    ``base`` is the inventory's folder. Raises InputError, Unreachable, IntegrityError.
+    ``base``: the inventory's folder; ``dropped``: locked paths to leave out. Raises InputError, Unreachable, IntegrityError.
     """
     mirror = Location.parse(settings.mirror, base) if settings.mirror else None
     place = base / settings.cache.expanduser() if settings.cache else user_cache()
@@ -251,7 +252,8 @@ def open_catalog(settings: ArtifactSettings, base: Path, progress: Progress | No
     store = Store(place, mirror, progress or _silent, patience or Timeouts())
     given = {path: Pin(sha256) for path, sha256 in settings.pins.items()}
     pin = given.pop(CATALOG, None)
-    pins, sources = merge(built_in(), given, LockFile.read(base).pins, _mirror_catalog(store, pin))
+    locked = {path: pin for path, pin in LockFile.read(base).pins.items() if path not in dropped}
+    pins, sources = merge(built_in(), given, locked, _mirror_catalog(store, pin), product_of)
     return Catalog(pins, store.fetch, mirror.url if mirror else UPSTREAM, store.parcel, sources)
 
 

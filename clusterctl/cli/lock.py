@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clusterctl.cli import words
-from clusterctl.cli.options import INVENTORY, InventoryOptions, Output, OutputOption, verb
+from clusterctl.cli.options import INVENTORY, InventoryOptions, Output, OutputOption, refuse_releases, verb
 
 KubernetesOption = Annotated[list[str] | None, typer.Option(
     metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; may be given again.")]
@@ -50,24 +51,44 @@ def lock(
     if unknown := [one for one in chosen if one not in ARCHITECTURES]:
         raise InputError(f"{unknown[0]!r} is no architecture of Kubernetes' releases that clusterctl knows", where="--arch",
                          code="lock.unknown-architecture", hint=f"known: {', '.join(ARCHITECTURES)}")
-    if not inventory:
-        raise InputError("is missing", where="-i", code="cli.no-inventory", hint="clusterctl lock -i cluster.yaml")
-    changes = pinning.lock(load(call.sources), kubernetes or (), update or (), chosen)
+    refuse_releases("--kubernetes", kubernetes or (), minors=True)
+    changes = pinning.lock(load(_given(call, context).sources), kubernetes or (), update or (), chosen)
     if output is Output.json:
-        typer.echo(json.dumps({"changes": [change.as_dict() for change in changes]}))
+        typer.echo(json.dumps({"changes": [asdict(change) for change in changes]}))
         return
     for change in changes:
-        if change.before:
-            typer.echo(f"- {change.before}  {change.path}")
-        typer.echo(f"+ {change.after}  {change.path}")
-    typer.echo(f"{len(changes)} checksums written to {NAME}" if changes else "every program is pinned; nothing is changed")
+        for sign, value in (("-", change.before), ("+", change.after)):
+            if value:
+                typer.echo(f"{sign} {value}  {change.path}")
+    typer.echo(f"{len(changes)} entries changed in {NAME}" if changes else "every program is pinned; nothing is changed")
 
 
 @verb
-def verify(call: InventoryOptions) -> None:
+def verify(
+    call: InventoryOptions,
+    context: typer.Context,
+    inventory: Annotated[list[Path] | None, INVENTORY] = None,
+    output: OutputOption = Output.text,
+) -> None:
     """Download every file of clusterctl.lock and compare it."""
     from clusterctl.commands import lock as pinning
+    from clusterctl.engine.events import Downloaded
     from clusterctl.inventory import load
+    from clusterctl.views.report import JsonReport
+    from clusterctl.views.text import TextReport
 
-    count = pinning.verify(load(call.sources), lambda path, done, total: None)
-    typer.echo(f"{count} files are what clusterctl.lock says")
+    report = JsonReport() if output is Output.json else TextReport()
+    cluster = load(_given(call, context).sources)
+    count = pinning.verify(cluster, lambda path, done, total: report.emit(Downloaded(path, done, total)))
+    as_json = json.dumps({"event": "verified", "files": count})
+    typer.echo(as_json if output is Output.json else f"{count} files have the locked checksums and sizes")
+
+
+def _given(call: InventoryOptions, context: typer.Context) -> InventoryOptions:
+    """Return the options with the inventory of this verb, else of ``lock`` before it. Raises a missing option's error."""
+    found = call.inventory or (context.parent.params.get("inventory") if context.parent else None)
+    if not found:
+        missing = next(one for one in context.command.params if one.name == "inventory")
+        missing.required = True
+        missing.process_value(context, None)
+    return replace(call, inventory=list(found or ()))

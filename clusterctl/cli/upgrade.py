@@ -98,11 +98,11 @@ def plan(
         facts, warnings = gather(opened)
         found = make(opened, facts, warnings, wish)
         report.plan(found)
-        newer = [] if call.to or locked else lock.newer_releases(facts)
-        if newer:
+        if newer := [] if call.to else lock.newer_releases(opened, facts):
             report.progress(f"upstream has released {', '.join(newer)}: clusterctl upgrade plan --to X.Y[.Z]")
         if out is not None:
-            plan_file.write(out, opened, wish, found)
+            # The patch release that a minor means today is the plan's.
+            plan_file.write(out, opened, replace(wish, to=found.hops[-1]) if wish.to else wish, found)
             report.progress(f"wrote {out}: clusterctl upgrade apply {out}")
     if exit_code and found:
         raise typer.Exit(CHANGES)

@@ -22,8 +22,8 @@ from clusterctl.cluster.machine_settings import full
 Role = Literal["control_plane", "etcd", "worker"]
 Network4 = ipaddress.IPv4Network
 
-MINOR = re.compile(r"\d+\.\d+")
-VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?")
+MINOR = re.compile(r"(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)")
+VERSION = re.compile(MINOR.pattern + r"\.(?:0|[1-9]\d*)(-[a-z0-9.]+)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 Label = Annotated[str, full(DNS_LABEL, "a DNS label (RFC 1123: lower case letters, digits and '-', at most 63)")]
 DnsName = Annotated[str, full(DNS_NAME, "a DNS name (RFC 1123)")]

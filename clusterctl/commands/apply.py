@@ -84,7 +84,7 @@ def make_plan(session: Session, *, probes: Probes | None = None, verify: bool = 
     warnings += [*([why] if why else []), *replaced_settings(session.chosen)]
     session = session.at(running.pin_running(session.cluster, facts))
     running.refuse_skewed(session.cluster, facts)
-    require(session)
+    require(session, facts)
     found = compare(session, stages(session.cluster, formed(facts)), facts, warnings, looks=looks, verify=verify)
     closed, told = reachability.check(session, facts, found.machines)
     return replace(found, closed=closed, warnings=(*found.warnings, *told))

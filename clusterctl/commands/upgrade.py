@@ -148,7 +148,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
     settled = running.pin_running(choose_patch(session, ask=ask), facts)
     asked_for = wish.to
     if asked_for and MINOR.fullmatch(asked_for):
-        asked_for = known_versions(locked_patch(session, asked_for, ask=True) or asked_for).kubernetes
+        asked_for = known_versions(locked_patch(session, asked_for, ask=True, anew=True) or asked_for).kubernetes
     to = asked_for or (max(found, key=order) if wish.alone else settled.versions.kubernetes)
     problem = version_skew.refuse_path(found, to, wish.through)
     if problem:
@@ -156,7 +156,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
         raise Refused(problem, where="--to", hint=hint, code="upgrade.path")
     hops = version_skew.hops(found, to, wish.through)
     session = session.at(settled.at(_versions(settled, present, hops[0], wish)))
-    require(session)
+    require(session, facts)
     unavailable = max_unavailable(session.cluster, wish.unavailable)
     plan = compare(session, stages(session.cluster, unavailable), facts, warnings)
     drains = _drains(session, plan.machines, wish.policy)

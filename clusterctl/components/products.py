@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from clusterctl.artifacts.catalog import ContainerImage, Release
@@ -84,6 +85,20 @@ def enabled(cluster: Cluster) -> tuple[Product, ...]:
 def releases(cluster: Cluster) -> list[tuple[Release, str]]:
     """Return the programs that some machine of a cluster gets, with their versions."""
     return [(release, release_version(cluster, release)) for product in enabled(cluster) for release in product.releases]
+
+
+def files(cluster: Cluster, architectures: Mapping[str, str]) -> list[tuple[Release, str, str]]:
+    """Return the programs that machines get, each with its version and architecture. ``architectures``: of machines, by name."""
+    return list(dict.fromkeys(
+        (release, release_version(cluster, release), architectures[host.name])
+        for host in cluster.hosts if architectures.get(host.name)
+        for product in enabled(cluster) if product.on(host) for release in product.releases))
+
+
+def product_of(path: str) -> str:
+    """Return the name of the release that a path upstream belongs to, ``PRODUCT`` for an unknown path."""
+    return next((name for name, release in RELEASES.items()
+                 if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(release.path)), path)), "PRODUCT")
 
 
 def ports(cluster: Cluster) -> tuple[Port, ...]:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from clusterctl.errors import ClusterctlError, InputError, Problems
-
-if TYPE_CHECKING:
-    from clusterctl.inventory.vault import Passwords
 
 MOST_PROBLEMS = 50
 _SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
@@ -39,13 +35,10 @@ class Diagnostics:
     files: list[str] = field(default_factory=list)
     unaddressed: list[tuple[Place, str]] = field(default_factory=list)
     """Hosts without an IPv4 address, which are reported together."""
-    passwords: Passwords | None = None
+    decrypt: Callable[[bytes, str], bytes | None] = lambda content, where: None
+    """Returns what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
     sealed: int = 0
     """Values and files that are encrypted and not decrypted."""
-
-    def decrypt(self, content: bytes, where: str) -> bytes | None:
-        """Return what is inside a text of ansible-vault; None where no password is given. Raises InputError."""
-        return self.passwords.decrypt(content, where) if self.passwords else None
 
     def refuse(self, place: Place, message: str, hint: str = "", *, code: str = "") -> None:
         """Add a problem, once. ``code``: ``inventory.value`` where none is given."""

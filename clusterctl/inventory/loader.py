@@ -46,7 +46,7 @@ class Inventory:
 def read(given: Path | Sources) -> Inventory:
     """Read an inventory whole; raises InputError, or Problems made of them."""
     sources = Sources.of(given)
-    findings = Diagnostics(passwords=sources.passwords)
+    findings = Diagnostics(decrypt=sources.passwords.decrypt)
     tree, start = read_tree(sources, findings)
     add_dynamic_groups(tree, findings)
     reader = _Reader(tree, VarsFiles(sources.folders, findings), findings)

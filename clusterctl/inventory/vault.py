@@ -30,9 +30,6 @@ class Passwords:
         self._given += [*(("default", str(file)) for file in files), *[("default", PROMPT)] * ask]
         self._known: dict[bytes, bytes] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._given)
-
     def ask(self) -> None:
         """Ask for those that are to be asked for. Raises InputError where there is no terminal, EOFError."""
         self._given = [(label, _ask(label) if source == PROMPT else source) for label, source in self._given]
@@ -42,8 +39,10 @@ class Passwords:
         return [(label, _read(Path(source).expanduser(), label) if isinstance(source, str) else source)
                 for label, source in self._given]
 
-    def decrypt(self, content: bytes, where: str) -> bytes:
-        """Return what is inside; a password with its label is tried first, as in Ansible. Raises InputError."""
+    def decrypt(self, content: bytes, where: str) -> bytes | None:
+        """Return what is inside, None without passwords; one with its label is tried first, as in Ansible. Raises InputError."""
+        if not self._given:
+            return None
         if content not in self._known:
             from clusterctl.pki.vault import decrypt
 

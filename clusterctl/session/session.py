@@ -155,6 +155,7 @@ class Session:
 def session(options: Options, events: Events, opening: Opening | None = None) -> Iterator[Session]:
     """Load everything that a verb needs. Raises InputError; nothing is written, hosts are contacted by ``opening`` alone."""
     from clusterctl.artifacts.store import open_catalog
+    from clusterctl.components.products import product_of
 
     def fetched(path: str, done: int, total: int | None) -> None:
         events.emit(Downloaded(path, done, total))
@@ -167,7 +168,7 @@ def session(options: Options, events: Events, opening: Opening | None = None) ->
         state=state,
         pki=pki or Pki.create(),
         pki_is_new=pki is None,
-        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, fetched)),
+        open_catalog=cache(lambda: open_catalog(cluster.settings.artifacts, cluster.base, fetched, product_of=product_of)),
         engine=Engine(way.transports, forks=options.forks, events=events),
         options=way.options,
         opening=way,

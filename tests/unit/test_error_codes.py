@@ -18,7 +18,7 @@ import pytest
 
 from clusterctl.cli import words
 from clusterctl.engine.engine import STEP_CODES, step_failed
-from clusterctl.errors import AccessRefused, ClusterctlError, InputError, Refused, Stopped
+from clusterctl.errors import AccessRefused, ClusterctlError, InputError, Refused, Stopped, Unreachable
 from clusterctl.errors.codes import markdown, table
 
 PACKAGE = Path(__file__).parent.parent.parent / "clusterctl"
@@ -29,7 +29,9 @@ POSITIONS = {"_refused": (1, Refused.exit_code), "Finding": (0, Refused.exit_cod
 
 NAMED = {"run.interrupted": Stopped.exit_code, "etcd.not-added": Stopped.exit_code,
          "etcd.member-exists": Stopped.exit_code, "cli.usage": InputError.exit_code, "host.unreachable": Refused.exit_code,
-         "host.foreign-runtime": Refused.exit_code, "internal.bug": 1, "internal.no-space": 1, "internal.output-closed": 141}
+         "host.foreign-runtime": Refused.exit_code, "internal.bug": 1, "internal.no-space": 1, "internal.output-closed": 141,
+         **dict.fromkeys(("download.unreachable", "download.refused", "download.server-error", "download.not-trusted", "download.no-tls",
+                          "download.proxy-login"), Unreachable.exit_code)}
 """Codes of constants and of errors that are not ClusterctlError, and their exit codes."""
 
 

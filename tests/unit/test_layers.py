@@ -15,7 +15,7 @@ LAYERS = (
     {"cluster", "kube.client", "kube.disruption", "etcd.bolt", "etcd.client", "ssh.https", "ssh.sockets"},
     {"shell", "ssh", "pki"},
     {"resources", "engine.events", "engine.fleet"},
-    {"inventory.command", "inventory.secrets", "artifacts"},
+    {"inventory.command", "inventory.secrets", "inventory.document", "inventory.findings", "artifacts"},
     {"components"},
     {"inventory", "plan.planner", "plan.running", "health.foreign", "health.ports", "health.preflight"},
     {"engine.engine", "engine.observe"},

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from artifact_web import IMPATIENT, Web
+from lock_runs import INVENTORY, paths
+from upstream_double import Upstream
 
 from clusterctl.artifacts.store import Location, Store
+from clusterctl.components.products import RELEASES
+from clusterctl.inventory import load
 
 GO = r"""#!/bin/sh
 # Stands in for go: its "programs" print the version that was stamped.
@@ -64,3 +69,22 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(INVENTORY))
+    return path
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, inventory: Path) -> Iterator[Upstream]:
+    """All files of the cluster's versions, of which none is built in; flannel's plugin has another name than before."""
+    files = {path: f"content of {path}".encode() for path in paths(load(inventory))}
+    for arch in ("amd64", "arm64"):
+        path = RELEASES["flannel-cni"].at("1.7.1-flannel1", arch)
+        files[path.replace("-v1.7.1-flannel1.tgz", "-v1.7.1.tgz")] = files.pop(path)
+    double = Upstream(tmp_path, files)
+    yield double
+    double.close()

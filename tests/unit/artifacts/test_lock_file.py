@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from lock_runs import APISERVER, FLANNEL, locked, paths, run, text
 from upstream_double import Answer, Upstream, reply
 
 from clusterctl.artifacts.catalog import built_in
 from clusterctl.artifacts.lock_file import LockFile
 from clusterctl.artifacts.store import open_catalog
 from clusterctl.artifacts.upstream import parse_checksums
-from clusterctl.cluster.model import Cluster
-from clusterctl.components.products import RELEASES, releases
+from clusterctl.components.products import RELEASES
 from clusterctl.errors import InputError, IntegrityError
 from clusterctl.inventory import load
-
-INVENTORY = {"all": {"children": {
-    "control_plane": {"hosts": {"cp-1": {"ansible_host": "192.0.2.1"}}}, "etcd": {"hosts": {"cp-1": None}},
-    "workers": {"hosts": {"w-1": {"ansible_host": "192.0.2.2"}}}}, "vars": {"cluster": {"kubernetes": "1.36.7"}}}}
-APISERVER = "dl.k8s.io/release/v1.36.7/bin/linux/amd64/kube-apiserver"
-FLANNEL = "api.github.com/repos/flannel-io/flannel/releases/tags/v0.28.10"
-
-
-@pytest.fixture
-def inventory(tmp_path: Path) -> Path:
-    path = tmp_path / "cluster.yaml"
-    path.write_text(yaml.safe_dump(INVENTORY))
-    return path
-
-
-@pytest.fixture
-def upstream(tmp_path: Path, inventory: Path) -> Iterator[Upstream]:
-    """All files of the cluster's versions, of which none is built in; flannel's plugin has another name than before."""
-    files = {path: f"content of {path}".encode() for path in paths(load(inventory))}
-    for arch in ("amd64", "arm64"):
-        path = RELEASES["flannel-cni"].at("1.7.1-flannel1", arch)
-        files[path.replace("-v1.7.1-flannel1.tgz", "-v1.7.1.tgz")] = files.pop(path)
-    double = Upstream(tmp_path, files)
-    yield double
-    double.close()
-
-
-def paths(cluster: Cluster) -> list[str]:
-    return [release.at(version, arch) for release, version in releases(cluster) for arch in ("amd64", "arm64")]
-
-
-def run(upstream: Upstream, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(upstream.authority.parent / "cache"), **upstream.environment, **more}
-    environment.pop("CLUSTERCTL_MIRROR", None)
-    return subprocess.run([sys.executable, "-m", "clusterctl", *words], capture_output=True, text=True, timeout=60, check=False, env=environment)
-
-
-def locked(inventory: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load((inventory.parent / "clusterctl.lock").read_text())["files"]
-    return found
 
 
 def test_everything_that_is_not_built_in_is_locked(upstream: Upstream, inventory: Path) -> None:
@@ -110,12 +65,9 @@ def test_verify_downloads_and_compares(upstream: Upstream, inventory: Path) -> N
     good = run(upstream, "lock", "verify", "-i", str(inventory))
     assert good.returncode == 0, good.stderr
     upstream.files[APISERVER] = b"another build"
-    bad = run(upstream, "lock", "verify", "-i", str(inventory), XDG_CACHE_HOME=str(inventory.parent / "other"))
+    # The cache has the file that was locked: it does not count.
+    bad = run(upstream, "lock", "verify", "-i", str(inventory))
     assert bad.returncode == 7 and locked(inventory)[APISERVER]["sha256"] in bad.stderr and upstream.digest(APISERVER) in bad.stderr
-
-
-def text(status: int, body: bytes) -> Answer:
-    return lambda handler: reply(handler, status, body)
 
 
 @pytest.mark.parametrize(("place", "lie", "code", "exit_code"), [
@@ -164,7 +116,7 @@ def test_a_minor_is_locked_to_its_newest_patch_release(upstream: Upstream, inven
     assert versions(inventory) == ({"1.36": "1.36.7"}, {"v1.36.7"})
     # A newer release changes nothing until it is asked for.
     upstream.newest = "1.36.8"
-    upstream.files |= {path.replace("1.36.7", "1.36.8"): b"newer" for path in list(upstream.files)}
+    upstream.files |= {path.replace("1.36.7", "1.36.8"): f"newer {path}".encode() for path in list(upstream.files)}
     assert run(upstream, "lock", "-i", str(inventory)).returncode == 0
     assert versions(inventory) == ({"1.36": "1.36.7"}, {"v1.36.7"})
     assert run(upstream, "lock", "-i", str(inventory), "--update", "kubernetes").returncode == 0
@@ -182,7 +134,7 @@ def test_a_first_plan_locks_a_minor(upstream: Upstream, inventory: Path) -> None
 
 def test_an_unknown_authority_is_not_believed(upstream: Upstream, inventory: Path) -> None:
     done = run(upstream, "lock", "-i", str(inventory), SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt")
-    assert done.returncode == 6 and "CERTIFICATE_VERIFY_FAILED" in done.stderr and not (inventory.parent / "clusterctl.lock").exists()
+    assert done.returncode == 6 and "[download.not-trusted]" in done.stderr and not (inventory.parent / "clusterctl.lock").exists()
 
 
 def test_the_rate_limit_and_the_token(upstream: Upstream, inventory: Path) -> None:
@@ -195,6 +147,15 @@ def test_the_rate_limit_and_the_token(upstream: Upstream, inventory: Path) -> No
     assert {host for host, _ in upstream.tokens} == {"api.github.com"} and "not-to-be-told" not in done.stdout + done.stderr
     del upstream.lies[FLANNEL]
     assert run(upstream, "lock", "-i", str(inventory), "--arch", "amd64", GITHUB_TOKEN="not-to-be-told").returncode == 0
+
+
+@pytest.mark.parametrize(("token", "exit_code"), [
+    ("not-to-be-told\n", 0), (" not-to-be-told\r\n", 0), (" \n", 0), ("not-to\nbe-told", 2), ("not-to-be-tøld", 2), ("not-to be-told", 2)])
+def test_a_token_is_stripped_or_refused_and_never_printed(upstream: Upstream, inventory: Path, token: str, exit_code: int) -> None:
+    done = run(upstream, "lock", "-i", str(inventory), "--arch", "amd64", GITHUB_TOKEN=token)
+    assert (done.returncode, "[artifact.token-malformed]" in done.stderr) == (exit_code, exit_code == 2), done.stderr
+    assert not any(part in done.stdout + done.stderr for part in ("not-to", "be-t"))
+    assert {word for _, word in upstream.tokens} == ({"Bearer not-to-be-told"} if exit_code == 0 and token.strip() else set())
 
 
 def test_plan_takes_what_is_missing_unless_it_may_not(upstream: Upstream, inventory: Path) -> None:
