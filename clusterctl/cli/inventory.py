@@ -50,7 +50,9 @@ def inventory(
     found: Inventory = read(call.sources)
     if convert:
         from clusterctl.inventory.conversion import convert as converted
+        from clusterctl.inventory.conversion import refuse_decrypted
 
+        refuse_decrypted(found.decrypted)
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)
         typer.echo(converted(found.cluster), nl=False)

@@ -105,7 +105,9 @@ def _rendered(context: Context, path: Path, template: bytes) -> bytes:
 def hooks(stage: StageName, *, after: bool = False, controller: bool = False) -> Component:
     """Return the commands that run before or after a stage on its hosts."""
     def resources(context: Context) -> list[Resource]:
-        return [Command(hook=hook) for hook in context.host.settings.hooks if _belongs(hook, stage, after, controller)]
+        settings = context.host.settings
+        return [Command(hook=hook, sensitive=settings.reveals(hook.run)) for hook in settings.hooks
+                if _belongs(hook, stage, after, controller)]
 
     return Component(name="hooks", on=_ON[stage], resources=resources)
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import yaml
 
 from clusterctl.cluster.model import Cluster, Host, Ssh
+from clusterctl.inventory.document import Node
+from clusterctl.inventory.findings import Diagnostics
 from clusterctl.inventory.names import ROLE_GROUPS
 
 _OF_ONE = ("ansible_host", "clusterctl_address", "clusterctl_host_key", "cluster")
 """Variables of hosts that are not moved to all of them."""
 _ROLES = {"control_plane": "control_plane", "etcd": "etcd", "workers": "worker"}
+
+
+def refuse_decrypted(nodes: Iterable[Node]) -> None:
+    """Refuse to write values of ansible-vault in clear. Raises InputError, or Problems made of them."""
+    findings = Diagnostics()
+    for node in nodes:
+        findings.refuse(node.place, f"{node.path}: was decrypted, and would be written in clear",
+                        "convert without it, and add it to the new inventory by hand", code="inventory.convert-secret")
+    findings.raise_problems()
 
 
 def convert(cluster: Cluster) -> str:

@@ -275,8 +275,11 @@ def check_names(variables: Variables, findings: Diagnostics) -> None:
             continue
         if name in names.SECRETS:
             meant = _meant(name, variables)
-            if meant is not None and (meant.secret or meant.sealed):
+            if meant is None or meant.secret or meant.sealed or meant.value in (None, ""):
                 continue  # Encrypted: a secret may stand there.
+            if isinstance(meant.value, str) and values.is_template(meant.value):
+                findings.note(f"{name}: templates are not evaluated; {SECRET_HINT}")
+                continue
             findings.refuse(node.key, f"{node.path}: secrets do not belong in an inventory", SECRET_HINT,
                             code="inventory.secret")
         elif name.startswith("clusterctl_"):

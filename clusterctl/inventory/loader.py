@@ -16,10 +16,18 @@ from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
-from clusterctl.inventory.names import near_cluster
+from clusterctl.inventory.names import ALIASES, near_cluster
 from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.secrets import Secret
-from clusterctl.inventory.settings import descend, merged, read_host_settings, read_settings, read_versions, refuse_cluster_wide
+from clusterctl.inventory.settings import (
+    decrypted,
+    descend,
+    merged,
+    read_host_settings,
+    read_settings,
+    read_versions,
+    refuse_cluster_wide,
+)
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
 
@@ -31,7 +39,8 @@ Provenance = Mapping[str, Node | None]
 class Inventory:
     """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
 
-    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host.
+    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host. ``settings``:
+    the variable ``cluster`` of all hosts; ``decrypted``: values of settings, labels and taints that ansible-vault decrypted.
     """
 
     cluster: Cluster
@@ -41,6 +50,8 @@ class Inventory:
     provenance: Provenance = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
     sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
+    settings: Node | None = None
+    decrypted: Sequence[Node] = ()
 
 
 def read(given: Path | Sources) -> Inventory:
@@ -70,7 +81,8 @@ def read(given: Path | Sources) -> Inventory:
         findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
-                     reader.provenance, reader.written, reader.passwords)
+                     reader.provenance, reader.written, reader.passwords, cluster_node,
+                     [*decrypted(cluster_node), *reader.decrypted])
 
 
 class _Own(NamedTuple):
@@ -88,7 +100,9 @@ class _Reader:
         self.provenance: dict[str, Node | None] = {}
         self.written: dict[str, str] = {}
         self.passwords: dict[str, Secret] = {}
+        self.decrypted: list[Node] = []
         self._first = ""
+        self._foreign: dict[str, dict[str, Node]] = {}
         self._known: dict[tuple[int, ...], _Own] = {}
 
     def hosts(self, start: Place) -> list[Host]:
@@ -98,15 +112,21 @@ class _Reader:
         hosts = []
         for host, name in node_names(self.tree, roles, self.findings).items():
             variables = host_variables(self.tree, self.files, host)
+            for variable in kubespray.TRANSLATIONS.keys() & variables.keys():
+                self._foreign.setdefault(variable, {})[host] = variables[variable]
             reader = HostReader((host, name), self.tree.host_places[host], variables, self.findings)
             found = reader.host(roles[host], self.files.folders[0])
             own = self._settings(host, variables)
             self.written[name], self.provenance[name] = host, own.node
             if (password := reader.sudo_password()) is not None:
                 self.passwords[name] = password
+            names = (name for what in ("labels", "taints") for name in ALIASES[what])
+            secrets = [secret for name in names for secret in decrypted(variables.get(name))]
+            self.decrypted += [*secrets, *decrypted(own.node)]
             if found is not None and own.settings is not None:
+                settings = own.settings.with_decrypted(one.written for one in secrets) if secrets else own.settings
                 groups = frozenset(group.name for group in self.tree.groups_of(host))
-                hosts.append(_with_settings(found.model_copy(update={"groups": groups}), own.settings))
+                hosts.append(_with_settings(found.model_copy(update={"groups": groups}), settings))
         return hosts
 
     def _settings(self, host: str, variables: Variables) -> _Own:
@@ -138,6 +158,7 @@ class _Reader:
         if not nodes:
             self._refuse_misspelt({**layers[0], **layers[1]})
         variables = host_variables(self.tree, self.files, self._first) if self._first else {}
+        kubespray.note_others(variables, self._foreign, merged(nodes), self.findings)
         below = kubespray.translate(variables, merged(nodes), self.findings)
         return merged([*([below] if below else []), *nodes])
 

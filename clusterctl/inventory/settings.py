@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Settings, Versions
 from clusterctl.cluster.versions import known_versions
-from clusterctl.inventory.document import Node, quoted
+from clusterctl.inventory.document import Node, leaves, quoted
 from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
 
@@ -26,7 +26,9 @@ _WANTED = {
     "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
     "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
 }
-T = TypeVar("T", bound=BaseModel)
+_REFERABLE = ("inventory.proxy-credentials", "inventory.secret")
+"""Codes of secrets that a reference may name."""
+T = TypeVar("T", bound=HostSettings)
 _KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
 
@@ -66,7 +68,15 @@ def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
             told.add(id(place))
         return None
     _refuse_coerced(node, settings.model_dump(mode="json"), findings)
-    return settings if len(findings.problems) == before else None
+    if len(findings.problems) > before:
+        return None
+    secrets = [one.written for one in decrypted(node)]
+    return settings.with_decrypted(secrets) if secrets else settings
+
+
+def decrypted(node: Node | None) -> list[Node]:
+    """Return the texts and numbers of a tree that ansible-vault decrypted."""
+    return [leaf for leaf in (leaves(node) if node else ()) if leaf.secret and not isinstance(leaf.value, bool | None)]
 
 
 def _managed_paths() -> tuple[str, ...]:
@@ -204,7 +214,8 @@ def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
     """What is wrong, and what to do, for one of pydantic's kinds of error."""
     context = entry.get("ctx", {})
     if _is_ours(kind):
-        return entry["msg"], ""
+        setting = ".".join(str(step) for step in entry["loc"] if step != "word")  # the tag of a union's branch
+        return entry["msg"], f"write cluster.{setting}: {{env: VARIABLE}}" if kind in _REFERABLE else ""
     if kind == "ip_v4_network" and isinstance(node.value, str):
         return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if kind == "value_error":
