@@ -14,7 +14,7 @@ from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean, distance
 from clusterctl.inventory.groups import Variables
 from clusterctl.inventory.secrets import Secret
 from clusterctl.ssh.ssh_options import parse
@@ -79,9 +79,9 @@ class HostReader:
             return None
         return Host(name=self.name, address=address, roles=frozenset(roles), ssh=ssh, labels=labels, taints=taints)
 
-    def sudo_password(self) -> Secret | None:
-        """The password that ansible-vault has for sudo, else for the login."""
-        for name in names.SUDO_PASSWORDS:
+    def password(self, *known: str) -> Secret | None:
+        """Return the password that ansible-vault has under the first of some names."""
+        for name in known:
             node = _meant(name, self.variables)
             if node is not None and node.secret and isinstance(node.value, str) and node.value:
                 return Secret(node.value)
@@ -301,4 +301,4 @@ def _meant(name: str, variables: Variables) -> Node | None:
 def _is_misspelt(name: str) -> bool:
     if name in names.ANSIBLE_KNOWN or names.INTERPRETER.fullmatch(name):
         return False
-    return bool(did_you_mean(name, (known for known in names.ANSIBLE_KNOWN if abs(len(known) - len(name)) <= 2)))
+    return any(distance(name, known) <= (2 if len(known) > 16 else 1) for known in names.ANSIBLE_KNOWN)

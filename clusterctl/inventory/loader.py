@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clusterctl.cluster.host_settings import HostSettings
-from clusterctl.cluster.model import Cluster, Host
+from clusterctl.cluster.model import Cluster, Host, Settings
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, rules
 from clusterctl.inventory.document import Node
@@ -16,7 +16,7 @@ from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
-from clusterctl.inventory.names import ALIASES, near_cluster
+from clusterctl.inventory.names import ALIASES, SSH_PASSWORDS, SUDO_PASSWORDS, near_cluster
 from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.secrets import Secret
 from clusterctl.inventory.settings import (
@@ -39,8 +39,9 @@ Provenance = Mapping[str, Node | None]
 class Inventory:
     """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
 
-    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host. ``settings``:
-    the variable ``cluster`` of all hosts; ``decrypted``: values of settings, labels and taints that ansible-vault decrypted.
+    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``, ``ssh_passwords``: decrypted ones; by host.
+    ``settings``: the variable ``cluster`` of all hosts; ``decrypted``: values of settings, labels and taints that ansible-vault
+    decrypted.
     """
 
     cluster: Cluster
@@ -50,6 +51,7 @@ class Inventory:
     provenance: Provenance = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
     sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
+    ssh_passwords: Mapping[str, Secret] = field(default_factory=dict)
     settings: Node | None = None
     decrypted: Sequence[Node] = ()
 
@@ -81,7 +83,7 @@ def read(given: Path | Sources) -> Inventory:
         findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
-                     reader.provenance, reader.written, reader.passwords, cluster_node,
+                     reader.provenance, reader.written, reader.sudo_passwords, reader.ssh_passwords, cluster_node,
                      [*decrypted(cluster_node), *reader.decrypted])
 
 
@@ -99,14 +101,15 @@ class _Reader:
         self.tree, self.files, self.findings = tree, files, findings
         self.provenance: dict[str, Node | None] = {}
         self.written: dict[str, str] = {}
-        self.passwords: dict[str, Secret] = {}
+        self.sudo_passwords: dict[str, Secret] = {}
+        self.ssh_passwords: dict[str, Secret] = {}
         self.decrypted: list[Node] = []
         self._first = ""
         self._foreign: dict[str, dict[str, Node]] = {}
         self._known: dict[tuple[int, ...], _Own] = {}
 
     def hosts(self, start: Place) -> list[Host]:
-        """Return the hosts that have a role, and remember their names in the inventory and their sudo passwords."""
+        """Return the hosts that have a role, and remember their names in the inventory and their passwords."""
         roles = assign(self.tree, start, self.findings)
         self._first = next((host for host in roles if "control_plane" in roles[host]), next(iter(roles), ""))
         hosts = []
@@ -118,8 +121,9 @@ class _Reader:
             found = reader.host(roles[host], self.files.folders[0])
             own = self._settings(host, variables)
             self.written[name], self.provenance[name] = host, own.node
-            if (password := reader.sudo_password()) is not None:
-                self.passwords[name] = password
+            for passwords, known in ((self.sudo_passwords, SUDO_PASSWORDS), (self.ssh_passwords, SSH_PASSWORDS)):
+                if (password := reader.password(*known)) is not None:
+                    passwords[name] = password
             names = (name for what in ("labels", "taints") for name in ALIASES[what])
             secrets = [secret for name in names for secret in decrypted(variables.get(name))]
             self.decrypted += [*secrets, *decrypted(own.node)]
@@ -155,8 +159,7 @@ class _Reader:
             self._check_part(self.files.of("host_vars", host))
         layers = (self.tree.groups["all"].variables, self.files.of("group_vars", "all"))
         nodes = _clusters(layers)
-        if not nodes:
-            self._refuse_misspelt({**layers[0], **layers[1]})
+        self._refuse_misspelt({**layers[0], **layers[1]}, alone=not nodes)
         variables = host_variables(self.tree, self.files, self._first) if self._first else {}
         kubespray.note_others(variables, self._foreign, merged(nodes), self.findings)
         below = kubespray.translate(variables, merged(nodes), self.findings)
@@ -165,12 +168,15 @@ class _Reader:
     def _check_part(self, variables: Variables) -> None:
         if node := variables.get("cluster"):
             refuse_cluster_wide(node, self.findings)
+        self._refuse_misspelt(variables)
 
-    def _refuse_misspelt(self, variables: Variables) -> None:
+    def _refuse_misspelt(self, variables: Variables, *, alone: bool = False) -> None:
+        """Refuse maps that are nearly called ``cluster``: where the settings are ``alone`` any, else one of known settings."""
         for name, node in variables.items():
-            if near_cluster(name) and isinstance(node.value, dict):
+            if near_cluster(name) and name != "cluster" and isinstance(node.value, dict) and (
+                    alone or (node.value and node.value.keys() <= Settings.model_fields.keys())):
                 self.findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)",
-                                     "rename it, or add cluster: {}", code="inventory.cluster-misspelt")
+                                     "rename it" + (", or add cluster: {}" if alone else ""), code="inventory.cluster-misspelt")
 
     def check_rules(self, cluster: Cluster, settings_node: Node | None, start: Place) -> None:
         for about, message, hint, code, host in rules.broken(cluster):

@@ -58,9 +58,9 @@ SECRETS = frozenset({
     "ansible_ssh_password", "ansible_ssh_private_key_passphrase", "ansible_sudo_pass", "ansible_sudo_password",
 })
 
-# Those of them that may be decrypted for sudo, the first that is given.
-SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass",
-                  "ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
+# Those of them that may be decrypted for logins and for sudo, the first that is given.
+SSH_PASSWORDS = ("ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
+SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass", *SSH_PASSWORDS)
 
 # Variables that Ansible knows and that mean nothing here: accepted, listed by `clusterctl inventory`.
 ANSIBLE_IGNORED = frozenset({

@@ -200,7 +200,8 @@ def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings
         findings.refuse(node.key, f"{node.path}: {loc[-1]} is missing")
     else:
         is_key = loc[-1:] == ("[key]",)
-        message, hint = ("the decrypted value does not fit", "") if node.secret else _words(kind, node, entry)
+        hides = node.secret and kind not in _REFERABLE
+        message, hint = ("the decrypted value does not fit", "") if hides else _words(kind, node, entry)
         findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint,
                          code=kind if _is_ours(kind) else "")
 

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
@@ -26,6 +27,7 @@ from clusterctl.inventory.vault import Passwords
 from clusterctl.resources.additions import AddedFile
 from clusterctl.session.opening import Opening, Options
 from clusterctl.shell.facts import Facts
+from clusterctl.ssh.ssh_config import resolve
 
 PASSWORD = b"correct horse"
 HOST = "control_plane: {hosts: {a: {ip: 192.0.2.1, ansible_user: ops}}}\n"
@@ -156,6 +158,28 @@ def test_a_vaulted_password_is_for_sudo(tmp_path: Path, password: str, variables
     given = Opening(Options(inventory=Sources((path,), Passwords((password,))), sudo_password=lambda: "given"))
     assert given._sudo_password("a")() == "given"
     assert not loaded(path).sudo_passwords, "it is not needed to read the inventory"
+
+
+@pytest.mark.parametrize(("name", "given", "used"), [
+    ("ansible_password", None, "hunter2"), ("ansible_ssh_pass", None, "hunter2"), ("ansible_password", "given", "given"),
+    ("ansible_become_password", None, None)])
+def test_a_vaulted_password_is_for_logins(tmp_path: Path, password: str, monkeypatch: pytest.MonkeyPatch, name: str, given: str | None,
+                                          used: str | None) -> None:
+    path = written(tmp_path, f"    {name}: {inline('hunter2')}")
+    opening = Opening(Options(inventory=Sources((path,), Passwords((password,))), ssh_password=lambda: given))
+    asked: list[str | None] = []
+    monkeypatch.setattr("clusterctl.ssh.login.Keys", lambda *arguments: asked.append(arguments[-1]()))
+    way = resolve(opening.cluster.host("a").ssh)
+    for host in ("a", "bastion a"):
+        opening.login._log_in(Mock(), host, way, None, certified=False)
+    assert asked == [used, None] and "hunter2" not in repr(opening.login)
+
+
+def test_a_vaulted_password_of_a_registry_is_refused_with_what_to_do(tmp_path: Path, password: str) -> None:
+    settings = "cluster: {registries: {a.example: {username: u, password: hunter2}}}"
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, group_vars__all=encrypted(settings)), password)
+    assert caught.value.code == "inventory.secret" and "password: {env" in caught.value.hint and "hunter2" not in str(caught.value)
 
 
 def test_a_password_in_the_open_is_refused_still(tmp_path: Path, password: str) -> None:
