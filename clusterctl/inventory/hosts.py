@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.errors import InputError
@@ -73,7 +73,7 @@ class HostReader:
         check_names(self.variables, self.findings)
         self._check_ways()
         ssh = self._ssh(base)
-        address = self._address(ssh.address) if ssh else None
+        address = self._address(ssh)
         labels, taints = self._labels(), self._taints()
         if ssh is None or address is None or len(self.findings.problems) > before:
             return None
@@ -98,27 +98,27 @@ class HostReader:
         port, timeout = self.get("port"), self.get("timeout")
         arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
-        if address is None:
-            return None
         # What the inventory does not set may be set by ssh_config.
         connection = self.get("connection")
         local = connection is not None and connection.value in LOCAL
-        given = {"port": (values.integer(port, self.findings, 1, 65535) if port else None) or None,
-                 "user": user if self.get("user") and not local else None, "local": local or None}
-        return Ssh(
-            **{name: value for name, value in given.items() if value is not None},
-            address=address,
-            private_key=self._private_key(base),
-            become=self._become(user),
-            host_key=self._host_key(),
-            common_args=tuple(arguments),
-            connect_timeout=float((values.integer(timeout, self.findings, 1, 300) if timeout else None) or 10),
-            network_namespace=self._network_namespace(),
-        )
+        given: dict[str, Any] = {
+            "port": values.integer(port, self.findings, 1, 65535) if port else None,
+            "user": user if self.get("user") and not local else None,
+            "local": local or None,
+            "private_key": self._private_key(base),
+            "become": self._become(user),
+            "host_key": self._host_key(),
+            "connect_timeout": values.integer(timeout, self.findings, 1, 300) if timeout else None,
+            "network_namespace": self._network_namespace(),
+        }
+        if address is None:
+            return None
+        given = {name: value for name, value in given.items() if value is not None}
+        return Ssh(address=address, common_args=tuple(arguments), **given)
 
     def _ssh_address(self) -> str | None:
         if self.get("ssh_address") is None:
-            return self.written
+            return None if any(name in self.variables for name in names.ALIASES["ssh_address"]) else self.written
         value = self.text("ssh_address")
         if value is None:
             return None
@@ -193,13 +193,13 @@ class HostReader:
             return None
         return value
 
-    def _address(self, ssh_address: str) -> ipaddress.IPv4Address | None:
+    def _address(self, ssh: Ssh | None) -> ipaddress.IPv4Address | None:
         """The address in the cluster's network. Names are not resolved: who answers today may not answer tomorrow."""
         given = [values.address(node, self.findings) for what in ("address", "ip", "access_ip") if (node := self.get(what))]
         if given:
             return given[0]
-        found = values.as_address(ssh_address)
-        if found is None:
+        found = values.as_address(ssh.address) if ssh else None
+        if ssh and found is None:
             self.findings.unaddressed.append((self.place, self.name))
         return found
 

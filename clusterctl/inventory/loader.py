@@ -11,7 +11,7 @@ from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Cluster, Host, Settings
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, rules
-from clusterctl.inventory.document import Node
+from clusterctl.inventory.document import Node, leaves
 from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
@@ -179,12 +179,14 @@ class _Reader:
                                      "rename it" + (", or add cluster: {}" if alone else ""), code="inventory.cluster-misspelt")
 
     def check_rules(self, cluster: Cluster, settings_node: Node | None, start: Place) -> None:
-        for about, message, hint, code, host in rules.broken(cluster):
+        for about, message, hint, code, host in (*rules.broken(cluster), *rules.missing_files(cluster)):
             source = self.provenance.get(host) or settings_node
             if isinstance(about, str):
                 self.findings.refuse(self.tree.host_places[self.written[about]], message, hint, code=code)
             elif about and source is not None:
                 node, _ = descend(source, about)
+                if any(leaf.secret for leaf in leaves(node)):
+                    message, hint = "the decrypted value does not fit", ""
                 self.findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
             else:
                 self.findings.refuse(start, message, hint, code=code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -16,7 +17,7 @@ Network = ipaddress.IPv4Network
 class RuleViolation(NamedTuple):
     """A rule that does not hold: about which host or which setting, the latter of which host where it may differ."""
 
-    about: str | tuple[str, ...]
+    about: str | tuple[str | int, ...]
     message: str
     hint: str = ""
     code: str = ""
@@ -173,6 +174,30 @@ def service_size(cluster: Cluster) -> Iterator[RuleViolation]:
     services = cluster.network.services
     if not 12 <= services.prefixlen <= 28:
         yield RuleViolation(("network", "services"), f"{services} is not between /12 and /28, which is what Kubernetes can serve")
+
+
+def missing_files(cluster: Cluster) -> Iterator[RuleViolation]:
+    """Require the files that the settings name. This one looks at the disk."""
+    for host in {id(host.settings): host for host in cluster.hosts}.values():
+        for about, name, code in _files(host):
+            path = cluster.base / os.path.expanduser(name)
+            if not os.access(path, os.R_OK) or path.is_dir():
+                reason = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "is missing"
+                yield RuleViolation(about, f"{path} {reason}", "correct the path or the permissions", code, host.name)
+
+
+def _files(host: Host) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield the files of a host's settings: the path in ``cluster``, the name, the code where one is missing."""
+    found: list[tuple[tuple[str | int, ...], str | None]] = [
+        (("files", number, what), getattr(one, what))
+        for number, one in enumerate(host.settings.files) for what in ("source", "template")]
+    for name, registry in host.settings.registries.items():
+        found.append((("registries", name, "ca"), registry.ca))
+        found += [(("registries", name, "mirrors", number, what), getattr(mirror, what))
+                  for number, mirror in enumerate(registry.mirrors) for what in ("ca", "client_cert", "client_key")]
+        if registry.password and registry.password.file:
+            yield ("registries", name, "password", "file"), registry.password.file, "inventory.secret-missing"
+    yield from ((about, name, "inventory.file-unreadable") for about, name in found if name is not None)
 
 
 RULES: tuple[Callable[[Cluster], Iterator[RuleViolation]], ...] = (

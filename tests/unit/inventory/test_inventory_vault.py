@@ -327,3 +327,17 @@ def test_a_template_and_nothing_are_no_secrets(tmp_path: Path, value: str) -> No
                    group_vars__all__vault=encrypted("vault_become: hunter2"))
     found = loaded(path)
     assert not found.sudo_passwords and any("ansible_become_password" in note for note in found.notes) == ("vault" in value or "lookup" in value)
+
+
+def test_an_encrypted_address_is_asked_for_once(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text(f"control_plane:\n  hosts:\n    n2:\n      ansible_host: {inline('192.0.2.1').replace('      ', '        ')}")
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.vaulted"
+
+
+def test_a_decrypted_setting_that_breaks_a_rule_is_not_shown(tmp_path: Path, password: str) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, group_vars__all=encrypted("cluster: {network: {node_mask: 17, pods: 10.66.0.0/18}}")), password)
+    assert "10.66" not in str(caught.value) and "vault" not in caught.value.hint
