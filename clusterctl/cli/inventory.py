@@ -53,7 +53,8 @@ def inventory(
         from clusterctl.inventory.conversion import refuse_decrypted
 
         refuse_decrypted(found.decrypted)
-        for note in found.notes:
+        left = ["passwords of ansible-vault are not written"] if found.sudo_passwords or found.ssh_passwords else []
+        for note in (*found.notes, *left):
             typer.echo(f"note: {note}", err=True)
         typer.echo(converted(found.cluster), nl=False)
     elif explain is not None:

@@ -90,6 +90,11 @@ def leaves(node: Node) -> Iterator[Node]:
         yield node
 
 
+def decrypted(node: Node | None) -> list[Node]:
+    """Return the texts and numbers of a tree that ansible-vault decrypted."""
+    return [leaf for leaf in (leaves(node) if node else ()) if leaf.secret and not isinstance(leaf.value, bool | None)]
+
+
 def bare(node: Node) -> object:
     """Return the values of a tree without their positions."""
     if isinstance(node.value, dict):

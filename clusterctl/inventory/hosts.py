@@ -45,7 +45,8 @@ class HostReader:
 
     def get(self, what: str) -> Node | None:
         """The variable for ``what`` under any of its names."""
-        given = [self.variables[name] for name in names.ALIASES[what] if name in self.variables]
+        nodes = [self.variables[name] for name in names.ALIASES[what] if name in self.variables]
+        given = [node for node in nodes if node.sealed or node.value not in (None, "")]  # Terraform writes empty values.
         if len(given) > 1 and given[0].value != given[1].value:
             first, second = (node.path.rpartition(".")[2] for node in given[:2])
             self.findings.refuse(given[1].key, f"{given[1].path}: {first} and {second} are the same thing, and differ")
@@ -99,12 +100,10 @@ class HostReader:
         arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
         # What the inventory does not set may be set by ssh_config.
-        connection = self.get("connection")
-        local = connection is not None and connection.value in LOCAL
         given: dict[str, Any] = {
             "port": values.integer(port, self.findings, 1, 65535) if port else None,
-            "user": user if self.get("user") and not local else None,
-            "local": local or None,
+            "user": user if self.get("user") and not self._is_local else None,
+            "local": self._is_local or None,
             "private_key": self._private_key(base),
             "become": self._become(user),
             "host_key": self._host_key(),
@@ -116,9 +115,15 @@ class HostReader:
         given = {name: value for name, value in given.items() if value is not None}
         return Ssh(address=address, common_args=tuple(arguments), **given)
 
+    @property
+    def _is_local(self) -> bool:
+        connection = self.get("connection")
+        return connection is not None and connection.value in LOCAL
+
     def _ssh_address(self) -> str | None:
         if self.get("ssh_address") is None:
-            return None if any(name in self.variables for name in names.ALIASES["ssh_address"]) else self.written
+            nodes = (self.variables.get(name) for name in names.ALIASES["ssh_address"])
+            return None if any(node and node.sealed for node in nodes) else self.written
         value = self.text("ssh_address")
         if value is None:
             return None
@@ -131,9 +136,9 @@ class HostReader:
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is None:
+        if value is None and not self._is_local:
             self.findings.note(f"ansible_user is not set: ssh_config's User logs in, else {getpass.getuser()}, as with ssh")
-        elif not USER.fullmatch(value):
+        elif value is not None and not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
         return value if value is not None and USER.fullmatch(value) else "root"
 
@@ -199,6 +204,8 @@ class HostReader:
         if given:
             return given[0]
         found = values.as_address(ssh.address) if ssh else None
+        if found is None and ssh and ssh.local:
+            found = values.as_address(values.own_address())
         if ssh and found is None:
             self.findings.unaddressed.append((self.place, self.name))
         return found

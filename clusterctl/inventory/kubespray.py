@@ -102,22 +102,22 @@ def _value(name: str, node: Node, rule: Translation, explicit: Node | None, find
     return value
 
 
-def note_others(first: Variables, values: Mapping[str, Mapping[str, Node]], explicit: Node | None, findings: Diagnostics) -> None:
+def note_others(first: Variables, values: Mapping[str, Mapping[int, Node]], explicit: Node | None, findings: Diagnostics) -> None:
     """Note or refuse values of settings of the whole cluster that differ from those of the first control plane.
 
-    ``values``: those of other hosts by variable and host.
+    ``values``: those of all hosts by variable, each once.
     """
     for name, rule in TRANSLATIONS.items():
         wanted = first.get(name)
-        for host, node in values.get(name, {}).items() if rule.is_cluster_wide else ():
+        for node in values.get(name, {}).values() if rule.is_cluster_wide else ():
             if _says_nothing(node) or (wanted is not None and bare(wanted) == bare(node)):
                 continue
             why = "counts for the whole cluster, and the first control plane has " + (_shown(wanted) if wanted else "none")
             if rule.required and _find(explicit, (rule.decisive or rule.path).split(".")) is None:
-                findings.refuse(node.place, f"{node.path}: {_shown(node)} of {host} {why}", "give all hosts the same value",
+                findings.refuse(node.place, f"{node.path}: {_shown(node)} {why}", "give all hosts the same value",
                                 code="kubespray.unsupported")
             else:
-                findings.note(f"{name}: {_shown(node)} of {host} is not followed: it {why}")
+                findings.note(f"{node.place}: {name}: {_shown(node)} is not followed: it {why}")
 
 
 def _says_nothing(node: Node) -> bool:
@@ -346,12 +346,31 @@ TRANSLATIONS: Mapping[str, Translation] = {
 }
 """Variables that have a setting of ours."""
 
+_FIXED = "clusterctl does not change it"
 _ADDON = "it is not installed; cluster.addons.manifests applies manifests of your own"
 TOLD: Mapping[str, str] = {
     **dict.fromkeys((
         "argocd_enabled", "cert_manager_enabled", "csi_snapshot_controller_enabled", "dashboard_enabled", "gateway_api_enabled",
         "ingress_alb_enabled", "ingress_nginx_enabled", "kube_vip_enabled", "local_path_provisioner_enabled",
         "local_volume_provisioner_enabled", "metallb_enabled", "node_feature_discovery_enabled", "registry_enabled"), _ADDON),
+    **dict.fromkeys((
+        "containerd_storage_dir", "deploy_netchecker", "enable_nodelocaldns", "etcd_data_dir", "kube_encryption_algorithm",
+        "kube_token_auth", "kube_webhook_token_auth", "kubernetes_audit_webhook", "nameservers", "upstream_dns_servers"), _FIXED),
+    **dict.fromkeys((
+        "kubelet_config_extra_args", "kubelet_cpu_manager_policy", "kubelet_image_gc_high_threshold",
+        "kubelet_max_parallel_image_pulls", "kubelet_node_config_extra_args", "kubelet_rotate_server_certificates",
+        "kubelet_topology_manager_policy"), "fields of a KubeletConfiguration belong in cluster.kubelet.config"),
+    **dict.fromkeys(("kubelet_custom_flags", "kubelet_node_custom_flags"), "flags belong in cluster.kubelet.extra_args"),
+    **dict.fromkeys((
+        "kube_apiserver_admission_control_config_file", "kube_apiserver_enable_admission_plugins", "kube_apiserver_feature_gates",
+        "kube_apiserver_node_port_range"), "flags belong in cluster.api_server.extra_args"),
+    **dict.fromkeys(("kube_proxy_feature_gates", "kube_proxy_strict_arp"), "kube-proxy has no setting but network.proxy_mode"),
+    "kube_controller_node_monitor_grace_period": "flags belong in cluster.controller_manager.extra_args",
+    "additional_sysctl": "kernel settings belong in cluster.sysctls",
+    "ntp_enabled": "cluster.time: chrony adds a time service",
+    "apiserver_loadbalancer_domain_name": "names of the API belong in cluster.endpoint",
+    "containerd_insecure_registries": "registries belong in cluster.registries: skip_verify",
+    "helm_enabled": "clusterctl does not install helm",
     "enable_dual_stack_networks": "clusters have IPv4 alone",
     "ipv6_stack": "clusters have IPv4 alone",
     "etcd_version": "cluster.versions.etcd names another version than the one that belongs to the minor",

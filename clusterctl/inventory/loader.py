@@ -11,7 +11,7 @@ from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Cluster, Host, Settings
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, rules
-from clusterctl.inventory.document import Node, leaves
+from clusterctl.inventory.document import Node, decrypted, leaves
 from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
@@ -19,15 +19,7 @@ from clusterctl.inventory.hosts import HostReader
 from clusterctl.inventory.names import ALIASES, SSH_PASSWORDS, SUDO_PASSWORDS, near_cluster
 from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.secrets import Secret
-from clusterctl.inventory.settings import (
-    decrypted,
-    descend,
-    merged,
-    read_host_settings,
-    read_settings,
-    read_versions,
-    refuse_cluster_wide,
-)
+from clusterctl.inventory.settings import descend, merged, read_host_settings, read_settings, read_versions, refuse_cluster_wide
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vars_files import VarsFiles
 
@@ -105,7 +97,7 @@ class _Reader:
         self.ssh_passwords: dict[str, Secret] = {}
         self.decrypted: list[Node] = []
         self._first = ""
-        self._foreign: dict[str, dict[str, Node]] = {}
+        self._foreign: dict[str, dict[int, Node]] = {}
         self._known: dict[tuple[int, ...], _Own] = {}
 
     def hosts(self, start: Place) -> list[Host]:
@@ -116,7 +108,7 @@ class _Reader:
         for host, name in node_names(self.tree, roles, self.findings).items():
             variables = host_variables(self.tree, self.files, host)
             for variable in kubespray.TRANSLATIONS.keys() & variables.keys():
-                self._foreign.setdefault(variable, {})[host] = variables[variable]
+                self._foreign.setdefault(variable, {})[id(variables[variable])] = variables[variable]
             reader = HostReader((host, name), self.tree.host_places[host], variables, self.findings)
             found = reader.host(roles[host], self.files.folders[0])
             own = self._settings(host, variables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -176,28 +176,27 @@ def service_size(cluster: Cluster) -> Iterator[RuleViolation]:
         yield RuleViolation(("network", "services"), f"{services} is not between /12 and /28, which is what Kubernetes can serve")
 
 
+_FILES = {name: "inventory.file-unreadable" for name in ("source", "template", "ca", "client_cert", "client_key")}
+_FILES |= {"file": "inventory.secret-missing"}
+"""Settings of hosts that name a file, by their keys, and the code where it is missing."""
+
+
 def missing_files(cluster: Cluster) -> Iterator[RuleViolation]:
     """Require the files that the settings name. This one looks at the disk."""
     for host in {id(host.settings): host for host in cluster.hosts}.values():
-        for about, name, code in _files(host):
+        for about, name in _texts(host.settings.model_dump(include={"files", "registries", "proxy"}), ()):
             path = cluster.base / os.path.expanduser(name)
-            if not os.access(path, os.R_OK) or path.is_dir():
-                reason = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "is missing"
-                yield RuleViolation(about, f"{path} {reason}", "correct the path or the permissions", code, host.name)
+            if about[-1] in _FILES and (not os.access(path, os.R_OK) or path.is_dir()):
+                yield RuleViolation(about, f"{path} is no file that can be read", "correct the path or the permissions",
+                                    _FILES[str(about[-1])], host.name)
 
 
-def _files(host: Host) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """Yield the files of a host's settings: the path in ``cluster``, the name, the code where one is missing."""
-    found: list[tuple[tuple[str | int, ...], str | None]] = [
-        (("files", number, what), getattr(one, what))
-        for number, one in enumerate(host.settings.files) for what in ("source", "template")]
-    for name, registry in host.settings.registries.items():
-        found.append((("registries", name, "ca"), registry.ca))
-        found += [(("registries", name, "mirrors", number, what), getattr(mirror, what))
-                  for number, mirror in enumerate(registry.mirrors) for what in ("ca", "client_cert", "client_key")]
-        if registry.password and registry.password.file:
-            yield ("registries", name, "password", "file"), registry.password.file, "inventory.secret-missing"
-    yield from ((about, name, "inventory.file-unreadable") for about, name in found if name is not None)
+def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, Mapping | tuple):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, str):
+        yield path, value
 
 
 RULES: tuple[Callable[[Cluster], Iterator[RuleViolation]], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Settings, Versions
 from clusterctl.cluster.versions import known_versions
-from clusterctl.inventory.document import Node, leaves, quoted
+from clusterctl.inventory.document import Node, decrypted, quoted
 from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
 
@@ -24,10 +25,13 @@ _WANTED = {
     "string_type": "text", "path_type": "text", "int_type": "a whole number", "int_from_float": "a whole number",
     "float_type": "a number", "bool_type": "true or false", "model_type": "a map", "model_attributes_type": "a map",
     "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
+    "string_too_short": "text that is not empty", "int_parsing": "a whole number", "bool_parsing": "true or false",
     "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
 }
 _REFERABLE = ("inventory.proxy-credentials", "inventory.secret")
 """Codes of secrets that a reference may name."""
+_CODE = re.compile(r"\.(hooks\[\d+\]\.(run|when)|files\[\d+\]\.content)$")
+"""Paths of texts that are taken as they are, with the braces of ``kubectl -o go-template``."""
 T = TypeVar("T", bound=HostSettings)
 _KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
@@ -72,11 +76,6 @@ def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
         return None
     secrets = [one.written for one in decrypted(node)]
     return settings.with_decrypted(secrets) if secrets else settings
-
-
-def decrypted(node: Node | None) -> list[Node]:
-    """Return the texts and numbers of a tree that ansible-vault decrypted."""
-    return [leaf for leaf in (leaves(node) if node else ()) if leaf.secret and not isinstance(leaf.value, bool | None)]
 
 
 def _managed_paths() -> tuple[str, ...]:
@@ -164,7 +163,7 @@ def plain(node: Node, findings: Diagnostics) -> object:
     elif node.odd:
         findings.refuse(node.place, f"{node.path}: YAML has its own reading of {node.shown}",
                         f"quote it: {quoted(node)}, or write the number in decimal digits")
-    elif isinstance(node.value, str) and is_template(node.value):
+    elif isinstance(node.value, str) and is_template(node.value) and not _CODE.search(node.path):
         findings.refuse(node.place, f"{node.path}: {node.shown} is a template", TEMPLATE_HINT)
     return node.value
 

@@ -65,7 +65,7 @@ def _row(host: Host) -> tuple[str, ...]:
     taints = [_shown_taint(host, taint.model_dump()) for taint in host.taints]
     roles = sorted(host.roles, key=_ROLE_ORDER.index)
     way = resolve(host.ssh)
-    ssh = way.name + (" sudo" if way.ssh.become else "")
+    ssh = "local" if host.ssh.local else way.name + (" sudo" if way.ssh.become else "")
     return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
 
 

@@ -197,3 +197,46 @@ def test_a_misspelt_cluster_is_refused_wherever_it_stands(tmp_path: Path, name: 
     with pytest.raises(InputError) as caught:
         load(tmp_path / name)
     assert caught.value.code == "inventory.cluster-misspelt"
+
+
+@pytest.mark.parametrize("host", ["ansible_port: ", "access_ip: ''", "ansible_host: ''", "clusterctl_labels: , ansible_user: ''"])
+def test_empty_values_are_not_set(tmp_path: Path, host: str) -> None:
+    """Templates of Terraform write them."""
+    found = load(written(tmp_path, host=host)).hosts[0]
+    assert (found.ssh.address, found.ssh.port, str(found.address)) == ("a", 22, "192.0.2.1")
+
+
+TEMPLATE = "kubectl get nodes -o go-template={{.items}}"
+
+
+@pytest.mark.parametrize(("settings", "accepted"), [
+    (f"hooks: [{{name: a, after: nodes, run: '{TEMPLATE}', when: '{TEMPLATE}'}}]", True), (f"files: [{{path: /etc/a, content: '{TEMPLATE}'}}]", True),
+    ("files: [{path: '/etc/{{ a }}', content: a}]", False), ("hooks: [{name: '{{ a }}', after: nodes, run: a}]", False)])
+def test_braces_are_for_commands_and_contents(tmp_path: Path, settings: str, accepted: bool) -> None:
+    path = written(tmp_path, settings)
+    if accepted:
+        found = load(path).settings
+        assert TEMPLATE in (found.hooks[0].run if found.hooks else "", found.files[0].content if found.files else "")
+    else:
+        with pytest.raises((InputError, Problems)):
+            load(path)
+
+
+@pytest.mark.parametrize("settings", ["hooks: [{name: a, after: nodes, run: ''}]", "kubelet: {max_pods: '{{ x }}'}", "sysctls: {a.b: 'x  y'}",
+                                      "files: [{path: /etc/a, content: a, mode: '999'}]"])
+def test_a_message_names_what_is_wanted(tmp_path: Path, settings: str) -> None:
+    with pytest.raises((InputError, Problems)) as caught:
+        load(written(tmp_path, settings))
+    assert "another type" not in str(caught.value) and "^" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("i.ini", "[control_plane]\n[2001:db8::1]:22\n"), ("i.yaml", "control_plane: {hosts: {'fd00::1': }}")])
+def test_an_ipv6_address_as_a_name_is_named_as_such(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises((InputError, Problems), match="IPv6 is not supported"):
+        load(tmp_path / name)
+
+
+def test_anchors_may_stand_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "i.yaml").write_text("x-common: &common {ansible_port: 2222}\ncontrol_plane: {hosts: {a: {ip: 192.0.2.1, <<: *common}}}\n")
+    assert load(tmp_path / "i.yaml").hosts[0].ssh.port == 2222

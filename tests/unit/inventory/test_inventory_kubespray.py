@@ -15,6 +15,7 @@ from clusterctl.inventory import read
 from clusterctl.inventory.conversion import convert
 from clusterctl.inventory.kubespray import TRANSLATIONS
 from clusterctl.inventory.loader import Inventory
+from clusterctl.inventory.show import as_text
 
 EXAMPLES = Path(__file__).parent.parent.parent.parent / "inventories"
 REAL = Path(__file__).with_name("real")
@@ -176,7 +177,7 @@ def test_a_setting_of_the_cluster_that_a_worker_has_is_not_lost(tmp_path: Path, 
     (tmp_path / "group_vars/kube_node.yml").write_text(variables)
     if not code:
         [note] = read(tmp_path / "hosts.yaml").notes
-        assert "n2" in note and "ipvs" in note
+        assert "kube_node.yml:1:" in note and "ipvs" in note
         return
     with pytest.raises(InputError) as caught:
         read(tmp_path / "hosts.yaml")
@@ -217,6 +218,42 @@ def test_a_converted_inventory_means_the_same(path: Path, tmp_path: Path) -> Non
     assert again.cluster.settings == cluster.settings and again.cluster.versions == cluster.versions
     assert essence(again.cluster.hosts) == essence(cluster.hosts)
     assert not again.ignored
+
+
+def test_a_local_host_and_its_hooks_are_converted(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(
+        "control_plane: {hosts: {n1: {ansible_connection: local, ip: 192.0.2.1, cluster: {hooks: [{name: a, after: nodes, run: 'true'}]}}}}\n"
+        "all: {vars: {cluster: {registries: {a.example: {mirrors: [{url: 'https://m.example'}]}}}}}\n"
+        "workers: {hosts: {n2: {ip: 192.0.2.2}}}\n")
+    found = read(tmp_path / "a.yml")
+    text = convert(found.cluster)
+    (tmp_path / "b.yml").write_text(text)
+    again = read(tmp_path / "b.yml")
+    assert "null" not in text and again.cluster.settings == found.cluster.settings
+    assert [host.ssh.local for host in again.cluster.hosts] == [True, False]
+    assert again.cluster.hosts[0].settings == found.cluster.hosts[0].settings
+    [row] = [line for line in as_text(found).splitlines() if line.startswith("n1 ")]
+    assert row.split()[2] == "local"
+
+
+def test_a_local_host_has_no_user_and_this_computer_s_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kubespray's inventory/local/hosts.ini is."""
+    monkeypatch.setattr("clusterctl.inventory.values.own_address", lambda: "192.0.2.7")
+    (tmp_path / "hosts.ini").write_text("node1 ansible_connection=local\n[kube_control_plane]\nnode1\n[etcd]\nnode1\n[kube_node]\nnode1\n")
+    found = read(tmp_path / "hosts.ini")
+    assert str(found.cluster.hosts[0].address) == "192.0.2.7" and not any("ansible_user" in note for note in found.notes)
+
+
+SILENT = ["kubelet_config_extra_args", "kubelet_custom_flags", "kube_apiserver_node_port_range", "kube_apiserver_enable_admission_plugins",
+          "kube_apiserver_feature_gates", "kube_proxy_feature_gates", "additional_sysctl", "ntp_enabled", "containerd_registry_auth",
+          "apiserver_loadbalancer_domain_name", "etcd_data_dir", "containerd_storage_dir", "kube_encryption_algorithm", "enable_nodelocaldns",
+          "upstream_dns_servers", "kubernetes_audit_webhook", "kube_webhook_token_auth"]
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_variables_that_mean_something_else_are_noted(tmp_path: Path, name: str) -> None:
+    found = loaded(tmp_path, {name: True})
+    assert len(found.notes) == 1 and name in found.notes[0] and name not in found.ignored
 
 
 def test_a_host_s_own_settings_are_converted(tmp_path: Path) -> None:
