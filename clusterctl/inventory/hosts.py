@@ -308,4 +308,4 @@ def _meant(name: str, variables: Variables) -> Node | None:
 def _is_misspelt(name: str) -> bool:
     if name in names.ANSIBLE_KNOWN or names.INTERPRETER.fullmatch(name):
         return False
-    return any(distance(name, known) <= (2 if len(known) > 16 else 1) for known in names.ANSIBLE_KNOWN)
+    return any(distance(name, known) <= (2 if len(known) > 16 else 1) for known in names.ANSIBLE_KNOWN | names.SECRETS)

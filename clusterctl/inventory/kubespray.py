@@ -75,7 +75,7 @@ def translate(variables: Variables, explicit: Node | None, findings: Diagnostics
 
 def _note_told(variables: Variables, findings: Diagnostics) -> None:
     for name, node in variables.items():
-        if name in TOLD and node.value not in (None, False, "", 0):
+        if name in TOLD and node.value:
             findings.note(f"{name}: {_shown(node)}: {TOLD[name]}")
 
 
@@ -346,7 +346,7 @@ TRANSLATIONS: Mapping[str, Translation] = {
 }
 """Variables that have a setting of ours."""
 
-_FIXED = "clusterctl does not change it"
+_FIXED = "clusterctl has no setting for it"
 _ADDON = "it is not installed; cluster.addons.manifests applies manifests of your own"
 TOLD: Mapping[str, str] = {
     **dict.fromkeys((

@@ -176,7 +176,7 @@ def test_variables_of_ansible_are_not_taken_for_misspelt_ones(tmp_path: Path) ->
     assert known >= set(read(written(tmp_path, host=", ".join(f"{name}: x" for name in sorted(known)))).ignored) - {"ansible_facts"}
 
 
-@pytest.mark.parametrize("name", ["hots", "prot", "usr", "hosts", "ports", "users", "ssh_timeouts", "ssh_comon_arg", "ssh_private_key_fil", "become_methd"])
+@pytest.mark.parametrize("name", ["hots", "prot", "usr", "hosts", "ports", "users", "ssh_timeouts", "ssh_comon_arg", "ssh_private_key_fil", "become_methd", "become_passwort"])
 def test_misspelt_variables_of_ansible_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
         load(written(tmp_path, host=f"ansible_{name}: x"))
