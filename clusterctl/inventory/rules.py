@@ -186,9 +186,10 @@ def missing_files(cluster: Cluster) -> Iterator[RuleViolation]:
     for host in {id(host.settings): host for host in cluster.hosts}.values():
         for about, name in _texts(host.settings.model_dump(include={"files", "registries", "proxy"}), ()):
             path = cluster.base / os.path.expanduser(name)
-            if about[-1] in _FILES and (not os.access(path, os.R_OK) or path.is_dir()):
-                yield RuleViolation(about, f"{path} is no file that can be read", "correct the path or the permissions",
-                                    _FILES[str(about[-1])], host.name)
+            code = _FILES.get(str(about[-1]))
+            if code and (not os.access(path, os.R_OK) or path.is_dir()):
+                yield RuleViolation(about, f"{path} is no file that can be read", "correct the path or the permissions", code,
+                                    host.name)
 
 
 def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
