@@ -50,8 +50,11 @@ def inventory(
     found: Inventory = read(call.sources)
     if convert:
         from clusterctl.inventory.conversion import convert as converted
+        from clusterctl.inventory.conversion import refuse_decrypted
 
-        for note in found.notes:
+        refuse_decrypted(found.decrypted)
+        left = ["passwords of ansible-vault are not written"] if found.sudo_passwords or found.ssh_passwords else []
+        for note in (*found.notes, *left):
             typer.echo(f"note: {note}", err=True)
         typer.echo(converted(found.cluster), nl=False)
     elif explain is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
 from clusterctl.cluster.access_settings import HttpUrl, Proxy, Registry, RegistryName, kind_of
 from clusterctl.cluster.machine_settings import Files, Hooks, ModuleName, PackageName, SysctlKey, SysctlValue, full
@@ -96,3 +97,17 @@ class HostSettings(Model):
     files: Files = ()
     hooks: Hooks = ()
     time: Literal["chrony", "none"] = Field("none", description="time service: the distribution's chrony, or the machine's own")
+    _decrypted: frozenset[str] = PrivateAttr(frozenset())
+
+    def with_decrypted(self, texts: Iterable[str]) -> Self:
+        """Return the settings, with texts of ansible-vault that may not be shown. Of several lines each counts."""
+        stripped = {line.strip(): len(text.strip().split("\n")) for text in texts for line in text.strip().splitlines()}
+        lines = [line for line, count in stripped.items() if len(line) > 3 or count == 1]
+        forms = {form for line in lines for form in (line, json.dumps(line)[1:-1], line.replace("%", "%%"))} - {""}
+        found = self.model_copy()
+        found._decrypted = self._decrypted | forms
+        return found
+
+    def reveals(self, text: str) -> bool:
+        """Whether a text holds one that ansible-vault decrypted."""
+        return any(secret in text for secret in self._decrypted)

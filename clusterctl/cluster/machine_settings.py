@@ -68,7 +68,8 @@ class MachineFile(Model):
     template: str | None = Field(None, description="file for Jinja, with host and cluster, relative to the inventory's folder")
     owner: Account = "root"
     group: Account = "root"
-    mode: str = Field("0644", pattern=r"^0?[0-7]{3}$", description="octal digits, in quotes")
+    mode: Annotated[str, full(re.compile("0?[0-7]{3}"), "a mode of three octal digits such as '0644'")] = Field(
+        "0644", description="octal digits, in quotes", json_schema_extra={"pattern": "^0?[0-7]{3}$"})
     restarts: Unit | None = Field(None, description="unit that is restarted when the content changes")
 
     @model_validator(mode="after")

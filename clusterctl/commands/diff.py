@@ -8,6 +8,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 
+from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Host
 from clusterctl.commands.apply import ApplyPlan
 from clusterctl.engine import fleet
@@ -35,7 +36,7 @@ def with_differences(session: Session, plan: ApplyPlan) -> ApplyPlan:
     found = {
         (host.name, change.resource.id): text
         for _, host, change in plan.machines.changes
-        if (text := difference(change, contents.get(host.name, {})))
+        if (text := difference(change, contents.get(host.name, {}), session.cluster.settings, host.settings))
     }
     return dataclasses.replace(plan, differences=found)
 
@@ -49,8 +50,11 @@ def _fetch(session: Session, host: Host, paths: list[str]) -> Contents:
     return {words[1]: base64.b64decode(words[2]) for words in records if words[0] == "content"}
 
 
-def difference(change: Change, contents: Contents) -> str:
-    """What a change changes, as text; empty where there is nothing to compare. No secret is ever in it."""
+def difference(change: Change, contents: Contents, *settings: HostSettings) -> str:
+    """Return what a change changes, as text; empty where there is nothing to compare. No secret is ever in it.
+
+    ``settings``: those with texts of ansible-vault.
+    """
     resource = change.resource
     lines = [
         f"{field}: {change.before[field]} -> {change.after.get(field, 'nothing')}"
@@ -59,7 +63,8 @@ def difference(change: Change, contents: Contents) -> str:
     ]
     if isinstance(resource, File) and "content" in change.fields:
         lines += ["content not shown"] if resource.sensitive else _unified(resource, contents.get(resource.path))
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return "content not shown" if any(one.reveals(text) for one in settings) else text
 
 
 def _unified(resource: File, before: bytes | None) -> list[str]:

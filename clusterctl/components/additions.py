@@ -11,7 +11,7 @@ from clusterctl.cluster.machine_settings import Hook, MachineFile, StageName
 from clusterctl.components.access import proxy_file, registry_files
 from clusterctl.components.base import Component, Context, control_planes, etcd_members, everywhere, nodes
 from clusterctl.components.products import PRODUCTS, SERVICES
-from clusterctl.errors import InputError
+from clusterctl.errors import ClusterctlError, InputError, raise_all
 from clusterctl.resources.additions import AddedFile, AddedPackages, AddedService, Command, FormerAdditions, Hostname, Restart
 from clusterctl.resources.base import Resource
 
@@ -70,8 +70,19 @@ def files(context: Context) -> Iterator[Resource]:
 
 
 def _of_inventory(context: Context) -> list[AddedFile]:
-    return [AddedFile(path=one.path, content=_content(context, one), mode=one.mode.removeprefix("0"),
-                       owner=f"{one.owner}:{one.group}", restarts=one.restarts or "") for one in context.host.settings.files]
+    """Return the files of the inventory. Raises InputError, or Problems where several cannot be made."""
+    found: list[AddedFile] = []
+    errors: list[ClusterctlError] = []
+    for one in context.host.settings.files:
+        try:
+            content = _content(context, one)
+        except InputError as error:
+            errors.append(error)
+        else:
+            found.append(AddedFile(path=one.path, content=content, mode=one.mode.removeprefix("0"),
+                                   owner=f"{one.owner}:{one.group}", restarts=one.restarts or ""))
+    raise_all(errors)
+    return found
 
 
 def _content(context: Context, file: MachineFile) -> bytes:
@@ -105,7 +116,9 @@ def _rendered(context: Context, path: Path, template: bytes) -> bytes:
 def hooks(stage: StageName, *, after: bool = False, controller: bool = False) -> Component:
     """Return the commands that run before or after a stage on its hosts."""
     def resources(context: Context) -> list[Resource]:
-        return [Command(hook=hook) for hook in context.host.settings.hooks if _belongs(hook, stage, after, controller)]
+        settings = context.host.settings
+        return [Command(hook=hook, sensitive=settings.reveals(hook.run)) for hook in settings.hooks
+                if _belongs(hook, stage, after, controller)]
 
     return Component(name="hooks", on=_ON[stage], resources=resources)
 

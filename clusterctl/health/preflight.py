@@ -28,7 +28,6 @@ NFTABLES_KERNEL = (5, 13)
 NFTABLES_RELEASES: Mapping[str, tuple[int, ...]] = {"debian": (12,), "ubuntu": (22, 4)}
 """The first releases whose nft is at least 1.0.1, which that mode requires as well (packages.debian.org, packages.ubuntu.com)."""
 
-LONGEST_NAME = 64 - len("system:node:")
 """X.509 allows 64 characters in a common name."""
 
 Fleet = Mapping[str, Facts]
@@ -73,10 +72,6 @@ def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
     if facts.kmsg == "missing":
         yield _refused(host, "host.kmsg",
                        "/dev/kmsg is missing, without which the kubelet does not start", "give the container /dev/kmsg")
-    if len(host.name) > LONGEST_NAME:
-        yield _refused(host, "host.name-length",
-                       f"its name has {len(host.name)} characters, and its certificate has place for {LONGEST_NAME}",
-                       "give it a shorter name in the inventory")
     if str(host.address) not in facts.addresses:
         yield _refused(host, "host.address", f"it does not have the address {host.address} (it has {', '.join(facts.addresses)})",
                        "set clusterctl_address to the one that the other machines reach")

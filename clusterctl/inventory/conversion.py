@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import yaml
 
 from clusterctl.cluster.model import Cluster, Host, Ssh
+from clusterctl.inventory.document import Node
+from clusterctl.inventory.findings import Diagnostics
 from clusterctl.inventory.names import ROLE_GROUPS
 
-_OF_ONE = ("ansible_host", "clusterctl_address", "clusterctl_host_key", "cluster")
+_OF_ONE = ("ansible_connection", "ansible_host", "clusterctl_address", "clusterctl_host_key", "cluster")
 """Variables of hosts that are not moved to all of them."""
 _ROLES = {"control_plane": "control_plane", "etcd": "etcd", "workers": "worker"}
+
+
+def refuse_decrypted(nodes: Iterable[Node]) -> None:
+    """Refuse to write values of ansible-vault in clear. Raises InputError, or Problems made of them."""
+    findings = Diagnostics()
+    for node in nodes:
+        findings.refuse(node.place, f"{node.path}: was decrypted, and would be written in clear",
+                        "convert without it, and add it to the new inventory by hand", code="inventory.convert-secret")
+    findings.raise_problems()
 
 
 def convert(cluster: Cluster) -> str:
@@ -39,7 +50,7 @@ def convert(cluster: Cluster) -> str:
     own = sorted(frozenset().union(*(host.groups for host in cluster.hosts)) - set(ROLE_GROUPS) - {"k8s_cluster", "ungrouped"})
     members |= {group: [host for host in cluster.hosts if group in host.groups] for group in own}
     children = {group: hosts(found) for group, found in members.items() if found}
-    settings = cluster.settings.model_dump(mode="json", exclude_defaults=True)
+    settings = cluster.settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     common = {**shared, **({"cluster": settings} if settings else {})}
     tree = {"all": {**({"vars": common} if common else {}), "children": children}}
     return yaml.safe_dump(tree, sort_keys=False, width=120, allow_unicode=True)
@@ -52,6 +63,7 @@ def _variables(host: Host, cluster: Cluster) -> dict[str, object]:
     timeout = ssh.connect_timeout if ssh.connect_timeout != Ssh.model_fields["connect_timeout"].default else None
     settings = _difference(host.settings.model_dump(mode="json"), cluster.settings.model_dump(mode="json"))
     found = {
+        "ansible_connection": "local" if ssh.local else None,
         "ansible_host": ssh.address if ssh.address != host.name else None,
         "ansible_port": ssh.port if "port" in ssh.model_fields_set else None,
         "ansible_user": ssh.user if "user" in ssh.model_fields_set else None,
@@ -68,6 +80,10 @@ def _variables(host: Host, cluster: Cluster) -> dict[str, object]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _without_nothing(item: object) -> object:
+    return {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else item
+
+
 def _difference(own: Mapping[str, object], common: Mapping[str, object]) -> dict[str, object]:
     """Return the values that differ from those of all hosts, key by key, as they are merged when they are read."""
     found: dict[str, object] = {}
@@ -77,5 +93,6 @@ def _difference(own: Mapping[str, object], common: Mapping[str, object]) -> dict
             if inner := _difference(value, other):
                 found[key] = inner
         elif value != other:
-            found[key] = value
+            items = value if isinstance(value, list) else ()
+            found[key] = [_without_nothing(item) for item in items] if items else value
     return found

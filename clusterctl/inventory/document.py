@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from clusterctl.errors import InputError
-from clusterctl.inventory.findings import Diagnostics, Place, looks_secret
+from clusterctl.inventory.findings import Diagnostics, Place, looks_secret, without_credentials
 
 MOST_BYTES = 1024 * 1024
 MOST_OF_A_LISTING = 64 * 1024 * 1024
@@ -63,12 +63,13 @@ class Node:
 
     @property
     def shown(self) -> str:
-        """The value as people may see it in a message."""
-        if self.secret or looks_secret(self.path.rpartition(".")[2]):
+        """The value as people may see it in a message, without the user and password of a URL."""
+        if self.secret or (looks_secret(self.path.rpartition(".")[2]) and not isinstance(self.value, bool)):
             return "(hidden)"
         if isinstance(self.value, dict | list):
             return "a map" if isinstance(self.value, dict) else "a list"
-        text = self.written if len(self.written) <= 80 else self.written[:77] + "..."
+        text = without_credentials(self.written)
+        text = text if len(text) <= 80 else text[:77] + "..."
         return repr(text) if isinstance(self.value, str) and not self.odd else text or "nothing"
 
     @property
@@ -78,6 +79,20 @@ class Node:
             return "something other than text"
         names = {dict: "a map", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "text"}
         return names.get(type(self.value), "nothing")
+
+
+def leaves(node: Node) -> Iterator[Node]:
+    """Yield the values of a tree that are neither maps nor lists."""
+    if isinstance(node.value, dict | list):
+        for item in node.value.values() if isinstance(node.value, dict) else node.value:
+            yield from leaves(item)
+    else:
+        yield node
+
+
+def decrypted(node: Node | None) -> list[Node]:
+    """Return the texts and numbers of a tree that ansible-vault decrypted."""
+    return [leaf for leaf in (leaves(node) if node else ()) if leaf.secret and not isinstance(leaf.value, bool | None)]
 
 
 def bare(node: Node) -> object:
@@ -273,7 +288,8 @@ class _Builder:
         if opened is None:
             self.findings.sealed += 1
             return Node("", place, path, key, "", sealed=True, secret=True)
-        return Node(decode(opened, str(place)), place, path, key, secret=True)
+        text = decode(opened, str(place))
+        return Node(text, place, path, key, text, secret=True)
 
     def scalar(self, event: Any, path: str, place: Place, key: Place) -> Node:
         if found := _FORBIDDEN.search(event.value):

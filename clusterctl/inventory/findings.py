@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from clusterctl.errors import ClusterctlError, InputError, Problems
 
 MOST_PROBLEMS = 50
+_CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
 _SECRET_NAME = re.compile(r"pass(word|phrase|wd)?$|pass_|secret|token|credential|private_key$", re.IGNORECASE)
 
 
@@ -90,5 +91,10 @@ def distance(one: str, other: str) -> int:
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a variable of that name may hold what must never be shown."""
-    return bool(_SECRET_NAME.search(name))
+    """Whether a variable of that name, or an item of it, may hold what must never be shown."""
+    return bool(_SECRET_NAME.search(name.partition("[")[0]))
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which the user and password of a URL are hidden."""
+    return _CREDENTIALS.sub("://(hidden)@", text)

@@ -13,6 +13,7 @@ from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.groups import Tree, read_groups, settle
 from clusterctl.inventory.ini import looks_like_ini, read_ini
 from clusterctl.inventory.json_listing import read_large
+from clusterctl.inventory.names import GROUP_KEYS, ROLE_GROUPS
 from clusterctl.inventory.sources import STDIN, Sources, is_pipe, shown
 
 _LARGE = 64 * 1024
@@ -28,6 +29,10 @@ def read_tree(sources: Sources, findings: Diagnostics) -> tuple[Tree, Place]:
         tree.group(name, start)
     empty = []
     for path in files:
+        if path not in sources.paths and _is_foreign(path, sources):
+            findings.note(f"{path} is no inventory, and is not read")
+            empty.append(path)
+            continue
         findings.files.append(shown(path))
         if not _read(path, sources, tree, findings):
             empty.append(path)
@@ -36,6 +41,27 @@ def read_tree(sources: Sources, findings: Diagnostics) -> tuple[Tree, Place]:
                          code="inventory.empty")
     settle(tree, findings)
     return tree, start
+
+
+def _is_foreign(path: Path, sources: Sources) -> bool:
+    """Whether a file in a folder is none of an inventory, of which Ansible only warns: binary, or YAML without groups."""
+    if is_program(path):
+        return False
+    content = _content(path, sources)
+    if content.startswith(vault.HEADER):
+        return False
+    try:
+        text = content.decode("utf-8-sig")
+        root = None if b'"_meta"' in content or looks_like_ini(text) else parse(content, str(path), Diagnostics())
+    except UnicodeDecodeError:
+        return True
+    except InputError:
+        return False  # It is reported where the file is read.
+    if root is None or not isinstance(root.value, dict):
+        return root is not None
+    used = {key for one in root.value.values() if isinstance(one.value, dict) for key in one.value}
+    empty = all(one.value in (None, {}) for one in root.value.values())
+    return not empty and not used & {*GROUP_KEYS} and not root.value.keys() & {"plugin", "cluster", "all", *ROLE_GROUPS}
 
 
 def _read(path: Path, sources: Sources, tree: Tree, findings: Diagnostics) -> bool:

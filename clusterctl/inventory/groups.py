@@ -80,6 +80,8 @@ class Tree:
 def read_groups(tree: Tree, root: Node, findings: Diagnostics) -> None:
     """Add the groups of an inventory in YAML to a tree; top-level keys are groups."""
     for name, node in _map(root, findings).items():
+        if name.startswith("x-") and isinstance(node.value, dict) and not node.value.keys() & {*GROUP_KEYS}:
+            continue  # Anchors stand there, and Ansible only warns.
         if name == "plugin" and isinstance(node.value, str):
             findings.refuse(node.key, f"is for Ansible's inventory plugin {node.shown}, which clusterctl does not run",
                             "ansible-inventory -i FILE --list > inventory.json", code="inventory.plugin")
@@ -174,7 +176,8 @@ def expand(pattern: str, place: Place, findings: Diagnostics) -> Iterator[str]:
     found = _RANGE.search(pattern)
     if found is None or len(pattern) > 253:
         if "[" in pattern:
-            findings.refuse(place, f"{pattern[:254]!r} has no range such as [1:3] in its brackets", code="inventory.range")
+            why = values.ipv6_note(pattern) or " has no range such as [1:3] in its brackets"
+            findings.refuse(place, f"{pattern[:254]!r}{why}", code="inventory.range")
         else:
             yield pattern[:254]
         return

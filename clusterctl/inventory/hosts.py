@@ -8,13 +8,13 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from clusterctl.cluster.model import DNS_LABEL, DNS_NAME, Host, Role, Ssh, Taint
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, names, values
 from clusterctl.inventory.document import Node
-from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
+from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean, distance
 from clusterctl.inventory.groups import Variables
 from clusterctl.inventory.secrets import Secret
 from clusterctl.ssh.ssh_options import parse
@@ -45,7 +45,8 @@ class HostReader:
 
     def get(self, what: str) -> Node | None:
         """The variable for ``what`` under any of its names."""
-        given = [self.variables[name] for name in names.ALIASES[what] if name in self.variables]
+        nodes = [self.variables[name] for name in names.ALIASES[what] if name in self.variables]
+        given = [node for node in nodes if node.sealed or node.value not in (None, "")]  # Terraform writes empty values.
         if len(given) > 1 and given[0].value != given[1].value:
             first, second = (node.path.rpartition(".")[2] for node in given[:2])
             self.findings.refuse(given[1].key, f"{given[1].path}: {first} and {second} are the same thing, and differ")
@@ -73,15 +74,15 @@ class HostReader:
         check_names(self.variables, self.findings)
         self._check_ways()
         ssh = self._ssh(base)
-        address = self._address(ssh.address) if ssh else None
+        address = self._address(ssh)
         labels, taints = self._labels(), self._taints()
         if ssh is None or address is None or len(self.findings.problems) > before:
             return None
         return Host(name=self.name, address=address, roles=frozenset(roles), ssh=ssh, labels=labels, taints=taints)
 
-    def sudo_password(self) -> Secret | None:
-        """The password that ansible-vault has for sudo, else for the login."""
-        for name in names.SUDO_PASSWORDS:
+    def password(self, *known: str) -> Secret | None:
+        """Return the password that ansible-vault has under the first of some names."""
+        for name in known:
             node = _meant(name, self.variables)
             if node is not None and node.secret and isinstance(node.value, str) and node.value:
                 return Secret(node.value)
@@ -98,27 +99,31 @@ class HostReader:
         port, timeout = self.get("port"), self.get("timeout")
         arguments = [word for what in ("ssh_args", "common_args", "extra_args") for word in self._arguments(what)]
         user = self._user()
+        # What the inventory does not set may be set by ssh_config.
+        given: dict[str, Any] = {
+            "port": values.integer(port, self.findings, 1, 65535) if port else None,
+            "user": user if self.get("user") and not self._is_local else None,
+            "local": self._is_local or None,
+            "private_key": self._private_key(base),
+            "become": self._become(user),
+            "host_key": self._host_key(),
+            "connect_timeout": values.integer(timeout, self.findings, 1, 300) if timeout else None,
+            "network_namespace": self._network_namespace(),
+        }
         if address is None:
             return None
-        # What the inventory does not set may be set by ssh_config.
+        given = {name: value for name, value in given.items() if value is not None}
+        return Ssh(address=address, common_args=tuple(arguments), **given)
+
+    @property
+    def _is_local(self) -> bool:
         connection = self.get("connection")
-        local = connection is not None and connection.value in LOCAL
-        given = {"port": (values.integer(port, self.findings, 1, 65535) if port else None) or None,
-                 "user": user if self.get("user") and not local else None, "local": local or None}
-        return Ssh(
-            **{name: value for name, value in given.items() if value is not None},
-            address=address,
-            private_key=self._private_key(base),
-            become=self._become(user),
-            host_key=self._host_key(),
-            common_args=tuple(arguments),
-            connect_timeout=float((values.integer(timeout, self.findings, 1, 300) if timeout else None) or 10),
-            network_namespace=self._network_namespace(),
-        )
+        return connection is not None and connection.value in LOCAL
 
     def _ssh_address(self) -> str | None:
         if self.get("ssh_address") is None:
-            return self.written
+            nodes = (self.variables.get(name) for name in names.ALIASES["ssh_address"])
+            return None if any(node and node.sealed for node in nodes) else self.written
         value = self.text("ssh_address")
         if value is None:
             return None
@@ -131,9 +136,9 @@ class HostReader:
 
     def _user(self) -> str:
         value = self.text("user")
-        if value is None:
+        if value is None and not self._is_local:
             self.findings.note(f"ansible_user is not set: ssh_config's User logs in, else {getpass.getuser()}, as with ssh")
-        elif not USER.fullmatch(value):
+        elif value is not None and not USER.fullmatch(value):
             self.refuse("user", f"{value!r} is not a user's name")
         return value if value is not None and USER.fullmatch(value) else "root"
 
@@ -193,13 +198,15 @@ class HostReader:
             return None
         return value
 
-    def _address(self, ssh_address: str) -> ipaddress.IPv4Address | None:
+    def _address(self, ssh: Ssh | None) -> ipaddress.IPv4Address | None:
         """The address in the cluster's network. Names are not resolved: who answers today may not answer tomorrow."""
         given = [values.address(node, self.findings) for what in ("address", "ip", "access_ip") if (node := self.get(what))]
         if given:
             return given[0]
-        found = values.as_address(ssh_address)
-        if found is None:
+        found = values.as_address(ssh.address) if ssh else None
+        if found is None and ssh and ssh.local:
+            found = values.as_address(values.own_address())
+        if ssh and found is None:
             self.findings.unaddressed.append((self.place, self.name))
         return found
 
@@ -275,8 +282,11 @@ def check_names(variables: Variables, findings: Diagnostics) -> None:
             continue
         if name in names.SECRETS:
             meant = _meant(name, variables)
-            if meant is not None and (meant.secret or meant.sealed):
+            if meant is None or meant.secret or meant.sealed or meant.value in (None, ""):
                 continue  # Encrypted: a secret may stand there.
+            if isinstance(meant.value, str) and values.is_template(meant.value):
+                findings.note(f"{name}: templates are not evaluated; {SECRET_HINT}")
+                continue
             findings.refuse(node.key, f"{node.path}: secrets do not belong in an inventory", SECRET_HINT,
                             code="inventory.secret")
         elif name.startswith("clusterctl_"):
@@ -298,4 +308,4 @@ def _meant(name: str, variables: Variables) -> Node | None:
 def _is_misspelt(name: str) -> bool:
     if name in names.ANSIBLE_KNOWN or names.INTERPRETER.fullmatch(name):
         return False
-    return bool(did_you_mean(name, (known for known in names.ANSIBLE_KNOWN if abs(len(known) - len(name)) <= 2)))
+    return any(distance(name, known) <= (2 if len(known) > 16 else 1) for known in names.ANSIBLE_KNOWN | names.SECRETS)

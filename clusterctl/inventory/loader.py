@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clusterctl.cluster.host_settings import HostSettings
-from clusterctl.cluster.model import Cluster, Host
+from clusterctl.cluster.model import Cluster, Host, Settings
 from clusterctl.errors import InputError
 from clusterctl.inventory import kubespray, rules
-from clusterctl.inventory.document import Node
+from clusterctl.inventory.document import Node, decrypted, leaves
 from clusterctl.inventory.findings import Diagnostics, Place
 from clusterctl.inventory.formats import read_tree
 from clusterctl.inventory.groups import Tree, Variables, add_dynamic_groups
 from clusterctl.inventory.hosts import HostReader
-from clusterctl.inventory.names import near_cluster
+from clusterctl.inventory.names import ALIASES, SSH_PASSWORDS, SUDO_PASSWORDS, near_cluster
 from clusterctl.inventory.roles import assign, node_names
 from clusterctl.inventory.secrets import Secret
 from clusterctl.inventory.settings import descend, merged, read_host_settings, read_settings, read_versions, refuse_cluster_wide
@@ -31,7 +31,9 @@ Provenance = Mapping[str, Node | None]
 class Inventory:
     """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
 
-    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``: decrypted ones. Both by host.
+    ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``, ``ssh_passwords``: decrypted ones; by host.
+    ``settings``: the variable ``cluster`` of all hosts; ``decrypted``: values of settings, labels and taints that ansible-vault
+    decrypted.
     """
 
     cluster: Cluster
@@ -41,6 +43,9 @@ class Inventory:
     provenance: Provenance = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
     sudo_passwords: Mapping[str, Secret] = field(default_factory=dict)
+    ssh_passwords: Mapping[str, Secret] = field(default_factory=dict)
+    settings: Node | None = None
+    decrypted: Sequence[Node] = ()
 
 
 def read(given: Path | Sources) -> Inventory:
@@ -70,7 +75,8 @@ def read(given: Path | Sources) -> Inventory:
         findings.note(f"{findings.sealed} values or files of ansible-vault were not read, as no vault password is given")
     findings.raise_problems()
     return Inventory(cluster, tuple(findings.files), tuple(sorted(findings.ignored)), tuple(findings.notes),
-                     reader.provenance, reader.written, reader.passwords)
+                     reader.provenance, reader.written, reader.sudo_passwords, reader.ssh_passwords, cluster_node,
+                     [*decrypted(cluster_node), *reader.decrypted])
 
 
 class _Own(NamedTuple):
@@ -87,26 +93,36 @@ class _Reader:
         self.tree, self.files, self.findings = tree, files, findings
         self.provenance: dict[str, Node | None] = {}
         self.written: dict[str, str] = {}
-        self.passwords: dict[str, Secret] = {}
+        self.sudo_passwords: dict[str, Secret] = {}
+        self.ssh_passwords: dict[str, Secret] = {}
+        self.decrypted: list[Node] = []
         self._first = ""
+        self._foreign: dict[str, dict[int, Node]] = {}
         self._known: dict[tuple[int, ...], _Own] = {}
 
     def hosts(self, start: Place) -> list[Host]:
-        """Return the hosts that have a role, and remember their names in the inventory and their sudo passwords."""
+        """Return the hosts that have a role, and remember their names in the inventory and their passwords."""
         roles = assign(self.tree, start, self.findings)
         self._first = next((host for host in roles if "control_plane" in roles[host]), next(iter(roles), ""))
         hosts = []
         for host, name in node_names(self.tree, roles, self.findings).items():
             variables = host_variables(self.tree, self.files, host)
+            for variable in kubespray.TRANSLATIONS.keys() & variables.keys():
+                self._foreign.setdefault(variable, {})[id(variables[variable])] = variables[variable]
             reader = HostReader((host, name), self.tree.host_places[host], variables, self.findings)
             found = reader.host(roles[host], self.files.folders[0])
             own = self._settings(host, variables)
             self.written[name], self.provenance[name] = host, own.node
-            if (password := reader.sudo_password()) is not None:
-                self.passwords[name] = password
+            for passwords, known in ((self.sudo_passwords, SUDO_PASSWORDS), (self.ssh_passwords, SSH_PASSWORDS)):
+                if (password := reader.password(*known)) is not None:
+                    passwords[name] = password
+            names = (name for what in ("labels", "taints") for name in ALIASES[what])
+            secrets = [secret for name in names for secret in decrypted(variables.get(name))]
+            self.decrypted += [*secrets, *decrypted(own.node)]
             if found is not None and own.settings is not None:
+                settings = own.settings.with_decrypted(one.written for one in secrets) if secrets else own.settings
                 groups = frozenset(group.name for group in self.tree.groups_of(host))
-                hosts.append(_with_settings(found.model_copy(update={"groups": groups, "written": host}), own.settings))
+                hosts.append(_with_settings(found.model_copy(update={"groups": groups, "written": host}), settings))
         return hosts
 
     def _settings(self, host: str, variables: Variables) -> _Own:
@@ -135,29 +151,34 @@ class _Reader:
             self._check_part(self.files.of("host_vars", host))
         layers = (self.tree.groups["all"].variables, self.files.of("group_vars", "all"))
         nodes = _clusters(layers)
-        if not nodes:
-            self._refuse_misspelt({**layers[0], **layers[1]})
+        self._refuse_misspelt({**layers[0], **layers[1]}, alone=not nodes)
         variables = host_variables(self.tree, self.files, self._first) if self._first else {}
+        kubespray.note_others(variables, self._foreign, merged(nodes), self.findings)
         below = kubespray.translate(variables, merged(nodes), self.findings)
         return merged([*([below] if below else []), *nodes])
 
     def _check_part(self, variables: Variables) -> None:
         if node := variables.get("cluster"):
             refuse_cluster_wide(node, self.findings)
+        self._refuse_misspelt(variables)
 
-    def _refuse_misspelt(self, variables: Variables) -> None:
+    def _refuse_misspelt(self, variables: Variables, *, alone: bool = False) -> None:
+        """Refuse maps that are nearly called ``cluster``: where the settings are ``alone`` any, else one of known settings."""
         for name, node in variables.items():
-            if near_cluster(name) and isinstance(node.value, dict):
+            if near_cluster(name) and name != "cluster" and isinstance(node.value, dict) and (
+                    alone or (node.value and node.value.keys() <= Settings.model_fields.keys())):
                 self.findings.refuse(node.key, f"{node.path}: has no meaning (did you mean 'cluster'?)",
-                                     "rename it, or add cluster: {}", code="inventory.cluster-misspelt")
+                                     "rename it" + (", or add cluster: {}" if alone else ""), code="inventory.cluster-misspelt")
 
     def check_rules(self, cluster: Cluster, settings_node: Node | None, start: Place) -> None:
-        for about, message, hint, code, host in rules.broken(cluster):
+        for about, message, hint, code, host in (*rules.broken(cluster), *rules.missing_files(cluster)):
             source = self.provenance.get(host) or settings_node
             if isinstance(about, str):
                 self.findings.refuse(self.tree.host_places[self.written[about]], message, hint, code=code)
             elif about and source is not None:
                 node, _ = descend(source, about)
+                if any(leaf.secret for leaf in leaves(node)):
+                    message, hint = "the decrypted value does not fit", ""
                 self.findings.refuse(node.place, f"{node.path}: {message}", hint, code=code)
             else:
                 self.findings.refuse(start, message, hint, code=code)

@@ -55,12 +55,12 @@ OURS = frozenset(name for name in USED if name.startswith("clusterctl_"))
 
 SECRETS = frozenset({
     "ansible_become_pass", "ansible_become_password", "ansible_password", "ansible_private_key_passphrase", "ansible_ssh_pass",
-    "ansible_ssh_password", "ansible_ssh_private_key_passphrase", "ansible_sudo_pass", "ansible_sudo_password",
+    "ansible_ssh_password", "ansible_ssh_private_key_passphrase", "ansible_su_pass", "ansible_sudo_pass", "ansible_sudo_password",
 })
 
-# Those of them that may be decrypted for sudo, the first that is given.
-SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass",
-                  "ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
+# Those of them that may be decrypted for logins and for sudo, the first that is given.
+SSH_PASSWORDS = ("ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
+SUDO_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_password", "ansible_sudo_pass", *SSH_PASSWORDS)
 
 # Variables that Ansible knows and that mean nothing here: accepted, listed by `clusterctl inventory`.
 ANSIBLE_IGNORED = frozenset({

@@ -6,12 +6,14 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
 from clusterctl.cluster.model import DNS_NAME, Role
+from clusterctl.inventory import values
 from clusterctl.inventory.findings import Diagnostics, Place, distance
 from clusterctl.inventory.groups import Tree
 from clusterctl.inventory.names import FOREIGN_GROUPS, FORMER_GROUPS, ROLE_GROUPS
 
 Roles = Mapping[str, set[Role]]
 """The roles of each host that has one, by its name in the inventory."""
+LONGEST_NAME = 64 - len("system:node:")
 _MOST_NAMES = 20
 _GROUPS_OF: dict[Role, str] = {"control_plane": "control_plane", "etcd": "etcd", "worker": "workers"}
 """The name of each role's group."""
@@ -109,9 +111,10 @@ def node_names(tree: Tree, hosts: Iterable[str], findings: Diagnostics) -> dict[
     taken: dict[str, str] = {}
     renamed: list[str] = []
     for host, name in _named(hosts):
-        if not name or len(name) > 253 or not DNS_NAME.fullmatch(name):
+        if not name or len(name) > LONGEST_NAME or not DNS_NAME.fullmatch(name):
             findings.refuse(tree.host_places[host], f"{host[:254]!r} is not a host name (RFC 1123: letters, digits, "
-                            "'-' and '.', at most 63 between dots)", "name the machine so, and give its address as ansible_host",
+                            f"'-' and '.', at most {LONGEST_NAME}, as many as its certificate has place for)"
+                            f"{values.ipv6_note(host)}", "name the machine so, and give its address as ansible_host",
                             code="inventory.host-name")
             continue
         if (other := taken.setdefault(name, host)) != host:

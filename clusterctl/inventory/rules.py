@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ Network = ipaddress.IPv4Network
 class RuleViolation(NamedTuple):
     """A rule that does not hold: about which host or which setting, the latter of which host where it may differ."""
 
-    about: str | tuple[str, ...]
+    about: str | tuple[str | int, ...]
     message: str
     hint: str = ""
     code: str = ""
@@ -173,6 +174,30 @@ def service_size(cluster: Cluster) -> Iterator[RuleViolation]:
     services = cluster.network.services
     if not 12 <= services.prefixlen <= 28:
         yield RuleViolation(("network", "services"), f"{services} is not between /12 and /28, which is what Kubernetes can serve")
+
+
+_FILES = {name: "inventory.file-unreadable" for name in ("source", "template", "ca", "client_cert", "client_key")}
+_FILES |= {"file": "inventory.secret-missing"}
+"""Settings of hosts that name a file, by their keys, and the code where it is missing."""
+
+
+def missing_files(cluster: Cluster) -> Iterator[RuleViolation]:
+    """Require the files that the settings name. This one looks at the disk."""
+    for host in {id(host.settings): host for host in cluster.hosts}.values():
+        for about, name in _texts(host.settings.model_dump(include={"files", "registries", "proxy"}), ()):
+            path = cluster.base / os.path.expanduser(name)
+            code = _FILES.get(str(about[-1]))
+            if code and (not os.access(path, os.R_OK) or path.is_dir()):
+                yield RuleViolation(about, f"{path} is no file that can be read", "correct the path or the permissions", code,
+                                    host.name)
+
+
+def _texts(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, Mapping | tuple):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, str):
+        yield path, value
 
 
 RULES: tuple[Callable[[Cluster], Iterator[RuleViolation]], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Settings, Versions
 from clusterctl.cluster.versions import known_versions
-from clusterctl.inventory.document import Node, quoted
+from clusterctl.inventory.document import Node, decrypted, quoted
 from clusterctl.inventory.findings import Diagnostics, Place, did_you_mean
 from clusterctl.inventory.values import TEMPLATE_HINT, is_template, refuse_sealed
 
@@ -24,9 +25,14 @@ _WANTED = {
     "string_type": "text", "path_type": "text", "int_type": "a whole number", "int_from_float": "a whole number",
     "float_type": "a number", "bool_type": "true or false", "model_type": "a map", "model_attributes_type": "a map",
     "dict_type": "a map", "mapping_type": "a map", "tuple_type": "a list", "list_type": "a list",
+    "string_too_short": "text that is not empty", "int_parsing": "a whole number", "bool_parsing": "true or false",
     "ip_v4_network": "an IPv4 network", "ip_v4_address": "an IPv4 address",
 }
-T = TypeVar("T", bound=BaseModel)
+_REFERABLE = ("inventory.proxy-credentials", "inventory.secret")
+"""Codes of secrets that a reference may name."""
+_CODE = re.compile(r"\.(hooks\[\d+\]\.(run|when)|files\[\d+\]\.content)$")
+"""Paths of texts that are taken as they are, with the braces of ``kubectl -o go-template``."""
+T = TypeVar("T", bound=HostSettings)
 _KINDS: dict[type, str] = {bool: "bool_type", int: "int_type", float: "float_type", str: "string_type"}
 
 
@@ -66,7 +72,10 @@ def _read(model: type[T], node: Node, findings: Diagnostics) -> T | None:
             told.add(id(place))
         return None
     _refuse_coerced(node, settings.model_dump(mode="json"), findings)
-    return settings if len(findings.problems) == before else None
+    if len(findings.problems) > before:
+        return None
+    secrets = [one.written for one in decrypted(node)]
+    return settings.with_decrypted(secrets) if secrets else settings
 
 
 def _managed_paths() -> tuple[str, ...]:
@@ -154,7 +163,7 @@ def plain(node: Node, findings: Diagnostics) -> object:
     elif node.odd:
         findings.refuse(node.place, f"{node.path}: YAML has its own reading of {node.shown}",
                         f"quote it: {quoted(node)}, or write the number in decimal digits")
-    elif isinstance(node.value, str) and is_template(node.value):
+    elif isinstance(node.value, str) and is_template(node.value) and not _CODE.search(node.path):
         findings.refuse(node.place, f"{node.path}: {node.shown} is a template", TEMPLATE_HINT)
     return node.value
 
@@ -190,7 +199,8 @@ def _tell(model: type[BaseModel], entry: Mapping[str, Any], root: Node, findings
         findings.refuse(node.key, f"{node.path}: {loc[-1]} is missing")
     else:
         is_key = loc[-1:] == ("[key]",)
-        message, hint = ("the decrypted value does not fit", "") if node.secret else _words(kind, node, entry)
+        hides = node.secret and kind not in _REFERABLE
+        message, hint = ("the decrypted value does not fit", "") if hides else _words(kind, node, entry)
         findings.refuse(node.key if is_key else node.place, f"{node.path}: {message}", hint,
                          code=kind if _is_ours(kind) else "")
 
@@ -204,7 +214,8 @@ def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
     """What is wrong, and what to do, for one of pydantic's kinds of error."""
     context = entry.get("ctx", {})
     if _is_ours(kind):
-        return entry["msg"], ""
+        setting = ".".join(str(step) for step in entry["loc"] if step != "word")  # the tag of a union's branch
+        return entry["msg"], f"write cluster.{setting}: {{env: VARIABLE}}" if kind in _REFERABLE else ""
     if kind == "ip_v4_network" and isinstance(node.value, str):
         return f"{node.shown} is not an IPv4 network{_network_meant(node.value)}", ""
     if kind == "value_error":

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
 from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.cluster.model import Host
-from clusterctl.inventory.document import Node
+from clusterctl.inventory.document import Node, leaves
 from clusterctl.inventory.loader import Inventory
 from clusterctl.ssh.ssh_config import resolve
 
 MOST_NAMES = 5
 """Of ignored variables, that are named in one line."""
+HIDDEN = "(hidden)"
 _HEADINGS = ("HOST", "ADDRESS", "SSH", "ROLES", "LABELS AND TAINTS")
 _ROLE_ORDER = ("control_plane", "etcd", "worker")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -25,7 +27,11 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 def as_data(inventory: Inventory) -> dict[str, object]:
     """The inventory as values that JSON knows."""
     cluster = inventory.cluster.model_dump(mode="json")
-    for host in cluster["hosts"]:
+    cluster["settings"] = _redacted(cluster["settings"], inventory.settings)
+    for host, one in zip(cluster["hosts"], inventory.cluster.hosts, strict=True):
+        host["settings"] = _redacted(host["settings"], inventory.provenance.get(one.name))
+        host["labels"] = _labels(one)
+        host["taints"] = [taint if _shown_taint(one, taint) != HIDDEN else HIDDEN for taint in host["taints"]]
         host["roles"], host["groups"] = sorted(host["roles"]), sorted(host["groups"])
     return {"cluster": cluster, "files": inventory.files, "ignored": inventory.ignored, "notes": inventory.notes}
 
@@ -42,6 +48,7 @@ def as_text(inventory: Inventory, *, verbose: bool = False) -> str:
         lines.append(f"note: {len(inventory.ignored)} variables mean nothing here{names}")
     lines += ["", *table((_HEADINGS, *(_row(host) for host in cluster.hosts)))]
     settings = cluster.settings.model_dump(mode="json", exclude_defaults=True, exclude={"name", "kubernetes"})
+    settings = _redacted(settings, inventory.settings)
     lines += ["", f"networks: pods {cluster.network.pods}, services {cluster.network.services}",
               f"endpoint: {cluster.endpoint.address}:{cluster.endpoint.port}" if cluster.control_planes else ""]
     lines += ["", "settings that differ from the defaults:", *(f"  {line}" for line in flat(settings))] if settings else []
@@ -54,11 +61,11 @@ def as_text(inventory: Inventory, *, verbose: bool = False) -> str:
 
 
 def _row(host: Host) -> tuple[str, ...]:
-    labels = [f"{key}={value}" for key, value in host.labels.items()]
-    taints = [f"{taint.key}={taint.value}:{taint.effect}" for taint in host.taints]
+    labels = [f"{key}={value}" for key, value in _labels(host).items()]
+    taints = [_shown_taint(host, taint.model_dump()) for taint in host.taints]
     roles = sorted(host.roles, key=_ROLE_ORDER.index)
     way = resolve(host.ssh)
-    ssh = way.name + (" sudo" if way.ssh.become else "")
+    ssh = "local" if host.ssh.local else way.name + (" sudo" if way.ssh.become else "")
     return host.name, str(host.address), ssh, ",".join(roles), " ".join((*labels, *taints)) or "-"
 
 
@@ -100,13 +107,33 @@ def _explained(value: dict[str, object], node: Node | None, indent: str) -> Iter
 
 def _shown(value: object, node: Node | None) -> str:
     """Return a value and its place. Decrypted ones are hidden."""
-    shown = '"(hidden)"' if node is not None and _has_secret(node) else json.dumps(value)
+    shown = json.dumps(HIDDEN if node is not None and _has_secret(node) else value)
     return f"{shown}  # {_place(node)}"
 
 
 def _has_secret(node: Node) -> bool:
-    inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
-    return node.secret or any(map(_has_secret, inner))
+    return node.secret or any(leaf.secret for leaf in leaves(node))
+
+
+def _redacted(value: Any, node: Node | None) -> Any:
+    """Return values, and text in place of each that ansible-vault decrypted."""
+    if node is None or not _has_secret(node):
+        return value
+    if isinstance(value, dict) and isinstance(node.value, dict):
+        return {key: _redacted(item, node.value.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(node.value, list):
+        return [_redacted(*pair) for pair in zip(value, node.value, strict=True)]
+    return HIDDEN
+
+
+def _labels(host: Host) -> dict[str, str]:
+    return {key: HIDDEN if host.settings.reveals(value) else value for key, value in host.labels.items()}
+
+
+def _shown_taint(host: Host, taint: Mapping[str, str]) -> str:
+    """Return a taint as it may be written, ``key:Effect`` where it has no value; decrypted ones are hidden."""
+    text = f"{taint['key']}={taint['value']}:{taint['effect']}"
+    return HIDDEN if host.settings.reveals(f"{text} {text.replace('=:', ':')}") else text
 
 
 def _place(node: Node | None) -> str:

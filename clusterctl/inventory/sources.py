@@ -14,8 +14,8 @@ from clusterctl.inventory.vault import Passwords
 STDIN = Path("-")
 _MOST_DEPTH = 5
 _MOST_FILES = 1000
-# Ansible's INVENTORY_IGNORE_EXTS, what it ignores in any case, and files of clusterctl.
-_IGNORED = re.compile(r"\..*|host_vars|group_vars|vars_plugins|clusterctl\.lock|"
+# Ansible's INVENTORY_IGNORE_EXTS, what it ignores in any case, files of clusterctl, and folders that kubespray makes.
+_IGNORED = re.compile(r"\..*|artifacts|credentials|patches|host_vars|group_vars|vars_plugins|clusterctl\.lock|"
                       r".*(\.pyc|\.pyo|\.swp|\.bak|~|\.rpm|\.md|\.txt|\.rst|\.orig|\.cfg|\.retry)", re.DOTALL)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import socket
 
 from clusterctl.inventory.document import VAULT_HINT, Node, quoted
 from clusterctl.inventory.findings import Diagnostics, did_you_mean
@@ -106,6 +108,14 @@ def as_address(value: str) -> ipaddress.IPv4Address | None:
         return ipaddress.IPv4Address(value)
     except ValueError:
         return None
+
+
+def own_address() -> str:
+    """Return the address from which this computer reaches others; empty where it has no route. Nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737)
+        return str(found.getsockname()[0])
+    return ""
 
 
 def looks_like_address(value: str) -> bool:

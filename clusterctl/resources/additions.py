@@ -152,9 +152,13 @@ class AddedService(Service):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command(Resource):
-    """A hook, whose definition is recorded on the machine once it has run; one of the controller has run before."""
+    """A hook, whose definition is recorded on the machine once it has run; one of the controller has run before.
+
+    ``sensitive``: its command is not shown.
+    """
 
     hook: Hook
+    sensitive: bool = False
 
     @property
     def id(self) -> str:
@@ -178,8 +182,8 @@ class Command(Resource):
         change = Resource.diff(self, seen)
         if change is None:
             return None
-        first = self.hook.run.strip().splitlines()[0] if self.hook.run.strip() else ""
-        shown = first if first == self.hook.run.strip() and len(first) <= 80 else f"{first[:77]}..."
+        first, *more = self.hook.run.strip().splitlines() or [""]
+        shown = "(hidden)" if self.sensitive else f"{first[:77]}..." if more or len(first) > 80 else first
         return Change(resource=self, action=change.action, fields=change.fields, before=change.before, after=change.after,
                       reason=f"runs on the {self.hook.where}: {shown}")
 

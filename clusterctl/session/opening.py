@@ -69,7 +69,8 @@ class Opening:
 
     def __init__(self, options: Options) -> None:
         found = read(options.inventory)
-        self.cluster, self.notes, self._sudo_passwords = found.cluster, found.notes, found.sudo_passwords
+        self.cluster, self.notes = found.cluster, found.notes
+        self._sudo_passwords, self._ssh_passwords = found.sudo_passwords, found.ssh_passwords
         if options.limit:
             names = (host.name for host in select(self.cluster, ",".join(options.limit), "--limit"))
             options = replace(options, limit=tuple(names))
@@ -122,7 +123,8 @@ class Opening:
         """What logs in, with one connection to each bastion for all machines behind it."""
         from clusterctl.ssh.login import Login
 
-        return Login(self.state.path / "known_hosts", self.options.passphrase, self.options.ssh_password)
+        return Login(self.state.path / "known_hosts", self.options.passphrase, self.options.ssh_password,
+                     {name: secret.reveal for name, secret in self._ssh_passwords.items()})
 
     def connect(self, operation: str = "") -> None:
         """Begin to connect to the chosen machines and, where an operation is named, to take its lock.

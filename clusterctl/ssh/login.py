@@ -7,11 +7,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import paramiko
@@ -95,9 +96,11 @@ class Login:
     """Logs in to machines and to the bastions before them. A connection to a bastion is shared by all machines behind it."""
 
     def __init__(self, known_hosts: Path | None, passphrase: Callable[[], str | None],
-                 password: Callable[[], str | None] = lambda: None) -> None:
-        """``password``: of the machines; bastions are not given it."""
+                 password: Callable[[], str | None] = lambda: None,
+                 own: Mapping[str, Callable[[], str | None]] = MappingProxyType({})) -> None:
+        """``password``: of the machines; bastions are not given it. ``own``: those of machines by name, where it gives none."""
         self._known_hosts, self._passphrase, self._password = known_hosts, passphrase, password
+        self._own = own
         self._bastions: dict[tuple[tuple[Way, ...], str | None], Future[paramiko.SSHClient]] = {}
         self._changing = threading.Lock()
 
@@ -137,7 +140,10 @@ class Login:
 
     def _log_in(self, client: paramiko.SSHClient, name: str, way: Way, sock: Any, *, certified: bool) -> None:
         ssh, timeout = way.ssh, way.ssh.connect_timeout
-        password = (lambda: None) if name.startswith(BASTION) else self._password
+        def none() -> (str | None):
+            return None
+        own = self._own.get(name, none)
+        password = none if name.startswith(BASTION) else lambda: self._password() or own()
         keys: Any = Keys(name, ssh.user, way.keys, self._passphrase, way.certificates, password)
         client.connect(hostname=ssh.address, port=ssh.port, username=ssh.user, timeout=timeout, banner_timeout=timeout,
                        auth_timeout=timeout, sock=sock, auth_strategy=keys,

@@ -32,7 +32,7 @@ from clusterctl.views.report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-MOST_NOTES = 8
+MOST_NOTES = 40
 """On the inventory that are printed above a plan."""
 SLOW_SECONDS = 2.0
 """A change that takes longer has a line of its own."""

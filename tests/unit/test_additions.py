@@ -208,6 +208,14 @@ def test_files_that_cannot_be_made_are_refused(tmp_path: Path, name: str, conten
     assert caught.value.code == code
 
 
+def test_templates_that_cannot_be_rendered_are_reported_together(tmp_path: Path) -> None:
+    for name in ("a.j2", "b.j2"):
+        (tmp_path / name).write_text("{{ nothing }}")
+    with pytest.raises(Problems) as caught:
+        all_wanted(cluster_with(tmp_path, w_1="cluster: {files: [{path: /etc/a, template: a.j2}, {path: /etc/b, template: b.j2}]}"))
+    assert [error.code for error in caught.value.errors] == ["inventory.file-template"] * 2
+
+
 def test_all_that_clusterctl_writes_is_managed(tmp_path: Path) -> None:
     for of_stage in (one for found in all_wanted(cluster_with(tmp_path)).values() for one in found.values()):
         for resource in of_stage:
@@ -223,6 +231,8 @@ class Controller:
 
 
 def run_hook(tmp_path: Path, **values: object) -> None:
+    for name in ("b.conf", "c.j2"):
+        (tmp_path / name).touch()
     cluster_with(tmp_path)
     host = load(tmp_path / "ha.yaml").host("w-1")
     command = Command(hook=Hook.model_validate({"name": "a", "after": "nodes", "where": "controller", **values}))

@@ -201,13 +201,6 @@ def test_a_machine_that_was_not_asked_is_not_judged() -> None:
     assert preflight.check(CLUSTER, {"w-1": facts(W)}, IDENTITY) == [] and list(preflight.clocks({})) == []
 
 
-def test_a_name_too_long_for_a_certificate() -> None:
-    """A node's certificate says system:node:NAME, and X.509 allows 64 characters there."""
-    for length, fits in ((52, True), (53, False)):
-        one = host("n" * length, 9, "worker")
-        assert (not list(preflight.system(one, facts(one), IDENTITY))) is fits
-
-
 def read(*records: list[str], asked: float = 100.0, answered: float = 101.0) -> Facts:
     return read_facts(records, asked=asked, answered=answered)[0]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ansible
 import pytest
 
 from clusterctl.errors import InputError, Problems
-from clusterctl.inventory import load, read
+from clusterctl.inventory import load, names, read
 from clusterctl.ssh.keys import refuse_unreadable
 
 ONE = "all: {{vars: {{cluster: {{{settings}}}}}, children: {{control_plane: {{hosts: {{a: {{ip: 192.0.2.1, {host}}}}}}}}}}}"
@@ -156,3 +158,85 @@ def test_values_of_ini_have_their_places(tmp_path: Path) -> None:
     with pytest.raises(Problems) as caught:
         load(path)
     assert [error.where.removeprefix(f"{path}:") for error in caught.value.errors] == ["2:31", "2:52", "2:55", "5:23", "6:9", "7:21"]
+
+
+def of_ansible() -> set[str]:
+    """Return all variables that the sources of ansible-core name."""
+    root = Path(ansible.__file__).parent
+    return {name for path in (*root.rglob("plugins/**/*.py"), *root.rglob("facts/**/*.py"), root / "constants.py", root / "vars/manager.py")
+            for name in re.findall(r"\bansible_[a-z0-9_]+", path.read_text())} - names.SECRETS - names.USED
+
+
+ORDINARY = ["hostname", "fqdn", "become_timeout", "sudo", "env", "user_id", "date_time", "nodename", "machine", "system", "ssh_agent", "docker_extra_args", "sudo_user", "admin_users", "default_ipv4", "distribution", "os_family", "user_dir", "user_uid", "interfaces", "dns"]
+
+
+def test_variables_of_ansible_are_not_taken_for_misspelt_ones(tmp_path: Path) -> None:
+    known = of_ansible() - {"ansible_fact"} | {f"ansible_{name}" for name in ORDINARY}
+    assert len(known) > 100
+    assert known >= set(read(written(tmp_path, host=", ".join(f"{name}: x" for name in sorted(known)))).ignored) - {"ansible_facts"}
+
+
+@pytest.mark.parametrize("name", ["hots", "prot", "usr", "hosts", "ports", "users", "ssh_timeouts", "ssh_comon_arg", "ssh_private_key_fil", "become_methd", "become_passwort"])
+def test_misspelt_variables_of_ansible_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(written(tmp_path, host=f"ansible_{name}: x"))
+    assert caught.value.code == "inventory.value"
+
+
+@pytest.mark.parametrize(("name", "text", "refused"), [
+    ("i.yaml", "control_plane: {vars: {clustr: {kubelet: {max_pods: 50}}}, hosts: {a: {ip: 192.0.2.1}}}", True),
+    ("i.yaml", "control_plane: {hosts: {a: {ip: 192.0.2.1, clustr: {kubelet: {max_pods: 50}}}}}", True),
+    ("i.yaml", "control_plane: {hosts: {a: {ip: 192.0.2.1}}}\nall: {vars: {cluster: {}, clusters: {name: prod}}}", True),
+    ("i.yaml", "control_plane: {hosts: {a: {ip: 192.0.2.1, clusters: {prod: {}}}}}", False),
+    ("i.yaml", "control_plane: {hosts: {a: {ip: 192.0.2.1}}}\nall: {vars: {cluster: {}, clusters: {prod: x}}}", False)])
+def test_a_misspelt_cluster_is_refused_wherever_it_stands(tmp_path: Path, name: str, text: str, refused: bool) -> None:
+    (tmp_path / name).write_text(text)
+    if not refused:
+        assert load(tmp_path / name)
+        return
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / name)
+    assert caught.value.code == "inventory.cluster-misspelt"
+
+
+@pytest.mark.parametrize("host", ["ansible_port: ", "access_ip: ''", "ansible_host: ''", "clusterctl_labels: , ansible_user: ''"])
+def test_empty_values_are_not_set(tmp_path: Path, host: str) -> None:
+    """Templates of Terraform write them."""
+    found = load(written(tmp_path, host=host)).hosts[0]
+    assert (found.ssh.address, found.ssh.port, str(found.address)) == ("a", 22, "192.0.2.1")
+
+
+TEMPLATE = "kubectl get nodes -o go-template={{.items}}"
+
+
+@pytest.mark.parametrize(("settings", "accepted"), [
+    (f"hooks: [{{name: a, after: nodes, run: '{TEMPLATE}', when: '{TEMPLATE}'}}]", True), (f"files: [{{path: /etc/a, content: '{TEMPLATE}'}}]", True),
+    ("files: [{path: '/etc/{{ a }}', content: a}]", False), ("hooks: [{name: '{{ a }}', after: nodes, run: a}]", False)])
+def test_braces_are_for_commands_and_contents(tmp_path: Path, settings: str, accepted: bool) -> None:
+    path = written(tmp_path, settings)
+    if accepted:
+        found = load(path).settings
+        assert TEMPLATE in (found.hooks[0].run if found.hooks else "", found.files[0].content if found.files else "")
+    else:
+        with pytest.raises((InputError, Problems)):
+            load(path)
+
+
+@pytest.mark.parametrize("settings", ["hooks: [{name: a, after: nodes, run: ''}]", "kubelet: {max_pods: '{{ x }}'}", "sysctls: {a.b: 'x  y'}",
+                                      "files: [{path: /etc/a, content: a, mode: '999'}]"])
+def test_a_message_names_what_is_wanted(tmp_path: Path, settings: str) -> None:
+    with pytest.raises((InputError, Problems)) as caught:
+        load(written(tmp_path, settings))
+    assert "another type" not in str(caught.value) and "^" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("i.ini", "[control_plane]\n[2001:db8::1]:22\n"), ("i.yaml", "control_plane: {hosts: {'fd00::1': }}")])
+def test_an_ipv6_address_as_a_name_is_named_as_such(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises((InputError, Problems), match="IPv6 is not supported"):
+        load(tmp_path / name)
+
+
+def test_anchors_may_stand_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "i.yaml").write_text("x-common: &common {ansible_port: 2222}\ncontrol_plane: {hosts: {a: {ip: 192.0.2.1, <<: *common}}}\n")
+    assert load(tmp_path / "i.yaml").hosts[0].ssh.port == 2222

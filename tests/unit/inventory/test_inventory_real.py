@@ -103,7 +103,6 @@ def test_a_listing_is_read_as_ansible_reads_a_programs(tmp_path: Path, name: str
 
 REFUSED = [
     # file                             place     code                               Ansible refuses it, too
-    ("kubespray-local/hosts.ini",      "1:1",    "inventory.value",                 False),
     ("terraform-hetzner/inventory.ini", "15:1 16:1", "inventory.ini-undeclared-group", True),
     ("kubespray-calico/inventory.ini", "",      "kubespray.unsupported",           False),
     ("rke2/hosts.yml",                 "",       "inventory.no-roles",              False),

@@ -264,3 +264,39 @@ def test_bombs(tmp_path: Path, content: bytes) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load(tmp_path / name)
+
+
+def test_all_mistakes_of_a_host_are_reported(tmp_path: Path) -> None:
+    variables = "ansible_host: bad host, ansible_port: 99999, ip: 1.2.3, clusterctl_host_key: x, ansible_ssh_timeout: 0, clusterctl_labels: [a]"
+    message = refusal(tmp_path, f"control_plane: {{hosts: {{n1: {{{variables}}}}}}}")
+    assert message.count("[inventory.value]") == 6 and "no IPv4 address" not in message
+
+
+@pytest.mark.parametrize(("count", "refused"), [(52, False), (53, True)])
+def test_a_name_is_no_longer_than_its_certificate_allows(tmp_path: Path, count: int, refused: bool) -> None:
+    text = f"control_plane: {{hosts: {{{'n' * count}: {{ip: 192.0.2.1}}}}}}"
+    if refused:
+        assert "[inventory.host-name]" in refusal(tmp_path, text)
+    else:
+        (tmp_path / "i.yaml").write_text(text)
+        assert load(tmp_path / "i.yaml")
+
+
+FILES = """\
+control_plane: {hosts: {n1: {ip: 192.0.2.1}}}
+all:
+  vars:
+    cluster:
+      files: [{path: /etc/a, source: nope.txt},
+              {path: /etc/b, template: nope.j2}, {path: /etc/c, source: .}]
+      registries:
+        a.example: {ca: nope.pem, username: u, password: {file: nope.pw},
+                    mirrors: [{url: "https://m.example", client_cert: "~nosuchuser/x", client_key: i.yaml}]}
+"""
+
+
+def test_files_that_are_missing_are_reported_together_where_they_are_named(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, FILES).splitlines()
+    found = [(line.split(":")[1], line.rpartition("[")[2].rstrip("]")) for line in lines if line.startswith("i.yaml:")]
+    assert found == [("5", "inventory.file-unreadable"), ("6", "inventory.file-unreadable"), ("6", "inventory.file-unreadable"),
+                     ("8", "inventory.file-unreadable"), ("8", "inventory.secret-missing"), ("9", "inventory.file-unreadable")]

@@ -101,6 +101,29 @@ def test_a_folder_leaves_out_what_ansible_leaves_out(tmp_path: Path) -> None:
     assert caught.value.where.startswith(f"{tmp_path}/other.yml:")
 
 
+def test_a_folder_of_kubespray_with_what_it_makes(tmp_path: Path) -> None:
+    """Ansible reads the files as inventories and warns of each that is none."""
+    key = "4f5c1b0d" * 8
+    others = {"artifacts/admin.conf": "apiVersion: v1\nclusters: []\nkind: Config\n", "patches/kube-scheduler+merge.yaml": "a: {b: c}\n",
+              "credentials/kubeadm_certificate_key.creds": f"{key}\n", "terraform.tfstate": '{"version": 4, "outputs": {}, "resources": []}',
+              "playbook.yml": "- hosts: all\n", "picture": b"\xff\xfe\x00".decode("latin-1"), "kubeconfig": "kind: Config\nusers: []\n"}
+    for name, text in {"inventory.ini": INI, **others}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    found = loaded(tmp_path)
+    assert [Path(file).name for file in found.files] == ["inventory.ini"] and key not in str(found)
+    foreign = {Path(note.split(" ")[0]).name for note in found.notes if note.startswith(str(tmp_path))}
+    assert foreign == {"terraform.tfstate", "playbook.yml", "picture", "kubeconfig"}
+
+
+@pytest.mark.parametrize("text", ["kube_nod: {host: {a: }}\nkube_node: {hosts: {b: }}\n", "all: {child: {}}\n", "cluster: {name: x}\n", "a: [\n"])
+def test_a_mistake_in_a_file_of_a_folder_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.ini").write_text(INI)
+    (tmp_path / "b.yml").write_text(text)
+    with pytest.raises((InputError, Problems)):
+        loaded(tmp_path)
+
+
 @pytest.mark.parametrize("names", [[], ["README.md"], [".git"]])
 def test_a_folder_without_inventories(tmp_path: Path, names: list[str]) -> None:
     for name in names:

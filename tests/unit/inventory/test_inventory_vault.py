@@ -9,17 +9,25 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from clusterctl.commands.diff import difference
+from clusterctl.components.additions import files, hooks
+from clusterctl.components.base import Context
 from clusterctl.errors import InputError, Problems
 from clusterctl.inventory import read
+from clusterctl.inventory.conversion import refuse_decrypted
 from clusterctl.inventory.loader import Inventory
-from clusterctl.inventory.show import explain
+from clusterctl.inventory.show import as_data, as_text, explain
 from clusterctl.inventory.sources import Sources
 from clusterctl.inventory.vault import Passwords
+from clusterctl.resources.additions import AddedFile
 from clusterctl.session.opening import Opening, Options
+from clusterctl.shell.facts import Facts
+from clusterctl.ssh.ssh_config import resolve
 
 PASSWORD = b"correct horse"
 HOST = "control_plane: {hosts: {a: {ip: 192.0.2.1, ansible_user: ops}}}\n"
@@ -152,6 +160,28 @@ def test_a_vaulted_password_is_for_sudo(tmp_path: Path, password: str, variables
     assert not loaded(path).sudo_passwords, "it is not needed to read the inventory"
 
 
+@pytest.mark.parametrize(("name", "given", "used"), [
+    ("ansible_password", None, "hunter2"), ("ansible_ssh_pass", None, "hunter2"), ("ansible_password", "given", "given"),
+    ("ansible_become_password", None, None)])
+def test_a_vaulted_password_is_for_logins(tmp_path: Path, password: str, monkeypatch: pytest.MonkeyPatch, name: str, given: str | None,
+                                          used: str | None) -> None:
+    path = written(tmp_path, f"    {name}: {inline('hunter2')}")
+    opening = Opening(Options(inventory=Sources((path,), Passwords((password,))), ssh_password=lambda: given))
+    asked: list[str | None] = []
+    monkeypatch.setattr("clusterctl.ssh.login.Keys", lambda *arguments: asked.append(arguments[-1]()))
+    way = resolve(opening.cluster.host("a").ssh)
+    for host in ("a", "bastion a"):
+        opening.login._log_in(Mock(), host, way, None, certified=False)
+    assert asked == [used, None] and "hunter2" not in repr(opening.login)
+
+
+def test_a_vaulted_password_of_a_registry_is_refused_with_what_to_do(tmp_path: Path, password: str) -> None:
+    settings = "cluster: {registries: {a.example: {username: u, password: hunter2}}}"
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, group_vars__all=encrypted(settings)), password)
+    assert caught.value.code == "inventory.secret" and "password: {env" in caught.value.hint and "hunter2" not in str(caught.value)
+
+
 def test_a_password_in_the_open_is_refused_still(tmp_path: Path, password: str) -> None:
     for value in ("hunter2", "'{{ open }}'\n    open: hunter2"):
         with pytest.raises((InputError, Problems)) as caught:
@@ -240,3 +270,74 @@ def test_settings_that_were_decrypted_are_not_explained(tmp_path: Path, password
     text = explain(found, found.cluster.host("a"))
     assert "hunter2" not in text and text.count("(hidden)") == 2
     assert found.cluster.host("a").settings.kubelet.labels == {"zone": "hunter2"}
+
+
+SETTINGS = """\
+cluster:
+  kubelet: {extra_args: {foo: hunter2}, labels: {zone: hunter2}}
+  files: [{path: /etc/a, content: "hunter2\\n", mode: "0600"}]
+  hooks: [{name: a, after: nodes, run: echo hunter2}]
+clusterctl_labels: {rack: hunter2}
+clusterctl_taints: ["hunter2:NoExecute"]
+"""
+
+
+def test_decrypted_settings_are_in_no_text_json_plan_and_difference(tmp_path: Path, password: str) -> None:
+    path = written(tmp_path, host_vars__a=encrypted(SETTINGS), group_vars__all=encrypted("cluster: {scheduler: {extra_args: {v: hunter2}}}"))
+    found = loaded(path, password)
+    host = found.cluster.host("a")
+    shown = [as_text(found), json.dumps(as_data(found)), explain(found, host)]
+    assert all("(hidden)" in text for text in shown)
+    assert host.settings.files[0].content == "hunter2\n" and host.labels == {"zone": "hunter2", "rack": "hunter2"}
+    context = Context(cluster=found.cluster, host=host, facts=Facts(), pki=None, catalog=None)  # type: ignore[arg-type]
+    [hook] = hooks("nodes", after=True).resources(context)
+    [file] = [one for one in files(context) if isinstance(one, AddedFile)]
+    for resource in (hook, file):
+        change = resource.diff(None)
+        assert change is not None
+        shown += [json.dumps(change.as_dict()), difference(change, {"/etc/a": b"old"}, host.settings)]
+    assert not any("hunter2" in text for text in shown), shown
+    with pytest.raises(Problems) as caught:
+        refuse_decrypted(found.decrypted)
+    codes = {(one.code, one.where.partition(":")[0]) for one in caught.value.errors}
+    assert codes == {("inventory.convert-secret", str(tmp_path / name)) for name in ("host_vars/a", "group_vars/all")}
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("http_proxy", "http://p:1"), ("kube_version", "1.35.8"), ("kube_network_plugin", "cni")])
+def test_a_vaulted_variable_of_kubespray_is_needed_and_read(tmp_path: Path, password: str, name: str, value: str) -> None:
+    path = written(tmp_path, f"    {name}: {inline(value)}")
+    settings = loaded(path, password).cluster.settings
+    assert (settings.proxy.http, settings.kubernetes, settings.network.cni) == {
+        "http_proxy": ("http://p:1", None, "flannel"), "kube_version": (None, "1.35.8", "flannel"), "kube_network_plugin": (None, None, "none")}[name]
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.vaulted" and caught.value.where.startswith(f"{path}:4:")
+
+
+def test_a_vaulted_variable_of_kubespray_is_not_shown_where_it_is_not_followed(tmp_path: Path, password: str) -> None:
+    path = written(tmp_path, f"    kube_pods_subnet: {inline('10.66.0.0/16')}    cluster: {{network: {{pods: 10.77.0.0/16}}}}\n")
+    assert "10.66" not in str(loaded(path, password).notes) and any("10.77" in note for note in loaded(path, password).notes)
+    assert loaded(path).cluster.network.pods.prefixlen == 16, "cluster decides, and the variable is not needed"
+
+
+@pytest.mark.parametrize("value", ["'{{ vault_become }}'", "\"{{ lookup('env', 'PW') }}\"", "''", "", "'{{ empty }}'\n    empty: ''"])
+def test_a_template_and_nothing_are_no_secrets(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path, group_vars__all__main=f"ansible_become_password: {value}\n".replace("\n    ", "\n"),
+                   group_vars__all__vault=encrypted("vault_become: hunter2"))
+    found = loaded(path)
+    assert not found.sudo_passwords and any("ansible_become_password" in note for note in found.notes) == ("vault" in value or "lookup" in value)
+
+
+def test_an_encrypted_address_is_asked_for_once(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text(f"control_plane:\n  hosts:\n    n2:\n      ansible_host: {inline('192.0.2.1').replace('      ', '        ')}")
+    with pytest.raises(InputError) as caught:
+        loaded(path)
+    assert caught.value.code == "inventory.vaulted"
+
+
+def test_a_decrypted_setting_that_breaks_a_rule_is_not_shown(tmp_path: Path, password: str) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(written(tmp_path, group_vars__all=encrypted("cluster: {network: {node_mask: 17, pods: 10.66.0.0/18}}")), password)
+    assert "10.66" not in str(caught.value) and "vault" not in caught.value.hint
