@@ -102,18 +102,41 @@ def bare(node: Node) -> object:
     return [bare(item) for item in node.value] if isinstance(node.value, list) else node.value
 
 
-def python_node(value: object, place: Place, path: str, key: Place, written: str | None = None) -> Node:
-    """Return a Python value as a tree; all of it stands at one place."""
+def python_node(value: object, place: Place, path: str, key: Place, written: str | None = None,
+                findings: Diagnostics | None = None) -> Node:
+    """Return a Python value as a tree; all of it stands at one place. ``findings``: it is from a listing, and may have marks."""
     if written is None:
         written = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
     if isinstance(value, dict):
-        entries = {str(name): python_node(item, place, f"{path}.{name}", place) for name, item in value.items()}
-        return Node(entries, place, path, key)
+        entries = {str(name): python_node(item, place, f"{path}.{name}", place, None, findings) for name, item in value.items()}
+        node = Node(entries, place, path, key)
+        return unmarked(node, findings) if findings else node
     if isinstance(value, list | tuple | set):
-        return Node([python_node(item, place, f"{path}[{number}]", place) for number, item in enumerate(value)], place, path, key)
+        items = [python_node(item, place, f"{path}[{number}]", place, None, findings) for number, item in enumerate(value)]
+        return Node(items, place, path, key)
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return Node(value, place, path, key, written)
     return Node(written, place, path, key, written, odd=True)
+
+
+def unmarked(node: Node, findings: Diagnostics) -> Node:
+    """Return the text that a map with a mark of ansible-inventory's JSON stands for (parsing/ajson.py), any other node as it is."""
+    match node.value:
+        case {"__ansible_vault": Node(value=str(text))}:
+            return vaulted(text, node, findings)
+        case {"__ansible_unsafe": Node(value=str()) as inner}:
+            return replace(inner, path=node.path, key=node.key)
+    return node
+
+
+def vaulted(text: str, node: Node, findings: Diagnostics) -> Node:
+    """Return an encrypted value in the place of ``node``: decrypted where a password is known, else sealed."""
+    opened = findings.decrypt(text.encode(), f"{node.place}: {node.path}")
+    if opened is None:
+        findings.sealed += 1
+        return Node("", node.place, node.path, node.key, "", sealed=True, secret=True)
+    text = decode(opened, str(node.place))
+    return Node(text, node.place, node.path, node.key, text, secret=True)
 
 
 def read_bytes(path: Path, *, listing: bool = False) -> bytes:
@@ -269,7 +292,7 @@ class _Builder:
         self.reach(depth, place)
         if event.tag is not None:
             if event.tag in _VAULT_TAGS and isinstance(event, yaml.ScalarEvent):
-                return self.vaulted(event.value, place, path, key or place)
+                return vaulted(event.value, Node(None, place, path, key or place), self.findings)
             self.check_tag(event, path, place)
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path, place, key or place)
@@ -282,14 +305,6 @@ class _Builder:
             return
         tag = event.tag.replace(_TAG, "!!")
         self.findings.refuse(place, f"{path}: the tag {tag} is refused", "write a plain value", code="inventory.tag")
-
-    def vaulted(self, text: str, place: Place, path: str, key: Place) -> Node:
-        opened = self.findings.decrypt(text.encode(), f"{place}: {path}")
-        if opened is None:
-            self.findings.sealed += 1
-            return Node("", place, path, key, "", sealed=True, secret=True)
-        text = decode(opened, str(place))
-        return Node(text, place, path, key, text, secret=True)
 
     def scalar(self, event: Any, path: str, place: Place, key: Place) -> Node:
         if found := _FORBIDDEN.search(event.value):
@@ -319,7 +334,7 @@ class _Builder:
                 self.findings.refuse(where, f"{inner}: this key is here twice, first in line {entries[name].key.line}")
             else:
                 entries[name] = value
-        return Node(merged | entries if merged else entries, place, path, key, secret=self.secret)
+        return unmarked(Node(merged | entries if merged else entries, place, path, key, secret=self.secret), self.findings)
 
     def merged(self, node: Node, place: Place) -> dict[str, Node]:
         """The entries that a merge key brings: of several maps the first wins."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from clusterctl.cluster.host_settings import HostSettings
 from clusterctl.errors import InputError
 from clusterctl.inventory.command import run
 from clusterctl.inventory.document import MOST_OF_A_LISTING, Node, bare
@@ -68,6 +70,28 @@ def _hoist_settings(everything: Group, variables: dict[str, dict[str, Node]]) ->
             for entries in variables.values():
                 del entries[name]
             everything.variables[name] = first
+        else:
+            _hoist_keys(everything, name, variables)
+
+
+def _hoist_keys(everything: Group, name: str, variables: dict[str, dict[str, Node]]) -> None:
+    """Make those keys settings of all hosts that no group or host may have, where all hosts that have them agree.
+
+    A group's map replaces the one of ``all`` in what Ansible lists.
+    """
+    maps = [node.value for entries in variables.values()
+            if (node := entries.get(name)) is not None and isinstance(node.value, dict)]
+    found: dict[str, Node] = {}
+    for key in sorted({key for one in maps for key in one} - HostSettings.model_fields.keys()):
+        first, *others = (one[key] for one in maps if key in one)
+        if all(bare(node) == bare(first) for node in others):
+            found[key] = first
+    if not found:
+        return
+    for host, entries in variables.items():
+        if (node := entries.get(name)) is not None and isinstance(node.value, dict):
+            variables[host][name] = replace(node, value={key: value for key, value in node.value.items() if key not in found})
+            everything.variables.setdefault(name, replace(node, value=found))
 
 
 def _read_group(tree: Tree, group: Group, entry: tuple[Node, dict[str, dict[str, Node]]], findings: Diagnostics) -> None:

@@ -80,6 +80,7 @@ class _Reader:
         value, self.position = _DECODER.raw_decode(self.text, at)
         place = self.place(at)
         if not host or not isinstance(value, dict):
-            return python_node(value, place, path, key)
+            return python_node(value, place, path, key, None, self.findings)
         self.findings.ignored.update(name for name in value if not is_read(name))
-        return python_node({name: item for name, item in value.items() if is_read(name)}, place, path, key)
+        known = {name: item for name, item in value.items() if is_read(name)}
+        return python_node(known, place, path, key, None, self.findings)

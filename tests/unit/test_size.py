@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted(path for folder in ("clusterctl", "tests", "bench", "vagrant") for path in (ROOT / folder).rglob("*.py"))
-MOST_OF_A_FILE, MOST_OF_A_FUNCTION, MOST_OF_ALL = 400, 50, 29_340
+MOST_OF_A_FILE, MOST_OF_A_FUNCTION, MOST_OF_ALL = 400, 50, 29_390
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

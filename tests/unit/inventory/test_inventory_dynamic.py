@@ -41,6 +41,16 @@ def test_list(tmp_path: Path) -> None:
         "cp-1": ("192.0.2.1", ["control_plane", "etcd"], 2200), "w-1": ("192.0.2.2", ["worker"], 2200)}
 
 
+def test_settings_of_a_group_in_a_listing(tmp_path: Path) -> None:
+    """A group's map takes the place of that of all hosts; settings of the whole cluster in the latter still hold."""
+    whole = {"name": "dynamic", "network": {"pods": "10.50.0.0/16"}, "kubelet": {"max_pods": 90}}
+    hosts = {"cp-1": {"ansible_host": "192.0.2.1", "cluster": whole},
+             "w-1": {"ansible_host": "192.0.2.2", "cluster": {"kubelet": {"max_pods": 200}}}}
+    cluster = load(printing(tmp_path, {"_meta": {"hostvars": hosts}, "control_plane": ["cp-1"], "workers": ["w-1"]}))
+    assert (cluster.name, str(cluster.network.pods)) == ("dynamic", "10.50.0.0/16")
+    assert {host.name: host.settings.kubelet.max_pods for host in cluster.hosts} == {"cp-1": 90, "w-1": 200}
+
+
 def test_characters_beyond_the_first_plane(tmp_path: Path) -> None:
     hosts = {"cp-1": {"ansible_host": "192.0.2.1", "motd": chr(0x1f680)}}
     assert load(printing(tmp_path, {"_meta": {"hostvars": hosts}, "control_plane": ["cp-1"]})).hosts

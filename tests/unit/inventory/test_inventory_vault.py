@@ -102,6 +102,22 @@ def test_an_inventory_that_is_encrypted_as_a_whole(tmp_path: Path, password: str
     assert caught.value.code == "inventory.vaulted"
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_marks_of_ansible_s_json(tmp_path: Path, password: str, large: bool) -> None:
+    """ansible-inventory --list prints an encrypted and an unsafe value as a map with a mark."""
+    variables = {"ansible_host": {"__ansible_vault": encrypted("192.0.2.7")}, "ansible_user": {"__ansible_unsafe": "ops"},
+                 "ansible_become_password": {"__ansible_vault": encrypted("hunter2")}, "motd": "x" * (70_000 if large else 1)}
+    path = tmp_path / "listing.json"
+    path.write_text(json.dumps({"_meta": {"hostvars": {"a": variables}}, "control_plane": {"hosts": ["a"]}}))
+    found = loaded(path, password)
+    [host] = found.cluster.hosts
+    assert (host.ssh.address, host.ssh.user) == ("192.0.2.7", "ops")
+    assert found.sudo_passwords["a"].reveal() == "hunter2"
+    with pytest.raises((InputError, Problems)) as raised:
+        loaded(path)
+    assert "inventory.vaulted" in str(raised.value)
+
+
 @pytest.mark.parametrize("given", [PASSWORD + b" ", b"x", b"wrong"])
 def test_a_wrong_password_is_refused(tmp_path: Path, given: bytes) -> None:
     (tmp_path / ".password").write_bytes(b"not " + given)
