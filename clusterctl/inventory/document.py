@@ -120,7 +120,7 @@ def python_node(value: object, place: Place, path: str, key: Place, written: str
 
 
 def unmarked(node: Node, findings: Diagnostics) -> Node:
-    """Return the text that a map with a mark of ansible-inventory's JSON stands for (parsing/ajson.py), any other node as it is."""
+    """Return the text of a map that ansible-inventory's JSON marks (ansible/parsing/ajson.py), any other node as it is."""
     match node.value:
         case {"__ansible_vault": Node(value=str(text))}:
             return vaulted(text, node, findings)

@@ -24,8 +24,9 @@ WRITTEN, NAME = "CP_1.Example.com", "cp-1.example.com"
 
 
 def rename(content: dict[str, Any]) -> None:
-    hosts = content["all"]["children"]["control_plane"]["hosts"]
-    hosts[WRITTEN] = hosts.pop("cp-1")
+    for group in content["all"]["children"].values():
+        if "cp-1" in group.get("hosts", ()):
+            group["hosts"][WRITTEN] = group["hosts"].pop("cp-1")
     content["all"]["vars"]["cluster"]["hostnames"] = "set"
 
 
