@@ -19,7 +19,7 @@ CATALOG = "catalog.json"
 IMAGES = "images/"
 """How the path of an image's archive begins."""
 UPSTREAM = "https:/"
-"""What comes before a path, whose first part is the host, upstream."""
+"""Prefix of a path upstream; the first part of the path is the host."""
 _UPSTREAM = "registry.k8s.io"
 
 
@@ -67,7 +67,7 @@ class ContainerImage:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a file must be: its sha256 and its size in bytes (0 where it is not known).
+    """The expected sha256 of a file, and its size in bytes (0 where it is not known).
 
     ``url``: host and path upstream, where that is not the path by which it is known here.
     """

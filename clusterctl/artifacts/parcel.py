@@ -1,4 +1,4 @@
-"""What travels to many machines: the programs of an artifact and nothing else, compressed once, kept in the cache."""
+"""Parcels: the programs of an artifact without the rest of its archive, compressed once and kept in the cache."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _note(parcel: Path) -> Path:
 
 
 def _identity(path: Path, sha256: str) -> bytes:
-    """What changes when a file does."""
+    """Return a value that changes with the file."""
     found = path.stat()
     return json.dumps([str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, sha256]).encode()
 

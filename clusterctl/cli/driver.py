@@ -30,7 +30,7 @@ P = TypeVar("P", bound="OperationPlan")
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Generic[P]):
-    """What a changing verb declares; ``drive`` calls the functions in the order in which they stand here.
+    """The declaration of a changing verb; ``drive`` calls the functions in the order in which they stand here.
 
     ``connect``: hosts that must be reachable together; ``dead``: control planes that need not hold the lock.
     """

@@ -31,14 +31,14 @@ class Direction(StrEnum):
 
 
 class Driver(StrEnum):
-    """What machines of a lab run on."""
+    """Drivers of a lab."""
 
     NSPAWN = "nspawn"
     QEMU = "qemu"
 
 
 class Role(StrEnum):
-    """What a machine of a lab is meant for."""
+    """Roles of a lab's machine."""
 
     CONTROL_PLANE = "control_plane"
     ETCD = "etcd"

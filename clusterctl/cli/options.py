@@ -103,7 +103,7 @@ def refuse_releases(option: str, given: Iterable[str], *, minors: bool = False) 
 
 
 def components_of(given: Iterable[str]) -> list[tuple[str, str]]:
-    """What was said to ``--component``: products and versions. Raises InputError for what is neither."""
+    """Parse the values of ``--component``: products and versions. Raises InputError."""
     from clusterctl.cluster.model import Versions
 
     products = sorted(set(Versions.model_fields) - {"kubernetes"})

@@ -63,7 +63,7 @@ class UpgradeInvocation(DrainInvocation):
 
     @property
     def wish(self) -> UpgradeRequest:
-        """What is asked for. Raises InputError."""
+        """The request of these options. Raises InputError."""
         from clusterctl.commands.upgrade import PAUSES, UpgradeRequest
         from clusterctl.errors import InputError
         from clusterctl.kube.disruption import Unavailable

@@ -72,7 +72,7 @@ Reserves = Annotated[
 
 
 class KubeletSettings(ComponentSettings):
-    """What differs in the kubelets' configuration, and in the Node objects."""
+    """Settings of kubelets and of Node objects."""
 
     extra_args: Annotated[Mapping[FlagName, FlagValue], AfterValidator(_named_by_the_inventory)] = Field(default_factory=dict)
     max_pods: int = Field(110, ge=1, le=1000)

@@ -1,4 +1,4 @@
-"""What an inventory may add to machines: packages, kernel modules and settings, files and commands."""
+"""Settings for additions to machines: packages, kernel modules and settings, files and commands."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _at_home(path: Path) -> Path:
 
 
 def _mirror(text: str) -> str:
-    """What is wrong with a URL is said without it: a password may be in it."""
+    """Validate a URL. The message does not quote it: it may hold a password."""
     if "://" not in text:
         _at_home(Path(text))
     elif "@" in text.split("/", 3)[2]:
@@ -173,7 +173,7 @@ class ArtifactSettings(Model):
 
 
 class AddonSettings(Model):
-    """What runs in the cluster from the start. ``manifests``: files of Kubernetes objects, applied as they are."""
+    """Add-ons of the cluster. ``manifests``: files of Kubernetes objects, applied as they are."""
 
     coredns: bool = True
     metrics_server: bool = True
@@ -202,7 +202,7 @@ def _no_oidc(flags: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class ApiServerSettings(ComponentSettings):
-    """What differs in the API servers."""
+    """Settings of the API servers."""
 
     extra_args: Annotated[Mapping[FlagName, FlagValue], AfterValidator(_no_oidc)] = Field(default_factory=dict)
     authentication: AuthenticationSettings = AuthenticationSettings()

@@ -1,4 +1,4 @@
-"""What an operation is to reach: the desired cluster, and the part of it that the operation concerns."""
+"""The target of an operation: the desired cluster, and the part of it that the operation concerns."""
 
 from __future__ import annotations
 

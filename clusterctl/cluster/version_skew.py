@@ -57,7 +57,7 @@ def hops(running: Iterable[str], to: str, through: Sequence[str]) -> tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one minor no longer knows: flags by component, ``gates`` of all components, ``apis`` as group/version."""
+    """Removals of one minor: flags by component, ``gates`` of all components, ``apis`` as group/version."""
 
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gates: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ REMOVED: Mapping[str, Removed] = {
 
 
 def removed_in_use(before: str, after: str, flags: Mapping[str, Mapping[str, str]], gates: Iterable[str]) -> list[str]:
-    """What of an inventory's flags and gates is gone on the way. ``flags``: by component, as the inventory calls it."""
+    """Return the flags and gates of an inventory that the target no longer has. ``flags``: by component, as in the inventory."""
     named = list(gates)
     found = []
     for number in range(minor_number(before) + 1, minor_number(after) + 1):

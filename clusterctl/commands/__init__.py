@@ -1,1 +1,1 @@
-"""What the verbs of the command line do: one file for each, by the verb's words."""
+"""The operations of the command line: one file for each verb, named after its words."""

@@ -37,7 +37,7 @@ from clusterctl.shell.facts import Facts
 
 @dataclass(frozen=True)
 class ApplyPlan(planner.OperationPlan):
-    """What apply will do to reach its target: on machines, in the API, to nodes."""
+    """The plan of apply: changes of machines, API objects and nodes."""
 
     target: Target
     machines: Plan = Plan(())
@@ -191,7 +191,7 @@ class Apply:
         self._rolls: list[ObjectChange] = []
 
     def gates(self) -> Gates:
-        """What must hold around each batch."""
+        """Return the gates around each batch."""
         serving = self.serving
         return Gates(
             before={**hooks.gates(self.session), "etcd": serving.before_etcd, "control-plane": serving.before_control_plane,

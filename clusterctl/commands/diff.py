@@ -19,7 +19,7 @@ from clusterctl.shell import Script
 from clusterctl.ssh.transport import ConnectionLost
 
 Contents = Mapping[str, bytes]
-"""What files hold now, by path."""
+"""The current contents of files, by path."""
 
 
 def with_differences(session: Session, plan: ApplyPlan) -> ApplyPlan:

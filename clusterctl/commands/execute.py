@@ -15,7 +15,7 @@ from clusterctl.ssh.transport import ConnectionLost
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command printed on one host, both streams, and its exit code."""
+    """The output of a command on one host, both streams, and its exit code."""
 
     output: str
     code: int

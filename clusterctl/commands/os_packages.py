@@ -1,4 +1,4 @@
-"""What a machine says of its packages and of a reboot that is due, and what is done there: programs and their records."""
+"""Package updates and reboots of one machine: the programs that run there, and their records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What an os-update left on a machine before it rebooted it: its id, the boot before, whether all of it has ended."""
+    """The marker of an os-update on a machine that it reboots: its id, the boot id before, whether the operation has ended."""
 
     operation: str
     boot_id: str
@@ -43,7 +43,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What one machine said. ``interrupted``: its package manager was killed over its work; ``cluster``: whose it is."""
+    """The report of one machine. ``interrupted``: its package manager was killed over its work; ``cluster``: whose it is."""
 
     boot_id: str
     cluster: str = ""
@@ -62,7 +62,7 @@ class Machine:
 
 
 def read_machine(records: Iterable[Sequence[str]]) -> Machine:
-    """What a machine said, from the records of a program that looks."""
+    """Parse the records of a program that observes a machine."""
     values: dict[str, str] = {}
     lists: dict[str, list[Sequence[str]]] = {}
     for kind, *words in records:

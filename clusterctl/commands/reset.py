@@ -1,4 +1,4 @@
-"""``reset``: what clusterctl put on machines is taken away, and nothing else. The plan that is printed is what is carried out."""
+"""``reset``: remove everything that clusterctl put on machines, and nothing else. The printed plan is carried out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKER = "a worker: control planes and etcd stay; what a controller runs here st
 
 @dataclass(frozen=True)
 class ResetPlan(OperationPlan):
-    """What reset will do. ``clean``: machines that have nothing of ours; ``nodes``: Node objects that go;
+    """The plan of a reset. ``clean``: machines without leftovers; ``nodes``: Node objects that go;
     ``safe``: by host, why no other host is affected."""
 
     machines: Plan
@@ -104,7 +104,7 @@ def make_plan(session: Session) -> ResetPlan:
 
 
 def look(session: Session, hosts: Sequence[Host]) -> tuple[Plan, Mapping[str, Observation]]:
-    """What is left of clusterctl on these hosts, as a plan that takes it away, and what was seen. One trip to each.
+    """Return the plan that removes the leftovers of clusterctl from hosts, and the observations. One round trip to each.
 
     Raises Unreachable and Refused.
     """

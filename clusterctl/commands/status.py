@@ -55,7 +55,7 @@ class ClusterStatus:
     members: str
     hosts: tuple[HostStatus, ...]
     problems: tuple[str, ...] = ()
-    """What is wrong with the whole: members of no machine, nodes of no machine, an upgrade that was interrupted."""
+    """Problems of the cluster as a whole: orphaned members, orphaned nodes, an interrupted upgrade."""
 
     @property
     def healthy(self) -> bool:
@@ -106,7 +106,7 @@ def status(session: Session) -> ClusterStatus:
 
 
 def _problems(session: Session, facts: Mapping[str, Facts], nodes: Mapping[str, Object]) -> Iterator[str]:
-    """What no single machine shows."""
+    """Problems that no single machine shows."""
     lost = [name for name, found in facts.items() if found.etcd == "lost"]
     for name in lost:
         others = len(session.cluster.etcd_members) > len(lost)

@@ -38,7 +38,7 @@ PAUSES = ("staging", "etcd", "control-plane")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeRequest:
-    """What was asked for. ``to``: of Kubernetes; none: what the inventory names, or what runs.
+    """The request of an operator. ``to``: of Kubernetes; none: what the inventory names, or what runs.
 
     ``components``: versions of other products; ``unavailable``: workers at once.
     """
@@ -63,7 +63,7 @@ class UpgradeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePlan(OperationPlan):
-    """What the next of the upgrades will do, and which come after it. ``versions``: product -> (runs, wanted).
+    """The plan of the next upgrade, and those that follow. ``versions``: product -> (running, desired).
 
     ``at_once``: workers that are interrupted together.
     """
@@ -89,7 +89,7 @@ class UpgradePlan(OperationPlan):
         }
 
     def fingerprint(self) -> dict[str, object]:
-        """What must be the same for two plans to be one: what is done where, to reach what. Not pods, nor new keys."""
+        """Return the part that is equal in two plans which do the same: changes by host and their target, no pods and no keys."""
         said = self.plan.as_dict()
         return {
             "versions": {name: list(pair) for name, pair in self.versions.items()},
@@ -170,7 +170,7 @@ def make(session: Session, facts: Mapping[str, Facts], warnings: Sequence[str], 
 
 
 def _versions(cluster: Cluster, present: Mapping[str, set[str]], kubernetes: str, wish: UpgradeRequest) -> Versions:
-    """What belongs to a version of Kubernetes, unless inventory or command line say otherwise; nothing goes back by itself.
+    """Return the versions that belong to a version of Kubernetes, unless inventory or command line name others; no downgrade.
 
     Where products alone were asked for, all others stay as they are.
     """
@@ -302,7 +302,7 @@ class Upgrade(Apply):
 
 
 def fingerprint_difference(then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """What a plan that was made before has and today's has not, and the other way round, in a line each."""
+    """Return the differences between an earlier plan and today's, a line each."""
     lines = []
     for key in dict.fromkeys((*now, *then)):
         before, after = then.get(key), now.get(key)

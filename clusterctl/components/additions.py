@@ -1,4 +1,4 @@
-"""What the inventory adds to machines beside Kubernetes: packages, files and commands."""
+"""Additions of the inventory to machines beside Kubernetes: packages, files and commands."""
 
 from __future__ import annotations
 

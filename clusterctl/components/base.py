@@ -118,7 +118,7 @@ class Product(Component):
     packages: tuple[str, ...] = ()
     ports: Callable[[Cluster], Iterable[Port]] = _none
     additions: Callable[[Context], Sequence[Resource]] = _none
-    """What a setting adds to a machine: AddedPackages, AddedFile and AddedService. They are undone when the setting leaves."""
+    """Return the resources that a setting adds to a machine: AddedPackages, AddedFile, AddedService. They are undone with it."""
     foreign: Callable[[Cluster, Host, Facts], Iterable[Finding]] = _none
     footprint: Footprint = NOTHING
     files: tuple[str, ...] = ()

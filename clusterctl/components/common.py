@@ -1,4 +1,4 @@
-"""What several components share: installing a product, kubeconfigs, kinds of certificates."""
+"""Parts that several components share: the installation of a product, kubeconfigs, kinds of certificates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CIPHERS = (
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
 )
-"""What CIS 1.2.29 and 4.2.12 accept, without TLS 1.3's own, which Go does not let one choose."""
+"""Cipher suites that CIS 1.2.29 and 4.2.12 accept, without those of TLS 1.3, which Go does not make configurable."""
 
 
 def kubernetes(name: str) -> Release:

@@ -1,4 +1,4 @@
-"""What the controller manager and the scheduler have in common: of several one leads."""
+"""Common parts of the controller manager and the scheduler, which elect a leader."""
 
 from __future__ import annotations
 

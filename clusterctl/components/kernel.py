@@ -39,7 +39,7 @@ KERNEL_SETTINGS = {
 
 CONNTRACK_SETTINGS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_tcp_timeout_established",
                       "net.netfilter.nf_conntrack_tcp_timeout_close_wait")
-"""What kube-proxy sets by itself."""
+"""Settings that kube-proxy changes by itself."""
 ALL_SETTINGS = (*NETWORK_SETTINGS, *KERNEL_SETTINGS, *CONNTRACK_SETTINGS)
 
 

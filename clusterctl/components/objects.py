@@ -1,4 +1,4 @@
-"""What runs inside the cluster from the start, as objects of its API."""
+"""API objects of every cluster: add-ons, bindings, node metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANAGED_LABELS = {MANAGED_BY: MANAGER}
 """The label of all objects that are ours."""
 METRICS_SECRET: Object = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                           "metadata": {"name": "metrics-server-tls", "namespace": "kube-system", "labels": MANAGED_LABELS}}
-"""What metrics-server proves itself with to the API servers, without its data: see ``with_certificate``."""
+"""The Secret with the certificate of metrics-server, without its data: see ``with_certificate``."""
 CERTIFICATE_NOTE = "clusterctl.dev/certificate"
 """Annotation of a Secret: what the certificate in it says."""
 INVENTORY = "clusterctl.dev/inventory"
@@ -234,7 +234,7 @@ def _gives(host: Host) -> dict[str, list[str]]:
 
 
 def _given(meta: Object) -> dict[str, list[str]]:
-    """What the inventory gave a node before, as its annotation records it; nothing where others made it unreadable."""
+    """Return the metadata that the inventory set on a node before, from its annotation; empty where that is malformed."""
     try:
         found = json.loads((meta.get("annotations") or {}).get(GIVEN, "{}"))
         return {kind: [str(word) for word in found.get(kind, [])] for kind in ("labels", "taints", "annotations")}

@@ -42,7 +42,7 @@ CLUSTERCTL = Product(
     # The record of the machine itself, which a reset removes last.
     managed=("/etc/clusterctl", "/var/lib/clusterctl"),
 )
-"""What belongs to no product alone."""
+"""Packages and paths that belong to no single product."""
 
 PRODUCTS: tuple[Product, ...] = (
     CLUSTERCTL, KERNEL, CHRONY, CONTAINERD, ETCD, KUBECTL, APISERVER, CONTROLLER_MANAGER, SCHEDULER,
@@ -74,7 +74,7 @@ def _former(context: Context) -> list[Resource]:
 
 
 FORMER = Component(name="former products", on=everywhere, resources=_former)
-"""What takes away products that a setting has switched off."""
+"""Removes products that a setting has switched off."""
 
 
 def enabled(cluster: Cluster) -> tuple[Product, ...]:

@@ -27,4 +27,4 @@ ADDON_IMAGES = Component(name="addon-images", on=nodes, resources=lambda context
 """The images of what runs in the cluster: sent when the nodes are Ready, as nothing waits for them before."""
 
 ADDON_VERSIONS = Component(name="addon-versions", on=nodes, resources=lambda context: notes(context, *_addons(context)))
-"""What is about to run in the cluster, noted when nothing else is left to be done on the machine."""
+"""Records the versions of add-ons, after all other changes of the machine."""

@@ -50,7 +50,7 @@ class File:
 
 @dataclass(slots=True)
 class Fetched:
-    """What a machine fetched. ``failure``: why it stopped before the last file."""
+    """The files that a machine fetched. ``failure``: why it stopped before the last one."""
 
     brought: Brought = field(default_factory=dict)
     failure: str = ""

@@ -28,7 +28,7 @@ BOOT_SECONDS = 180.0
 
 
 Probes = Mapping[str, Sequence[Probe]]
-"""What is observed beside the facts, by host."""
+"""Probes to run beside the facts, by host."""
 NOTHING: Probes = MappingProxyType({})
 UNSEEN: Mapping[str, Look] = MappingProxyType({})
 
@@ -45,12 +45,12 @@ def _nothing(stage: StagePlan, hosts: Sequence[Host]) -> None:
 
 @dataclass(frozen=True)
 class Gates:
-    """What must hold before and after each batch of a stage, by stage name."""
+    """Checks before and after each batch of a stage, by stage name."""
 
     before: Mapping[str, Gate] = field(default_factory=dict)
     after: Mapping[str, Gate] = field(default_factory=dict)
     failed: Mapping[str, Gate] = field(default_factory=dict)
-    """What is to be done when a batch failed, before the whole stops."""
+    """Run when a batch failed, before the run stops."""
 
 
 class Engine:

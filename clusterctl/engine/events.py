@@ -1,4 +1,4 @@
-"""What happens while clusterctl works, as typed events. Views show them, and a journal keeps them."""
+"""Typed events of a run. Views print them, and the journal keeps them."""
 
 from __future__ import annotations
 

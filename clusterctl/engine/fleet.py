@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HostResults(Generic[Result]):
-    """What came of each host: a result or an error, by host name."""
+    """A result or an error of each host, by host name."""
 
     results: Mapping[str, Result]
     errors: Mapping[str, ClusterctlError]

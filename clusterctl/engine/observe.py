@@ -20,7 +20,7 @@ LOOK_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one trip brought. ``probes``: what was looked at beside the facts; ``seconds``: how long it took."""
+    """The result of one round trip. ``probes``: those that ran beside the facts; ``seconds``: its duration."""
 
     facts: Facts
     probes: frozenset[Probe]

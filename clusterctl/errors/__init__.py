@@ -129,7 +129,7 @@ def grouped(errors: Sequence[ClusterctlError]) -> Iterator[str]:
 
 
 def _cause(error: ClusterctlError) -> object:
-    """What errors of one cause on different hosts have in common: all but names, numbers and fingerprints."""
+    """Return the common text of errors of one cause on different hosts: all but names, numbers and fingerprints."""
     texts = (text.replace(_host(error) or "\0", "HOST") for text in (error.message, error.hint))
     return (type(error), error.code, *(_OWN.sub("#", text) for text in texts))
 

@@ -1,4 +1,4 @@
-"""What each code of an error means, and the page docs/errors.md made of it."""
+"""The table of error codes, and the page docs/errors.md made of it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Damaged(ValueError):
 
 @dataclass(slots=True)
 class Content:
-    """What a database holds. ``revision``: the last; ``keys``: how many exist; ``values``: the latest of those asked for."""
+    """The content of a database. ``revision``: the last; ``keys``: their number; ``values``: the latest of the requested keys."""
 
     revision: int = 0
     keys: int = 0

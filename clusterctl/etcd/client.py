@@ -13,7 +13,7 @@ from clusterctl.ssh.https import ApiError as ApiError
 from clusterctl.ssh.https import Https
 
 READS = ("cluster/member/list", "maintenance/status", "kv/range")
-"""What may be asked again where a connection broke."""
+"""Requests without side effects, which are repeated where a connection broke."""
 
 ANSWER_SECONDS = 15.0
 """How long one member may take to answer: under load, on slow disks, a healthy one takes seconds."""
@@ -45,7 +45,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """What one member says of itself. Sizes in bytes; ``alarms``: those that it raised itself, as ``NOSPACE``.
+    """The status of one member. Sizes in bytes; ``alarms``: those of this member, such as ``NOSPACE``.
 
     ``revision``: the last that it applied.
     """

@@ -165,7 +165,7 @@ def stray_members(found: Membership, leaving: frozenset[str] = frozenset()) -> t
 
 
 def removal_hint(state: MemberState) -> str:
-    """What to do about a voter of no machine: only one that is contacted can be undone."""
+    """Return the hint for an orphaned voter: only a machine that is reached can be reset."""
     leave = f"clusterctl node remove {state.name}"
     if state.healthy:
         return f"put the machine back into the inventory, then: {leave}"

@@ -21,7 +21,7 @@ UID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a snapshot's data says. ``uid``: of the namespace kube-system, empty where there is none; ``ours``: of this cluster.
+    """The cluster of a snapshot. ``uid``: of the namespace kube-system, empty where there is none; ``ours``: of this cluster.
 
     ``why``: what shows that it is another cluster's.
     """

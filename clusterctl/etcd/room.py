@@ -16,7 +16,7 @@ FACTOR = 2.2
 """A snapshot and what is restored from it, with the write-ahead log, take so many times its size."""
 
 LEFT, SHARE = 2 * 2**30, 0.2
-"""What must stay free: bytes, and a share of the file system. A live etcd that finds no space left ends at once."""
+"""Free space to keep: bytes, and a share of the file system. A live etcd exits at once where no space is left."""
 
 MIB = 2**20
 

@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a snapshot is of. ``size`` in bytes; ``revision`` and ``keys``: of the scratch member; ``taken``: ISO 8601.
+    """The description of a snapshot. ``size`` in bytes; ``revision`` and ``keys``: of the scratch member; ``taken``: ISO 8601.
 
     ``uid``: of the namespace kube-system.
     """
@@ -99,7 +99,7 @@ def choose_place(session: Session, found: Membership, size: int | None = None) -
 
 
 def _tidy(place: Path) -> None:
-    """What runs that were killed left: parts of snapshots, and descriptions of some that never were."""
+    """Remove files of interrupted runs: parts of snapshots, and descriptions without a snapshot."""
     for left in (*place.glob("*.partial"), *place.glob(".*.json.*")):
         left.unlink()
     for described in place.glob("*.json"):
@@ -195,7 +195,7 @@ def foreign(path: Path, known: origin.Origin) -> str:
 
 
 def description(path: Path) -> dict[str, Any]:
-    """What is noted beside a snapshot; empty where nothing is. Raises InputError."""
+    """Return the description beside a snapshot; empty where there is none. Raises InputError."""
     described = path.with_suffix(".json")
     try:
         note = json.loads(described.read_text()) if described.exists() else {}

@@ -1,4 +1,4 @@
-"""What is wrong inside the cluster: objects, pods of kube-system, certificate requests, CoreDNS."""
+"""Health inside the cluster: objects, pods of kube-system, certificate requests, CoreDNS."""
 
 from __future__ import annotations
 

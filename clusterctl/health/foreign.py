@@ -1,4 +1,4 @@
-"""What other installations left on a machine: what is refused before anything is changed, and what is only a warning."""
+"""Leftovers of other installations on a machine: some are refused before any change, others are a warning."""
 
 from __future__ import annotations
 

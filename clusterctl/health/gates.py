@@ -1,4 +1,4 @@
-"""What must hold before and after each batch of a live cluster: never two control planes down, never a member too few."""
+"""Gates before and after each batch of a live cluster: never two control planes down, never an etcd member too few."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def lines(name: str, wanted: Sequence[Pair], new: Iterable[str]) -> list[str]:
 
 
 class Answers:
-    """What machines reported of their connections. ``now``: seconds of one clock, the controller's.
+    """The connections that machines reported. ``now``: seconds of one clock, the controller's.
 
     A machine that begins late, or has nothing to listen with, must not look like a firewall.
     """

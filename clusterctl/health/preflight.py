@@ -63,7 +63,7 @@ def _refused(host: Host, code: str, message: str, hint: str) -> Refused:
 
 
 def system(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
-    """What no machine of a cluster can do without."""
+    """Check the requirements on every machine of a cluster."""
     if facts.arch not in ("amd64", "arm64"):
         yield _refused(host, "host.architecture", f"its processor is {facts.arch}", "clusterctl knows amd64 and arm64")
     if facts.systemd < SYSTEMD:
@@ -146,7 +146,7 @@ def ports(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
 
 
 def foreign_leftovers(host: Host, facts: Facts, identity: str) -> Iterator[Refused]:
-    """What another cluster left on a machine that has nothing of ours, and our programs would take for their own."""
+    """Check for files of another cluster that our programs would use as their own, on a machine without ours."""
     if facts.cluster:
         return
     hint = "is it a machine of another cluster? Undo that there, or move it away"
@@ -163,7 +163,7 @@ RULES: tuple[Callable[[Host, Facts, str], Iterable[Refused]], ...] = (system, un
 
 
 def nodes(cluster: Cluster, host: Host, facts: Facts) -> Iterator[Refused]:
-    """What pods and their network ask of a machine, as the cluster is set up."""
+    """Check the requirements of pods and of their network, as the cluster is configured."""
     kernel = tuple(int(word) for word in re.findall(r"\d+", facts.kernel)[:2])
     if cluster.network.proxy_mode == "nftables" and kernel < NFTABLES_KERNEL:
         oldest = ".".join(map(str, NFTABLES_KERNEL))

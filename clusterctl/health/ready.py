@@ -11,7 +11,7 @@ from clusterctl.kube.client import ApiError
 from clusterctl.session.session import Session
 
 NO_NETWORK = "NetworkPluginNotReady"
-"""What a kubelet's condition Ready says while the node has no CNI configuration (pkg/kubelet/runtime.go)."""
+"""The text of a kubelet's condition Ready while the node has no CNI configuration (pkg/kubelet/runtime.go)."""
 
 
 def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float, expected: Mapping[str, str] | None = None,

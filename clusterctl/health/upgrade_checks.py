@@ -1,4 +1,4 @@
-"""What must hold before an upgrade changes anything: health, room, time, and nothing in use that the target no longer has."""
+"""Checks before an upgrade changes anything: health, room, time, and no use of features that the target no longer has."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def all_of(session: Session, facts: Mapping[str, Facts], versions: Versions, pla
 
 
 def await_begun(session: Session, facts: Mapping[str, Facts]) -> None:
-    """What a run that was killed has restarted may need a moment: it is given to it. What is not well then is refused."""
+    """Wait a moment for services that an interrupted run has restarted; later checks refuse those that stay unhealthy."""
     api = session.any_api()
     try:
         cordoned = api is not None and any(cordoned_for(node) for node in api.nodes().values())

@@ -16,7 +16,7 @@ from clusterctl.ssh.sockets import environment
 
 
 def run(arguments: Sequence[str], *, what: str, deadline: float, most_bytes: int, cwd: Path | None = None) -> bytes:
-    """What the program prints; raises InputError where it fails, is slow or prints too much. Its errors go to ours."""
+    """Return the output of a program; its stderr goes to ours. Raises InputError where it fails, is slow or prints too much."""
     try:
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=cwd, env=environment(),
                                    start_new_session=True)

@@ -74,7 +74,7 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """What YAML takes the value for, in words."""
+        """The YAML type of the value, in words."""
         if self.odd:
             return "something other than text"
         names = {dict: "a map", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "text"}
@@ -228,7 +228,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> InputErr
 
 
 class _Builder:
-    """Turns parser events into nodes. What an alias stands for is shared, and counted as if it were written out."""
+    """Turns parser events into nodes. The node of an alias is shared, and counted at each use."""
 
     def __init__(self, events: Iterator[Any], file: str, findings: Diagnostics, secret: bool) -> None:
         self.events, self.file, self.findings, self.secret = events, file, findings, secret
@@ -264,7 +264,7 @@ class _Builder:
         return node
 
     def alias(self, event: Any, path: str, depth: int, key: Place | None) -> Node:
-        """What an alias stands for, at the place where that is written."""
+        """Return the node of an alias, at the place of the alias."""
         place = self.place(event)
         if event.anchor not in self.anchors:
             raise InputError(f"*{event.anchor}: nothing before it is called &{event.anchor}", where=str(place),

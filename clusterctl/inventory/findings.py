@@ -1,4 +1,4 @@
-"""What was found while reading: places, problems, notes."""
+"""Diagnostics of an inventory: places, problems, notes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(slots=True)
 class Diagnostics:
-    """Collects all problems, so that people mend a file once."""
+    """Collects all problems, so that one correction of a file is enough."""
 
     problems: list[tuple[Place, InputError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

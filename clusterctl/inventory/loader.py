@@ -29,7 +29,7 @@ Provenance = Mapping[str, Node | None]
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was understood: the cluster, the files it came from, the variables that mean nothing here, and remarks.
+    """The result of reading: the cluster, the files it came from, the variables that mean nothing here, and remarks.
 
     ``written``: names of hosts as they stand in the inventory; ``sudo_passwords``, ``ssh_passwords``: decrypted ones; by host.
     ``settings``: the variable ``cluster`` of all hosts; ``decrypted``: values of settings, labels and taints that ansible-vault

@@ -1,4 +1,4 @@
-"""What must hold between the parts of an inventory: pure questions over a cluster, each answered in words."""
+"""Rules between the parts of an inventory: pure functions of a cluster that return what is wrong, in words."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def _is_ours(kind: str) -> bool:
 
 
 def _words(kind: str, node: Node, entry: Mapping[str, Any]) -> tuple[str, str]:
-    """What is wrong, and what to do, for one of pydantic's kinds of error."""
+    """Return the message and the hint for one of pydantic's error types."""
     context = entry.get("ctx", {})
     if _is_ours(kind):
         setting = ".".join(str(step) for step in entry["loc"] if step != "word")  # the tag of a union's branch

@@ -1,4 +1,4 @@
-"""What was understood of an inventory, for people and for programs."""
+"""Output of a read inventory, for people and for programs."""
 
 from __future__ import annotations
 

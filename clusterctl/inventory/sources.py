@@ -1,4 +1,4 @@
-"""What ``-i`` names: files, folders and stdin, in order; a later one wins."""
+"""The sources of ``-i``: files, folders and stdin, in order; a later one wins."""
 
 from __future__ import annotations
 

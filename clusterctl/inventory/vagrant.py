@@ -39,7 +39,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What a machine said of itself: its public host key and its address in the cluster's network."""
+    """The public host key and the address in the cluster's network that a machine reported."""
 
     host_key: str
     address: str

@@ -1,4 +1,4 @@
-"""What differs in the API, on its nodes, and what could not be looked at."""
+"""Differences of API objects and Node objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NodeChanges = tuple[tuple[str, Object, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class ApiState:
-    """What differs in the API, what on its nodes, and what could not be looked at."""
+    """Differences of API objects and of Node objects, and warnings about those that could not be read."""
 
     objects: tuple[ObjectChange, ...] = ()
     nodes: NodeChanges = ()

@@ -1,4 +1,4 @@
-"""What draining a node means for its pods: which leave, which stay, which may not be touched. Pure."""
+"""Plans of drains: the pods that leave a node, that stay, and that must not be evicted. Pure functions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """What draining one node would do. ``by_hand``: it was cordoned by an operator before, and stays so afterwards."""
+    """The plan of one node's drain. ``by_hand``: an operator cordoned it before; it stays cordoned afterwards."""
 
     node: str
     pods: tuple[Pod, ...]
@@ -97,7 +97,7 @@ class Drain:
 
 
 def plan_drain(node: Object, pods: Iterable[Object], budgets: Sequence[Object], policy: DrainPolicy) -> Drain:
-    """What draining a node would do, from the node, its pods and all PodDisruptionBudgets."""
+    """Plan the drain of a node from the node, its pods and all PodDisruptionBudgets."""
     meta = node["metadata"]
     by_hand = bool(node["spec"].get("unschedulable")) and CORDONED_FOR not in (meta.get("annotations") or {})
     return Drain(node=meta["name"], pods=tuple(_pod(pod, budgets, policy) for pod in pods), by_hand=by_hand)

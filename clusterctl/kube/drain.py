@@ -24,7 +24,7 @@ Apis = Callable[[], Api]
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan(OperationPlan):
-    """What draining nodes will do."""
+    """The plan of a drain of several nodes."""
 
     event: ClassVar[str] = "drain-plan"
     drains: tuple[Drain, ...]
@@ -34,7 +34,7 @@ class DrainPlan(OperationPlan):
 
 
 def look(api: Api, names: Iterable[str], policy: DrainPolicy) -> tuple[Drain, ...]:
-    """What draining these nodes would do. Raises ApiError, and InputError for a node that the cluster does not have."""
+    """Plan the drain of nodes. Raises ApiError, and InputError for a node that the cluster does not have."""
     nodes = api.nodes()
     budgets = api.look("/apis/policy/v1/poddisruptionbudgets")["items"]
     found = []

@@ -26,7 +26,7 @@ Files = Mapping[str, tuple[int, str]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a base is made of.
+    """The recipe of a base.
 
     ``early`` is a shell script that runs before ``packages`` are installed, with the tree as its argument, and ``late`` one that
     runs afterwards and fills the repository, in the environment of :data:`clusterctl.lab.repository.FETCH`; ``disk`` is the size

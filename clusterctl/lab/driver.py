@@ -1,4 +1,4 @@
-"""What a lab's machines run on: the part of the lab that differs between containers and virtual machines."""
+"""Drivers of the lab: the parts that differ between containers and virtual machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lab asks of this host: root, a few programs, and a way to run them that never waits forever."""
+"""Requirements of the lab on this host: root and a few programs, which run with deadlines."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ class Lab:
         network.heal(self.machine(name).namespace, self.driver.rules)
 
     def status(self, name: str) -> str:
-        """What a machine is: ``running``, ``frozen`` or ``dead``, and ``cut`` beside one of these."""
+        """Return the state of a machine: ``running``, ``frozen`` or ``dead``, and ``cut`` beside one of these."""
         one = self.machine(name)
         word = "dead" if self.driver.leader(one) is None else "frozen" if Cgroup(one.cgroup).frozen() else "running"
         return f"{word}, cut" if network.is_cut(one.namespace, self.driver.rules) else word

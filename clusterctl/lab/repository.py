@@ -13,7 +13,7 @@ PORT = 80
 
 PACKAGES = ("ca-certificates", "chrony", "conntrack", "ethtool", "firewalld", "haproxy", "ipset", "iptables", "nftables",
             "openssl", "socat", "ufw", "zstd")
-"""What machines can install, beside what these depend on."""
+"""Packages that machines can install; their dependencies follow."""
 
 
 def fetch(packages: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is known of a lab: what was asked for, its machines, and the directory that all its files are in."""
+"""The state of a lab: its specification, its machines, and the directory with all its files."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class LabSpec:
-    """What is asked of ``up``. ``machines`` is the number of all of them; ``memory`` a limit per machine in bytes, or the size of
-    a virtual machine's memory."""
+    """The specification of a lab. ``machines``: the number of all of them; ``memory``: a limit per machine in bytes, or the size
+    of a virtual machine's memory."""
 
     name: str = "lab"
     machines: int = 3

@@ -201,7 +201,7 @@ class StateFolder:
 
 
 class Journal:
-    """What was done, for people: one JSON line an event, durable before the deed that it announces."""
+    """The journal of a run, for people: one JSON line an event, durable before the change that it announces."""
 
     def __init__(self, folder: StateFolder, name: str) -> None:
         self._path = folder.path / "journal" / f"{name}.jsonl"

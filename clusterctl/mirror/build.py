@@ -169,7 +169,7 @@ class Builder:
 
 
 def _executable(package: str) -> str:
-    """What Go calls the program of a package: the last part of its path that is not a major version."""
+    """Return Go's name of a package's program: the last part of its path that is not a major version."""
     parts = package.split("/")
     return parts[-2] if re.fullmatch(r"v\d+", parts[-1]) else parts[-1]
 

@@ -22,7 +22,7 @@ NET_BIND_SERVICE = {"SCHILY.xattr.security.capability": "\x01\0\0\x02\0\x04\0\0\
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What an image says of itself. ``reference`` is its full name, as manifests write it."""
+    """The description of an image. ``reference`` is its full name, as manifests write it."""
 
     reference: str
     entrypoint: tuple[str, ...]

@@ -111,7 +111,7 @@ class Mirror:
 
 @dataclass
 class Filled:
-    """What a run did to a mirror."""
+    """The result of filling a mirror."""
 
     present: int = 0
     added: list[str] = field(default_factory=list)

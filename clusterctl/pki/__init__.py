@@ -37,7 +37,7 @@ CLIENT_LEFT = timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateSpec:
-    """What a certificate is to say. ``days`` is its lifetime."""
+    """The specification of a certificate. ``days`` is its lifetime."""
 
     authority: AuthorityName
     common_name: str
@@ -165,7 +165,7 @@ class Pki:
                                       client=True, days=1),
         "etcd": CertificateSpec(authority="etcd", common_name="clusterctl", client=True, days=1),
     }
-    """What clusterctl says that it is, to whom."""
+    """clusterctl's own client certificates, by authority."""
 
     def __init__(self, authorities: Mapping[AuthorityName, Authority], service_account_key: bytes, encryption_key: bytes,
                  folder: StateFolder | None = None) -> None:
@@ -183,7 +183,7 @@ class Pki:
 
     @classmethod
     def load(cls, folder: StateFolder) -> Pki | None:
-        """What the folder holds; None where it holds nothing. Raises InputError where it holds only a part."""
+        """Load the keys of a state folder; None where it has none. Raises InputError where some are missing."""
         names = [*(f"pki/{name}.{kind}" for name in AUTHORITIES for kind in ("crt", "key")), "pki/sa.key", "pki/encryption.key"]
         found = {name: content for name in names if (content := folder.read(name)) is not None}
         if not found:
@@ -232,7 +232,7 @@ class Pki:
         self._folder = folder
 
     def client_certificate(self, name: AuthorityName) -> tuple[bytes, bytes]:
-        """What clusterctl proves itself with, of one day: (certificate, key) PEM.
+        """Return clusterctl's own client certificate, valid for one day: (certificate, key) in PEM.
 
         It is kept beside the authority's key, which could make any other. Raises Refused where others may read it.
         """

@@ -1,4 +1,4 @@
-"""What ansible-vault encrypts: AES-256 in counter mode, with an HMAC, by keys that PBKDF2 makes of a password."""
+"""ansible-vault's encryption: AES-256 in counter mode with an HMAC, keys derived from a password by PBKDF2."""
 
 from __future__ import annotations
 

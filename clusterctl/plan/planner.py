@@ -90,7 +90,7 @@ class HostChanges:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage does on which hosts, in the inventory's order; hosts without changes are left out."""
+    """The changes of a stage by host, in the inventory's order; hosts without changes are left out."""
 
     stage: Stage
     hosts: tuple[HostChanges, ...]
@@ -128,7 +128,7 @@ class Plan:
 
 
 class OperationPlan(Protocol):
-    """What an operation will do. It is shown as ``event``, and the same object is carried out; false: there is nothing to do."""
+    """The plan of an operation. It is printed as ``event``, and the same object is carried out; false: nothing to do."""
 
     event: ClassVar[str] = "plan"
 
@@ -136,7 +136,7 @@ class OperationPlan(Protocol):
 
 
 Known = dict[str, tuple[State | None, Change | None, Resource]]
-"""What was seen of a host's resources, what changes and the resource itself, by id."""
+"""The observed state, the change and the resource, by the resource's id."""
 
 
 def resources_for(stages: Sequence[Stage], context: Context) -> dict[str, tuple[Resource, ...]]:
@@ -178,7 +178,7 @@ def _with_restarts(found: Mapping[str, tuple[Resource, ...]]) -> dict[str, tuple
 
 
 def probes(resources: Iterable[Resource]) -> tuple[Probe, ...]:
-    """What must be looked at for all of these."""
+    """Return the probes of all these resources, each once."""
     return tuple(dict.fromkeys(probe for resource in resources for probe in resource.probes()))
 
 

@@ -1,1 +1,1 @@
-"""What machines are made of."""
+"""Kinds of resources on machines."""

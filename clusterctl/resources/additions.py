@@ -1,4 +1,4 @@
-"""What an inventory adds to a machine, where it is noted with what was there before, so that it can be undone."""
+"""Additions of an inventory to a machine. The state before each is recorded there, so that it can be restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resources: desired state of one kind on one machine, with how to observe, compare and apply it. No I/O here."""
+"""Resources: one part of the desired state of a machine, with how to observe, compare and apply it. No I/O here."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 from clusterctl.shell import Blob, Call, Observation, Probe
 
 State = Mapping[str, str]
-"""A flat picture of a resource, wanted or seen; both have the same keys."""
+"""The state of a resource, desired or observed; both have the same keys."""
 
 Action = Literal["create", "update", "remove", "restart", "start", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One deed of a plan: what is done to which resource and why; printed, compared and executed from this same value."""
+    """One change of a plan: the resource, the action and the reason. It is printed, compared and executed from this value."""
 
     resource: Resource
     action: Action
@@ -49,34 +49,34 @@ class Resource(ABC):
 
     @abstractmethod
     def desired(self) -> State | None:
-        """The state to reach; None: it must not be there."""
+        """Return the desired state; None: the resource must be absent."""
 
     @abstractmethod
     def probes(self) -> Sequence[Probe]:
-        """What must be looked at to know the state."""
+        """Return the probes that observe the state."""
 
     @abstractmethod
     def observed(self, seen: Observation) -> State | None:
-        """The state that was seen; None: not there."""
+        """Return the observed state; None: the resource is absent."""
 
     @abstractmethod
     def apply(self, change: Change) -> Sequence[Call]:
-        """The calls that carry a change out."""
+        """Return the calls of shell functions that carry a change out."""
 
     def paths(self) -> Sequence[str]:
-        """The files that a change touches: copied before a running service is interrupted, for a rollback."""
+        """Return the files that a change touches. They are copied before a running service is interrupted, for a rollback."""
         return ()
 
     def payload(self, change: Change) -> Mapping[str, Blob]:
-        """Files that must travel beside the program, by the names that ``apply`` uses."""
+        """Return the files to send with the program, by the names that ``apply`` uses."""
         return {}
 
     def digest(self, seen: State | None = None, change: Change | None = None) -> str:
-        """What a service that uses this resource depends on, once ``change`` is done."""
+        """Return the digest that a service which uses this resource depends on, once ``change`` is done."""
         return repr(sorted((self.desired() or {}).items()))
 
     def diff(self, seen: State | None) -> Change | None:
-        """What must be done, or None where the machine is as desired."""
+        """Return the change that leads to the desired state; None where there is no difference."""
         desired = self.desired()
         if desired is None:
             return None if seen is None else Change(resource=self, action="remove", reason="not wanted", before=seen)

@@ -91,7 +91,7 @@ class Certificate(Resource):
         return self.path.strip("/").replace("/", "-")
 
     def digest(self, seen: State | None = None, change: Change | None = None) -> str:
-        """What the certificate says: the one that is there, or the one that this change will issue. No plan makes keys."""
+        """Return the digest of the certificate that is installed, or that this change will issue. No plan makes keys."""
         found = seen or {}
         if change is not None and not self._modes_only(change):
             found = {**self.desired(), "ends": self.authority.end_of(self.spec, self.now)}

@@ -1,4 +1,4 @@
-"""What was on a machine before clusterctl, and what is left of clusterctl on it."""
+"""The baseline of a machine before clusterctl, and the leftovers of clusterctl on it."""
 
 from __future__ import annotations
 
@@ -152,11 +152,11 @@ KINDS: Mapping[str, Action] = {
     "settings": "update",
     "mark": "remove",
 }
-"""What may be left, in the order in which it goes; the mark last, so that a reset that was killed is seen and goes on."""
+"""Kinds of leftovers in the order of their removal; the mark last, so that an interrupted reset is detected and continues."""
 
 
 def _told(kind: str, seen: State) -> str:
-    """What goes, in few words; ``-o json`` has all of it."""
+    """Return a summary of leftovers; ``-o json`` has all of them."""
     if kind in ("mounts", "packages"):
         return f"{len(seen)} {kind}: {_some(list(seen), 3 if kind == 'mounts' else 20)}"
     if kind == "mark":

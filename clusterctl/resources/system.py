@@ -1,4 +1,4 @@
-"""What belongs to the operating system: packages, kernel modules, sysctls, users."""
+"""Resources of the operating system: packages, kernel modules, sysctls, users."""
 
 from __future__ import annotations
 

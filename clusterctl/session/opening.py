@@ -1,4 +1,4 @@
-"""What people gave, and what begins with it at once: loading the rest of the program takes as long as to connect and to look.
+"""Options of a run, and the connections that begin at once: to load the rest of the program takes as long as to connect.
 
 Nothing heavy is loaded here before the first bytes are on their way.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What people gave on the command line.
+    """The options of the command line.
 
     ``forks``: machines at a time; ``limit``: host patterns, which an opening resolves to names; ``locked``: take no checksum
     from upstream; ``operation``: the verb.
@@ -120,7 +120,7 @@ class Opening:
 
     @cached_property
     def login(self) -> Login:
-        """What logs in, with one connection to each bastion for all machines behind it."""
+        """The login of this run, with one connection to each bastion for all machines behind it."""
         from clusterctl.ssh.login import Login
 
         return Login(self.state.path / "known_hosts", self.options.passphrase, self.options.ssh_password,

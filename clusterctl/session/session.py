@@ -1,4 +1,4 @@
-"""What every verb needs: the cluster, its keys, the machines' transports and an engine, from the options given."""
+"""A session: the cluster, its keys, the transports of its machines and an engine, from the options of a verb."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Session:
 
     @property
     def catalog(self) -> Catalog:
-        """What is pinned; the mirror is asked when this is first wanted. Raises InputError, Unreachable, IntegrityError."""
+        """The catalog of pinned files; a mirror is read at the first use. Raises InputError, Unreachable, IntegrityError."""
         return self.open_catalog()
 
     @property

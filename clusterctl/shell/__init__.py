@@ -26,7 +26,7 @@ Call = tuple[str, ...]
 """A function of the prelude and its arguments, unquoted."""
 
 Blob = bytes | Path
-"""What travels beside a program: bytes, or a file here that is streamed."""
+"""Data sent with a program: bytes, or a local file that is streamed."""
 
 BOOTSTRAP = (
     "umask 077; r=/var/lib/clusterctl; d=$r/run/$$; [ ! -e $d ] || rm -rf $d; "
@@ -168,7 +168,7 @@ def _member(name: str, blob: Blob, size: int) -> Iterator[bytes]:
 
 
 class Observation:
-    """What one program's probes saw: records by kind and key.
+    """The records of one program's probes, by kind and key.
 
     A key without a record was not there. Keys are paths, unit names and the like.
     """

@@ -15,7 +15,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What is left on the file system of a path: MiB and inodes (None where it has no inodes); ``writable``."""
+    """Free space on the file system of a path: MiB and inodes (None where it has no inodes); ``writable``."""
 
     mib: int
     inodes: int | None

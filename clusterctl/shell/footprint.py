@@ -1,4 +1,4 @@
-"""What products have on machines, as the lists that programs of sh read."""
+"""Footprints of products on machines, as the lists that programs of sh read."""
 
 from __future__ import annotations
 

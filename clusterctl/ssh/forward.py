@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 BROKEN = (OSError, EOFError)
-"""What a socket says that has ended, and what a channel says whose connection has."""
+"""The exceptions of a socket that has ended, and of a channel whose connection has ended."""
 
 
 class Forward:

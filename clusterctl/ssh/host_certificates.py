@@ -24,7 +24,7 @@ _FOREVER = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What the marked lines of known_hosts say of one machine.
+    """The marked lines of known_hosts (``@cert-authority``, ``@revoked``) that apply to one machine.
 
     ``names``: of the machine, without its port; ``authorities`` and ``revoked``: public keys as SSH encodes them.
     """

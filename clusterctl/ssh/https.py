@@ -104,7 +104,7 @@ class Https:
                 connection.close()
 
     def read(self, method: str, path: str, body: object = None, *, timeout: float = 20.0) -> Any:
-        """What ``request`` gives, of something that changes nothing: where the connection breaks it is asked once more."""
+        """Send a request without side effects; where the connection breaks it is sent once more."""
         try:
             return self.request(method, path, body, timeout=timeout)
         except Broken:
@@ -138,7 +138,7 @@ def _memory_file(content: bytes) -> int:
 
 
 def result(status: int, data: bytes, reason: str) -> Any:
-    """What an answer holds. Raises ApiError unless its status is one of success."""
+    """Return the content of an answer. Raises ApiError unless its status is a success."""
     if not 200 <= status <= 299:
         raise ApiError(status, message_of(data) or reason)
     return json.loads(data) if data[:1] in (b"{", b"[") else data.decode(errors="replace")

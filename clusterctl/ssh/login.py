@@ -31,7 +31,7 @@ PAUSES = (0.3, 0.8, 2.0)
 """Seconds before a first connection that was reset is tried again; half as much more by chance, so that not all come at once."""
 
 BASTION = "bastion "
-"""What the name of a bastion begins with."""
+"""Prefix of the names of bastions."""
 
 PROHIBITED = 1
 """SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1): sshd does not allow it; 2 is a connection that failed."""

@@ -14,7 +14,7 @@ from clusterctl.ssh.local_channel import LocalChannel
 
 
 class Statistics:
-    """What a connection cost: programs run, bytes sent and received."""
+    """The cost of a connection: programs run, bytes sent and received."""
 
     def __init__(self) -> None:
         self.trips = 0

@@ -26,7 +26,7 @@ _SECRET = re.compile(r"CLUSTERCTL_.*(PASSWORD|PASSPHRASE|SECRET|TOKEN|KEY)")
 
 
 def environment() -> dict[str, str]:
-    """What programs of the user's get of our environment: all but secrets."""
+    """Return the environment for programs of the user: all variables but those with secrets."""
     return {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
 
 
@@ -77,7 +77,10 @@ def has_ended(sock: Any) -> bool:
 
 
 def proxy(command: str, *, address: str, port: int, user: str) -> Command:
-    """What ProxyCommand asks for. Split before values are put in: an address is always one word. Raises OSError, ValueError."""
+    """Start a ProxyCommand. It is split into words before tokens are replaced, so that an address stays one word.
+
+    Raises OSError, ValueError.
+    """
     values = {"%h": address, "%p": str(port), "%r": user, "%%": "%"}
     return Command([re.sub("%[hpr%]", lambda found: values[found[0]], word) for word in shlex.split(command)])
 

@@ -1,1 +1,1 @@
-"""What people and programs read of a run."""
+"""Output of a run for people and for programs."""

@@ -16,7 +16,7 @@ from clusterctl.local.storage import write_whole
 
 FORMATS = (".xml", ".json")
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML may hold, not even escaped: what a machine's journal prints may have it."""
+"""Characters that XML forbids even as references; lines of a machine's journal may have them."""
 
 
 @dataclass(frozen=True, slots=True)

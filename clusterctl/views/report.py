@@ -1,4 +1,4 @@
-"""What a run reports: each event goes to its journal and to one view, and is counted for the summary."""
+"""Reports: each event of a run goes to the journal and to one view, and is counted for the summary."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePlan(OperationPlan):
-    """What a restore will do. ``hosts``: the members; ``begun``: it continues one that did not end; ``lost``: what is lost."""
+    """The plan of a restore. ``hosts``: the members; ``begun``: it continues one that did not end; ``lost``: what is lost."""
 
     event: ClassVar[str] = "restore-plan"
     id: str
