@@ -61,7 +61,7 @@ def apply(session: Session, changes: Sequence[ObjectChange]) -> None:
 
 
 def _or_stopped(where: str, what: str = "cannot be applied") -> AbstractContextManager[None]:
-    return or_stopped(what, where=where, code="api.object-refused", hint="mend the cause, then run the same command again")
+    return or_stopped(what, where=where, code="api.object-refused", hint="correct the cause, then run the same command again")
 
 
 def _apply_object(api: Api, change: ObjectChange) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pty
+import shlex
 import socket
 import subprocess
 import sys
@@ -101,8 +103,36 @@ def program(bare: Cluster) -> Path:
     return environment / "bin/clusterctl"
 
 
+def commands_of_the_readme() -> list[list[str]]:
+    """The commands with which the README creates a cluster, from the first look at the inventory to the kubeconfig."""
+    [block] = [block for block in (ROOT / "README.md").read_text().split("```")[1::2] if "clusterctl apply -i cluster.yaml" in block]
+    return [shlex.split(line, comments=True) for line in block.strip().splitlines()]
+
+
+def as_the_readme_says(cluster: Cluster, upstream: Upstream, program: Path) -> str:
+    """Run the README's commands one after the other, with a yes where apply asks; return what they print."""
+    (cluster.inventory.parent / "cluster.yaml").symlink_to(cluster.inventory.name)
+    said = ""
+    commands = commands_of_the_readme()
+    assert [words[1] for words in commands] == ["inventory", "plan", "apply", "status", "kubeconfig"]
+    for _, *words in commands:
+        terminal, inner = pty.openpty()
+        os.write(terminal, b"yes\n" if words[0] == "apply" else b"")
+        done = subprocess.run([program, *words], stdin=inner, capture_output=True, text=True, timeout=600, check=False,
+                              cwd=cluster.inventory.parent, env=environment_of(cluster, upstream))
+        os.close(terminal)
+        os.close(inner)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said += done.stdout + done.stderr
+    return said
+
+
+def environment_of(cluster: Cluster, upstream: Upstream) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(cluster.work), **upstream.environment}
+
+
 def run(cluster: Cluster, upstream: Upstream, program: Path, *words: str, code: int = 0) -> str:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cluster.work), **upstream.environment}
+    environment = environment_of(cluster, upstream)
     done = subprocess.run([program, *words, "-i", str(cluster.inventory)], capture_output=True, text=True, timeout=600, check=False,
                           cwd=cluster.work, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
@@ -127,12 +157,16 @@ def test_a_lie_is_refused_before_a_machine_is_changed(bare: Cluster, upstream: U
 
 
 def test_a_first_apply(bare: Cluster, upstream: Upstream, program: Path) -> None:
-    """What no lock file has is locked by it; the next run asks upstream for nothing. The machines get each file once, through one of them."""
+    """The README's commands. What no lock file has is locked by them; the next run asks upstream for nothing.
+
+    The machines get each file once, through one of them.
+    """
     (bare.inventory.parent / "clusterctl.lock").unlink()
     deliver(bare, delivery="pull", relay="cp-1")
     upstream.asked.clear()
     started = time.monotonic()
-    said = run(bare, upstream, program, "apply", "--yes")
+    said = as_the_readme_says(bare, upstream, program)
+    assert (bare.work / ".kube/config").stat().st_mode & 0o777 == 0o600
     print(f"\nfrom a wheel to two machines that are Ready: {time.monotonic() - started:.0f} s")
     assert {path: upstream.asked.count(f"GET {path}") for path in upstream.files} == dict.fromkeys(upstream.files, 1)
     assert sent(said) < 5, said
