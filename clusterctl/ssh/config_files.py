@@ -173,6 +173,7 @@ def _matches(subject: str, patterns: list[str]) -> bool:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _split(line: str) -> tuple[str, str, list[str]]:
     """Return the lower-case keyword of a line, the rest, and its words up to a comment; nothing of a line without an option.
 
@@ -188,6 +189,5 @@ def _split(line: str) -> tuple[str, str, list[str]]:
     return match[1].lower(), match[2], words[:comment]
 
 
-@lru_cache(maxsize=64)
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -242,7 +242,6 @@ Host jump
 """)
     known = tmp_path / "known"
     known.write_text(f"[127.0.0.1]:{another.port} {another.public}\n")
-    ssh_config._config.cache_clear()
     host = Host(name="machine", address="192.0.2.1", roles=frozenset({"worker"}), ssh={"address": "node1", "host_key": server.public})  # type: ignore[arg-type]
     assert list(connect(host, known_hosts=known).stream(TRUE)) == [["ok", "0"]]
     assert another.log.count("Accepted publickey") == 1
