@@ -129,7 +129,8 @@ def authorities(session: Session) -> Iterator[Refused]:
     for name, authority in session.pki.authorities.items():
         if authority.ends - datetime.now(UTC) < AUTHORITY_LEFT:
             yield Refused(f"the authority {name} ends on {authority.ends:%Y-%m-%d}", where="certificates",
-                          hint="clusterctl renews no authority: move to a new cluster before that day", code="pki.authority-expires")
+                          hint="clusterctl renews no authority: move to a new cluster before that day",
+                          code="pki.authority-expires")
 
 
 def etcd(session: Session) -> Iterator[Refused]:
