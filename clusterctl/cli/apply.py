@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from clusterctl.session.session import Session
     from clusterctl.views.report import Report
 
-VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every installed program; do not trust the stat cache.")]
-DiffOption = Annotated[bool, typer.Option("--diff", help="Show what changes in files, line by line.")]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every installed program instead of trusting the stat cache.")]
+DiffOption = Annotated[bool, typer.Option("--diff", help="Show changes of files line by line.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def plan(
     locked: LockedOption = False,
     verify: VerifyOption = False,
     diff: DiffOption = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there are changes.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 if there are changes.")] = False,
 ) -> None:
     """Show what apply would do. Nothing is changed."""
     call.connect()
@@ -57,7 +57,7 @@ def apply(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Make the machines as the inventory says. Creates, converges and adds nodes; run it again whenever it stopped."""
+    """Converge the machines to the inventory. Bootstraps the cluster and adds nodes; safe to rerun."""
     call.connect("apply")
     drive(call, "apply", partial(_operation, verify=verify, diff=diff), Consent(yes), timeout, summary)
 

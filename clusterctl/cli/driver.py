@@ -137,7 +137,7 @@ TimeLimitOption = Annotated[
                              help="Time limit of the whole run; then it stops as at an interrupt, with exit code 4.")
 ]
 SummaryOption = Annotated[
-    Path | None, typer.Option("--summary", metavar="FILE", help="How it ended, for a CI: JUnit in FILE.xml, else FILE.json.")
+    Path | None, typer.Option("--summary", metavar="FILE", help="Write the result for a CI: FILE.xml is JUnit, FILE.json JSON.")
 ]
 
 

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def members(call: Invocation) -> None:
-    """Show etcd's members. Exits with 3 where one is not well."""
+    """Show etcd's members. Exits with 3 if one is unhealthy."""
     from clusterctl.engine.events import Events
     from clusterctl.etcd import members as operation
     from clusterctl.inventory.show import table
@@ -55,7 +55,7 @@ def members(call: Invocation) -> None:
 
 @verb
 def defrag(call: Invocation, limit: LimitOption = None) -> None:
-    """Give free space of etcd's databases back. One member after the other, the leader last."""
+    """Defragment etcd's databases. One member at a time, the leader last."""
     from clusterctl.etcd import members as operation
     from clusterctl.session.operator_lock import locked
 
@@ -68,7 +68,7 @@ def defrag(call: Invocation, limit: LimitOption = None) -> None:
 
 @verb
 def save(call: Invocation) -> None:
-    """Save and verify a snapshot of etcd. It is kept beside the cluster's keys, and restored into a scratch member."""
+    """Save and verify a snapshot of etcd. It is kept beside the cluster's keys; a scratch member verifies it."""
     from dataclasses import asdict
 
     from clusterctl.etcd import snapshot as operation
@@ -88,7 +88,7 @@ def save(call: Invocation) -> None:
 
 @verb
 def list_saved(call: InventoryOptions, output: OutputOption = Output.text, state: StateOption = None) -> None:
-    """Show the snapshots that are kept. No machine is contacted."""
+    """List the saved snapshots. No machine is contacted."""
     from dataclasses import asdict
 
     from clusterctl.engine.events import Events
@@ -109,7 +109,7 @@ def list_saved(call: InventoryOptions, output: OutputOption = Output.text, state
 
 @verb
 def verify(call: Invocation, file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")]) -> None:
-    """Verify a snapshot. Checks its digest, that it is of this cluster, and a restore into a scratch member."""
+    """Verify a snapshot. Checks its digest, its cluster, and a restore into a scratch member."""
     from clusterctl.etcd import snapshot as operation
 
     report = call.report()

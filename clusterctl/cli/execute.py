@@ -23,8 +23,8 @@ def execute(
     call: Invocation,
     context: typer.Context,
     hosts: Annotated[str, typer.Argument(
-        metavar="HOSTS", autocompletion=words.host_patterns, help="A pattern as Ansible has them: names, groups, globs, !, &.")],
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that the command may take on a machine.")] = 600.0,
+        metavar="HOSTS", autocompletion=words.host_patterns, help="Pattern as in Ansible: names, groups, globs, !, &.")],
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds the command may take on each machine.")] = 600.0,
 ) -> None:
     """Run a command on machines as root. Exits with the highest of their exit codes."""
     from clusterctl.commands import execute as operation

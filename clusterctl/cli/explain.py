@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     code: Annotated[str | None, typer.Argument(
-        metavar="CODE", autocompletion=words.error_codes, help="A code as etcd.no-quorum; without it all are listed.")] = None,
+        metavar="CODE", autocompletion=words.error_codes, help="A code such as etcd.no-quorum; default: all.")] = None,
     output: OutputOption = Output.text,
 ) -> None:
     """Explain an error code, or list all of them."""

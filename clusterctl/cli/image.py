@@ -30,7 +30,7 @@ def image_load(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What docker save or buildah wrote.")],
     limit: LimitOption = None,
 ) -> None:
-    """Put an image archive onto all nodes. An app built with Docker then runs without a registry."""
+    """Import an image archive on all nodes. An app built with Docker then runs without a registry."""
     from clusterctl.commands import image as operation
 
     archive = operation.read(file)

@@ -18,8 +18,8 @@ def register(app: typer.Typer) -> None:
 
 HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST...", help="[USER@]ADDRESS[:PORT], or a name of ssh_config.")]
 ControlPlanesOption = Annotated[
-    int | None, typer.Option("--control-planes", metavar="N", help="By default 3 of 4 or more machines, else 1.")]
-FileOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Write the inventory there; - is stdout.")]
+    int | None, typer.Option("--control-planes", metavar="N", help="Default: 3 of 4 or more machines, else 1.")]
+FileOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Write the inventory to this file; - is stdout.")]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Accept unknown host keys without asking; only in a network that you control.")]
 

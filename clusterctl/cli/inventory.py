@@ -44,7 +44,7 @@ def inventory(
         "--explain", metavar="HOST", autocompletion=words.hosts,
         help="Print the settings of this host, and where each comes from (-o yaml).")] = None,
 ) -> None:
-    """Show what was understood of an inventory. Nothing is contacted."""
+    """Show how an inventory is interpreted. Nothing is contacted."""
     from clusterctl.inventory import read, show
 
     found: Inventory = read(call.sources)
@@ -100,13 +100,13 @@ def schema(
 
 
 def vagrant_inventory(
-    ssh_config: Annotated[str, typer.Option(metavar="FILE", help="What `vagrant ssh-config` printed; - is stdin.")] = "-",
+    ssh_config: Annotated[str, typer.Option(metavar="FILE", help="Output of `vagrant ssh-config`; - is stdin.")] = "-",
     config: Annotated[Path, typer.Option(metavar="FILE", help="The machines' configuration.")] = Path("vagrant/config.yaml"),
-    facts: Annotated[Path, typer.Option(metavar="FOLDER", help="NAME.facts of each machine: public host key, addresses.")] = Path(
-        ".vagrant/clusterctl"),
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the inventory; else it is printed.")] = None,
+    facts: Annotated[Path, typer.Option(
+        metavar="FOLDER", help="NAME.facts of each machine: public host key, addresses.")] = Path(".vagrant/clusterctl"),
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to this file instead of printing it.")] = None,
 ) -> None:
-    """Make an inventory of Vagrant's machines. `vagrant/apply` calls this."""
+    """Write an inventory of Vagrant's machines. `vagrant/apply` calls this."""
     from clusterctl.artifacts.places import filled_mirror
     from clusterctl.inventory.document import MOST_BYTES, read_bytes
     from clusterctl.inventory.vagrant import generate, write_inventory

@@ -20,12 +20,12 @@ def kubeconfig(
     call: InventoryOptions,
     state: StateOption = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it there, 0600, instead of printing it.")
+        Path | None, typer.Option("--out", "--output", metavar="FILE", help="Write it to this file (mode 0600), not to stdout.")
     ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Put it into ~/.kube/config (or $KUBECONFIG).")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge it into ~/.kube/config (or $KUBECONFIG).")] = False,
     server: Annotated[
-        str | None, typer.Option("--server", metavar="NAME", help="Another name of the API, of endpoint.names.")] = None,
-    days: Annotated[int, typer.Option("--days", min=1, max=365, help="How long its certificate lives.")] = 1,
+        str | None, typer.Option("--server", metavar="NAME", help="Another name of the API, from endpoint.names.")] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=365, help="Lifetime of its certificate in days.")] = 1,
 ) -> None:
     """Print or merge an administrator's kubeconfig. Its certificate is short-lived; no machine is contacted."""
     import yaml

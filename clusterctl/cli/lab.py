@@ -86,17 +86,17 @@ def up(
     name: Name = "lab",
     driver: Annotated[Driver, typer.Option(help="Containers of systemd-nspawn, or virtual machines of QEMU.")] = Driver.NSPAWN,
     base: Annotated[str, typer.Option(metavar="BASE", help="Debian bookworm, trixie or bullseye, or dnf.")] = "bookworm",
-    machines: Annotated[int, typer.Option(help="How many machines in all.")] = 3,
-    control_planes: Annotated[int, typer.Option(help="How many of them are control planes.")] = 1,
-    etcd: Annotated[int, typer.Option(help="How many are etcd members only; with 0, etcd is on the control planes.")] = 0,
+    machines: Annotated[int, typer.Option(help="Number of machines in all.")] = 3,
+    control_planes: Annotated[int, typer.Option(help="Number of control planes among them.")] = 1,
+    etcd: Annotated[int, typer.Option(help="Number of machines with etcd only; with 0, etcd runs on the control planes.")] = 0,
     memory: Annotated[str, typer.Option(help="Of each machine, as 4G: a container's limit (by default none), "
                                              "a virtual machine's size (by default 2G).")] = "",
     user: Annotated[str, typer.Option(help="User of the inventory: root, or admin with sudo.")] = "root",
     sudo_password: Annotated[bool, typer.Option("--sudo-password", help="sudo asks admin for a (generated) password.")] = False,
     inventory: Annotated[Path | None, typer.Option(help="Write the inventory to this file, too.")] = None,
-    like: Annotated[Path | None, typer.Option(help="As many machines as this inventory has, and its settings.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Start as many machines as this inventory has, with its settings.")] = None,
 ) -> None:
-    """Raise a lab and write its inventory."""
+    """Start a lab and write its inventory."""
     from clusterctl.lab import Lab, LabSpec
 
     settings = _mirror()
@@ -114,10 +114,10 @@ def up(
 @app.command()
 def add(
     name: Name = "lab",
-    count: Annotated[int, typer.Option(help="How many machines.")] = 1,
-    role: Annotated[Role, typer.Option(help="What they are for.")] = Role.WORKER,
+    count: Annotated[int, typer.Option(help="Number of machines.")] = 1,
+    role: Annotated[Role, typer.Option(help="Role of the machines.")] = Role.WORKER,
 ) -> None:
-    """Raise more machines in a lab and rewrite its inventory."""
+    """Start more machines in a lab and rewrite its inventory."""
     lab = _open(name)
     lab.add(count, role.value, progress=_say)
     _say(f"the inventory is {lab.inventory}")
@@ -128,7 +128,7 @@ def down(
     name: Name = "lab",
     everything: Annotated[bool, typer.Option("--all", help="Remove every lab of this host.")] = False,
 ) -> None:
-    """Remove a lab with its machines and their data. It may be run again at any time."""
+    """Remove a lab with its machines and their data. Safe to rerun."""
     from clusterctl.lab import labs_on_host, remove_lab
 
     for one in labs_on_host() if everything else [name]:
@@ -137,7 +137,7 @@ def down(
 
 @app.command("list")
 def list_labs(output: Annotated[str, typer.Option("-o", "--output", help="text or json")] = "text") -> None:
-    """Show labs, their machines, addresses and what these are doing."""
+    """Show labs, their machines, addresses and states."""
     from clusterctl.lab import labs_on_host
     from clusterctl.lab.host import check_host
 
@@ -205,19 +205,19 @@ def reinstall(machine: MachineName, name: Name = "lab") -> None:
 
 @app.command()
 def kill(machine: MachineName, name: Name = "lab") -> None:
-    """Cut a machine's power: it is down until `lab start`."""
+    """Power a machine off; it is down until `lab start`."""
     _open(name).kill(machine)
 
 
 @app.command()
 def freeze(machine: MachineName, name: Name = "lab") -> None:
-    """Freeze a machine. It answers pings, and nothing else."""
+    """Freeze a machine. It answers pings and nothing else."""
     _open(name).freeze(machine)
 
 
 @app.command()
 def thaw(machine: MachineName, name: Name = "lab") -> None:
-    """Let a frozen machine go on."""
+    """Resume a frozen machine."""
     _open(name).thaw(machine)
 
 
@@ -225,8 +225,8 @@ def thaw(machine: MachineName, name: Name = "lab") -> None:
 def cut(
     machine: MachineName,
     name: Name = "lab",
-    direction: Annotated[Direction, typer.Option(help="What stops, seen from the machine.")] = Direction.BOTH,
-    peer: Annotated[str | None, typer.Option("--from", help="Only from and to this machine (or: controller).")] = None,
+    direction: Annotated[Direction, typer.Option(help="Direction of the traffic, seen from the machine.")] = Direction.BOTH,
+    peer: Annotated[str | None, typer.Option("--from", help="Only traffic from and to this machine (or: controller).")] = None,
 ) -> None:
     """Stop a machine's traffic."""
     _open(name).cut(machine, direction.value, peer=peer)

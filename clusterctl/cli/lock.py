@@ -13,9 +13,9 @@ from clusterctl.cli import words
 from clusterctl.cli.options import INVENTORY, InventoryOptions, Output, OutputOption, refuse_releases, verb
 
 KubernetesOption = Annotated[list[str] | None, typer.Option(
-    metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; may be given again.")]
+    metavar="X.Y[.Z]", autocompletion=words.versions, help="Lock for this version; repeatable.")]
 UpdateOption = Annotated[list[str] | None, typer.Option(
-    metavar="PRODUCT", autocompletion=words.programs, help="Take its checksums anew; may be given again.")]
+    metavar="PRODUCT", autocompletion=words.programs, help="Take the checksums of this product again; repeatable.")]
 ArchOption = Annotated[str, typer.Option(
     "--arch", metavar="ARCH,...", autocompletion=words.architectures, help="The machines' architectures.")]
 

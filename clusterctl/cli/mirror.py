@@ -23,14 +23,14 @@ def register(app: typer.Typer) -> None:
 
 def mirror(
     kubernetes: Annotated[list[str] | None, typer.Option(
-        metavar="X.Y[.Z]", autocompletion=words.versions, help="A version of Kubernetes; may be given again.")] = None,
+        metavar="X.Y[.Z]", autocompletion=words.versions, help="Kubernetes version; repeatable.")] = None,
     component: ComponentOption = None,
     directory: Annotated[Path | None, typer.Option(help="The mirror's folder; $CLUSTERCTL_MIRROR names another default.")] = None,
-    upstream: Annotated[bool, typer.Option(help="Ask upstream first, before building from source.")] = True,
+    upstream: Annotated[bool, typer.Option(help="Download from upstream where possible, before building from source.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file, and replace those that are wrong.")] = False,
-    show: Annotated[bool, typer.Option("--list", help="Show what is there and what is missing, and change nothing.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List present and missing files; change nothing.")] = False,
 ) -> None:
-    """Fill a mirror with all programs and images. They are those that clusters of the given versions need."""
+    """Fill a mirror with programs and images. They are those of clusters of the given versions."""
     from clusterctl.artifacts.places import default_mirror, own_architecture
     from clusterctl.mirror.mirror import Mirror, fill
 

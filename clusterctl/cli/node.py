@@ -81,7 +81,7 @@ def drain(call: DrainInvocation, names: NamesArgument, yes: YesOption = False) -
 
 @verb
 def cordon(call: Invocation, names: NamesArgument) -> None:
-    """Let no new pod come to nodes; those that are there stay."""
+    """Mark nodes as unschedulable. Running pods stay."""
     from clusterctl.kube import drain
 
     _mark(call, names, drain.cordon, "cordoned", "is cordoned already")
@@ -89,7 +89,7 @@ def cordon(call: Invocation, names: NamesArgument) -> None:
 
 @verb
 def uncordon(call: Invocation, names: NamesArgument) -> None:
-    """Let pods come to nodes again."""
+    """Mark nodes as schedulable again."""
     from clusterctl.kube import drain
 
     _mark(call, names, partial(drain.uncordon, ours=False), "uncordoned", "is not cordoned")
@@ -104,20 +104,20 @@ def _mark(call: Invocation, names: Sequence[str], mark: Callable[[Api, str], boo
             report.progress(f"{name}: {done if mark(api, name) else already}")
 
 
-EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Take its lines out of the inventory file, comments kept.")]
+EditOption = Annotated[bool, typer.Option("--edit-inventory", help="Remove it from the inventory file; comments are kept.")]
 
 
 @verb
 def remove(
     call: DrainInvocation,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=words.hosts, help="Machines that leave.")],
-    offline: Annotated[bool, typer.Option("--offline", help="It is dead, and cannot rejoin.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="The machine is dead; keep it from rejoining.")] = False,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
     """Take machines out of the cluster.
 
-    Drains them, removes their etcd members, undoes what was installed and deletes their nodes; any but the last control plane.
+    Drains them, removes their etcd members, resets them and deletes their nodes; any machine but the last control plane.
     """
     from clusterctl.commands.node.remove import RemoveNodes, make, next_steps, refuse_unknown
 
@@ -160,13 +160,13 @@ def _edit(opened: Session, names: Sequence[str], report: Report) -> bool:
 @verb
 def replace(
     call: DrainInvocation,
-    old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=words.hosts, help="The machine that goes, dead or alive.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", autocompletion=words.hosts, help="The machine to replace, dead or alive.")],
     new: Annotated[str | None, typer.Argument(
-        metavar="[NEW]", autocompletion=words.hosts, help="The new host; by default a fresh machine of the same name.")] = None,
+        metavar="[NEW]", autocompletion=words.hosts, help="The new host; default: a fresh machine of the same name.")] = None,
     edit_inventory: EditOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Replace a machine, dead or alive, by a fresh one. The old one leaves etcd and the API, and the new one joins."""
+    """Replace a machine, dead or alive, by a fresh one. The old one is removed from etcd and the API, and the new one joins."""
     from clusterctl.commands.node.replace import carry_out, plan_replacement, plans, refuse_no_host
 
     policy = call.policy

@@ -47,7 +47,7 @@ class Output(StrEnum):
 
 INVENTORY = typer.Option(
     "-i", "--inventory", envvar="CLUSTERCTL_INVENTORY", metavar="FILE",
-    help="Ansible's inventory: INI, YAML, JSON, a program, a folder of them, or - for stdin; given again, a later one wins.")
+    help="Ansible inventory: INI, YAML, JSON, a program, a directory, or - for stdin; repeatable, a later one wins.")
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="Print text, or JSON for programs.")]
 
 
@@ -61,18 +61,18 @@ def _folder(text: str) -> Path:
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", parser=_folder,
-                              help="Where the cluster's keys are; default: .clusterctl/NAME beside the inventory.")
+                              help="State folder with the cluster's keys; default: .clusterctl/NAME beside the inventory.")
 ]
 LimitOption = Annotated[str | None, typer.Option("--limit", metavar="PATTERN", autocompletion=words.host_patterns,
                                                     help="Only these hosts: names, groups, globs, !, & as in Ansible.")]
-LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksum from upstream: clusterctl.lock has all.")]
+LockedOption = Annotated[bool, typer.Option("--locked", help="Take no checksums from upstream; clusterctl.lock must have all.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 UnavailableOption = Annotated[str | None, typer.Option(
-    "--max-unavailable", metavar="N|P%", help="Workers at once; by default the inventory's setting.")]
+    "--max-unavailable", metavar="N|P%", help="Nodes at once, a number or a percentage; default: the inventory's.")]
 ComponentOption = Annotated[
     list[str] | None,
     typer.Option("--component", metavar="NAME=X.Y.Z", autocompletion=words.components,
-                 help="Of another product, as containerd or etcd; may be given again."),
+                 help="Version of another product, such as containerd or etcd; repeatable."),
 ]
 
 
@@ -130,10 +130,10 @@ class InventoryOptions:
     inventory: Annotated[list[Path], INVENTORY]
     vault_password_file: Annotated[list[Path] | None, typer.Option(
         envvar="ANSIBLE_VAULT_PASSWORD_FILE", metavar="FILE",
-        help="A file, or a program, with a password of ansible-vault.")] = None
+        help="File with an ansible-vault password, or a program that prints it.")] = None
     vault_id: Annotated[list[str] | None, typer.Option(
-        metavar="LABEL@FILE", help="The same with a label; LABEL@prompt asks.")] = None
-    ask_vault_pass: Annotated[bool, typer.Option("--ask-vault-pass", help="Ask for a password of ansible-vault.")] = False
+        metavar="LABEL@FILE", help="The same for one vault label; LABEL@prompt asks for the password.")] = None
+    ask_vault_pass: Annotated[bool, typer.Option("--ask-vault-pass", help="Ask for the ansible-vault password.")] = False
 
     @cached_property
     def sources(self) -> Sources:
@@ -157,13 +157,13 @@ class PasswordOptions:
     sudo_password_fd: Annotated[int | None, typer.Option(
         metavar="N", help="Read the sudo password from this file descriptor.")] = None
     sudo_password_command: Annotated[str | None, typer.Option(
-        metavar="CMD", help="A command that prints the sudo password.")] = None
+        metavar="CMD", help="Run this command and read the sudo password from its output.")] = None
     ask_ssh_password: Annotated[bool, typer.Option(
         "--ask-ssh-password", help="Ask for the password of SSH logins. Scripts: CLUSTERCTL_SSH_PASSWORD.")] = False
     ssh_password_fd: Annotated[int | None, typer.Option(
         metavar="N", help="Read the SSH password from this file descriptor.")] = None
     ssh_password_command: Annotated[str | None, typer.Option(
-        metavar="CMD", help="A command that prints the SSH password.")] = None
+        metavar="CMD", help="Run this command and read the SSH password from its output.")] = None
 
     def gather(self, inventory: Path | Sources, *, state: Path | None = None, limit: str | None = None, locked: bool = False,
                forks: int = 20) -> Options:
@@ -190,8 +190,8 @@ class Invocation(PasswordOptions, InventoryOptions):
 
     output: OutputOption = Output.text
     state: StateOption = None
-    forks: Annotated[int, typer.Option(min=1, max=500, help="How many machines at a time.")] = 20
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show details, such as the keys and jump hosts tried.")] = False
+    forks: Annotated[int, typer.Option(min=1, max=500, help="Number of machines at a time.")] = 20
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print details, such as the keys and jump hosts.")] = False
     limit: str | None = None
     locked: bool = False
 
@@ -259,13 +259,13 @@ class Invocation(PasswordOptions, InventoryOptions):
 class DrainInvocation(Invocation):
     """The options of a verb that may drain nodes."""
 
-    drain_timeout: Annotated[float, typer.Option(min=1, help="Seconds that each node's drain may take.")] = 300.0
+    drain_timeout: Annotated[float, typer.Option(min=1, help="Timeout of each node's drain.")] = 300.0
     grace_period: Annotated[int | None, typer.Option(
-        min=0, help="Seconds that pods get to end; by default what each asks for.")] = None
+        min=0, help="Grace period of pods in seconds; default: each pod's own.")] = None
     delete_emptydir_data: Annotated[bool, typer.Option(
-        "--delete-emptydir-data", help="Evict pods with emptyDir volumes, too: their data is lost.")] = False
+        "--delete-emptydir-data", help="Also evict pods with emptyDir volumes; their data is lost.")] = False
     force: Annotated[bool, typer.Option(
-        "--force", help="Evict pods without a controller, too: nothing starts them again.")] = False
+        "--force", help="Also evict pods without a controller; nothing restarts them.")] = False
 
     @property
     def policy(self) -> DrainPolicy:

@@ -27,9 +27,9 @@ class Reboot(StrEnum):
     never = "never"
 
 
-RebootOption = Annotated[Reboot, typer.Option("--reboot", help="auto: where an update or the machine asks for it.")]
+RebootOption = Annotated[Reboot, typer.Option("--reboot", help="auto: reboot if an update or the machine requires it.")]
 RebootTimeoutOption = Annotated[
-    float, typer.Option("--reboot-timeout", metavar="SECONDS", min=1, max=7200, help="How long a machine may take to come back.")
+    float, typer.Option("--reboot-timeout", metavar="SECONDS", min=1, max=7200, help="Timeout of each machine's reboot.")
 ]
 
 
@@ -49,7 +49,7 @@ def os_update(
     timeout: TimeLimitOption = None,
     summary: SummaryOption = None,
 ) -> None:
-    """Update the machines' packages and reboot them. Nodes are drained, in batches; the cluster's own packages are held back."""
+    """Update the machines' packages and reboot them. Nodes are drained in batches; the cluster's own packages are held back."""
     begin = partial(_operation, policy=call.policy, mode=reboot.value, at_once=max_unavailable, reboot_seconds=reboot_timeout)
     drive(call, "os-update", begin, Consent(yes), timeout, summary)
 

@@ -28,7 +28,7 @@ def reset(
     yes: YesOption = False,
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")] = None,
 ) -> None:
-    """Remove everything that clusterctl put on machines. Nothing else is removed; run it again whenever it stopped."""
+    """Remove clusterctl from machines. Everything that it put there is removed, and nothing else; safe to rerun."""
     from clusterctl.commands.reset import Reset, make_plan, next_steps
 
     def begin(session: Session, report: Report) -> Operation[ResetPlan]:

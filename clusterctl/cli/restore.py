@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 ConfirmOption = Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The cluster's name, with --yes.")]
 
 AdoptOption = Annotated[
-    str, typer.Option("--adopt", metavar="UID", help="Take another cluster's snapshot: the uid of its namespace kube-system.")
+    str, typer.Option("--adopt", metavar="UID", help="Accept the snapshot of another cluster, by the uid of its kube-system.")
 ]
 AbortOption = Annotated[
-    bool, typer.Option("--abort", help="Go back from a restore that was interrupted before any member was started.")
+    bool, typer.Option("--abort", help="Abort a restore that was interrupted before any member was started.")
 ]
 
 
@@ -38,7 +38,7 @@ def restore(
     adopt: AdoptOption = "",
     abort: AbortOption = False,
 ) -> None:
-    """Restore etcd from a snapshot, on all members of the inventory. Run it again whenever it stopped."""
+    """Restore etcd from a snapshot. On all members of the inventory; safe to rerun."""
     if (file is None) is not abort:
         raise InputError("give either a snapshot or --abort", where="FILE", code="etcd.restore-input",
                          hint="clusterctl etcd snapshot list")
@@ -74,7 +74,7 @@ def _abort(session: Session, report: Report) -> Operation[RestorePlan]:
 
 @verb
 def recover(call: Invocation, yes: YesOption = False, confirm: ConfirmOption = None) -> None:
-    """Bring etcd back where quorum is lost for good. One surviving member becomes the whole; run it again whenever it stopped."""
+    """Recover etcd from a lost quorum. One surviving member becomes the cluster; safe to rerun."""
     drive(call, "etcd recover", _recover, Consent(yes, "etcd recover", confirm))
 
 

@@ -36,7 +36,7 @@ def status(
     output: Annotated[Shape, typer.Option("-o", "--output", help="text, wide or json.")] = Shape.text,
     limit: LimitOption = None,
 ) -> None:
-    """Show the state of the cluster. Exits with 3 where something is wrong."""
+    """Show the state of the cluster. Exits with 3 if something is wrong."""
     call.connect()
     from clusterctl.commands.status import status as look
     from clusterctl.engine.events import Events

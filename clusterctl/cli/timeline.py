@@ -21,7 +21,7 @@ def timeline(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name; by default the newest.")] = None,
     state: StateOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write a page of HTML with a bar for each change.")] = None,
+        Path | None, typer.Option("--output", metavar="FILE", help="Write an HTML page with a bar for each change.")] = None,
 ) -> None:
     """Show where the time of a run went. Nothing is contacted."""
     from clusterctl.errors import InputError

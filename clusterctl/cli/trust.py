@@ -27,10 +27,10 @@ def trust(
     host: Annotated[str | None, typer.Argument(
         metavar="[HOST]", autocompletion=words.hosts, help="A host of the inventory, or a bastion's address.")] = None,
     state: StateOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="All hosts and bastions whose keys are not known yet.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All hosts and bastions with unknown keys.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask; only in a network that you control.")] = False,
     expected: Annotated[
-        str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept just this key, without asking.")
+        str | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Accept only this key, without asking.")
     ] = None,
 ) -> None:
     """Accept host keys. Compare them with those on the machines' consoles first."""

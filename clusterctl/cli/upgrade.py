@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 ToOption = Annotated[str | None, typer.Option(
     "--to", metavar="X.Y[.Z]", autocompletion=words.versions,
-    help="Of Kubernetes, a minor for its newest patch release; by default the inventory's.")]
+    help="Kubernetes version; a minor means its newest patch release. Default: the inventory's.")]
 ThroughOption = Annotated[list[str] | None, typer.Option(
-    "--through", metavar="X.Y.Z", autocompletion=words.versions, help="A version of a minor in between; may be given again.")]
+    "--through", metavar="X.Y.Z", autocompletion=words.versions, help="Intermediate version; repeatable.")]
 PauseOption = Annotated[
-    str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this: staging, etcd, control-plane.")
+    str | None, typer.Option("--pause-after", metavar="STAGE", help="Stop after this stage: staging, etcd, control-plane.")
 ]
-FileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="What `upgrade plan --out` wrote: that or nothing.")]
+FileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A plan written by `upgrade plan --out`.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -84,10 +84,10 @@ def plan(
     call: UpgradeInvocation,
     limit: LimitOption = None,
     locked: LockedOption = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, for `upgrade apply FILE`.")] = None,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 where there is something to do.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it, for `upgrade apply FILE`.")] = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 if there is something to do.")] = False,
 ) -> None:
-    """Show what an upgrade would do, and why it may not be done. Nothing is changed."""
+    """Show what an upgrade would do. Lists everything that prevents it; nothing is changed."""
     from clusterctl.commands import lock, plan_file
     from clusterctl.commands.apply import gather
     from clusterctl.commands.upgrade import make
@@ -120,7 +120,7 @@ def apply(
 ) -> None:
     """Upgrade the cluster to other versions.
 
-    Stages all machines, saves a snapshot, then etcd, control planes one by one, nodes drained in batches. Run it again to go on.
+    Stages all machines, saves a snapshot, upgrades etcd, control planes one by one, drained nodes in batches. Safe to rerun.
     """
     drive(call, "upgrade", partial(_operation, call, file), Consent(yes), timeout, summary)
 
