@@ -87,7 +87,7 @@ def _writable(path: Path) -> Iterator[Path]:
                          hint="name another file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"is no kubeconfig: {error}", where=str(path), code="kubeconfig.malformed",
-                         hint="mend it, or name another file") from None
+                         hint="correct it, or name another file") from None
 
 
 def write(config: Mapping[str, Any], path: Path) -> None:

@@ -201,7 +201,7 @@ def refuse_unfit(machines: Mapping[str, Machine], identity: str) -> None:
             errors.append(Refused(what, where=name, code="host.other-cluster" if machine.cluster else "host.not-joined",
                                   hint="clusterctl plan"))
         errors += [Refused(text, where=name, code="os-update.unfit",
-                           hint="mend that on the machine, then run this again") for text in machine.problems]
+                           hint="fix that on the machine, then run this again") for text in machine.problems]
     raise_all(errors)
 
 

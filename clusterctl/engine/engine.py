@@ -300,7 +300,7 @@ def _start_together(changes: Sequence[Change]) -> Sequence[Service]:
 
 def _failed(stage: str, host: Host, change: Change, message: str) -> Stopped:
     unit = getattr(change.resource, "unit", None)
-    look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "mend the cause, then run"
+    look = f"on {host.name}: journalctl -u {unit}; then run" if unit else "fix the cause, then run"
     where = f"{host.name}: stage {stage}: {change.resource.id}"
     return step_failed(message, where, f"{look} the same command again to continue")
 

@@ -50,5 +50,5 @@ def checked(host: Host, records: list[list[str]]) -> list[list[str]]:
         if words[0] == "failed":
             result = step_result(words)
             raise step_failed(result.output or f"exit code {result.code}", host.name,
-                              "mend the cause on the machine, then run the same command again")
+                              "fix the cause on the machine, then run the same command again")
     return [words for words in records if words[0] != "ok"]

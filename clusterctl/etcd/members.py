@@ -152,7 +152,7 @@ def refuse_unhealthy(found: Membership, *, bearing: str = "") -> None:
 def stray_members(found: Membership, leaving: frozenset[str] = frozenset()) -> tuple[MemberState, ...]:
     """Members of no machine of the inventory that ``apply`` cleans away: they are learners, or have never started.
 
-    ``leaving``: hosts whose members are somebody else's business.
+    ``leaving``: hosts whose members another operation removes.
 
     Raises Refused for one that votes and has served: only an explicit verb takes such a one out, as silence is not death.
     """

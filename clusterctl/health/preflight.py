@@ -217,7 +217,7 @@ def _warnings(host: Host, facts: Facts) -> Iterator[str]:
     if SKEW_WARN < abs(facts.skew) <= SKEW_REFUSE:
         yield f"{host.name}: its clock is {facts.skew:+.0f} s off; {SKEW_REFUSE:.0f} s are refused"
     if facts.cgroup_v1:
-        yield f"{host.name}: cgroup v1; the kubelet is told to accept it (failCgroupV1: false), a later Kubernetes will not"
+        yield f"{host.name}: cgroup v1; the kubelet is configured to accept it (failCgroupV1: false), a later Kubernetes will not"
     if not facts.lowers_oom_score:
         yield f"{host.name}: it cannot lower oom_score_adj (a container?); programs run without that protection"
     if facts.selinux == "1":

@@ -18,7 +18,7 @@ def wait_nodes(session: Session, hosts: Sequence[Host], *, deadline: float, expe
                network: bool = True) -> None:
     """Wait until all these nodes are Ready. Raises Stopped with what was last seen of each that is not.
 
-    ``network``: False where nodes may lack nothing but their pod network, which somebody else installs.
+    ``network``: False where nodes may lack nothing but their pod network, which clusterctl does not install.
     ``expected``: see ``checks.node``.
     """
 

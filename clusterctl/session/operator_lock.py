@@ -323,8 +323,8 @@ def locked(session: Session, operation: str, *, dead: Collection[str] = (),
            connect: Sequence[Host] = ()) -> Iterator[OperatorLock]:
     """Hold the cluster for one operation, on all control planes of the inventory; ``dead``: those that need not answer.
 
-    ``connect``: all that the operation talks to: those of them that cannot be reached are told together. Raises Locked within
-    seconds where somebody else operates; another operator of this controller is found before any machine is asked.
+    ``connect``: all that the operation talks to: those of them that cannot be reached are reported together. Raises Locked within
+    seconds where another operator holds the lock; another operator of this controller is found before any machine is asked.
     """
     chosen = session.cluster.control_planes
     begun = session.opening.adopt()

@@ -61,7 +61,7 @@ sysctl_path() {
 	printf '/proc/sys/%s\n' "$1" | tr . /
 }
 
-# Whether something of ours is on this machine, also where somebody has removed the mark.
+# Whether something of ours is on this machine, also where the mark was removed by hand.
 is_ours() {
 	[ -e "$mark" ] || [ -e "$state/packages" ] || [ -d "$state/stamps" ]
 }

@@ -17,7 +17,7 @@ work=$2
 emit() {
 	line=$nonce
 	for word; do line="$line$tab$word"; done
-	# Where nobody listens any more, nothing more is done.
+	# Do nothing more once the controller has closed the connection.
 	printf '%s\n' "$line" >&3 || exit 1
 }
 

@@ -27,7 +27,7 @@ check_fresh() {
 	esac
 }
 
-# Folders that nobody declared are readable by all; the umask of programs is 077.
+# Folders without a declared mode are readable by all; the umask of programs is 077.
 make_folders() {
 	(umask 022 && mkdir -p -- "$1")
 }

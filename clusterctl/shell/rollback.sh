@@ -5,7 +5,7 @@ previous=$state/previous
 
 # save_previous UNITS PATH...: copies of these paths as they are, and the units that run with them, for roll_back. UNITS has a line for
 # each unit: UNIT, then what says that it serves. Until forget_previous, what a run kept that was killed is what runs, or ran last:
-# it stays, as what stands in its place by now may be half of what is new. Unless all of its units came up: then nobody heard of it.
+# it stays, as the files in its place may be half of the new ones. Unless all of its units came up: then the run was done but for this.
 save_previous() {
 	if [ ! -e "$previous/begun" ] && never_came_up "$1"; then return 0; fi
 	if [ ! -e "$previous/begun" ] || came_up; then begin_keeping; fi

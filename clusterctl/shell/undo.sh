@@ -190,7 +190,7 @@ remaining_network() {
 }
 
 undo_network() {
-	# The pods' ends first: once the bridge is gone nobody knows whose they were.
+	# The pods' ends first: once the bridge is gone they cannot be told from other links.
 	for link in $(ip -o link show master cni0 2>/dev/null | awk -F ': ' '{sub(/@.*/, "", $2); print $2}'); do
 		ip link delete dev "$link" 2>/dev/null || :
 	done

@@ -28,7 +28,7 @@ would_remove() {
 	fi
 }
 
-# Somebody has taken a service of the package into use, or has rules of his own that nobody could list without it.
+# The package has a service that is in use by others, or rules of others that only this package can list.
 package_in_use() {
 	if [ "$1" = nftables ] && [ -n "$(foreign_tables)" ]; then return 0; fi
 	for unit in $(package_units "$1"); do

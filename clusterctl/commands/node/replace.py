@@ -95,7 +95,7 @@ def confirm_dead(session: Session, others: Sequence[Host], name: str) -> None:
         wait_for(heard, what=name, deadline=SILENCE_SECONDS)
     except Stopped as error:
         raise Refused(f"SSH does not reach it, and it is not dead: {error.message.rpartition('last seen: ')[2]}", where=name,
-                      hint=f"mend the way to it; or, to do without it: clusterctl node remove {name} --offline",
+                      hint=f"make it reachable; or, to do without it: clusterctl node remove {name} --offline",
                       code="node.alive") from None
 
 
