@@ -1,7 +1,7 @@
 """One operator at a time for each cluster, from whatever controller. Nothing is ever left to clean: a lock dies with its holder.
 
-A process on a majority of the control planes holds flock for as long as its standard input stays open and somebody there
-says a word every few seconds. No clock is compared with another machine's.
+A process on a majority of the control planes holds flock for as long as its standard input stays open and the controller
+sends a word every few seconds. No clock is compared with another machine's.
 """
 
 from __future__ import annotations
