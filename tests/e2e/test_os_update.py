@@ -283,7 +283,7 @@ def test_interrupted_and_run_again(cluster: Cluster) -> None:
     repository.write_index(cluster.work / "repository")
     # Killed as it reboots a machine, a run never says that this is back.
     moments = ("cp-1: is back", "w-1: rebooting", "w-2: is back")
-    series = Series(cluster, ("os-update", "--yes"), stride=5, pause=1.0, batches=True, also=moments).run()
+    series = Series(cluster, ("os-update", "--yes"), stride=4, pause=1.0, batches=True, also=moments).run()
     assert series.at_random >= AT_LEAST and series.severed >= 3
     assert boots(cluster) == {machine: count + 1 for machine, count in before.items()}
     for machine in before:

@@ -139,7 +139,7 @@ def test_a_worker_is_removed(cluster: Cluster, whole: dict[str, object]) -> None
 
 
 def test_a_control_plane_is_removed(cluster: Cluster, whole: dict[str, object]) -> None:
-    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=2, pause=0.5).run()
+    series = Series(cluster, ("node", "remove", "cp-3", "--yes"), stride=1, pause=0.5).run()
     assert series.at_random >= AT_LEAST
     bare(cluster, "cp-3")
     text = without(cluster, "cp-3")
@@ -149,7 +149,7 @@ def test_a_control_plane_is_removed(cluster: Cluster, whole: dict[str, object]) 
 
 def test_a_control_plane_is_replaced(cluster: Cluster, whole: dict[str, object]) -> None:
     cluster.lab.reinstall("cp-3")
-    series = Series(cluster, ("node", "replace", "cp-3", "--yes"), stride=8).run()
+    series = Series(cluster, ("node", "replace", "cp-3", "--yes"), stride=6).run()
     assert series.at_random >= AT_LEAST
     well(cluster)
     cluster.cli("image", "load", str(checks.docker_archive(cluster.work)), "--limit", "cp-3")
@@ -190,7 +190,7 @@ def shape(found: dict[str, object]) -> dict[str, set[str]]:
 
 
 def test_upgrade(cluster: Cluster, whole: dict[str, object]) -> None:
-    series = Series(cluster, ("upgrade", "apply", "--to", AFTER, "--yes"), stride=8, also=RESTARTED).run()
+    series = Series(cluster, ("upgrade", "apply", "--to", AFTER, "--yes"), stride=6, also=RESTARTED).run()
     assert series.at_random >= AT_LEAST
     assert {node["status"]["nodeInfo"]["kubeletVersion"] for node in nodes(cluster).values()} == {f"v{AFTER}"}
     checks.running(cluster, "web", PODS)
