@@ -53,7 +53,7 @@ class Timeouts:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS alone, also after redirects; proxies as the environment says."""
+    """HTTP and HTTPS alone, also after redirects; proxies from the environment."""
     import urllib.request
 
     opener = urllib.request.OpenerDirector()

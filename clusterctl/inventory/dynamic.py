@@ -75,9 +75,9 @@ def _hoist_settings(everything: Group, variables: dict[str, dict[str, Node]]) ->
 
 
 def _hoist_keys(everything: Group, name: str, variables: dict[str, dict[str, Node]]) -> None:
-    """Make those keys settings of all hosts that no group or host may have, where all hosts that have them agree.
+    """Move settings of the whole cluster to ``all``, where all hosts that list them agree.
 
-    A group's map replaces the one of ``all`` in what Ansible lists.
+    In Ansible's listing, a group's map replaces the one of ``all``, so that some hosts lack them.
     """
     maps = [node.value for entries in variables.values()
             if (node := entries.get(name)) is not None and isinstance(node.value, dict)]
@@ -88,9 +88,9 @@ def _hoist_keys(everything: Group, name: str, variables: dict[str, dict[str, Nod
             found[key] = first
     if not found:
         return
-    for host, entries in variables.items():
+    for entries in variables.values():
         if (node := entries.get(name)) is not None and isinstance(node.value, dict):
-            variables[host][name] = replace(node, value={key: value for key, value in node.value.items() if key not in found})
+            entries[name] = replace(node, value={key: value for key, value in node.value.items() if key not in found})
             everything.variables.setdefault(name, replace(node, value=found))
 
 

@@ -42,7 +42,7 @@ def assign(tree: Tree, start: Place, findings: Diagnostics) -> Roles:
 
 
 def _role_groups(members: Mapping[str, Iterable[str]], findings: Diagnostics) -> dict[str, Role]:
-    """The groups that count. Those of others do where no certain one says which hosts are the control plane."""
+    """Return the role of each group. Other tools' ambiguous names count only without an unambiguous control plane group."""
     used = {name: role for name, role in _CERTAIN.items() if name in members}
     for name, role in used.items():
         if name in FORMER_GROUPS:

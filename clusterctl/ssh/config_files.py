@@ -63,9 +63,9 @@ class Evaluation:
         return found
 
     def _file(self, path: Path, folder: Path, depth: int, holds: bool) -> None:
-        """``folder``: of the first file, where relative includes are; ``holds``: whether anything of it may hold.
+        """``folder``: of the first file, to which relative includes refer; ``holds``: False where an inactive block includes it.
 
-        A file that a block includes which does not hold is read as well: a ``Match final`` in it counts.
+        Such a file is read as well, because a ``Match final`` in it requires a second pass.
         """
         if depth > DEEPEST:
             raise Malformed(f"{path}: files include each other")
@@ -102,7 +102,7 @@ class Evaluation:
             self.found.setdefault(keyword, value)
 
     def _is_passed_over(self, keyword: str) -> bool:
-        """Whether the other one of ProxyJump and ProxyCommand came before: the first holds, but for a ``ProxyJump none``."""
+        """Whether the other one of ProxyJump and ProxyCommand is set already: the first one holds, except ``ProxyJump none``."""
         if keyword == "proxycommand":
             return str(self.found.get("proxyjump", "none")).lower() != "none"
         return keyword == "proxyjump" and "proxycommand" in self.found
